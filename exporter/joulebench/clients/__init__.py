@@ -1,0 +1,1 @@
+"""The outside programs that Joulebench asks over HTTP, one file each."""

@@ -1,0 +1,30 @@
+"""The two clocks, behind one Protocol so that a test can own time.
+
+Wall time (``unix``) is for anything that meets Prometheus or another machine. Monotonic time is for durations, and on one
+host it is shared by every process, so a wall clock that steps never changes how long something took.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Protocol
+
+from joulebench.units import Seconds
+
+
+class Clock(Protocol):
+    def unix(self) -> Seconds:
+        """Seconds since 1970 by the wall clock; may step."""
+        ...
+
+    def monotonic(self) -> Seconds:
+        """Seconds by CLOCK_MONOTONIC; never steps, has no meaning across reboots."""
+        ...
+
+
+class SystemClock:
+    def unix(self) -> Seconds:
+        return Seconds(time.time())
+
+    def monotonic(self) -> Seconds:
+        return Seconds(time.monotonic())

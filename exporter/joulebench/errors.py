@@ -1,0 +1,65 @@
+"""Every error Joulebench raises on purpose, one root for each thing a caller can do about it.
+
+    JoulebenchError
+    ├── UserError            the input is wrong: the message says how to mend it; commands exit with 2
+    └── OutsideError         something outside failed; ordinary, recorded in the data, retried or reported
+        ├── GpuError         NVML answered with an error
+        │   ├── GpuUnavailable   no usable NVML on this machine (no library, no driver, no GPU)
+        │   └── GpuLost          one GPU stopped answering
+        ├── OllamaError      the Ollama API is unreachable or gave nonsense
+        ├── GatewayError     the Pushgateway refused or could not be reached
+        ├── PrometheusError  the Prometheus HTTP API refused or could not be reached
+        ├── EnergyApiError   the exporter's window energy API refused or could not be reached
+        ├── ModelError       the LLM server refused, broke off or could not be reached
+        └── ProcessError     a program that Joulebench starts (Prometheus, Pushgateway, ...) did not come up
+"""
+
+from __future__ import annotations
+
+
+class JoulebenchError(Exception):
+    """Root of all errors raised on purpose."""
+
+
+class UserError(JoulebenchError):
+    """Bad input; the message names the input and how to mend it."""
+
+
+class OutsideError(JoulebenchError):
+    """Something outside this process failed."""
+
+
+class GpuError(OutsideError):
+    """NVML answered with an error."""
+
+
+class GpuUnavailable(GpuError):
+    """No usable NVML: no library, no driver or no GPU."""
+
+
+class GpuLost(GpuError):
+    """A GPU that was there stopped answering."""
+
+
+class OllamaError(OutsideError):
+    """The Ollama API is unreachable or answered nonsense."""
+
+
+class GatewayError(OutsideError):
+    """The Pushgateway is unreachable or refused a push."""
+
+
+class PrometheusError(OutsideError):
+    """The Prometheus HTTP API is unreachable or refused a query."""
+
+
+class EnergyApiError(OutsideError):
+    """The exporter's window energy API is unreachable or refused a window."""
+
+
+class ModelError(OutsideError):
+    """The LLM server is unreachable, refused the request or broke off."""
+
+
+class ProcessError(OutsideError):
+    """A program that Joulebench starts did not come up."""

@@ -1,0 +1,1 @@
+"""What a benchmark calls: Run -> Task -> Call, kept in a journal and pushed through the Pushgateway."""

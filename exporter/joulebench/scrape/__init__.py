@@ -1,0 +1,1 @@
+"""What Prometheus scrapes: one collector a file, health series for each, and the HTTP server."""

@@ -1,0 +1,1 @@
+"""What is read: GPUs and model servers. Readings leave here in base units; ``None`` is "not available"."""

@@ -1,0 +1,1 @@
+"""The programs around Joulebench, started and stopped on this machine without containers."""
