@@ -82,7 +82,9 @@ GPU_INFO = _gauge(
 )
 GPU_UP = _gauge("gpu_up", "1 while the GPU answers NVML, 0 once it is lost.", GPU)
 GPU_UTILIZATION = _gauge(
-    "gpu_utilization_ratio", "Share of the driver's last sample period with a kernel running (nvmlDeviceGetUtilizationRates).", GPU
+    "gpu_utilization_ratio",
+    "Share of the driver's last sample period with a kernel running (nvmlDeviceGetUtilizationRates).",
+    GPU,
 )
 GPU_MEMORY_USED = _gauge("gpu_memory_used_bytes", "Device memory in use (nvmlDeviceGetMemoryInfo).", GPU)
 GPU_MEMORY_TOTAL = _gauge("gpu_memory_total_bytes", "Device memory of the card (nvmlDeviceGetMemoryInfo).", GPU)
@@ -123,11 +125,13 @@ GPU_ENERGY_CROSSCHECK = _gauge(
     GPU,
 )
 GPU_THROTTLE_ACTIVE = _gauge(
-    "gpu_throttle_active_ratio", "1 while the clock event reason is set, 0 while not (nvmlDeviceGetCurrentClocksEventReasons).", (*GPU, "reason")
+    "gpu_throttle_active_ratio",
+    "1 while the clock event reason is set, 0 while not (nvmlDeviceGetCurrentClocksEventReasons).",
+    (*GPU, "reason"),
 )
 GPU_THROTTLE_SECONDS = _counter(
     "gpu_throttle_seconds_total",
-    "Time the reason held clocks down: the driver's nanosecond counters where it has them, else event reasons integrated at 50 Hz.",
+    "Time the reason held clocks down: the driver's nanosecond counters where it has them, else event reasons at 50 Hz.",
     (*GPU, "reason"),
 )
 GPU_READ_ERRORS = _counter("gpu_read_errors_total", "NVML calls that failed, by group of calls.", (*GPU, "group"))
@@ -139,11 +143,15 @@ EXPORTER_INFO = _gauge(
 )
 EXPORTER_CLOCK = _gauge("exporter_clock_timestamp_seconds", "The exporter's wall clock at the scrape; shows clock offset.")
 EXPORTER_CLOCK_STEPS = _counter("exporter_clock_steps_total", "Times the wall clock jumped against the monotonic clock.")
-COLLECTOR_SUCCESS = _gauge("exporter_collector_success_ratio", "1 when the collector's last collection succeeded, else 0.", ("collector",))
+COLLECTOR_SUCCESS = _gauge(
+    "exporter_collector_success_ratio", "1 when the collector's last collection succeeded, else 0.", ("collector",)
+)
 COLLECTOR_DURATION = _gauge("exporter_collector_duration_seconds", "Time of the collector's last collection.", ("collector",))
 METER_POLLS = _counter("exporter_energy_polls_total", "Polls of the 50 Hz energy thread, by GPU.", GPU)
 METER_OVERRUNS = _counter(
-    "exporter_energy_overruns_total", "Polls that took longer than the poll period, by GPU; energy edges are less exact around them.", GPU
+    "exporter_energy_overruns_total",
+    "Polls that took longer than the poll period, by GPU; energy edges are less exact around them.",
+    GPU,
 )
 
 # --- Ollama ----------------------------------------------------------------------------------------------------------
@@ -157,28 +165,41 @@ OLLAMA_MODEL_INFO = _gauge(
     "1 for each loaded model, with what it is (/api/ps details).",
     ("model", "family", "parameter_size", "quantization"),
 )
-OLLAMA_MODEL_SIZE = _gauge("ollama_model_size_bytes", "Memory of a loaded model, CPU and GPU together (/api/ps size).", ("model",))
+OLLAMA_MODEL_SIZE = _gauge(
+    "ollama_model_size_bytes", "Memory of a loaded model, CPU and GPU together (/api/ps size).", ("model",)
+)
 OLLAMA_MODEL_VRAM = _gauge("ollama_model_vram_bytes", "GPU memory of a loaded model (/api/ps size_vram).", ("model",))
 OLLAMA_MODEL_OFFLOAD = _gauge(
-    "ollama_model_offload_ratio", "Share of a loaded model that lies in GPU memory; below 1 some layers run on the CPU.", ("model",)
+    "ollama_model_offload_ratio",
+    "Share of a loaded model that lies in GPU memory; below 1 some layers run on the CPU.",
+    ("model",),
 )
-OLLAMA_MODEL_CONTEXT = _gauge("ollama_model_context_tokens", "Context length of a loaded model (/api/ps context_length).", ("model",))
-OLLAMA_MODEL_EXPIRES = _gauge("ollama_model_expires_timestamp_seconds", "When a loaded model will be unloaded (/api/ps expires_at).", ("model",))
+OLLAMA_MODEL_CONTEXT = _gauge(
+    "ollama_model_context_tokens", "Context length of a loaded model (/api/ps context_length).", ("model",)
+)
+OLLAMA_MODEL_EXPIRES = _gauge(
+    "ollama_model_expires_timestamp_seconds", "When a loaded model will be unloaded (/api/ps expires_at).", ("model",)
+)
 
 # --- run, pushed in the group {job, run_id, worker} ------------------------------------------------------------------
 
 RUN_INFO = _gauge("run_info", "1 while the run is live, with its suite and the library's version.", ("suite", "version"))
 RUN_TASKS = _counter("run_tasks_total", "Finished tasks of this worker, by status.", ("status",))
 RUN_TASKS_PLANNED = _gauge("run_tasks_planned", "Tasks this worker means to run, where it knows.")
-RUN_PHASE = _gauge(
-    "run_phase_ratio", "1 for the phase this worker is in and 0 for the others.", ("phase",)
+RUN_PHASE = _gauge("run_phase_ratio", "1 for the phase this worker is in and 0 for the others.", ("phase",))
+CALL_TTFT = _histogram(
+    "call_time_to_first_token_seconds", "Time to first token of streamed LLM calls.", ("model",), SECONDS_BUCKETS
 )
-CALL_TTFT = _histogram("call_time_to_first_token_seconds", "Time to first token of streamed LLM calls.", ("model",), SECONDS_BUCKETS)
 CALL_DURATION = _histogram("call_duration_seconds", "Duration of LLM calls.", ("model",), SECONDS_BUCKETS)
 TOOL_CONFIDENCE = _histogram(
-    "tool_call_confidence_ratio", "Confidence of tool calls whose tokens were found: min(name_branch, args_min).", ("model",), CONFIDENCE_BUCKETS
+    "tool_call_confidence_ratio",
+    "Confidence of tool calls whose tokens were found: min(name_branch, args_min).",
+    ("model",),
+    CONFIDENCE_BUCKETS,
 )
-PUSH_FAILURES = _counter("push_failures_total", "Pushes of this worker that the Pushgateway did not take; their state went with a later push.")
+PUSH_FAILURES = _counter(
+    "push_failures_total", "Pushes of this worker that the Pushgateway did not take; their state went with a later push."
+)
 
 # --- task, pushed in the group {job, run_id, task_id, worker} --------------------------------------------------------
 
@@ -198,12 +219,16 @@ TASK_SENT = _gauge(
 TASK_LLM_CALLS = _counter("task_llm_calls_total", "LLM calls begun.")
 TASK_LLM_ERRORS = _counter("task_llm_errors_total", "LLM calls that failed.")
 TASK_PROMPT_TOKENS = _counter("task_prompt_tokens_total", "Prompt tokens as the server counted them.")
-TASK_COMPLETION_TOKENS = _counter("task_completion_tokens_total", "Completion tokens as the server counted them, thinking included.")
+TASK_COMPLETION_TOKENS = _counter(
+    "task_completion_tokens_total", "Completion tokens as the server counted them, thinking included."
+)
 TASK_LLM_DURATION = _summary("task_llm_duration_seconds", "Durations of the LLM calls.")
 TASK_TTFT = _summary("task_time_to_first_token_seconds", "Times to first token; only calls where the server streamed.")
 TASK_PREFILL = _summary("task_prefill_seconds", "Prompt evaluation as the server timed it.")
 TASK_DECODE = _summary("task_decode_seconds", "Token generation as the server timed it, else first to last token.")
-TASK_DECODE_TOKENS = _counter("task_decode_tokens_total", "Completion tokens of the calls that joulebench_task_decode_seconds times.")
+TASK_DECODE_TOKENS = _counter(
+    "task_decode_tokens_total", "Completion tokens of the calls that joulebench_task_decode_seconds times."
+)
 TASK_LOAD = _summary("task_load_seconds", "Model load and scheduler wait as the server timed it.")
 TASK_TOOL_CALLS = _counter("task_tool_calls_total", "Tool calls the model tried, by outcome.", ("outcome",))
 TASK_TOOL_DURATION = _summary("task_tool_duration_seconds", "Durations of the tool calls.")
@@ -211,7 +236,9 @@ TASK_CONFIDENCE = _summary("task_tool_confidence_ratio", "Confidences of the too
 TASK_CONFIDENCE_MIN = _gauge("task_tool_confidence_min_ratio", "Lowest tool-call confidence; absent without one.")
 TASK_CONFIDENCE_MAX = _gauge("task_tool_confidence_max_ratio", "Highest tool-call confidence; absent without one.")
 TASK_ENERGY = _gauge(
-    "task_energy_joules", "Energy over the task as the exporter's ring gives it; pushed a moment after the end, absent where not known.", GPU
+    "task_energy_joules",
+    "Energy over the task as the exporter's ring gives it; pushed a moment after the end, absent where not known.",
+    GPU,
 )
 TASK_ENERGY_LOW = _gauge("task_energy_low_joules", "Lower bound of joulebench_task_energy_joules.", GPU)
 TASK_ENERGY_HIGH = _gauge("task_energy_high_joules", "Upper bound of joulebench_task_energy_joules.", GPU)

@@ -1,17 +1,17 @@
 """Every error Joulebench raises on purpose, one root for each thing a caller can do about it.
 
-    JoulebenchError
-    ├── UserError            the input is wrong: the message says how to mend it; commands exit with 2
-    └── OutsideError         something outside failed; ordinary, recorded in the data, retried or reported
-        ├── GpuError         NVML answered with an error
-        │   ├── GpuUnavailable   no usable NVML on this machine (no library, no driver, no GPU)
-        │   └── GpuLost          one GPU stopped answering
-        ├── OllamaError      the Ollama API is unreachable or gave nonsense
-        ├── GatewayError     the Pushgateway refused or could not be reached
-        ├── PrometheusError  the Prometheus HTTP API refused or could not be reached
-        ├── EnergyApiError   the exporter's window energy API refused or could not be reached
-        ├── ModelError       the LLM server refused, broke off or could not be reached
-        └── ProcessError     a program that Joulebench starts (Prometheus, Pushgateway, ...) did not come up
+JoulebenchError
+├── UserError            the input is wrong: the message says how to mend it; commands exit with 2
+└── OutsideError         something outside failed; ordinary, recorded in the data, retried or reported
+    ├── GpuError         NVML answered with an error
+    │   ├── GpuUnavailable   no usable NVML on this machine (no library, no driver, no GPU)
+    │   └── GpuLost          one GPU stopped answering
+    ├── OllamaError      the Ollama API is unreachable or gave nonsense
+    ├── GatewayError     the Pushgateway refused or could not be reached
+    ├── PrometheusError  the Prometheus HTTP API refused or could not be reached
+    ├── EnergyApiError   the exporter's window energy API refused or could not be reached
+    ├── ModelError       the LLM server refused, broke off or could not be reached
+    └── ProcessError     a program that Joulebench starts (Prometheus, Pushgateway, ...) did not come up
 """
 
 from __future__ import annotations

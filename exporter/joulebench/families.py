@@ -14,7 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 
 from joulebench.catalogue import Kind, Metric
 
-disable_created_metrics()
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 Family: TypeAlias = CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily | SummaryMetricFamily
 

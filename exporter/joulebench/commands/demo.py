@@ -1,0 +1,90 @@
+"""``joulebench demo``: the main job once, by the commands a user would type, on free ports, with nothing left running.
+
+Where no Ollama answers, a small real model is served here; where no NVML is usable, GPUs are simulated, and everything that
+comes out says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import subprocess
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
+
+from rich.console import Console
+
+from joulebench import settings
+from joulebench.clock import SystemClock
+from joulebench.errors import GpuUnavailable, OllamaError
+from joulebench.stack.native import NativeStack, Ports
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--runs-dir", type=Path, default=Path(settings.DEFAULT_RUNS_DIR), help="default: %(default)s")
+    parser.add_argument("--tasks", default=None, help="only tasks whose id matches this glob")
+    parser.add_argument("--model", default=None, help="model of the local Ollama (default: its first, else the embedded one)")
+
+
+def run(args: argparse.Namespace) -> int:
+    console = Console(highlight=False, soft_wrap=True)
+    gpu_source = _gpu_source(console)
+    model_flags = _model_flags(args.model, console)
+    stamp = datetime.fromtimestamp(SystemClock().unix(), tz=timezone.utc).strftime("%Y%m%d-%H%M%S")
+    run_id = f"demo-{stamp}"
+    directory = args.runs_dir / run_id
+    exporter_flags = ["--gpu-source", gpu_source, *(["--simulated.gpus=2"] if gpu_source == "simulated" else [])]
+    with NativeStack(directory / "stack", Ports.free(), exporter_flags) as stack:
+        console.print(
+            f"Prometheus {stack.prometheus_url}, Pushgateway {stack.gateway_url}, exporter {stack.exporter_url}/metrics"
+        )
+        places = ["--run-id", run_id, "--runs-dir", str(args.runs_dir), "--prometheus-url", stack.prometheus_url]
+        bench = ["bench", *model_flags, *places, "--gateway-url", stack.gateway_url, "--exporter-url", stack.exporter_url]
+        if args.tasks:
+            bench += ["--tasks", args.tasks]
+        for command in (bench, ["export", *places]):
+            code = _joulebench(command, console)
+            if code != 0:
+                return code
+    console.print(f"\nresults       {directory / 'results.csv'} and one result_*.json a task beside it")
+    console.print(f"event journal {directory}/journal-*.jsonl")
+    console.print(f"logs and TSDB {directory / 'stack'}")
+    if gpu_source == "simulated":
+        console.print(
+            "energy here is SIMULATED (no usable NVML): tokens, times and confidences are real, joules, watts and degrees are not"
+        )
+    console.print("next: 'joulebench up' for a stack that stays, then 'joulebench bench --help'")
+    return 0
+
+
+def _gpu_source(console: Console) -> str:
+    from joulebench.sensors.nvml import NvmlSource
+
+    try:
+        NvmlSource().close()
+    except GpuUnavailable as error:
+        console.print(f"no usable NVML here ({error}): GPUs are simulated")
+        return "simulated"
+    return "nvml"
+
+
+def _model_flags(model: str | None, console: Console) -> list[str]:
+    from joulebench.sensors.ollama import OllamaClient
+
+    url = settings.ollama_url()
+    try:
+        available = OllamaClient(url).inventory().available
+    except OllamaError:
+        available = ()
+    if model is None and available:
+        model = available[0]
+    if model is None:
+        console.print(f"no Ollama with a model answers at {url}: the embedded SmolLM2-135M is served instead")
+        return ["--embedded"]
+    return ["--ollama-url", url, "--model", model]
+
+
+def _joulebench(command: list[str], console: Console) -> int:
+    console.print(f"\n$ joulebench {shlex.join(command)}")
+    return subprocess.run([sys.executable, "-m", "joulebench.cli", *command], check=False).returncode

@@ -1,0 +1,163 @@
+"""Prometheus, Pushgateway, Alertmanager and the exporter as plain processes on loopback, configured by the repository's files.
+
+Everything they write lies in one folder. Only processes that were started here are ever stopped.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+
+from joulebench.errors import UserError
+from joulebench.stack import programs
+from joulebench.stack.process import Program, free_port
+from joulebench.stack.prometheus_config import write_readdressed
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    prometheus: int
+    pushgateway: int
+    alertmanager: int
+    exporter: int
+
+    @classmethod
+    def free(cls) -> Ports:
+        return cls(free_port(), free_port(), free_port(), free_port())
+
+
+@dataclass
+class NativeStack:
+    """``exporter_flags`` go to ``joulebench exporter``; ``exporter_environment`` is added to its environment.
+
+    ``with_exporter=False`` leaves the exporter out; its jobs are then still configured, so that a test can start one on
+    ``ports.exporter`` when it likes.
+    """
+
+    directory: Path
+    ports: Ports
+    exporter_flags: Sequence[str] = ()
+    exporter_environment: Mapping[str, str] = field(default_factory=dict)
+    with_exporter: bool = True
+    with_alertmanager: bool = True
+    started: list[Program] = field(default_factory=list)
+
+    @property
+    def prometheus_url(self) -> str:
+        return f"http://127.0.0.1:{self.ports.prometheus}"
+
+    @property
+    def gateway_url(self) -> str:
+        return f"http://127.0.0.1:{self.ports.pushgateway}"
+
+    @property
+    def alertmanager_url(self) -> str:
+        return f"http://127.0.0.1:{self.ports.alertmanager}"
+
+    @property
+    def exporter_url(self) -> str:
+        return f"http://127.0.0.1:{self.ports.exporter}"
+
+    def __enter__(self) -> NativeStack:
+        return self.start()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()
+
+    def start(self) -> NativeStack:
+        """Start all, each awaited. Whatever had been started is stopped again when one fails."""
+        self.directory = self.directory.resolve()
+        (self.directory / "logs").mkdir(parents=True, exist_ok=True)
+        planned = [self.pushgateway()]
+        if self.with_exporter:
+            planned.append(self.exporter())
+        if self.with_alertmanager:
+            planned.append(self.alertmanager())
+        planned.append(self.prometheus())
+        try:
+            for program in planned:
+                self.started.append(program.start())
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def stop(self) -> None:
+        while self.started:
+            self.started.pop().stop()
+
+    def named(self, name: str) -> Program:
+        for program in self.started:
+            if program.name == name:
+                return program
+        raise UserError(f"{name} is not part of this stack")
+
+    def prometheus(self) -> Program:
+        config = self.directory / "prometheus.yml"
+        exporter = f"127.0.0.1:{self.ports.exporter}"
+        write_readdressed(
+            programs.checkout_file("prometheus/prometheus.yml"),
+            config,
+            {
+                "joulebench": exporter,
+                "joulebench-energy": exporter,
+                "joulebench-pushgateway": f"127.0.0.1:{self.ports.pushgateway}",
+            },
+            alertmanager=f"127.0.0.1:{self.ports.alertmanager}" if self.with_alertmanager else None,
+            rules=programs.checkout_file("prometheus/rules"),
+        )
+        return self._program(
+            "prometheus",
+            [
+                f"--config.file={config}",
+                f"--storage.tsdb.path={self.directory / 'prometheus-data'}",
+                f"--web.listen-address=127.0.0.1:{self.ports.prometheus}",
+                "--log.level=warn",
+            ],
+            f"{self.prometheus_url}/-/ready",
+        )
+
+    def pushgateway(self) -> Program:
+        return self._program(
+            "pushgateway",
+            [
+                f"--web.listen-address=127.0.0.1:{self.ports.pushgateway}",
+                f"--persistence.file={self.directory / 'pushgateway.data'}",
+                "--persistence.interval=1s",
+                "--log.level=warn",
+            ],
+            f"{self.gateway_url}/-/ready",
+        )
+
+    def alertmanager(self) -> Program:
+        return self._program(
+            "alertmanager",
+            [
+                f"--config.file={programs.checkout_file('prometheus/alertmanager.yml')}",
+                f"--storage.path={self.directory / 'alertmanager-data'}",
+                f"--web.listen-address=127.0.0.1:{self.ports.alertmanager}",
+                "--cluster.listen-address=",
+                "--log.level=warn",
+            ],
+            f"{self.alertmanager_url}/-/ready",
+        )
+
+    def exporter(self) -> Program:
+        argv = [
+            sys.executable,
+            "-m",
+            "joulebench.cli",
+            "exporter",
+            f"--web.listen-address=127.0.0.1:{self.ports.exporter}",
+            *self.exporter_flags,
+        ]
+        return Program("exporter", argv, self._log("exporter"), f"{self.exporter_url}/healthz", self.exporter_environment)
+
+    def _program(self, name: str, flags: Sequence[str], ready_url: str) -> Program:
+        return Program(name, [str(programs.require(name)), *flags], self._log(name), ready_url)
+
+    def _log(self, name: str) -> Path:
+        return self.directory / "logs" / f"{name}.log"
