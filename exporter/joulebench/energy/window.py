@@ -1,8 +1,29 @@
-"""The energy of a time window from the changes of a monotone counter. (interface first; the estimate follows)"""
+"""The energy of a time window from the changes of a monotone counter.
+
+The counter is exact at its own changes and blind between them, while a task begins and ends inside a step and usually where
+power jumps. The energy of such a step is split by the mean power of the steps before and after it (two-sided edge split).
+There is one cumulative curve E(t), and a window is E(end) - E(start): every joule is counted once, so adjacent windows add up
+to the window around them. The bounds use counter changes alone, no model: they hold for any power in between.
+"""
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from operator import sub
+from statistics import median
+
+from joulebench.energy.trace import MARGIN, CounterTrace, TraceView
+
+COVERAGE_NEEDED = 0.95
+"""Below this share of the window there is no estimate, only a lower bound."""
+SHORT_WIDTH = 0.2
+"""A window whose bounds lie further apart than this share of its joules is too short for its counter."""
+GAP_FACTOR = 5.0
+"""An edge step longer than this many usual steps is a gap."""
+
+QUALITIES = ("ok", "short", "suspect", "missing")
 
 
 @dataclass(frozen=True, slots=True)
@@ -11,8 +32,8 @@ class WindowEnergy:
 
     ``joules``: best estimate, None when unknown. ``low``/``high``: bounds that the monotone counter guarantees; None where
     it cannot. ``samples``: counter changes inside the window. ``longest_gap``: longest time between two neighbouring changes
-    that touch the window. ``coverage``: share of the window between the first and last known counter value, 0 to 1.
-    ``quality``: ok, short, suspect or missing; ``reasons`` says why it is not ok.
+    that touch the window. ``coverage``: share of the window between the first and last known counter value, 0 to 1, less the
+    time between two epochs. ``quality``: ok, short, suspect or missing; ``reasons`` says why it is not ok.
     """
 
     joules: float | None
@@ -25,3 +46,152 @@ class WindowEnergy:
     resets: int
     quality: str
     reasons: tuple[str, ...]
+
+
+def window_energy(trace: CounterTrace, start: float, end: float, *, method: str = "counter") -> WindowEnergy:
+    """Joules between two times (seconds, same clock as the trace).
+
+    ``method`` other than ``counter`` (integrated power) gives an estimate without bounds: no counter guarantees them.
+    Reasons: ``no_samples``, ``uncovered_start``, ``uncovered_end``, ``reset``, ``gap``, ``short``. ValueError when the
+    window ends before it starts.
+    """
+    if end < start:
+        raise ValueError(f"the window ends at {end}, before its start {start}")
+    view = trace.view(start, end)
+    at = view.at
+    covered = min(end, at[-1]) - max(start, at[0]) if at else -1.0
+    if len(at) < 2 or covered < 0 or (covered == 0 and end > start):
+        return missing(method, _uncovered(at, start, end) or ("no_samples",))
+
+    resets, lost = _resets(view, start, end)
+    coverage = (covered - lost) / (end - start) if end > start else 1.0
+    first, last = bisect_left(at, start), bisect_right(at, end)
+    edges = sorted({max(first - 1, 0), min(last - 1, len(at) - 2)})
+    touching = at[edges[0] : edges[-1] + 2]
+    joules = _cumulative(view, end) - _cumulative(view, start)
+    low, high = _bounds(view, start, end) if method == "counter" else (None, None)
+
+    reasons = list(_uncovered(at, start, end))
+    if resets:
+        reasons.append("reset")
+    if any(at[edge + 1] - at[edge] > GAP_FACTOR * _usual_step(at, edge) for edge in edges):
+        reasons.append("gap")
+    quality = "suspect" if reasons else "ok"
+    if last - first < 2 or (low is not None and high is not None and high - low > SHORT_WIDTH * joules):
+        reasons.append("short")
+        quality = "short" if quality == "ok" else quality
+    known = coverage >= COVERAGE_NEEDED
+    return WindowEnergy(
+        joules=joules if known else None,
+        low=low,
+        high=None if resets else high,
+        method=method,
+        samples=last - first,
+        longest_gap=max(map(sub, touching[1:], touching)),
+        coverage=coverage,
+        resets=resets,
+        quality=quality if known else "missing",
+        reasons=tuple(reasons),
+    )
+
+
+def energy_between(trace: CounterTrace, intervals: Sequence[tuple[float, float]]) -> float | None:
+    """Joules over several intervals by the same curve as ``window_energy``; None where the trace does not reach over one."""
+    total = 0.0
+    for start, end in intervals:
+        first_at, last_at = trace.first_at, trace.last_at
+        if first_at is None or last_at is None or start < first_at or end > last_at:
+            return None
+        view = trace.view(start, end)
+        total += _cumulative(view, end) - _cumulative(view, start)
+    return total
+
+
+def total(windows: Iterable[WindowEnergy]) -> WindowEnergy:
+    """The GPUs of one window together: sums where every GPU is known, the worst coverage, gap and quality of them."""
+    parts = list(windows)
+    if not parts:
+        return missing("none", ("no_gpu",))
+    methods = {part.method for part in parts}
+    gaps = [part.longest_gap for part in parts if part.longest_gap is not None]
+    return WindowEnergy(
+        joules=_sum(part.joules for part in parts),
+        low=_sum(part.low for part in parts),
+        high=_sum(part.high for part in parts),
+        method=methods.pop() if len(methods) == 1 else "mixed",
+        samples=sum(part.samples for part in parts),
+        longest_gap=max(gaps, default=None),
+        coverage=min(part.coverage or 0.0 for part in parts),
+        resets=sum(part.resets for part in parts),
+        quality=max((part.quality for part in parts), key=QUALITIES.index),
+        reasons=tuple(dict.fromkeys(reason for part in parts for reason in part.reasons)),
+    )
+
+
+def missing(method: str, reasons: tuple[str, ...]) -> WindowEnergy:
+    """A window of which nothing is known."""
+    return WindowEnergy(None, None, None, method, 0, None, 0.0, 0, "missing", reasons)
+
+
+def _cumulative(view: TraceView, time: float) -> float:
+    """E(time): the counter's joules at any time; flat before the first point, after the last and between two epochs."""
+    at, joules = view.at, view.joules
+    index = bisect_right(at, time) - 1
+    if index < 0:
+        return joules[0]
+    own = view.power(index)
+    if own is None:
+        return joules[index]
+    # Where a neighbour is missing the step itself stands in for it; if neither weighs anything, power was even.
+    before, after = view.power(index - 1), view.power(index + 1)
+    left = (own if before is None else before) * (time - at[index])
+    right = (own if after is None else after) * (at[index + 1] - time)
+    if left + right <= 0:
+        left, right = time - at[index], at[index + 1] - time
+    return joules[index] + (joules[index + 1] - joules[index]) * (left / (left + right))
+
+
+def _bounds(view: TraceView, start: float, end: float) -> tuple[float | None, float | None]:
+    """Guaranteed (low, high): from points safely inside and safely outside, even at the far end of their uncertainty."""
+    at, joules, slack = view.at, view.joules, view.uncertainty
+    count = len(at)
+    before_start = next((i for i in range(bisect_right(at, start) - 1, -1, -1) if at[i] + slack[i] <= start), None)
+    after_start = next((i for i in range(bisect_left(at, start), count) if at[i] - slack[i] >= start), None)
+    before_end = next((i for i in range(bisect_right(at, end) - 1, -1, -1) if at[i] + slack[i] <= end), None)
+    after_end = next((i for i in range(bisect_left(at, end), count) if at[i] - slack[i] >= end), None)
+    low = 0.0
+    if after_start is not None and before_end is not None and before_end > after_start:
+        low = joules[before_end] - joules[after_start]
+    high = joules[after_end] - joules[before_start] if before_start is not None and after_end is not None else None
+    return low, high
+
+
+def _resets(view: TraceView, start: float, end: float) -> tuple[int, float]:
+    """Epoch changes that touch the window, and the seconds of the window that lie between two epochs."""
+    count, lost = 0, 0.0
+    for index in view.epoch_starts:
+        overlap = min(view.at[index], end) - max(view.at[index - 1], start)
+        if overlap >= 0:
+            count += 1
+            lost += overlap
+    return count, lost
+
+
+def _uncovered(at: Sequence[float], start: float, end: float) -> tuple[str, ...]:
+    if not at:
+        return ()
+    return (*(("uncovered_start",) if start < at[0] else ()), *(("uncovered_end",) if end > at[-1] else ()))
+
+
+def _usual_step(at: Sequence[float], edge: int) -> float:
+    near = at[max(edge - MARGIN, 0) : edge + MARGIN + 2]
+    return float(median(map(sub, near[1:], near)))
+
+
+def _sum(values: Iterable[float | None]) -> float | None:
+    known = 0.0
+    for value in values:
+        if value is None:
+            return None
+        known += value
+    return known

@@ -1,0 +1,109 @@
+"""The changes of one GPU's energy counter, kept lean enough for hours of them.
+
+A point says: at time ``at``, true to within ``uncertainty``, the counter stood at ``joules``. Times only rise. A counter that
+falls begins a new epoch, and what was spent between the two epochs stays unknown: the stored curve is flat there, so it never
+falls and never invents energy.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left, bisect_right
+from dataclasses import dataclass
+from threading import Lock
+
+MARGIN = 16
+"""Points that a view keeps on either side of its window: neighbours for the edge split, the usual step, safe bounds."""
+
+
+@dataclass(frozen=True, slots=True)
+class TraceView:
+    """The points around one window, copied. ``joules`` never falls; ``epoch_starts`` are indices of points after a reset."""
+
+    at: array[float]
+    joules: array[float]
+    uncertainty: array[float]
+    epoch_starts: frozenset[int]
+
+    def power(self, segment: int) -> float | None:
+        """Mean watts between point ``segment`` and the next; None where there is no such pair in one epoch."""
+        if not 0 <= segment < len(self.at) - 1 or segment + 1 in self.epoch_starts:
+            return None
+        return (self.joules[segment + 1] - self.joules[segment]) / (self.at[segment + 1] - self.at[segment])
+
+
+class CounterTrace:
+    """Append-only; with ``capacity`` (in points) a ring that forgets the oldest. One writer, any number of readers."""
+
+    def __init__(self, capacity: int | None = None) -> None:
+        if capacity is not None and capacity < 2:
+            raise ValueError(f"a trace of {capacity} points cannot hold a step")
+        self._capacity = capacity
+        self._lock = Lock()
+        # Guarded by _lock. Joules are stored as one curve over all epochs: raw counter plus _shift.
+        self._at = array("d")
+        self._joules = array("d")
+        self._uncertainty = array("f")
+        self._epoch_starts: list[float] = []
+        self._shift = 0.0
+        self._resets = 0
+        self._refused = 0
+
+    def append(self, at: float, joules: float, uncertainty: float = 0.0) -> None:
+        """A counter change: ``joules`` true at ``at`` (seconds) +- ``uncertainty``.
+
+        A point that is not later than the last one (a clock that stepped back) cannot be placed: it is left out and counted in
+        ``refused``, and windows over it see a longer gap.
+        """
+        with self._lock:
+            if self._at and at <= self._at[-1]:
+                self._refused += 1
+                return
+            if self._joules and joules + self._shift < self._joules[-1]:
+                self._shift = self._joules[-1] - joules
+                self._epoch_starts.append(at)
+                self._resets += 1
+            self._at.append(at)
+            # The max only undoes rounding of the shift: a curve that never falls is what every bound rests on.
+            self._joules.append(max(joules + self._shift, self._joules[-1]) if self._joules else joules)
+            # Kept in single precision to stay small; a hair more, so that rounding never narrows a bound.
+            self._uncertainty.append(uncertainty * (1 + 1e-6))
+            if self._capacity is not None and len(self._at) > self._capacity + max(self._capacity // 4, 1):
+                self._forget(len(self._at) - self._capacity)
+
+    def _forget(self, count: int) -> None:
+        for column in (self._at, self._joules, self._uncertainty):
+            del column[:count]
+        self._epoch_starts = [at for at in self._epoch_starts if at > self._at[0]]
+
+    def __len__(self) -> int:
+        return len(self._at)
+
+    @property
+    def resets(self) -> int:
+        """Times the counter fell since the trace began."""
+        return self._resets
+
+    @property
+    def refused(self) -> int:
+        """Points left out because their time did not rise."""
+        return self._refused
+
+    @property
+    def first_at(self) -> float | None:
+        with self._lock:
+            return self._at[0] if self._at else None
+
+    @property
+    def last_at(self) -> float | None:
+        with self._lock:
+            return self._at[-1] if self._at else None
+
+    def view(self, start: float, end: float) -> TraceView:
+        """The points within [start, end] and ``MARGIN`` more on either side."""
+        with self._lock:
+            first = max(bisect_right(self._at, start) - MARGIN, 0)
+            last = bisect_left(self._at, end) + MARGIN
+            at = self._at[first:last]
+            starts = frozenset(index for index in (bisect_left(at, s) for s in self._epoch_starts) if 0 < index < len(at))
+            return TraceView(at, self._joules[first:last], self._uncertainty[first:last], starts)
