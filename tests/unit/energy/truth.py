@@ -1,0 +1,105 @@
+"""A GPU whose energy is known exactly: power in pieces, a counter that steps, a meter that polls it."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import dataclass, field
+from itertools import accumulate
+from math import floor
+from random import Random
+
+from joulebench.energy.trace import CounterTrace
+
+START = 1_700_000_000.0
+
+
+@dataclass
+class Machine:
+    """Power by pieces: ``watts[i]`` from ``times[i]`` until ``times[i + 1]``. ``turns``: LLM calls; ``tasks``: runs of them."""
+
+    times: list[float]
+    watts: list[float]
+    turns: list[tuple[float, float]] = field(default_factory=list)
+    tasks: list[tuple[float, float]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        pieces = [w * (b - a) for w, a, b in zip(self.watts, self.times, self.times[1:], strict=False)]
+        self._energy = [0.0, *accumulate(pieces)]
+
+    def energy(self, time: float) -> float:
+        index = min(bisect_right(self.times, time) - 1, len(self.watts) - 1)
+        return self._energy[index] + self.watts[index] * (time - self.times[index])
+
+    def between(self, start: float, end: float) -> float:
+        return self.energy(end) - self.energy(start)
+
+
+def agent_runs(random: Random, seconds: float) -> Machine:
+    """Tasks of a few turns, each prefill then decode, with tool waits between them and idle between tasks."""
+    times, watts = [START], [62.0]
+    turns: list[tuple[float, float]] = []
+    tasks: list[tuple[float, float]] = []
+    now = START + 3.0
+
+    def piece(power: float, length: float) -> None:
+        nonlocal now
+        times.append(now)
+        watts.append(power)
+        now += length
+
+    while now < START + seconds:
+        task_start = now
+        for _ in range(random.randint(1, 5)):
+            turn_start = now
+            piece(random.uniform(300, 360), random.uniform(0.03, 0.25))
+            decode_end = now + 0.12 * (25.0 ** random.random())
+            while now < decode_end:
+                piece(random.uniform(255, 285), min(0.3, max(decode_end - now, 0.001)))
+            turns.append((turn_start, now))
+            piece(95.0, random.uniform(0.05, 0.8))
+        tasks.append((task_start, now))
+        piece(62.0, random.uniform(0.4, 2.0))
+    times.append(now)
+    watts.append(62.0)
+    return Machine([*times, now + 10.0], watts, turns, tasks)
+
+
+def random_power(random: Random, seconds: float) -> Machine:
+    """Power that obeys nothing: jumps between 0 and 700 W after 1 ms to 3 s."""
+    times, now = [START], START
+    while now < START + seconds:
+        now += 0.001 * 3000.0 ** random.random()
+        times.append(now)
+    return Machine(times, [random.choice([0.0, 60.0, random.uniform(0, 700)]) for _ in times[1:]])
+
+
+def metered(machine: Machine, random: Random, step: float, poll: float = 0.02, jitter: float = 0.004) -> CounterTrace:
+    """What a meter sees: the counter moves every ``step`` in whole mJ; a change is placed in the middle between two polls."""
+    trace = CounterTrace()
+    phase = START + random.uniform(0, step)
+    now, end = START + step * 2, machine.times[-1] - 1.0
+    last_poll, last_value = now, -1.0
+    while now < end:
+        tick = phase + floor((now - phase) / step) * step
+        value = floor(machine.energy(tick) * 1000) / 1000
+        if value != last_value:
+            if last_value >= 0:
+                trace.append((last_poll + now) / 2, value + 1000.0, (now - last_poll) / 2)
+            last_value = value
+        last_poll = now
+        now += poll + random.uniform(0, jitter)
+    return trace
+
+
+def scraped(machine: Machine, random: Random, step: float, interval: float) -> CounterTrace:
+    """What is left in Prometheus of ``metered``: the newest change at each scrape."""
+    full = metered(machine, random, step)
+    view = full.view(full.first_at or 0.0, full.last_at or 0.0)
+    thin = CounterTrace()
+    scrape = START + random.uniform(1, 1 + interval)
+    while scrape < view.at[-1]:
+        index = bisect_right(view.at, scrape - 0.02) - 1
+        if index >= 0:
+            thin.append(view.at[index], view.joules[index], view.uncertainty[index])
+        scrape += interval + random.uniform(0, 0.003)
+    return thin
