@@ -1,0 +1,159 @@
+"""What a task and a run have come to so far: cumulative numbers under one lock.
+
+Every number only grows or is set once, so a push that is lost is repaired by the next. Each field holds an immutable value
+that is replaced, never changed in place; a snapshot is therefore one shallow copy under the lock and is consistent in itself.
+``None`` means not known (yet) and becomes no sample.
+"""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_left
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Generic, NamedTuple, TypeAlias, TypeVar
+
+from joulebench.catalogue import CONFIDENCE_BUCKETS, PHASES, SECONDS_BUCKETS, TASK_STATUSES, TOOL_OUTCOMES
+from joulebench.units import Joules, Ratio, Seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Total:
+    """The pair of a summary."""
+
+    count: int = 0
+    total: float = 0.0
+
+    def plus(self, value: float | None) -> Total:
+        return self if value is None else Total(self.count + 1, self.total + value)
+
+
+NOTHING = Total()
+
+
+class Buckets(NamedTuple):
+    """A histogram: observations per bound, not cumulative, with those above the last bound at the end."""
+
+    counts: tuple[int, ...]
+    total: float = 0.0
+
+    def plus(self, value: float, bounds: tuple[float, ...]) -> Buckets:
+        place = bisect_left(bounds, value)
+        return Buckets((*self.counts[:place], self.counts[place] + 1, *self.counts[place + 1 :]), self.total + value)
+
+
+class GpuEnergy(NamedTuple):
+    """Window energy of one GPU, as the exporter gave it."""
+
+    gpu: str
+    uuid: str
+    joules: Joules | None
+    low: Joules | None
+    high: Joules | None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskEnd:
+    """How a task ended. ``success`` is None without a verdict."""
+
+    at: Seconds
+    duration: Seconds
+    status: str
+    success: bool | None
+
+
+@dataclass(slots=True)
+class TaskTotals:
+    """One task. Token counts stay None until a call reports one: a server that reports none has not generated 0 tokens."""
+
+    task_name: str
+    model: str
+    suite: str
+    epoch: Seconds
+    start: Seconds
+    end: TaskEnd | None = None
+    llm_calls: int = 0
+    llm_errors: int = 0
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    decode_tokens: int = 0
+    llm_duration: Total = NOTHING
+    ttft: Total = NOTHING
+    prefill: Total = NOTHING
+    decode: Total = NOTHING
+    load: Total = NOTHING
+    tool_calls: Mapping[str, int] = field(default_factory=lambda: dict.fromkeys(TOOL_OUTCOMES, 0))
+    tool_duration: Total = NOTHING
+    confidence: Total = NOTHING
+    confidence_min: Ratio | None = None
+    confidence_max: Ratio | None = None
+    energy: tuple[GpuEnergy, ...] = ()
+
+    def add_confidence(self, score: Ratio) -> None:
+        self.confidence = self.confidence.plus(score)
+        self.confidence_min = score if self.confidence_min is None else min(self.confidence_min, score)
+        self.confidence_max = score if self.confidence_max is None else max(self.confidence_max, score)
+
+
+@dataclass(slots=True)
+class RunTotals:
+    """One worker of one run. ``active`` counts what goes on now, by phase; several at once where tasks run in threads."""
+
+    suite: str
+    version: str
+    planned_tasks: int | None = None
+    live: bool = True
+    tasks: Mapping[str, int] = field(default_factory=lambda: dict.fromkeys(TASK_STATUSES, 0))
+    active: Mapping[str, int] = field(default_factory=lambda: dict.fromkeys(PHASES, 0))
+    ttft: Mapping[str, Buckets] = field(default_factory=dict)
+    call_duration: Mapping[str, Buckets] = field(default_factory=dict)
+    confidence: Mapping[str, Buckets] = field(default_factory=dict)
+    push_failures: int = 0
+
+    def move(self, left: str | None, entered: str | None) -> None:
+        """From one phase to another; None is outside of any."""
+        active = dict(self.active)
+        if left is not None:
+            active[left] -= 1
+        if entered is not None:
+            active[entered] += 1
+        self.active = active
+
+    def add_call(self, model: str, duration: Seconds, ttft: Seconds | None) -> None:
+        self.call_duration = _observed(self.call_duration, model, duration, SECONDS_BUCKETS)
+        if ttft is not None:
+            self.ttft = _observed(self.ttft, model, ttft, SECONDS_BUCKETS)
+
+    def add_confidence(self, model: str, score: Ratio) -> None:
+        self.confidence = _observed(self.confidence, model, score, CONFIDENCE_BUCKETS)
+
+
+def _observed(histograms: Mapping[str, Buckets], model: str, value: float, bounds: tuple[float, ...]) -> Mapping[str, Buckets]:
+    found = histograms.get(model) or Buckets((0,) * (len(bounds) + 1))
+    return {**histograms, model: found.plus(value, bounds)}
+
+
+T = TypeVar("T", TaskTotals, RunTotals)
+
+
+class State(Generic[T]):
+    """Totals behind their lock: ``with state as totals`` to change them; a snapshot has all of such a change or none of it."""
+
+    def __init__(self, totals: T) -> None:
+        self._totals: T = totals
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> T:
+        self._lock.acquire()
+        return self._totals
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    def snapshot(self) -> T:
+        with self._lock:
+            return replace(self._totals)
+
+
+TaskState: TypeAlias = State[TaskTotals]
+RunState: TypeAlias = State[RunTotals]
