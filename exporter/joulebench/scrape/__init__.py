@@ -1,1 +1,1 @@
-"""What Prometheus scrapes: one collector a file, health series for each, and the HTTP server."""
+"""What Prometheus scrapes: collectors that print what the sensors already know, and the HTTP server in front of them."""

@@ -1,0 +1,174 @@
+"""``joulebench exporter``: builds sensors, collectors and the HTTP server, and runs until it is told to stop.
+
+Every room is imported on use: an exporter without Ollama never loads an HTTP client, and one without NVML never loads pynvml.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import sys
+import threading
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from joulebench import settings
+from joulebench.clock import Clock, SystemClock
+from joulebench.errors import GpuUnavailable, UserError
+
+if TYPE_CHECKING:
+    from joulebench.scrape.collector import Collector
+    from joulebench.sensors.monitor import GpuMonitor
+    from joulebench.sensors.reading import GpuSource
+
+log = logging.getLogger(__name__)
+
+MAX_SIMULATED_GPUS = 64
+MIN_POLL_PERIOD = 0.005
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    web = parser.add_argument_group("web")
+    web.add_argument(
+        "--web.listen-address",
+        dest="listen_address",
+        metavar="HOST:PORT",
+        default=settings.DEFAULT_LISTEN_ADDRESS,
+        help="where to serve; port 0 takes a free one, which is told on stderr (default: %(default)s)",
+    )
+    web.add_argument(
+        "--web.config.file",
+        dest="web_config",
+        metavar="FILE",
+        type=Path,
+        help="TLS and basic auth, as in Prometheus' exporter-toolkit",
+    )
+    gpu = parser.add_argument_group("GPU")
+    gpu.add_argument(
+        "--gpu-source",
+        choices=("auto", "nvml", "simulated"),
+        default="auto",
+        help="auto: NVML, or no GPU metrics where there is none; nvml: fail without it; simulated: invented GPUs, marked as such"
+        " (default: %(default)s)",
+    )
+    gpu.add_argument("--simulated.gpus", dest="simulated_gpus", metavar="N", type=int, default=1, help="default: %(default)s")
+    gpu.add_argument("--simulated.scenario", dest="simulated_scenario", metavar="NAME", help="what the simulated GPUs do")
+    gpu.add_argument(
+        "--energy.poll-period",
+        dest="poll_period",
+        metavar="SECONDS",
+        type=float,
+        default=0.02,
+        help="time between two reads of the energy counter (default: %(default)s)",
+    )
+    gpu.add_argument(
+        "--energy.ring-seconds",
+        dest="ring_seconds",
+        metavar="SECONDS",
+        type=float,
+        default=3600.0,
+        help="how far back /api/v1/energy can look (default: %(default)s)",
+    )
+    ollama = parser.add_argument_group("Ollama")
+    ollama.add_argument(
+        "--ollama.url", dest="ollama_url", metavar="URL", help="default: OLLAMA_HOST, else http://127.0.0.1:11434"
+    )
+    ollama.add_argument("--no-ollama", dest="no_ollama", action="store_true", help="leave Ollama alone; no ollama metrics")
+    parser.add_argument(
+        "--log.level",
+        dest="log_level",
+        choices=("debug", "info", "warning", "error"),
+        default="info",
+        help="default: %(default)s",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    logging.basicConfig(stream=sys.stderr, level=args.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    _check(args)
+    address = settings.listen_address(args.listen_address)
+    stopped = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopped.set())
+    with ExitStack() as stack:
+        _serve(args, address, stack, SystemClock())
+        stopped.wait()
+        log.info("stopping")
+    return 0
+
+
+def _serve(args: argparse.Namespace, address: tuple[str, int], stack: ExitStack, clock: Clock) -> None:
+    """Everything started, each thing with its end on the stack; what was started first ends last."""
+    from joulebench.scrape.collector import registry
+    from joulebench.scrape.energy import EnergyCollector
+    from joulebench.scrape.energy_api import EnergyApi
+    from joulebench.scrape.exporter import ExporterCollector
+    from joulebench.scrape.gpu import GpuCollector
+    from joulebench.scrape.routes import Routes
+    from joulebench.scrape.server import Server
+    from joulebench.scrape.web_config import WebConfig, load
+
+    web = WebConfig() if args.web_config is None else load(args.web_config)
+    source = _gpu_source(args)
+    source_name = "none" if source is None else source.name
+    monitor: GpuMonitor | None = None
+    collectors: list[Collector] = []
+    if source is not None:
+        from joulebench.sensors.monitor import GpuMonitor
+
+        stack.callback(source.close)
+        monitor = GpuMonitor(source, clock, poll_period=args.poll_period, ring_seconds=args.ring_seconds)
+        collectors += [GpuCollector(monitor, source_name), EnergyCollector(monitor)]
+    if not args.no_ollama:
+        collectors.append(_ollama(args, stack, clock))
+    collectors.append(ExporterCollector(source_name, clock, monitor))
+    routes = Routes(registry(collectors, clock), EnergyApi(monitor, source_name, clock, args.ring_seconds), source_name)
+    # The port is taken before the threads start: a second exporter fails without ever touching a GPU.
+    server = Server(address, routes, web)
+    if monitor is not None:
+        monitor.start()
+        stack.callback(monitor.stop)
+    server.start()
+    stack.callback(server.stop)
+    print(f"listening on {server.url}", file=sys.stderr, flush=True)  # noqa: T201
+
+
+def _check(args: argparse.Namespace) -> None:
+    if not 1 <= args.simulated_gpus <= MAX_SIMULATED_GPUS:
+        raise UserError(f"--simulated.gpus: {args.simulated_gpus} is not between 1 and {MAX_SIMULATED_GPUS}")
+    if not MIN_POLL_PERIOD <= args.poll_period <= 1:
+        raise UserError(f"--energy.poll-period: {args.poll_period:g} is not between {MIN_POLL_PERIOD:g} and 1 second")
+    if not 10 <= args.ring_seconds <= 86400:
+        raise UserError(f"--energy.ring-seconds: {args.ring_seconds:g} is not between 10 and 86400 (a day)")
+
+
+def _gpu_source(args: argparse.Namespace) -> GpuSource | None:
+    """None where ``auto`` finds no usable NVML. Raises GpuUnavailable where ``nvml`` was asked for."""
+    if args.gpu_source == "simulated":
+        from joulebench.sensors.simulated import SimulatedSource
+
+        log.warning("GPU source is simulated: no number of it is a measurement")
+        return SimulatedSource(args.simulated_gpus)
+    from joulebench.sensors.nvml import NvmlSource
+
+    try:
+        return NvmlSource()
+    except GpuUnavailable as error:
+        if args.gpu_source == "nvml":
+            raise
+        log.warning("no GPU metrics: %s", error)
+        return None
+
+
+def _ollama(args: argparse.Namespace, stack: ExitStack, clock: Clock) -> Collector:
+    from joulebench.scrape.ollama import OllamaCollector
+    from joulebench.sensors.ollama import OllamaApi
+    from joulebench.sensors.ollama_poller import OllamaPoller
+
+    url = settings.ollama_url() if args.ollama_url is None else settings.http_url(args.ollama_url, "--ollama.url")
+    poller = OllamaPoller(OllamaApi(url), clock)
+    poller.start()
+    stack.callback(poller.stop)
+    return OllamaCollector(poller)

@@ -1,0 +1,62 @@
+"""The Ollama inventory as its poller last saw it; a model that is unloaded, or a server that is gone, leaves no series behind."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from joulebench import catalogue
+from joulebench.families import Sheet
+from joulebench.sensors.ollama import LoadedModel
+from joulebench.sensors.ollama_poller import OllamaSight
+
+
+class SightProvider(Protocol):
+    def sight(self) -> OllamaSight | None:
+        """The last poll; None before the first is through."""
+        ...
+
+
+class OllamaCollector:
+    name = "ollama"
+    metrics = (
+        catalogue.OLLAMA_UP,
+        catalogue.OLLAMA_INFO,
+        catalogue.OLLAMA_MODELS_AVAILABLE,
+        catalogue.OLLAMA_MODELS_LOADED,
+        catalogue.OLLAMA_MODEL_INFO,
+        catalogue.OLLAMA_MODEL_SIZE,
+        catalogue.OLLAMA_MODEL_VRAM,
+        catalogue.OLLAMA_MODEL_OFFLOAD,
+        catalogue.OLLAMA_MODEL_CONTEXT,
+        catalogue.OLLAMA_MODEL_EXPIRES,
+    )
+
+    def __init__(self, provider: SightProvider) -> None:
+        self._provider = provider
+
+    def collect(self, sheet: Sheet) -> None:
+        sight = self._provider.sight()
+        if sight is None:
+            return
+        inventory = sight.inventory
+        sheet.value(catalogue.OLLAMA_UP, float(inventory is not None))
+        if inventory is None:
+            return
+        if inventory.version is not None:
+            sheet.value(catalogue.OLLAMA_INFO, 1.0, (inventory.version,))
+        sheet.value(catalogue.OLLAMA_MODELS_AVAILABLE, inventory.available)
+        if inventory.loaded is None:
+            return
+        sheet.value(catalogue.OLLAMA_MODELS_LOADED, len(inventory.loaded))
+        for model in inventory.loaded:
+            _model(sheet, model)
+
+
+def _model(sheet: Sheet, model: LoadedModel) -> None:
+    labels = (model.name,)
+    sheet.value(catalogue.OLLAMA_MODEL_INFO, 1.0, (model.name, model.family, model.parameter_size, model.quantization))
+    sheet.value(catalogue.OLLAMA_MODEL_SIZE, model.size, labels)
+    sheet.value(catalogue.OLLAMA_MODEL_VRAM, model.size_vram, labels)
+    sheet.value(catalogue.OLLAMA_MODEL_OFFLOAD, model.offload, labels)
+    sheet.value(catalogue.OLLAMA_MODEL_CONTEXT, model.context_length, labels)
+    sheet.value(catalogue.OLLAMA_MODEL_EXPIRES, model.expires_at, labels)

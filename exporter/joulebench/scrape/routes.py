@@ -1,0 +1,112 @@
+"""From one HTTP request to one HTTP response, without a socket: /metrics, /api/v1/energy, /healthz and the page at /.
+
+Nothing here waits for hardware or another server; only the energy API waits, and never longer than it was asked to.
+"""
+
+from __future__ import annotations
+
+import gzip
+import html
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import parse_qs, urlsplit
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+
+from joulebench import __version__
+from joulebench.scrape.energy_api import EnergyApi
+
+log = logging.getLogger(__name__)
+
+HTML = "text/html; charset=utf-8"
+TEXT = "text/plain; charset=utf-8"
+JSON = "application/json"
+GZIP_FROM = 1024
+"""Bytes; below it gzip costs more than it saves. The 250 ms scrape of two families stays below."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """``headers`` by lower-case name."""
+
+    method: str
+    target: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    status: int
+    content_type: str
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class Routes:
+    def __init__(self, registry: CollectorRegistry, energy: EnergyApi, gpu_source: str) -> None:
+        self._registry = registry
+        self._energy = energy
+        self._page = landing_page(gpu_source).encode()
+
+    def answer(self, request: Request) -> Response:
+        if request.method not in ("GET", "HEAD"):
+            return Response(405, TEXT, b"only GET and HEAD\n", {"Allow": "GET, HEAD"})
+        url = urlsplit(request.target)
+        try:
+            return self._route(url.path, url.query, request.headers)
+        except Exception:
+            log.exception("%s %s failed", request.method, url.path)
+            return Response(500, TEXT, b"internal error, see the exporter's log\n")
+
+    def _route(self, path: str, query: str, headers: Mapping[str, str]) -> Response:
+        match path:
+            case "/metrics":
+                return self._metrics(query, headers)
+            case "/api/v1/energy":
+                status, body = self._energy.answer(query)
+                return Response(status, JSON, json.dumps(body, allow_nan=False).encode() + b"\n")
+            case "/healthz":
+                return Response(200, TEXT, b"ok\n")
+            case "/":
+                return Response(200, HTML, self._page)
+            case _:
+                return Response(404, TEXT, b"not found; there are /metrics, /api/v1/energy, /healthz and /\n")
+
+    def _metrics(self, query: str, headers: Mapping[str, str]) -> Response:
+        encode, content_type = choose_encoder(headers.get("accept", ""))
+        wanted = parse_qs(query).get("name[]")
+        source = self._registry if wanted is None else self._registry.restricted_registry(wanted)
+        body = encode(source)
+        if len(body) < GZIP_FROM or not takes_gzip(headers.get("accept-encoding", "")):
+            return Response(200, content_type, body, {"Vary": "Accept-Encoding"})
+        packed = gzip.compress(body, compresslevel=3)
+        return Response(200, content_type, packed, {"Vary": "Accept-Encoding", "Content-Encoding": "gzip"})
+
+
+def takes_gzip(accept_encoding: str) -> bool:
+    """Whether the header names gzip, or *, with a weight above 0."""
+    for part in accept_encoding.lower().split(","):
+        name, _, weight = part.partition(";")
+        if name.strip() in ("gzip", "*"):
+            return weight.replace(" ", "") not in ("q=0", "q=0.0", "q=0.00", "q=0.000")
+    return False
+
+
+def landing_page(gpu_source: str) -> str:
+    links = (
+        ("/metrics", "metrics, for Prometheus; <code>?name[]=</code> limits them"),
+        (
+            "/api/v1/energy",
+            "energy of a window: <code>?start=&amp;end=</code> in unix seconds, <code>&amp;wait=</code> up to 2 s",
+        ),
+        ("/healthz", "health"),
+    )
+    listing = "".join(f'<li><a href="{path}">{path}</a> {text}</li>' for path, text in links)
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Joulebench exporter</title></head>'
+        f"<body><h1>Joulebench exporter</h1><p>Version {html.escape(__version__)}, GPU source: {html.escape(gpu_source)}</p>"
+        f"<ul>{listing}</ul></body></html>\n"
+    )

@@ -1,0 +1,162 @@
+"""What an Ollama server holds: the only inventory GETs (/api/version, /api/ps, /api/tags), parsed into frozen records.
+
+None of these calls loads a model or keeps one loaded. A field that is missing, of another type or out of range is None: newer
+and older servers differ in fields, and an inventory with a gap is worth more than none.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+
+from joulebench.errors import OllamaError
+from joulebench.units import Bytes, Ratio, Seconds
+
+_TIME = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(\.\d+)?(?:([Zz])|([+-])(\d\d):(\d\d))")
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """One entry of /api/ps. ``size`` is CPU and GPU memory together; ``expires_at`` is unix time."""
+
+    name: str
+    family: str = ""
+    parameter_size: str = ""
+    quantization: str = ""
+    size: Bytes | None = None
+    size_vram: Bytes | None = None
+    context_length: int | None = None
+    expires_at: Seconds | None = None
+
+    @property
+    def offload(self) -> Ratio | None:
+        """Share of the model in GPU memory; None where the sizes do not say."""
+        if not self.size or self.size_vram is None or self.size_vram > self.size:
+            return None
+        return Ratio(self.size_vram / self.size)
+
+
+@dataclass(frozen=True, slots=True)
+class OllamaInventory:
+    """``loaded`` and ``available`` are None where the server does not have the endpoint or its answer has no list."""
+
+    version: str | None
+    loaded: tuple[LoadedModel, ...] | None
+    available: int | None
+
+
+class OllamaApi:
+    """One keep-alive session to one server; used by one thread at a time.
+
+    ``timeout`` bounds the wait for a connection and for each piece of an answer, in seconds.
+    """
+
+    def __init__(self, url: str, timeout: float = 2.0) -> None:
+        self._url = url
+        self._timeout = timeout
+        self._session = requests.Session()
+        # A proxy from the environment is never the way to this machine itself.
+        self._session.trust_env = urlsplit(url).hostname not in ("127.0.0.1", "::1", "localhost")
+
+    def inventory(self) -> OllamaInventory:
+        """Raises OllamaError when the server does not answer all three, or answers something that is not JSON."""
+        version = self._get("/api/version")
+        running = self._get("/api/ps")
+        tags = _items(self._get("/api/tags"))
+        return OllamaInventory(
+            version=_text(version.get("version")) or None if version is not None else None,
+            loaded=_loaded(_items(running)),
+            available=None if tags is None else len(tags),
+        )
+
+    def close(self) -> None:
+        self._session.close()
+
+    def _get(self, path: str) -> Mapping[str, Any] | None:
+        """The JSON object at ``path``; None where this server has no such endpoint."""
+        try:
+            answer = self._session.get(self._url + path, timeout=self._timeout, allow_redirects=False)
+            if answer.status_code == 404:
+                return None
+            if answer.status_code != 200:
+                raise OllamaError(f"GET {path}: HTTP {answer.status_code}")
+            body = answer.json()
+        except (requests.RequestException, ValueError) as error:
+            raise OllamaError(f"GET {path}: {error}") from error
+        if not isinstance(body, Mapping):
+            raise OllamaError(f"GET {path}: a JSON object was expected, got {type(body).__name__}")
+        return body
+
+
+def unix_time(text: object) -> Seconds | None:
+    """RFC 3339 with any offset and up to nanoseconds as unix seconds; None for anything else and for Go's zero time."""
+    match = _TIME.fullmatch(text) if isinstance(text, str) else None
+    if match is None:
+        return None
+    day, clock, fraction, _zulu, sign, hours, minutes = match.groups()
+    try:
+        moment = datetime.fromisoformat(f"{day}T{clock}").replace(tzinfo=timezone.utc)
+    except ValueError:
+        return None
+    if moment.year == 1:
+        return None
+    offset = timedelta(hours=int(hours or 0), minutes=int(minutes or 0))
+    whole = moment.timestamp() + offset.total_seconds() * (1 if sign == "-" else -1)
+    return Seconds(whole + float(fraction or 0))
+
+
+def _loaded(items: Sequence[Any] | None) -> tuple[LoadedModel, ...] | None:
+    if items is None:
+        return None
+    # Keyed by name: two series of one name would spoil the whole scrape.
+    models: dict[str, LoadedModel] = {}
+    for item in items:
+        if not isinstance(item, Mapping):
+            continue
+        name = _text(item.get("name")) or _text(item.get("model"))
+        if name:
+            models[name] = _model(name, item)
+    return tuple(models.values())
+
+
+def _model(name: str, item: Mapping[str, Any]) -> LoadedModel:
+    found = item.get("details")
+    details: Mapping[str, Any] = found if isinstance(found, Mapping) else {}
+    size, size_vram, context = (_amount(item.get(key)) for key in ("size", "size_vram", "context_length"))
+    return LoadedModel(
+        name=name,
+        family=_text(details.get("family")),
+        parameter_size=_text(details.get("parameter_size")),
+        quantization=_text(details.get("quantization_level")),
+        size=None if size is None else Bytes(size),
+        size_vram=None if size_vram is None else Bytes(size_vram),
+        context_length=None if not context else int(context),
+        expires_at=unix_time(item.get("expires_at")),
+    )
+
+
+def _items(body: Mapping[str, Any] | None) -> Sequence[Any] | None:
+    """``models`` of an answer. Go writes an empty list as null, so a null is none loaded; a missing key is unknown."""
+    if body is None or "models" not in body:
+        return None
+    models = body["models"]
+    if models is None:
+        return ()
+    return models if isinstance(models, list) else None
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _amount(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
+        return None
+    return float(value)

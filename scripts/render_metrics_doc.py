@@ -1,0 +1,116 @@
+"""Writes exporter/METRICS.md from the catalogue; ``--check`` only says whether it is up to date (exit code 1 when not)."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from joulebench import catalogue
+from joulebench.catalogue import METRICS, PREFIX, Kind, Metric
+
+TARGET = Path(__file__).parent.parent / "exporter" / "METRICS.md"
+
+SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    (
+        "GPU",
+        "Scraped from the exporter. A GPU that is lost keeps `joulebench_gpu_info`, `joulebench_gpu_up` and the counts of failed"
+        " reads; a value that the card or its driver does not give has no series.",
+        ("gpu_",),
+    ),
+    ("Exporter", "The exporter about itself.", ("exporter_",)),
+    (
+        "Ollama",
+        "From `/api/version`, `/api/ps` and `/api/tags`, asked in the background. A model that is unloaded leaves no series.",
+        ("ollama_",),
+    ),
+    (
+        "Run",
+        "Pushed by the benchmark in the group `{job, run_id, worker}`; these labels stand on every series beside those named here.",
+        ("run_", "call_", "tool_", "push_"),
+    ),
+    (
+        "Task",
+        "Pushed by the benchmark in the group `{job, run_id, task_id, worker}`; these labels stand on every series beside those"
+        " named here.",
+        ("task_",),
+    ),
+)
+
+CLOSED_LABELS: dict[str, tuple[str, ...]] = {
+    "reason": catalogue.THROTTLE_REASONS,
+    "clock": catalogue.CLOCK_DOMAINS,
+    "outcome": catalogue.TOOL_OUTCOMES,
+    "status": catalogue.TASK_STATUSES,
+    "phase": catalogue.PHASES,
+}
+
+INTRO = """\
+# Metrics
+
+Made from `exporter/joulebench/catalogue.py` by `python scripts/render_metrics_doc.py`; change it there.
+
+All values are in base units: joules, watts, seconds, bytes, celsius, hertz, ratios from 0 to 1. A value that is not known has no
+series; 0 is always a measurement. A summary is `NAME_sum` and `NAME_count`, without quantiles.
+"""
+
+
+def render(metrics: Sequence[Metric] = METRICS) -> str:
+    """Raises ValueError for a metric that belongs to no section."""
+    parts = [INTRO]
+    left = {metric.name: metric for metric in metrics}
+    for title, text, prefixes in SECTIONS:
+        chosen = [metric for metric in metrics if metric.name.removeprefix(PREFIX).startswith(prefixes)]
+        for metric in chosen:
+            left.pop(metric.name)
+        parts.append(f"\n## {title}\n\n{text}\n\n{table(chosen)}")
+    if left:
+        raise ValueError(f"no section of METRICS.md takes {', '.join(left)}")
+    parts.append(f"\n## Closed label values\n\n{closed_labels()}")
+    parts.append(f"\n## Buckets\n\n{buckets(metrics)}")
+    return "".join(parts)
+
+
+def table(metrics: Iterable[Metric]) -> str:
+    lines = ["| name | kind | labels | meaning |", "|---|---|---|---|"]
+    for metric in metrics:
+        labels = ", ".join(f"`{label}`" for label in metric.labels) or "–"
+        text = metric.help.replace("|", "\\|")
+        if metric.unused_because:
+            text += f" (On no dashboard: {metric.unused_because})"
+        lines.append(f"| `{metric.name}` | {metric.kind.value} | {labels} | {text} |")
+    return "\n".join(lines) + "\n"
+
+
+def closed_labels() -> str:
+    lines = ["| label | values |", "|---|---|"]
+    lines += [f"| `{label}` | {', '.join(f'`{value}`' for value in values)} |" for label, values in CLOSED_LABELS.items()]
+    return "\n".join(lines) + "\n"
+
+
+def buckets(metrics: Iterable[Metric]) -> str:
+    lines = [
+        f"- `{metric.name}`: {', '.join(f'{bound:g}' for bound in metric.buckets)}"
+        for metric in metrics
+        if metric.kind is Kind.HISTOGRAM
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if METRICS.md is not up to date")
+    args = parser.parse_args(argv)
+    text = render()
+    if args.check:
+        fresh = TARGET.exists() and TARGET.read_text(encoding="utf-8") == text
+        if not fresh:
+            print("exporter/METRICS.md is not up to date; run: python scripts/render_metrics_doc.py", file=sys.stderr)  # noqa: T201
+        return 0 if fresh else 1
+    TARGET.write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
