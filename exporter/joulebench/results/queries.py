@@ -1,0 +1,90 @@
+"""PromQL of the export, built from Metric objects: a name or label that the catalogue does not have cannot be written.
+
+Only what every store answers alike is used: ``last_over_time``, ``changes`` and raw range selectors in instant queries. Never
+``increase()``, which loses the first value of a series and extrapolates, and never ``query_range``, which re-stamps samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from joulebench import catalogue
+from joulebench.catalogue import GROUP_LABELS, Kind, Metric
+
+PUSH_TIME = "push_time_seconds"
+"""Of the Pushgateway itself: when it took the last push of a group, by its own clock."""
+
+RUN_METRICS = tuple(
+    metric
+    for metric in catalogue.METRICS
+    if metric.name.startswith(f"{catalogue.PREFIX}task_") and metric.kind is not Kind.HISTOGRAM
+)
+"""What is read back of every task of a run."""
+
+ENERGY_METRICS = (catalogue.GPU_ENERGY, catalogue.GPU_ENERGY_SAMPLE_TIMESTAMP, catalogue.GPU_ENERGY_SAMPLE_UNCERTAINTY)
+GAUGE_METRICS = (catalogue.GPU_UTILIZATION, catalogue.GPU_MEMORY_USED, catalogue.GPU_TEMPERATURE, catalogue.GPU_POWER)
+RAW_METRICS = (
+    *ENERGY_METRICS,
+    *GAUGE_METRICS,
+    catalogue.GPU_UP,
+    catalogue.EXPORTER_CLOCK,
+    catalogue.EXPORTER_CLOCK_STEPS,
+)
+"""What is read as raw samples around the tasks. Throttle counters are many and mostly rest: see ``changed``."""
+
+
+def quoted(value: str) -> str:
+    """A PromQL string literal. Run ids are data: nothing in them may end the literal."""
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'"{escaped}"'
+
+
+def selector(metric: Metric, equal: Mapping[str, str], series: str | None = None) -> str:
+    """``series{label="value"}``; ``series`` picks ``_sum`` or ``_count`` of a summary."""
+    name = series or metric.name
+    if name not in metric.series_names:
+        raise ValueError(f"{metric.name} has no series {name}")
+    known = {*metric.labels, *GROUP_LABELS, "job", "instance"}
+    if unknown := set(equal) - known:
+        raise ValueError(f"{metric.name} has no label {sorted(unknown)}")
+    return _braced(name, equal)
+
+
+def _braced(name: str, equal: Mapping[str, str]) -> str:
+    inner = ",".join(f"{label}={quoted(value)}" for label, value in equal.items())
+    return f"{name}{{{inner}}}" if inner else name
+
+
+def milliseconds(seconds: float) -> str:
+    """A PromQL duration, one millisecond longer: ranges are open on the left since Prometheus 3 and closed before."""
+    return f"{round(seconds * 1000) + 1}ms"
+
+
+def raw(metric: Metric, seconds: float, equal: Mapping[str, str]) -> str:
+    """Stored samples of the last ``seconds`` before the query's time."""
+    return f"{selector(metric, equal)}[{milliseconds(seconds)}]"
+
+
+def last(metric: Metric, seconds: float, equal: Mapping[str, str], series: str | None = None) -> str:
+    """The last value of each series within ``seconds``, even where its group was deleted since."""
+    return f"last_over_time({selector(metric, equal, series)}[{milliseconds(seconds)}])"
+
+
+def last_push_time(seconds: float, run_id: str) -> str:
+    return f"last_over_time({_braced(PUSH_TIME, {'run_id': run_id})}[{milliseconds(seconds)}])"
+
+
+def changed(metric: Metric, seconds: float, equal: Mapping[str, str]) -> str:
+    """Series that moved within ``seconds``."""
+    return f"changes({selector(metric, equal)}[{milliseconds(seconds)}]) > 0"
+
+
+def runs(seconds: float) -> str:
+    """One series for each run id that pushed within ``seconds``."""
+    return f"count by (run_id) (last_over_time({catalogue.TASK_START.name}[{milliseconds(seconds)}]))"
+
+
+def of_run(seconds: float, run_id: str) -> list[str]:
+    """Every query that reads back the tasks of a run."""
+    texts = [last(metric, seconds, {"run_id": run_id}, name) for metric in RUN_METRICS for name in metric.series_names]
+    return [*texts, last_push_time(seconds, run_id)]
