@@ -15,7 +15,7 @@ TARGET = Path(__file__).parent.parent / "exporter" / "METRICS.md"
 SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     (
         "GPU",
-        "Scraped from the exporter. A GPU that is lost keeps `joulebench_gpu_info`, `joulebench_gpu_up` and the counts of failed"
+        "From the exporter. A GPU that is lost keeps only `joulebench_gpu_info`, `joulebench_gpu_up` and the count of failed"
         " reads; a value that the card or its driver does not give has no series.",
         ("gpu_",),
     ),
@@ -27,7 +27,8 @@ SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ),
     (
         "Run",
-        "Pushed by the benchmark in the group `{job, run_id, worker}`; these labels stand on every series beside those named here.",
+        "Pushed by the benchmark in the group `{job, run_id, worker}`; these labels stand on every series beside those named"
+        " here.",
         ("run_", "call_", "tool_", "push_"),
     ),
     (
@@ -75,7 +76,7 @@ def render(metrics: Sequence[Metric] = METRICS) -> str:
 def table(metrics: Iterable[Metric]) -> str:
     lines = ["| name | kind | labels | meaning |", "|---|---|---|---|"]
     for metric in metrics:
-        labels = ", ".join(f"`{label}`" for label in metric.labels) or "–"
+        labels = ", ".join(f"`{label}`" for label in metric.labels) or "none"
         text = metric.help.replace("|", "\\|")
         if metric.unused_because:
             text += f" (On no dashboard: {metric.unused_because})"
