@@ -25,16 +25,20 @@ class GpuIdentity:
 @dataclass(frozen=True, slots=True)
 class FastReading:
     """``energy``: the card's own counter, since driver load. ``throttle``: cumulative seconds by catalogue reason, only those
-    the driver counts itself."""
+    the driver counts itself. ``thermal``: the driver's total of both thermal reasons. ``throttle_active``: by catalogue reason,
+    read this often only where the driver leaves a reason uncounted, else empty."""
 
     energy: Joules | None
     power: Watts | None
     throttle: Mapping[str, Seconds] = field(default_factory=dict)
+    thermal: Seconds | None = None
+    throttle_active: Mapping[str, bool] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class SlowReading:
-    """``clocks`` and ``clocks_max`` by catalogue clock domain; ``throttle_active`` by catalogue reason, empty where unknown."""
+    """``clocks`` and ``clocks_max`` by catalogue clock domain; ``throttle_active`` by catalogue reason, empty where unknown.
+    ``failures``: calls that failed for another reason than not being supported."""
 
     utilization: Ratio | None = None
     memory_used: Bytes | None = None
@@ -45,6 +49,7 @@ class SlowReading:
     clocks: Mapping[str, Hertz] = field(default_factory=dict)
     clocks_max: Mapping[str, Hertz] = field(default_factory=dict)
     throttle_active: Mapping[str, bool] = field(default_factory=dict)
+    failures: int = 0
 
 
 class GpuSource(Protocol):

@@ -1,0 +1,43 @@
+"""A ``libnvidia-ml.so.1`` with known joules: build it, script it, and ask what the truth was.
+
+The unmodified pynvml loads it, by ``LD_LIBRARY_PATH`` in a subprocess (``environment``) or, once a process, in this one
+(``load``). The truth is an integral in ``truth.py`` and never passes through the C code that it judges.
+"""
+
+from tests.fakes.nvml.busy import BusyFile
+from tests.fakes.nvml.library import SCRIPT_VARIABLE, build, calls, environment, load
+from tests.fakes.nvml.script import (
+    During,
+    Every,
+    FakeGpu,
+    FakeGpuScript,
+    Fault,
+    OnCalls,
+    fails,
+    field_answers,
+    field_fails,
+    gone,
+    slow,
+)
+from tests.fakes.nvml.virtual_clock import VirtualClock
+
+__all__ = [
+    "SCRIPT_VARIABLE",
+    "BusyFile",
+    "During",
+    "Every",
+    "FakeGpu",
+    "FakeGpuScript",
+    "Fault",
+    "OnCalls",
+    "VirtualClock",
+    "build",
+    "calls",
+    "environment",
+    "fails",
+    "field_answers",
+    "field_fails",
+    "gone",
+    "load",
+    "slow",
+]

@@ -1,0 +1,184 @@
+"""The scenario of a fake library, as data: what each GPU does over time, which faults it has, and how many joules that is.
+
+Times are seconds since the origin, which is a pair of wall and monotonic time taken when the script was made; so ``joules``
+may be asked in unix seconds whatever the process clock does later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import inf
+from pathlib import Path
+
+from joulebench.clock import Clock, SystemClock
+from tests.fakes.nvml.busy import BusyFile
+from tests.fakes.nvml.curve import Points, integral
+from tests.fakes.nvml.virtual_clock import VirtualClock
+
+NOT_SUPPORTED = 3
+ADA, AMPERE, HOPPER, TURING, PASCAL = 8, 7, 9, 6, 4
+SW_POWER_CAP, HW_SLOWDOWN, SYNC_BOOST, SW_THERMAL, HW_THERMAL, HW_POWER_BRAKE = 0x4, 0x8, 0x10, 0x20, 0x40, 0x80
+
+
+@dataclass(frozen=True, slots=True)
+class During:
+    """A fault that holds from ``start`` to ``end``, in seconds since the origin."""
+
+    start: float = 0.0
+    end: float = inf
+
+    def text(self) -> str:
+        return f"time {self.start!r} {self.end!r}"
+
+
+@dataclass(frozen=True, slots=True)
+class OnCalls:
+    """A fault of the ``first`` to ``last`` call of the function on its GPU, counted from 1."""
+
+    first: int
+    last: int
+
+    def text(self) -> str:
+        return f"calls {self.first} {self.last}"
+
+
+@dataclass(frozen=True, slots=True)
+class Every:
+    """A fault of every ``count``-th call."""
+
+    count: int
+    offset: int = 0
+
+    def text(self) -> str:
+        return f"every {self.count} {self.offset}"
+
+
+When = During | OnCalls | Every
+ALWAYS = During()
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    kind: str
+    when: When
+    target: str
+    value: float
+
+    def text(self) -> str:
+        return f"fault {self.kind} {self.when.text()} {self.target} {self.value!r}"
+
+
+def fails(function: str, when: When = ALWAYS, code: int = NOT_SUPPORTED) -> Fault:
+    """``function`` (``*`` for all of this GPU) answers ``code``."""
+    return Fault("call", when, function, code)
+
+
+def field_fails(field_id: int, when: When = ALWAYS, code: int = NOT_SUPPORTED) -> Fault:
+    """One field of nvmlDeviceGetFieldValues answers ``code``; the others stay good."""
+    return Fault("field", when, str(field_id), code)
+
+
+def field_answers(field_id: int, raw: float, when: When = ALWAYS) -> Fault:
+    """One field answers this raw value, right or wrong, supported or not."""
+    return Fault("value", when, str(field_id), raw)
+
+
+def slow(seconds: float, when: When, function: str = "nvmlDeviceGetFieldValues") -> Fault:
+    return Fault("slow", when, function, seconds)
+
+
+def gone(start: float, end: float) -> Fault:
+    """The GPU falls off the bus and comes back; handles from before stay dead."""
+    return Fault("gone", During(start, end), "*", 15)
+
+
+@dataclass(frozen=True)
+class FakeGpu:
+    """Curves are (seconds, value) pairs. ``step``: seconds between counter updates. ``sensor_window``: the part of a step that
+    instant power averages over; ``counter_window``: the same for the counter, 0 for a counter that misses nothing.
+    ``margin``: the card gives a temperature margin instead of a threshold, as Hopper does."""
+
+    power: Points = ((0.0, 50.0),)
+    uuid: str | None = None
+    name: str = "NVIDIA GeForce RTX 4090"
+    arch: int = ADA
+    step: float = 0.1
+    phase: float = 0.0
+    sensor_window: float = 0.1
+    counter_window: float = 0.0
+    base_mj: int = 1_000_000
+    loop: float | None = None
+    limit: float = 450.0
+    temperature: Points = ()
+    utilization: Points = ()
+    memory_total: int = 24 << 30
+    memory_used: Points = ()
+    reasons: Points = ()
+    clock_mhz: Points = ()
+    slowdown: int = 97
+    margin: bool = False
+    resets: Sequence[float] = ()
+    faults: Sequence[Fault] = ()
+
+    def lines(self, index: int) -> list[str]:
+        lines = [
+            "gpu",
+            f"uuid {self.uuid or f'GPU-fake-{index}'}",
+            f"name {self.name}",
+            f"arch {self.arch}",
+            f"step {self.step!r}",
+            f"phase {self.phase!r}",
+            f"sensor_window {self.sensor_window!r}",
+            f"counter_window {self.counter_window!r}",
+            f"base_mj {self.base_mj}",
+            f"limit {self.limit!r}",
+            f"memory_total {self.memory_total}",
+            f"slowdown {self.slowdown}",
+            f"margin {int(self.margin)}",
+        ]
+        for key in ("power", "temperature", "utilization", "memory_used", "reasons", "clock_mhz"):
+            lines += [f"{key} {at!r} {value!r}" for at, value in getattr(self, key)]
+        if self.loop:
+            lines.append(f"loop {self.loop!r}")
+        return lines + [f"reset {at!r}" for at in self.resets] + [fault.text() for fault in self.faults]
+
+
+@dataclass
+class FakeGpuScript:
+    """``clock``: a ``VirtualClock`` gives the library that clock too; any other one only fixes the origin."""
+
+    gpus: Sequence[FakeGpu]
+    driver: str = "580.95.05"
+    init: int = 0
+    busy: BusyFile | None = None
+    clock: Clock = field(default_factory=SystemClock)
+
+    def __post_init__(self) -> None:
+        self.origin_unix: float = self.clock.unix()
+        self.origin_monotonic: float = self.clock.monotonic()
+
+    def write(self, path: Path) -> Path:
+        lines = [
+            f"origin_unix {self.origin_unix!r}",
+            f"origin_mono {self.origin_monotonic!r}",
+            f"driver {self.driver}",
+            f"init {self.init}",
+        ]
+        if self.busy is not None:
+            lines.append(f"busy {self.busy.path}")
+        if isinstance(self.clock, VirtualClock):
+            lines.append(f"clock {self.clock.path}")
+        for index, gpu in enumerate(self.gpus):
+            lines += gpu.lines(index)
+        path.write_text("\n".join(lines) + "\n")
+        return path
+
+    def joules(self, gpu: int, start_unix: float, end_unix: float) -> float:
+        """The energy that ``gpu`` really used between two unix times (of the wall clock as it was at the origin)."""
+        start, end = start_unix - self.origin_unix, end_unix - self.origin_unix
+        described = self.gpus[gpu]
+        points = list(described.power)
+        if self.busy is not None:
+            points += [(at - self.origin_unix, watts) for at, watts in self.busy.points(gpu)]
+        return integral(points, start, end, described.loop)
