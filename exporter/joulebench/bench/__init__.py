@@ -1,1 +1,1 @@
-"""A small LLM agent benchmark with graded tasks, measured through the push door like anybody's."""
+"""The built-in agent benchmark: small file tasks, safe tools, honest grades. It uses the push door as any benchmark would."""

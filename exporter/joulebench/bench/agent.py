@@ -1,0 +1,158 @@
+"""One task: ask the model, run its tool calls, show it the results, until it finishes, gives up or runs out.
+
+Everything that is measured goes through the push door, as from any benchmark. A model or server that fails ends the task with
+a status, never the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from joulebench.bench import prompts, tools
+from joulebench.bench.grading import grade
+from joulebench.bench.llm.chat import CallTimeout, ChatModel, Message, ModelUnreachable, Reply, ToolRequest
+from joulebench.bench.suites import TaskSpec
+from joulebench.bench.workspace import Workspace
+from joulebench.clock import Clock
+from joulebench.errors import ModelError
+from joulebench.push.confidence import CallConfidence, tool_call_confidences
+from joulebench.push.run import Run
+from joulebench.push.task import Task
+from joulebench.units import Seconds
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a task came to, for the progress display and the summary; the measurements are the journal's."""
+
+    task_id: str
+    status: str = "unknown"
+    reason: str = ""
+    turns: int = 0
+    tool_calls: int = 0
+    completion_tokens: int = 0
+    decode_tokens: int = 0
+    decode_seconds: float = 0.0
+    duration_seconds: float = 0.0
+    confidences: list[float] = field(default_factory=list)
+    unreachable: bool = False
+    messages: list[Message] = field(default_factory=list)
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        return self.decode_tokens / self.decode_seconds if self.decode_seconds > 0 and self.decode_tokens else None
+
+
+class Agent:
+    """Works on tasks with one model. ``task_timeout`` (seconds) and ``max_turns`` replace those of the suite where given."""
+
+    def __init__(
+        self, run: Run, model: ChatModel, clock: Clock, task_timeout: float | None = None, max_turns: int | None = None
+    ) -> None:
+        self._run = run
+        self._model = model
+        self._clock = clock
+        self._task_timeout = task_timeout
+        self._max_turns = max_turns
+
+    def work(self, spec: TaskSpec, task_id: str) -> Outcome:
+        """Never raises for what the model or its server does."""
+        outcome = Outcome(task_id)
+        started = self._clock.monotonic()
+        with Workspace(spec.files) as workspace:
+            try:
+                with self._run.task(spec.name, task_id=task_id, model=self._model.name) as task:
+                    outcome.task_id = task.task_id
+                    self._attempt(_Attempt(spec, task, workspace, outcome, started))
+            except ModelError as error:
+                outcome.status, outcome.reason = "error", str(error)
+                outcome.unreachable = isinstance(error, ModelUnreachable)
+        outcome.duration_seconds = self._clock.monotonic() - started
+        return outcome
+
+    def _attempt(self, attempt: _Attempt) -> None:
+        timeout = self._task_timeout or attempt.spec.timeout_seconds
+        deadline = Seconds(attempt.started + timeout)
+        try:
+            answer = self._answer(attempt, deadline)
+        except CallTimeout as error:
+            attempt.end("timeout", f"{timeout:g} s are over: {error}")
+            return
+        if answer is None:
+            attempt.end("failure", f"not finished after {attempt.outcome.turns} turns")
+            return
+        verdict = grade(attempt.spec.grade, answer, attempt.workspace.snapshot())
+        for index, (check, held) in enumerate(zip(attempt.spec.grade, verdict.held, strict=True), start=1):
+            if held:
+                attempt.task.key_step(index, str(check))
+        attempt.end("success" if verdict.passed else "failure", verdict.reason)
+
+    def _answer(self, attempt: _Attempt, deadline: Seconds) -> str | None:
+        """What the model answered in the end; None where its turns were used up. A reply without a tool call is an answer."""
+        messages = prompts.opening(attempt.spec.instruction)
+        attempt.outcome.messages = messages
+        for _ in range(self._max_turns or attempt.spec.max_turns):
+            attempt.outcome.turns += 1
+            reply = self._ask(attempt, messages, deadline)
+            messages.append(Message("assistant", reply.text, reply.tool_calls))
+            if not reply.tool_calls:
+                return reply.text
+            for request, confidence in zip(reply.tool_calls, _confidences(reply), strict=True):
+                result = attempt.use_tool(request, confidence)
+                messages.append(Message("tool", result.text, tool_name=request.name or "tool call", call_id=request.call_id))
+                if request.name == tools.FINISH and result.outcome == "ok":
+                    return result.text
+        return None
+
+    def _ask(self, attempt: _Attempt, messages: Sequence[Message], deadline: Seconds) -> Reply:
+        with attempt.task.call(self._model.name) as call:
+            reply = self._model.reply(messages, tools.SPECS, call.first_token, deadline)
+            call.finish(
+                reply.prompt_tokens,
+                reply.completion_tokens,
+                prefill_seconds=reply.timings.prefill_seconds,
+                decode_seconds=reply.timings.decode_seconds,
+                decode_tokens=reply.timings.decode_tokens,
+                load_seconds=reply.timings.load_seconds,
+            )
+        attempt.outcome.completion_tokens += reply.completion_tokens or 0
+        if reply.timings.decode_seconds is not None and reply.timings.decode_tokens is not None:
+            attempt.outcome.decode_seconds += reply.timings.decode_seconds
+            attempt.outcome.decode_tokens += reply.timings.decode_tokens
+        return reply
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """One task while it is worked on."""
+
+    spec: TaskSpec
+    task: Task
+    workspace: Workspace
+    outcome: Outcome
+    started: float
+
+    def use_tool(self, request: ToolRequest, confidence: CallConfidence) -> tools.Attempt:
+        arguments = request.raw_arguments if request.arguments is None else request.arguments
+        with self.task.tool(request.name, arguments, confidence) as tool:
+            result = tools.attempt(self.workspace, request)
+            tool.result(result.text)
+            tool.outcome(result.outcome, result.error)
+        self.outcome.tool_calls += 1
+        if confidence.score is not None:
+            self.outcome.confidences.append(confidence.score)
+        return result
+
+    def end(self, status: str, reason: str) -> None:
+        self.outcome.status, self.outcome.reason = status, reason
+        if status == "success":
+            self.task.succeed()
+        elif status == "timeout":
+            self.task.time_out(reason)
+        else:
+            self.task.fail(reason)
+
+
+def _confidences(reply: Reply) -> list[CallConfidence]:
+    return tool_call_confidences(reply.rows or (), [request.name for request in reply.tool_calls], tools.NAMES)

