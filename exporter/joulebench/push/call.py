@@ -13,8 +13,7 @@ from types import TracebackType
 from joulebench.catalogue import TOOL_OUTCOMES
 from joulebench.errors import UserError
 from joulebench.push.confidence import CallConfidence
-from joulebench.push.recorder import Recorder
-from joulebench.push.state import TaskState
+from joulebench.push.recorder import TaskRecorder
 from joulebench.units import Ratio, Seconds
 
 MAX_RESULT_CHARACTERS = 65_536
@@ -35,12 +34,10 @@ class Reported:
 class Call:
     """``number`` counts the calls of the task from 1. Made by ``Task.call``."""
 
-    def __init__(self, recorder: Recorder, state: TaskState, task_id: str, number: int, model: str) -> None:
+    def __init__(self, recorder: TaskRecorder, number: int, model: str) -> None:
         self.number = number
         self.model = model
         self._recorder = recorder
-        self._state = state
-        self._task_id = task_id
         self._start = recorder.clock.unix()
         self._started = recorder.clock.monotonic()
         self._first: Seconds | None = None
@@ -50,11 +47,11 @@ class Call:
     def __enter__(self) -> Call:
         self._start = self._recorder.clock.unix()
         self._started = self._recorder.clock.monotonic()
-        self._recorder.journal.write("LLM_QUERY_START", self._start, self._task_id, call=self.number, model_name=self.model)
-        with self._state as task:
+        self._recorder.write("LLM_QUERY_START", self._start, call=self.number, model_name=self.model)
+        with self._recorder.state as task:
             task.llm_calls += 1
         self._enter_phase("prefill")
-        self._recorder.pushes.changed(self._task_id)
+        self._recorder.changed()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -70,9 +67,9 @@ class Call:
         if self._first is not None or self._ended:
             return
         self._first = self._recorder.clock.monotonic()
-        self._recorder.journal.write("LLM_FIRST_TOKEN_RECEIVED", self._recorder.clock.unix(), self._task_id, call=self.number)
+        self._recorder.write("LLM_FIRST_TOKEN_RECEIVED", self._recorder.clock.unix(), call=self.number)
         self._enter_phase("decode")
-        self._recorder.pushes.run_changed()
+        self._recorder.run_changed()
 
     def finish(
         self,
@@ -109,10 +106,9 @@ class Call:
         end = self._recorder.clock.unix()
         duration = Seconds(ended - self._started)
         ttft = None if self._first is None else Seconds(self._first - self._started)
-        self._recorder.journal.write(
+        self._recorder.write(
             "LLM_QUERY_END",
             end,
-            self._task_id,
             call=self.number,
             status="success" if error is None else "error",
             error=error,
@@ -125,7 +121,7 @@ class Call:
             decode_tokens=reported.decode_tokens,
             load_seconds=reported.load_seconds,
         )
-        with self._state as task:
+        with self._recorder.state as task:
             task.llm_errors += error is not None
             task.llm_duration = task.llm_duration.plus(duration)
             task.ttft = task.ttft.plus(ttft)
@@ -141,8 +137,8 @@ class Call:
             run.add_call(self.model, duration, ttft)
             run.move(self._phase, None)
         self._phase = None
-        self._recorder.pushes.changed(self._task_id)
-        self._recorder.energy.call_ended(self._task_id, self.number, self._start, end)
+        self._recorder.changed()
+        self._recorder.of_run.energy.call_ended(self._recorder, self.number, self._start, end)
 
     def _enter_phase(self, phase: str) -> None:
         with self._recorder.run as run:
@@ -155,9 +151,7 @@ class Tool:
 
     def __init__(
         self,
-        recorder: Recorder,
-        state: TaskState,
-        task_id: str,
+        recorder: TaskRecorder,
         number: int,
         *,
         call: int | None,
@@ -169,8 +163,6 @@ class Tool:
         self.number = number
         self.name = name
         self._recorder = recorder
-        self._state = state
-        self._task_id = task_id
         self._call = call
         self._model = model
         self._args = args
@@ -183,10 +175,9 @@ class Tool:
     def __enter__(self) -> Tool:
         self._started = self._recorder.clock.monotonic()
         confidence = self._confidence
-        self._recorder.journal.write(
+        self._recorder.write(
             "TOOL_CALL_START",
             self._recorder.clock.unix(),
-            self._task_id,
             tool_call=self.number,
             call=self._call,
             tool_name=self.name,
@@ -197,7 +188,7 @@ class Tool:
         )
         with self._recorder.run as run:
             run.move(None, "tool")
-        self._recorder.pushes.run_changed()
+        self._recorder.run_changed()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -209,10 +200,9 @@ class Tool:
         if result is not None and len(result) > MAX_RESULT_CHARACTERS:
             cut = {"result_characters": len(result)}
             result = result[:MAX_RESULT_CHARACTERS]
-        self._recorder.journal.write(
+        self._recorder.write(
             "TOOL_CALL_END",
             self._recorder.clock.unix(),
-            self._task_id,
             tool_call=self.number,
             tool_name=self.name,
             outcome=self._outcome,
@@ -222,7 +212,7 @@ class Tool:
             duration_seconds=duration,
             **cut,
         )
-        with self._state as task:
+        with self._recorder.state as task:
             task.tool_calls = {**task.tool_calls, self._outcome: task.tool_calls[self._outcome] + 1}
             task.tool_duration = task.tool_duration.plus(duration)
             if score is not None:
@@ -231,7 +221,7 @@ class Tool:
             run.move("tool", None)
             if score is not None:
                 run.add_confidence(self._model, Ratio(score))
-        self._recorder.pushes.changed(self._task_id)
+        self._recorder.changed()
 
     def result(self, text: str) -> None:
         """What the tool answered; the journal keeps its first MAX_RESULT_CHARACTERS."""

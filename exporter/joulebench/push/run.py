@@ -19,27 +19,25 @@ from joulebench import __version__, settings
 from joulebench.clock import Clock, SystemClock
 from joulebench.errors import UserError
 from joulebench.push import ids
+from joulebench.push.connections import Connections
+from joulebench.push.groups import Group
 from joulebench.push.journal import Journal
-from joulebench.push.recorder import Recorder
-from joulebench.push.state import RunTotals, State, TaskState, TaskTotals
+from joulebench.push.recorder import Recorder, TaskRecorder
+from joulebench.push.sheets import run_families, task_families
+from joulebench.push.state import RunTotals, State, TaskTotals
 from joulebench.push.task import Task
 from joulebench.units import Seconds
 
 
-class _NoPushes:
-    def changed(self, task_id: str) -> None: ...
-
-    def run_changed(self) -> None: ...
-
-
-class _NoEnergy:
-    def task_ended(self, task_id: str, state: TaskState, start: Seconds, end: Seconds) -> None: ...
-
-    def call_ended(self, task_id: str, call: int, start: Seconds, end: Seconds) -> None: ...
-
-
 class Run:
-    """One worker of one run. Several workers share a run by its ``run_id``; each has its own journal and its own tasks."""
+    """One worker of one run. Several workers share a run by its ``run_id``; each has its own journal and its own tasks.
+
+    ``model``: default of the tasks. ``worker``: host and process unless given. ``planned_tasks``: how many this worker means to
+    run. Addresses not given come from the environment (``JOULEBENCH_GATEWAY_URL``, ``JOULEBENCH_PROMETHEUS_URL``,
+    ``JOULEBENCH_EXPORTER_URL``); the gateway alone has a default, without a Prometheus finished groups stay on the gateway, and
+    without an exporter no window energies are asked for. ``drain_seconds``: how long the end of the run waits for pushes and
+    acknowledgements. Raises UserError on a value that cannot be used.
+    """
 
     def __init__(
         self,
@@ -63,18 +61,24 @@ class Run:
         self.model = ids.label_text(model or "") or "unknown"
         self.suite = ids.label_text(suite)
         self.directory = Path(runs_dir or settings.from_env(settings.ENV_RUNS_DIR, settings.DEFAULT_RUNS_DIR)) / self.run_id
+        self._identity = {"job": "joulebench", "run_id": self.run_id, "worker": self.worker}
+        self._connections = Connections.from_settings(gateway_url, prometheus_url, exporter_url)
         self._planned_tasks = planned_tasks
+        self._drain_seconds = drain_seconds
         self._lock = threading.Lock()
         self._task_ids: set[str] = set()
         self._recorder: Recorder | None = None
+        self._closed = False
 
     def __enter__(self) -> Run:
         if self._recorder is not None:
-            raise UserError(f"run {self.run_id!r} is already open; make a new Run")
+            raise UserError(f"run {self.run_id!r} was already opened; make a new Run")
         journal = Journal(self.directory / f"journal-{self.worker}.jsonl", self.run_id, self.worker)
         self._task_ids = journal.task_ids()
-        totals = RunTotals(self.suite, __version__, self._planned_tasks)
-        self._recorder = Recorder(self._clock, journal, State(totals), _NoPushes(), _NoEnergy())
+        state = State(RunTotals(self.suite, __version__, self._planned_tasks))
+        group = Group(self._identity, lambda sent: run_families(state.snapshot(), sent))
+        pushes, energy = self._connections.open(self._clock, self._identity, journal, state)
+        self._recorder = Recorder(self._clock, journal, state, group, pushes, energy)
         self._start = self._clock.unix()
         journal.write(
             "RUN_START",
@@ -84,12 +88,20 @@ class Run:
             version=__version__,
             planned_tasks=self._planned_tasks,
         )
+        self._recorder.run_changed()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         recorder = self._open()
+        self._closed = True
         recorder.journal.write("RUN_END", self._clock.unix())
-        recorder.journal.close()
+        with recorder.run as totals:
+            totals.live = False
+        try:
+            state = self._connections.close(recorder, self._drain_seconds)
+            recorder.journal.write("PUSH_STATE", self._clock.unix(), None, **state, events_lost=recorder.journal.lost)
+        finally:
+            recorder.journal.close()
 
     def task(self, name: str, task_id: str | None = None, model: str | None = None) -> Task:
         """A task, to be used in ``with``. ``task_id`` (else the name) becomes ``id#2`` where this run has it already."""
@@ -97,16 +109,19 @@ class Run:
         with self._lock:
             unique_id = ids.unique(ids.label_text(task_id or name) or "task", self._task_ids)
             self._task_ids.add(unique_id)
-        totals = TaskTotals(
-            task_name=ids.label_text(name),
-            model=ids.label_text(model or "") or self.model,
-            suite=self.suite,
-            epoch=Seconds(math.floor(self._start)),
-            start=self._clock.unix(),
+        state = State(
+            TaskTotals(
+                task_name=ids.label_text(name),
+                model=ids.label_text(model or "") or self.model,
+                suite=self.suite,
+                epoch=Seconds(math.floor(self._start)),
+                start=self._clock.unix(),
+            )
         )
-        return Task(recorder, totals, unique_id)
+        group = Group({**self._identity, "task_id": unique_id}, lambda sent: task_families(state.snapshot(), sent))
+        return Task(TaskRecorder(recorder, unique_id, state, group))
 
     def _open(self) -> Recorder:
-        if self._recorder is None:
-            raise UserError("this Run is not open; write 'with Run(...) as run:'")
+        if self._recorder is None or self._closed:
+            raise UserError("this Run is not open; write 'with Run(...) as run:' and begin tasks inside that block")
         return self._recorder

@@ -12,19 +12,19 @@ from types import TracebackType
 from joulebench.errors import UserError
 from joulebench.push.call import Call, Tool
 from joulebench.push.confidence import CallConfidence
-from joulebench.push.recorder import Recorder
-from joulebench.push.state import State, TaskEnd, TaskState, TaskTotals
+from joulebench.push.recorder import TaskRecorder
+from joulebench.push.state import TaskEnd
 from joulebench.units import Seconds
 
 
 class Task:
     """Made by ``Run.task``. ``task_id`` is the id as recorded: it differs from the given one where that was already taken."""
 
-    def __init__(self, recorder: Recorder, totals: TaskTotals, task_id: str) -> None:
-        self.task_id = task_id
+    def __init__(self, recorder: TaskRecorder) -> None:
+        totals = recorder.state.snapshot()
+        self.task_id = recorder.task_id
         self.name = totals.task_name
         self.model = totals.model
-        self.state: TaskState = State(totals)
         self._suite = totals.suite
         self._recorder = recorder
         self._started = recorder.clock.monotonic()
@@ -37,12 +37,10 @@ class Task:
     def __enter__(self) -> Task:
         start = self._recorder.clock.unix()
         self._started = self._recorder.clock.monotonic()
-        with self.state as totals:
+        with self._recorder.state as totals:
             totals.start = start
-        self._recorder.journal.write(
-            "TASK_START", start, self.task_id, task_name=self.name, model_name=self.model, suite=self._suite
-        )
-        self._recorder.pushes.changed(self.task_id)
+        self._recorder.write("TASK_START", start, task_name=self.name, model_name=self.model, suite=self._suite)
+        self._recorder.changed()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -51,16 +49,14 @@ class Task:
         self._ended = True
         status, success, reason = self._verdict if error is None else self._broken(error)
         duration = Seconds(ended - self._started)
-        self._recorder.journal.write(
-            "TASK_END", end, self.task_id, status=status, success=success, reason=reason, duration_seconds=duration
-        )
-        with self.state as totals:
+        self._recorder.write("TASK_END", end, status=status, success=success, reason=reason, duration_seconds=duration)
+        with self._recorder.state as totals:
             start = totals.start
             totals.end = TaskEnd(end, duration, status, success)
         with self._recorder.run as run:
             run.tasks = {**run.tasks, status: run.tasks[status] + 1}
-        self._recorder.energy.task_ended(self.task_id, self.state, start, end)
-        self._recorder.pushes.changed(self.task_id)
+        self._recorder.changed()
+        self._recorder.of_run.energy.task_ended(self._recorder, start, end)
 
     def succeed(self) -> None:
         """The task was graded and passed."""
@@ -76,23 +72,19 @@ class Task:
 
     def key_step(self, index: int, name: str = "") -> None:
         """A step that the task's grader counts was reached."""
-        self._recorder.journal.write(
-            "KEY_STEP_COMPLETED", self._recorder.clock.unix(), self.task_id, step_index=index, step_name=name
-        )
+        self._recorder.write("KEY_STEP_COMPLETED", self._recorder.clock.unix(), step_index=index, step_name=name)
 
     def call(self, model: str | None = None) -> Call:
         """An LLM call, to be used in ``with``."""
         number = next(self._calls)
         self._last_call = number
-        return Call(self._recorder, self.state, self.task_id, number, model or self.model)
+        return Call(self._recorder, number, model or self.model)
 
     def tool(self, name: str, args: object, confidence: CallConfidence | None = None) -> Tool:
         """A tool call that the model tried in the last LLM call, to be used in ``with``; ``args`` as far as they parse."""
         number = next(self._tools)
         return Tool(
             self._recorder,
-            self.state,
-            self.task_id,
             number,
             call=self._last_call,
             model=self.model,

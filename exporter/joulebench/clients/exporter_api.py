@@ -1,0 +1,91 @@
+"""The exporter's window energy API: ``GET /api/v1/energy?start=&end=&wait=``.
+
+What the exporter does not know is null there and None here; an answer that is not of this form is an error, never a 0.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import requests
+
+from joulebench.clients.session import session_for, told
+from joulebench.errors import EnergyApiError
+from joulebench.units import Joules, Seconds
+
+
+@dataclass(frozen=True, slots=True)
+class GpuWindow:
+    """One GPU over the window. ``low`` and ``high`` are bounds that the counter guarantees; None where it cannot."""
+
+    gpu: str
+    uuid: str
+    joules: Joules | None
+    low: Joules | None
+    high: Joules | None
+    quality: str
+
+
+@dataclass(frozen=True, slots=True)
+class EnergyAnswer:
+    """``source``: nvml, simulated or none. ``raw_gpus`` and ``raw_total`` are the answer's own objects, for the journal."""
+
+    source: str
+    gpus: tuple[GpuWindow, ...]
+    raw_gpus: list[Any]
+    raw_total: Mapping[str, Any]
+
+
+class ExporterApi:
+    """For one thread. ``timeout`` is in seconds and comes on top of the wait that is asked for."""
+
+    def __init__(self, url: str, timeout: float = 2.0) -> None:
+        self.url = url.rstrip("/")
+        self._timeout = timeout
+        self._session = session_for(self.url)
+
+    def energy(self, start: Seconds, end: Seconds, wait: float = 0.0) -> EnergyAnswer:
+        """Energy between two unix times; waits up to ``wait`` seconds for the counter to pass the end. Raises EnergyApiError."""
+        parameters = {"start": repr(float(start)), "end": repr(float(end)), "wait": repr(float(wait))}
+        try:
+            response = self._session.get(f"{self.url}/api/v1/energy", params=parameters, timeout=self._timeout + wait)
+        except requests.RequestException as error:
+            raise EnergyApiError(f"{self.url}: {told(error)}") from error
+        if response.status_code != 200:
+            raise EnergyApiError(f"{self.url}/api/v1/energy: {response.status_code} {response.text.strip()[:500]}")
+        try:
+            return _answer(response.json())
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise EnergyApiError(f"{self.url}/api/v1/energy: an answer that cannot be read ({error})") from error
+
+    def close(self) -> None:
+        self._session.close()
+
+
+def _answer(body: Any) -> EnergyAnswer:
+    gpus = tuple(
+        GpuWindow(
+            gpu=str(gpu["gpu"]),
+            uuid=str(gpu["uuid"]),
+            joules=_joules(gpu, "joules"),
+            low=_joules(gpu, "low"),
+            high=_joules(gpu, "high"),
+            quality=str(gpu["quality"]),
+        )
+        for gpu in body["gpus"]
+    )
+    if not isinstance(body["total"], Mapping):
+        raise TypeError("total is no object")
+    return EnergyAnswer(source=str(body["source"]), gpus=gpus, raw_gpus=list(body["gpus"]), raw_total=body["total"])
+
+
+def _joules(gpu: Mapping[str, Any], field: str) -> Joules | None:
+    value = gpu[field]
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise TypeError(f"{field} is {value!r}")
+    return Joules(float(value))

@@ -1,0 +1,87 @@
+"""The Pushgateway's API: the only place that PUTs and DELETEs metric groups.
+
+A PUT replaces a whole group in one step, so what is scraped is always one complete push. Values of the grouping key that
+cannot stand in a path (``/``, spaces, an empty or dots-only value, anything not ASCII) travel as ``name@base64``.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterable, Mapping
+
+import requests
+from prometheus_client import generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+
+from joulebench.clients.session import session_for, told
+from joulebench.errors import GatewayError
+from joulebench.families import Family
+
+_PLAIN = re.compile(r"(?!\.+$)[A-Za-z0-9._-]+")
+
+
+class GatewayRefused(GatewayError):
+    """The Pushgateway answered and said no to this group; others may still pass."""
+
+
+def group_path(key: Mapping[str, str]) -> str:
+    """The path of a group; ``job`` is required and comes first."""
+    return "/metrics" + "".join(f"/{_part(name, key[name])}" for name in ("job", *(name for name in key if name != "job")))
+
+
+def _part(name: str, value: str) -> str:
+    if _PLAIN.fullmatch(value):
+        return f"{name}/{value}"
+    # The gateway wants a lone padding character for an empty value.
+    return f"{name}@base64/{base64.urlsafe_b64encode(value.encode()).decode() or '='}"
+
+
+class Pushgateway:
+    """For one thread. Every method raises GatewayError when the gateway cannot be reached in ``timeout`` seconds."""
+
+    def __init__(self, url: str, timeout: float = 5.0) -> None:
+        self.url = url.rstrip("/")
+        self._timeout = timeout
+        self._session = session_for(self.url)
+
+    def put(self, families: Iterable[Family], key: Mapping[str, str]) -> None:
+        """Replaces the group. Raises GatewayRefused with the gateway's own words where it does not take it."""
+        self._ask("PUT", group_path(key), generate_latest(_Families(families)))
+
+    def delete(self, key: Mapping[str, str]) -> None:
+        """Deletes exactly this group; one that is not there is no error."""
+        self._ask("DELETE", group_path(key))
+
+    def groups(self) -> list[dict[str, str]]:
+        """The grouping keys that the gateway holds, of everyone."""
+        response = self._ask("GET", "/api/v1/metrics")
+        try:
+            return [{str(name): str(value) for name, value in group["labels"].items()} for group in response.json()["data"] or []]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise GatewayError(f"{self.url}/api/v1/metrics: not the answer of a Pushgateway ({type(error).__name__})") from error
+
+    def close(self) -> None:
+        self._session.close()
+
+    def _ask(self, method: str, path: str, body: bytes | None = None) -> requests.Response:
+        headers = {"Content-Type": CONTENT_TYPE_PLAIN_0_0_4} if body is not None else {}
+        try:
+            response = self._session.request(
+                method, self.url + path, data=body, headers=headers, timeout=self._timeout, allow_redirects=False
+            )
+        except requests.RequestException as error:
+            raise GatewayError(f"{self.url}: {told(error)}") from error
+        if response.status_code >= 300:
+            raise GatewayRefused(f"{method} {self.url}{path}: {response.status_code} {response.text.strip()[:500]}")
+        return response
+
+
+class _Families:
+    """Families as the collector that the exposition wants."""
+
+    def __init__(self, families: Iterable[Family]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Family]:
+        return self._families

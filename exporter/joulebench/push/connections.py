@@ -1,0 +1,91 @@
+"""From addresses to the threads of a run, and their orderly end: energies first, then pushes, then acknowledgements."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from joulebench import settings
+from joulebench.clients.exporter_api import ExporterApi
+from joulebench.clients.prometheus_api import PrometheusApi
+from joulebench.clients.pushgateway import Pushgateway
+from joulebench.clock import Clock
+from joulebench.push.acks import AckReader, InstantQuery
+from joulebench.push.energy import EnergyAsker
+from joulebench.push.journal import Journal
+from joulebench.push.pusher import Pusher
+from joulebench.push.recorder import EnergyQuestions, NoEnergyQuestions, Pushes, Recorder
+from joulebench.push.state import RunState
+
+ENERGY_DRAIN = 3.0
+QUERY_TIMEOUT = 5.0
+
+
+class Connections:
+    """Opened once. ``prometheus_url`` and ``exporter_url`` are None where there is none."""
+
+    def __init__(self, gateway_url: str, prometheus_url: str | None, exporter_url: str | None) -> None:
+        self._gateway_url = gateway_url
+        self._prometheus_url = prometheus_url
+        self._exporter_url = exporter_url
+        self._pusher: Pusher | None = None
+        self._asker: EnergyAsker | None = None
+
+    @classmethod
+    def from_settings(cls, gateway_url: str | None, prometheus_url: str | None, exporter_url: str | None) -> Connections:
+        """Argument first, environment second; raises UserError on what is no URL."""
+        return cls(
+            _address(gateway_url, "gateway_url", settings.ENV_GATEWAY_URL) or settings.DEFAULT_GATEWAY_URL,
+            _address(prometheus_url, "prometheus_url", settings.ENV_PROMETHEUS_URL),
+            _address(exporter_url, "exporter_url", settings.ENV_EXPORTER_URL),
+        )
+
+    def open(self, clock: Clock, identity: Mapping[str, str], journal: Journal, run: RunState) -> tuple[Pushes, EnergyQuestions]:
+        def count_failure() -> None:
+            with run as totals:
+                totals.push_failures += 1
+
+        acks = AckReader(_instant_query(self._prometheus_url), identity) if self._prometheus_url else None
+        pusher = self._pusher = Pusher(
+            Pushgateway(self._gateway_url), clock, identity, acks=acks, on_failure=count_failure, sync=journal.sync
+        )
+        pusher.start()
+        if self._exporter_url is None:
+            return pusher, NoEnergyQuestions(pusher)
+        asker = self._asker = EnergyAsker(ExporterApi(self._exporter_url), journal, pusher)
+        asker.start()
+        return pusher, asker
+
+    def close(self, recorder: Recorder, drain: float) -> dict[str, object]:
+        """Waits at most ``drain`` seconds for what is still on its way; the fields of PUSH_STATE."""
+        assert self._pusher is not None
+        start = recorder.clock.monotonic()
+        if self._asker is not None:
+            self._asker.close(min(drain, ENERGY_DRAIN))
+        self._pusher.finished(recorder.run_group)
+        unanswered = None if self._asker is None else self._asker.unanswered
+        report = self._pusher.close(max(0.0, drain - (recorder.clock.monotonic() - start)))
+        return {
+            "pushes": report.pushes,
+            "failures": report.failures,
+            "groups_acknowledged": report.acknowledged,
+            "groups_left": report.groups_left,
+            "groups_unpushed": report.unpushed,
+            "windows_without_energy": unanswered,
+            "reasons": [*report.reasons, *([f"exporter: {self._asker.error}"] if self._asker and unanswered else [])],
+        }
+
+
+def _address(given: str | None, setting: str, variable: str) -> str | None:
+    if given is not None:
+        return settings.http_url(given, setting)
+    value = settings.from_env(variable, "")
+    return settings.http_url(value, variable) if value else None
+
+
+def _instant_query(url: str) -> InstantQuery:
+    api = PrometheusApi(url, timeout=QUERY_TIMEOUT, patience=0.0)
+
+    def ask(expression: str) -> Iterator[tuple[Mapping[str, str], float]]:
+        return ((series.labels, series.points[-1][1]) for series in api.query(expression) if series.points)
+
+    return ask
