@@ -24,6 +24,9 @@ MAX_CONNECTIONS = 128
 IDLE_SECONDS = 75.0
 """Longer than the usual scrape interval of a minute, so that Prometheus keeps its connection."""
 
+STOP_WITHIN = 0.1
+"""Seconds between two looks at whether to stop."""
+
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
@@ -69,16 +72,16 @@ class _Listener(socketserver.ThreadingMixIn, socketserver.TCPServer):
     allow_reuse_address = True
     request_queue_size = 128
 
-    def __init__(self, host: str, port: int, routes: Routes, web: WebConfig) -> None:
+    def __init__(self, host: str, port: int, routes: Routes, web: WebConfig, max_connections: int) -> None:
         self.routes = routes
         self.web = web
-        self._connections = threading.BoundedSemaphore(MAX_CONNECTIONS)
+        self._connections = threading.BoundedSemaphore(max_connections)
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         super().__init__((host, port), _Handler)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         if not self._connections.acquire(blocking=False):
-            log.warning("more than %d connections; one from %s is closed", MAX_CONNECTIONS, client_address[0])
+            log.warning("too many connections; one from %s is closed", client_address[0])
             self.shutdown_request(request)
             return
         try:
@@ -108,17 +111,17 @@ class _Listener(socketserver.ThreadingMixIn, socketserver.TCPServer):
 class Server:
     """Bound and listening once constructed; answers after ``start``. Raises UserError where the address cannot be used."""
 
-    def __init__(self, address: tuple[str, int], routes: Routes, web: WebConfig) -> None:
+    def __init__(self, address: tuple[str, int], routes: Routes, web: WebConfig, max_connections: int = MAX_CONNECTIONS) -> None:
         host, port = address
         try:
-            self._listener = _Listener(host, port, routes, web)
+            self._listener = _Listener(host, port, routes, web, max_connections)
         except OSError as error:
             shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
             raise UserError(
                 f"--web.listen-address: cannot listen on {shown}: {error.strerror or error};"
                 " choose another address, or port 0 for a free one"
             ) from error
-        self._thread = threading.Thread(target=self._listener.serve_forever, name="http", daemon=True)
+        self._thread = threading.Thread(target=self._listener.serve_forever, args=(STOP_WITHIN,), name="http", daemon=True)
 
     @property
     def url(self) -> str:
