@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import requests
 
 from joulebench import settings
+from joulebench.clients.session import session_for, told
 from joulebench.clock import Clock, SystemClock
 from joulebench.errors import PrometheusError
 
@@ -56,7 +57,7 @@ class PrometheusApi:
         self._patience = patience
         self._clock = clock or SystemClock()
         self._wait = wait or threading.Event().wait
-        self._session = requests.Session()
+        self._session = session_for(self.url)
         self._session.headers.update(_HEADERS)
         self.warnings: dict[str, None] = {}
         """What the server warned of, each once, in the order of first sight."""
@@ -93,7 +94,7 @@ class PrometheusApi:
                     return self._body(response, parameters["query"])
                 trouble = f"HTTP {response.status_code}"
             except requests.RequestException as error:
-                trouble = _short(error)
+                trouble = told(error)
             if self._clock.monotonic() + pause > deadline:
                 raise PrometheusError(f"{self._shown_url}: {trouble}")
             self._wait(pause)
@@ -136,11 +137,3 @@ def _in_order(rows: list[tuple[float, str]]) -> list[tuple[float, float]]:
 def _without_password(url: str) -> str:
     parts = urlsplit(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
-
-
-def _short(error: requests.RequestException) -> str:
-    if isinstance(error, requests.Timeout):
-        return "no answer in time"
-    if isinstance(error, requests.ConnectionError):
-        return "cannot be reached, or the connection broke off"
-    return f"{type(error).__name__}: the answer broke off or is no HTTP"

@@ -1,0 +1,166 @@
+"""The energy of a task, from two independent readers of the same counter.
+
+The exporter's own answer, taken from every counter change at the end of the task, is preferred; Prometheus, which kept some
+of the changes, checks it, and stands in where there is none. Both are told. Two estimates that lie outside each other's
+guaranteed bounds are a finding, not a rounding matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from joulebench.energy.window import QUALITIES, WindowEnergy, missing, total, window_energy
+from joulebench.results.samples import GpuSamples, Samples
+from joulebench.results.task import GpuJoules, Task
+
+TOLERANCE_JOULES = 0.01
+UNBOUNDED_TOLERANCE = 0.05
+"""Share by which two estimates may differ where no bounds are guaranteed (integrated power)."""
+CLOCK_TOLERANCE_SECONDS = 0.25
+UNLIKE_EXPORTERS = "several_exporters"
+
+
+@dataclass(frozen=True, slots=True)
+class GpuEnergy:
+    """``chosen`` is the exporter's or Prometheus's, as ``source`` says."""
+
+    gpu: str
+    uuid: str
+    chosen: WindowEnergy
+    source: str | None
+    exporter: WindowEnergy | None
+    prometheus: WindowEnergy | None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskEnergy:
+    """``total`` carries the verdict on the task. ``gpu_source``: nvml, simulated, or None where nobody said."""
+
+    total: WindowEnergy
+    gpus: tuple[GpuEnergy, ...]
+    source: str | None
+    gpu_source: str | None
+
+    @property
+    def simulated(self) -> bool | None:
+        return None if self.gpu_source is None else self.gpu_source == "simulated"
+
+
+def task_energy(task: Task, samples: Samples | None, why_no_samples: str = "prometheus_not_asked") -> TaskEnergy:
+    """``samples`` is None where Prometheus gave nothing; ``why_no_samples`` then is the reason told."""
+    if task.window is None:
+        reason = "no_end" if task.values.end is None else "no_start" if task.values.start is None else "ends_before_start"
+        return TaskEnergy(missing("none", (reason,)), (), None, None)
+    answered = {answer.uuid: answer for answer in task.exporter_energy}
+    known = {gpu.uuid: gpu for gpu in samples.gpus} if samples else {}
+    # The exporter's answer says which GPUs belong to this benchmark; a Prometheus may know more machines than this one.
+    uuids = list(answered) or list(known)
+    gpus = tuple(_gpu_energy(task, uuid, answered.get(uuid), known.get(uuid)) for uuid in uuids)
+    if not gpus:
+        return TaskEnergy(missing("none", (why_no_samples if samples is None else "no_gpu",)), (), None, task.exporter_source)
+    sources = {gpu.source for gpu in gpus}
+    return TaskEnergy(
+        total=_judged(total(gpu.chosen for gpu in gpus), _findings(task, gpus, [known[u] for u in uuids if u in known], samples)),
+        gpus=gpus,
+        source=sources.pop() if len(sources) == 1 else "mixed",
+        gpu_source=_gpu_source(task, [known[u] for u in uuids if u in known]),
+    )
+
+
+def _gpu_energy(task: Task, uuid: str, answer: GpuJoules | None, gpu: GpuSamples | None) -> GpuEnergy:
+    assert task.window is not None
+    stored = window_energy(gpu.energy, *task.window, method=gpu.method or "counter") if gpu and len(gpu.energy) else None
+    asked = _as_window(answer, gpu.method if gpu else None) if answer else None
+    index = answer.gpu if answer else gpu.gpu if gpu else ""
+    if asked is not None and (asked.joules is not None or stored is None or stored.joules is None):
+        chosen, source = asked, "exporter"
+        if stored is not None:
+            # The exporter tells how good its answer is; what only the samples tell is taken from them.
+            chosen = replace(asked, longest_gap=stored.longest_gap, coverage=stored.coverage, resets=stored.resets)
+            if asked.joules is not None:
+                chosen = replace(chosen, coverage=1.0 if asked.quality in ("ok", "short") else stored.coverage)
+    elif stored is not None:
+        chosen, source = stored, "prometheus"
+    else:
+        chosen, source = missing("none", ("no_samples",)), "prometheus"
+    return GpuEnergy(index, uuid, chosen, source, asked, stored)
+
+
+def _as_window(answer: GpuJoules, method: str | None) -> WindowEnergy:
+    """The exporter's answer. Read back from pushed gauges it has no verdict: then the bounds give one."""
+    quality, reasons = answer.quality, answer.reasons
+    if quality not in QUALITIES:
+        quality, reasons = ("missing", ("no_answer",)) if answer.joules is None else ("ok", ())
+        if answer.joules is not None and answer.low is not None and answer.high is not None:
+            wide = answer.high - answer.low > 0.2 * answer.joules
+            quality, reasons = ("short", ("short",)) if wide else ("ok", ())
+    return WindowEnergy(
+        joules=answer.joules,
+        low=answer.low,
+        high=answer.high,
+        method=answer.method or method or "counter",
+        samples=answer.samples or 0,
+        longest_gap=None,
+        coverage=None if answer.joules is None else 1.0,
+        resets=0,
+        quality=quality or "missing",
+        reasons=reasons,
+    )
+
+
+def _findings(task: Task, gpus: Sequence[GpuEnergy], used: Sequence[GpuSamples], samples: Samples | None) -> list[str]:
+    assert task.window is not None
+    found: list[str] = []
+    if any(gpu.exporter and gpu.prometheus and disagree(gpu.exporter, gpu.prometheus) for gpu in gpus):
+        found.append("energy_disagreement")
+    if not task.exporter_energy and len({instance for gpu in used for instance in gpu.instances}) > 1:
+        found.append(UNLIKE_EXPORTERS)
+    if task.disagreements:
+        found.append("sources_disagree")
+    offsets = [task.gateway_clock_offset, exporter_clock_offset(samples, *task.window)]
+    if any(offset is not None and abs(offset) > CLOCK_TOLERANCE_SECONDS for offset in offsets):
+        found.append("clock_offset")
+    if samples and _stepped(samples, *task.window):
+        found.append("clock_step")
+    return found
+
+
+def disagree(one: WindowEnergy, other: WindowEnergy) -> bool:
+    """Whether either estimate lies outside the other's guaranteed bounds. Unknown estimates do not disagree."""
+    if one.joules is None or other.joules is None:
+        return False
+    bounded = [(a, b) for a, b in ((one, other), (other, one)) if b.low is not None and b.high is not None]
+    if not bounded:
+        return abs(one.joules - other.joules) > UNBOUNDED_TOLERANCE * max(one.joules, other.joules) + TOLERANCE_JOULES
+    return any(not _within(a.joules, b.low, b.high) for a, b in bounded)
+
+
+def _within(joules: float | None, low: float | None, high: float | None) -> bool:
+    if joules is None or low is None or high is None:
+        return True
+    return low - TOLERANCE_JOULES <= joules <= high + TOLERANCE_JOULES
+
+
+def _judged(energy: WindowEnergy, findings: Sequence[str]) -> WindowEnergy:
+    if not findings:
+        return energy
+    worst = max(energy.quality, "suspect", key=QUALITIES.index)
+    return replace(energy, quality=worst, reasons=tuple(dict.fromkeys((*energy.reasons, *findings))))
+
+
+def exporter_clock_offset(samples: Samples | None, start: float, end: float) -> float | None:
+    """The exporter's clock minus Prometheus's around the window; the smallest, since a slow scrape only adds."""
+    near = [offset for at, offset in (samples.clock_offsets if samples else ()) if start - 5 <= at <= end + 5]
+    return min(near, key=abs, default=None)
+
+
+def _stepped(samples: Samples, start: float, end: float) -> bool:
+    counts = [count for at, count in samples.clock_steps if start - 5 <= at <= end + 5]
+    return bool(counts) and max(counts) > min(counts)
+
+
+def _gpu_source(task: Task, used: Sequence[GpuSamples]) -> str | None:
+    sources = {gpu.source for gpu in used if gpu.source} | ({task.exporter_source} - {None, "none"})
+    # One invented GPU among measured ones makes the sum invented.
+    return "simulated" if "simulated" in sources else next(iter(sorted(filter(None, sources))), None)

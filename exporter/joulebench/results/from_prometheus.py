@@ -1,0 +1,152 @@
+"""The values of every task of a run from what was pushed, read back as the last value of each series.
+
+Groups are deleted from the Pushgateway once Prometheus has them; ``last_over_time`` still finds them. The time of a sample is
+never a task's time: starts and ends are values, as offsets from a whole second where the store has them.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from joulebench import catalogue
+from joulebench.catalogue import Metric
+from joulebench.clients.prometheus_api import PrometheusApi
+from joulebench.results import queries
+from joulebench.results.task import GpuJoules, TaskKey, TaskValues
+
+AFTERWARDS_SECONDS = 3600.0
+"""How long after the last task begins or ends its last push may come."""
+
+Rows = dict[TaskKey, list[tuple[dict[str, str], float]]]
+
+
+@dataclass(frozen=True, slots=True)
+class PushedTask:
+    """``gateway_clock_offset``: the benchmark's clock minus the Pushgateway's at the last push; a push takes a few ms."""
+
+    values: TaskValues
+    energy: tuple[GpuJoules, ...] = ()
+    gateway_clock_offset: float | None = None
+
+
+@dataclass
+class Pushed:
+    """Last values by series name and task."""
+
+    api: PrometheusApi
+    run_id: str
+    at: float
+    seconds: float
+    _cache: dict[str, Rows] = field(default_factory=dict)
+
+    def rows(self, series: str, query: str) -> Rows:
+        if series not in self._cache:
+            found: Rows = defaultdict(list)
+            for one in self.api.query(query, self.at):
+                if one.points and (task_id := one.labels.get("task_id")):
+                    found[TaskKey(task_id, one.labels.get("worker", ""))].append((one.labels, one.points[-1][1]))
+            self._cache[series] = dict(found)
+        return self._cache[series]
+
+    def metric(self, metric: Metric, series: str | None = None) -> Rows:
+        query = queries.last(metric, self.seconds, {"run_id": self.run_id}, series)
+        return self.rows(series or metric.name, query)
+
+    def push_times(self) -> Rows:
+        return self.rows(queries.PUSH_TIME, queries.last_push_time(self.seconds, self.run_id))
+
+
+def read(
+    api: PrometheusApi, run_id: str, now: float, lookback: float, step: Callable[[], None] = lambda: None
+) -> dict[TaskKey, PushedTask]:
+    """Every task that pushed within ``lookback`` seconds. ``step`` is called after each query. Raises PrometheusError."""
+    first = Pushed(api, run_id, now, lookback)
+    begins = [value for rows in first.metric(catalogue.TASK_START).values() for _, value in rows]
+    if not begins:
+        return {}
+    # Groups that nobody deleted were scraped ever since: the narrow range keeps the store from reading all of it.
+    latest = min(
+        now, max(begins + [v for rows in first.metric(catalogue.TASK_END).values() for _, v in rows]) + AFTERWARDS_SECONDS
+    )
+    pushed = Pushed(api, run_id, latest, latest - min(begins) + 60.0)
+    for metric in queries.RUN_METRICS:
+        for name in metric.series_names:
+            pushed.metric(metric, name)
+            step()
+    pushed.push_times()
+    step()
+    return {key: _task(pushed, key) for key in pushed.metric(catalogue.TASK_START)}
+
+
+def _task(pushed: Pushed, key: TaskKey) -> PushedTask:
+    def value(metric: Metric, series: str | None = None) -> float | None:
+        rows = pushed.metric(metric, series or metric.name).get(key)
+        return rows[-1][1] if rows else None
+
+    def whole(metric: Metric, series: str | None = None) -> int | None:
+        found = value(metric, series)
+        return None if found is None else round(found)
+
+    def label(metric: Metric, name: str) -> str | None:
+        rows = pushed.metric(metric).get(key)
+        return rows[-1][0].get(name) or None if rows else None
+
+    success = value(catalogue.TASK_SUCCESS)
+    tools = pushed.metric(catalogue.TASK_TOOL_CALLS).get(key)
+    values = TaskValues(
+        task_name=label(catalogue.TASK_INFO, "task_name"),
+        model_name=label(catalogue.TASK_INFO, "model"),
+        suite=label(catalogue.TASK_INFO, "suite"),
+        start=_moment(value, catalogue.TASK_START, catalogue.TASK_START_OFFSET),
+        end=_moment(value, catalogue.TASK_END, catalogue.TASK_END_OFFSET),
+        duration=value(catalogue.TASK_DURATION),
+        status=label(catalogue.TASK_STATUS, "status"),
+        success=None if success is None else success == 1,
+        llm_calls=whole(catalogue.TASK_LLM_CALLS),
+        llm_errors=whole(catalogue.TASK_LLM_ERRORS),
+        prompt_tokens=whole(catalogue.TASK_PROMPT_TOKENS),
+        completion_tokens=whole(catalogue.TASK_COMPLETION_TOKENS),
+        llm_seconds=value(catalogue.TASK_LLM_DURATION, _sum(catalogue.TASK_LLM_DURATION)),
+        ttft_count=whole(catalogue.TASK_TTFT, _count(catalogue.TASK_TTFT)),
+        ttft_seconds=value(catalogue.TASK_TTFT, _sum(catalogue.TASK_TTFT)),
+        prefill_seconds=value(catalogue.TASK_PREFILL, _sum(catalogue.TASK_PREFILL)),
+        decode_seconds=value(catalogue.TASK_DECODE, _sum(catalogue.TASK_DECODE)),
+        decode_tokens=whole(catalogue.TASK_DECODE_TOKENS),
+        load_seconds=value(catalogue.TASK_LOAD, _sum(catalogue.TASK_LOAD)),
+        tool_calls={labels.get("outcome", ""): round(n) for labels, n in tools} if tools else None,
+        tool_seconds=value(catalogue.TASK_TOOL_DURATION, _sum(catalogue.TASK_TOOL_DURATION)),
+        confidence_count=whole(catalogue.TASK_CONFIDENCE, _count(catalogue.TASK_CONFIDENCE)),
+        confidence_sum=value(catalogue.TASK_CONFIDENCE, _sum(catalogue.TASK_CONFIDENCE)),
+        confidence_min=value(catalogue.TASK_CONFIDENCE_MIN),
+        confidence_max=value(catalogue.TASK_CONFIDENCE_MAX),
+    )
+    sent = value(catalogue.TASK_SENT)
+    taken = pushed.push_times().get(key)
+    offset = None if sent is None or not taken else sent - taken[-1][1]
+    return PushedTask(values, tuple(_energy(pushed, key)), offset)
+
+
+def _moment(value: Callable[[Metric], float | None], whole: Metric, offset: Metric) -> float | None:
+    """Epoch plus offset keeps microseconds where the store rounds to 12 digits; the plain time is the fallback."""
+    epoch, seconds = value(catalogue.TASK_RUN_EPOCH), value(offset)
+    return value(whole) if epoch is None or seconds is None else epoch + seconds
+
+
+def _energy(pushed: Pushed, key: TaskKey) -> Iterator[GpuJoules]:
+    def by_gpu(metric: Metric) -> Mapping[tuple[str, str], float]:
+        return {(labels.get("gpu", ""), labels.get("uuid", "")): v for labels, v in pushed.metric(metric).get(key, [])}
+
+    joules = by_gpu(catalogue.TASK_ENERGY)
+    low, high = by_gpu(catalogue.TASK_ENERGY_LOW), by_gpu(catalogue.TASK_ENERGY_HIGH)
+    for gpu, uuid in sorted({*joules, *low}):
+        yield GpuJoules(gpu, uuid, joules.get((gpu, uuid)), low.get((gpu, uuid)), high.get((gpu, uuid)))
+
+
+def _sum(metric: Metric) -> str:
+    return f"{metric.name}_sum"
+
+
+def _count(metric: Metric) -> str:
+    return f"{metric.name}_count"

@@ -1,0 +1,76 @@
+"""The journals of a run, as lines that may be torn: what can be read is read, what cannot is counted."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from joulebench.results.task import Event, TaskKey
+
+PATTERN = "journal-*.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Journal:
+    """Events in the order in which each worker wrote them. ``damaged``: lines that are no event."""
+
+    tasks: Mapping[TaskKey, list[Event]]
+    run_events: list[Event]
+    damaged: int
+    files: int
+
+
+def read(directory: Path) -> Journal:
+    """All journals of one run; none at all is an empty journal."""
+    tasks: defaultdict[TaskKey, list[Event]] = defaultdict(list)
+    run_events: list[Event] = []
+    damaged = files = 0
+    for path in sorted(directory.glob(PATTERN)):
+        files += 1
+        with path.open("rb") as lines:
+            for line in lines:
+                if not line.strip():
+                    continue
+                event = _event(line)
+                if event is None:
+                    damaged += 1
+                elif isinstance(task_id := event.get("task_id"), str):
+                    tasks[TaskKey(task_id, str(event.get("worker", "")))].append(event)
+                else:
+                    run_events.append(event)
+    return Journal(dict(tasks), run_events, damaged, files)
+
+
+def known_runs(runs_dir: Path) -> list[str]:
+    """Runs that have a journal in ``runs_dir``."""
+    return sorted({path.parent.name for path in runs_dir.glob(f"*/{PATTERN}")})
+
+
+def _event(line: bytes) -> Event | None:
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    if not isinstance(event, dict) or not isinstance(event.get("event_type"), str):
+        return None
+    return event if number(event.get("timestamp")) is not None else None
+
+
+def number(value: object) -> float | None:
+    """A finite number, or None: a journal is data from outside."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def count(value: object) -> int | None:
+    found = number(value)
+    return None if found is None else round(found)
+
+
+def text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None

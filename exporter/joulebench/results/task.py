@@ -1,0 +1,102 @@
+"""What is known of one task, from either source, in one shape.
+
+``None`` means that the source does not say. A count of 0 is a count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeAlias
+
+Event: TypeAlias = dict[str, Any]
+"""A journal line: flat, ``event_type`` and ``timestamp`` always there."""
+
+UNFINISHED = "unfinished"
+"""Status of a task without an end; never pushed, only concluded here."""
+
+
+class TaskKey(NamedTuple):
+    """The primary key of a result row, beside the run id."""
+
+    task_id: str
+    worker: str
+
+
+class GpuJoules(NamedTuple):
+    """Window energy of one GPU as the exporter answered it. ``quality`` and the rest only where the journal kept them."""
+
+    gpu: str
+    uuid: str
+    joules: float | None
+    low: float | None
+    high: float | None
+    method: str | None = None
+    samples: int | None = None
+    quality: str | None = None
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TaskValues:
+    """Times in unix seconds, durations in seconds. ``tool_calls``: by outcome of the catalogue."""
+
+    task_name: str | None = None
+    model_name: str | None = None
+    suite: str | None = None
+    start: float | None = None
+    end: float | None = None
+    duration: float | None = None
+    status: str | None = None
+    success: bool | None = None
+    reason: str | None = None
+    llm_calls: int | None = None
+    llm_errors: int | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    llm_seconds: float | None = None
+    ttft_count: int | None = None
+    ttft_seconds: float | None = None
+    prefill_seconds: float | None = None
+    decode_seconds: float | None = None
+    decode_tokens: int | None = None
+    load_seconds: float | None = None
+    tool_calls: Mapping[str, int] | None = None
+    tool_seconds: float | None = None
+    confidence_count: int | None = None
+    confidence_sum: float | None = None
+    confidence_min: float | None = None
+    confidence_max: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Disagreement:
+    field: str
+    journal: object
+    prometheus: object
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A task as both sources tell it together. ``sources``: field -> prometheus, journal or both, for fields that are known."""
+
+    key: TaskKey
+    values: TaskValues
+    sources: Mapping[str, str]
+    disagreements: tuple[Disagreement, ...] = ()
+    events: tuple[Event, ...] = ()
+    exporter_energy: tuple[GpuJoules, ...] = ()
+    exporter_source: str | None = None
+    call_energy: tuple[Event, ...] = ()
+    gateway_clock_offset: float | None = None
+    run_version: str | None = field(default=None)
+
+    @property
+    def window(self) -> tuple[float, float] | None:
+        """(start, end), None while either is unknown or they contradict each other."""
+        start, end = self.values.start, self.values.end
+        return None if start is None or end is None or end < start else (start, end)
+
+    @property
+    def status(self) -> str:
+        return self.values.status or (UNFINISHED if self.values.end is None else "unknown")
