@@ -30,6 +30,8 @@ MIN_POLL_PERIOD = 0.005
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
+    from joulebench.sensors.simulated import SCENARIOS
+
     web = parser.add_argument_group("web")
     web.add_argument(
         "--web.listen-address",
@@ -53,8 +55,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="auto: NVML, or no GPU metrics where there is none; nvml: fail without it; simulated: invented GPUs, marked as such"
         " (default: %(default)s)",
     )
-    gpu.add_argument("--simulated.gpus", dest="simulated_gpus", metavar="N", type=int, default=1, help="default: %(default)s")
-    gpu.add_argument("--simulated.scenario", dest="simulated_scenario", metavar="NAME", help="what the simulated GPUs do")
+    gpu.add_argument(
+        "--simulated.gpus", dest="simulated_gpus", metavar="N", type=int, default=1, help="how many (default: %(default)s)"
+    )
+    gpu.add_argument(
+        "--simulated.scenario",
+        dest="simulated_scenario",
+        choices=SCENARIOS,
+        default="steady",
+        help="steady: the first GPU is as busy as this machine's CPUs; overheating: the last one slows itself down now and then"
+        " (default: %(default)s)",
+    )
     gpu.add_argument(
         "--energy.poll-period",
         dest="poll_period",
@@ -73,7 +84,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     ollama = parser.add_argument_group("Ollama")
     ollama.add_argument(
-        "--ollama.url", dest="ollama_url", metavar="URL", help="default: OLLAMA_HOST, else http://127.0.0.1:11434"
+        "--ollama.url", dest="ollama_url", metavar="URL", help=f"default: $OLLAMA_HOST, else {settings.DEFAULT_OLLAMA_URL}"
     )
     ollama.add_argument("--no-ollama", dest="no_ollama", action="store_true", help="leave Ollama alone; no ollama metrics")
     parser.add_argument(
@@ -111,7 +122,7 @@ def _serve(args: argparse.Namespace, address: tuple[str, int], stack: ExitStack,
     from joulebench.scrape.web_config import WebConfig, load
 
     web = WebConfig() if args.web_config is None else load(args.web_config)
-    source = _gpu_source(args)
+    source = _gpu_source(args, clock)
     source_name = "none" if source is None else source.name
     monitor: GpuMonitor | None = None
     collectors: list[Collector] = []
@@ -144,13 +155,13 @@ def _check(args: argparse.Namespace) -> None:
         raise UserError(f"--energy.ring-seconds: {args.ring_seconds:g} is not between 10 and 86400 (a day)")
 
 
-def _gpu_source(args: argparse.Namespace) -> GpuSource | None:
+def _gpu_source(args: argparse.Namespace, clock: Clock) -> GpuSource | None:
     """None where ``auto`` finds no usable NVML. Raises GpuUnavailable where ``nvml`` was asked for."""
     if args.gpu_source == "simulated":
         from joulebench.sensors.simulated import SimulatedSource
 
         log.warning("GPU source is simulated: no number of it is a measurement")
-        return SimulatedSource(args.simulated_gpus)
+        return SimulatedSource(args.simulated_gpus, args.simulated_scenario, clock)
     from joulebench.sensors.nvml import NvmlSource
 
     try:
