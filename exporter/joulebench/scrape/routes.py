@@ -25,7 +25,7 @@ HTML = "text/html; charset=utf-8"
 TEXT = "text/plain; charset=utf-8"
 JSON = "application/json"
 GZIP_FROM = 1024
-"""Bytes; below it gzip costs more than it saves. The 250 ms scrape of two families stays below."""
+"""Bytes; below it gzip costs more than it saves, as for the 250 ms scrape of two families of a few GPUs."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,7 +89,7 @@ class OllamaApi:
                 raise OllamaError(f"GET {path}: HTTP {answer.status_code}")
             body = answer.json()
         except (requests.RequestException, ValueError) as error:
-            raise OllamaError(f"GET {path}: {error}") from error
+            raise OllamaError(f"GET {path}: {_root(error)}") from error
         if not isinstance(body, Mapping):
             raise OllamaError(f"GET {path}: a JSON object was expected, got {type(body).__name__}")
         return body
@@ -110,6 +110,13 @@ def unix_time(text: object) -> Seconds | None:
     offset = timedelta(hours=int(hours or 0), minutes=int(minutes or 0))
     whole = moment.timestamp() + offset.total_seconds() * (1 if sign == "-" else -1)
     return Seconds(whole + float(fraction or 0))
+
+
+def _root(error: BaseException) -> BaseException:
+    """What began it, such as a refused connection; what requests wraps around that tells no more."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return error
 
 
 def _loaded(items: Sequence[Any] | None) -> tuple[LoadedModel, ...] | None:
