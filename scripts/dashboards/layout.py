@@ -1,0 +1,158 @@
+"""Where panels stand on Grafana's grid of 24 columns, and the frame of a dashboard around them.
+
+Panels get their ids in the order in which they are added; a panel that does not fit begins a new line. The panels of a
+collapsed row lie inside the row, at the places they take when it is opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from scripts.dashboards.fields import DATASOURCE, Json
+
+COLUMNS = 24
+TAG = "joulebench"
+
+
+class Layout:
+    def __init__(self) -> None:
+        self.panels: list[Json] = []
+        self._into = self.panels
+        self._id = 0
+        self._x = self._y = self._line_height = 0
+
+    def row(self, title: str, *, collapsed: bool = False) -> None:
+        self._break_line()
+        row: Json = {
+            "type": "row",
+            "title": title,
+            "id": self._next_id(),
+            "collapsed": collapsed,
+            "gridPos": {"h": 1, "w": COLUMNS, "x": 0, "y": self._y},
+            "panels": [],
+        }
+        self.panels.append(row)
+        self._into = row["panels"] if collapsed else self.panels
+        self._y += 1
+
+    def add(self, panel: Json, width: int, height: int) -> None:
+        if not 0 < width <= COLUMNS:
+            raise ValueError(f"{panel['title']}: {width} of {COLUMNS} columns")
+        if self._x + width > COLUMNS:
+            self._break_line()
+        place = {"h": height, "w": width, "x": self._x, "y": self._y}
+        self._into.append({"id": self._next_id(), **panel, "gridPos": place})
+        self._x += width
+        self._line_height = max(self._line_height, height)
+
+    def _break_line(self) -> None:
+        self._y += self._line_height
+        self._x = self._line_height = 0
+
+    def _next_id(self) -> int:
+        self._id += 1
+        return self._id
+
+
+def datasource_variable() -> Json:
+    return {
+        "type": "datasource",
+        "name": "datasource",
+        "label": "Data source",
+        "query": "prometheus",
+        "current": {"selected": False, "text": "Prometheus", "value": "prometheus"},
+        "hide": 0,
+        "includeAll": False,
+        "multi": False,
+        "options": [],
+        "refresh": 1,
+        "regex": "",
+        "skipUrlSync": False,
+    }
+
+
+def query_variable(name: str, label: str, selector: str, *, all_value: str = ".+", newest_first: bool = False) -> Json:
+    """The values of label ``name`` on the series of ``selector``, read again whenever the time range changes."""
+    query = f"label_values({selector}, {name})"
+    return {
+        "type": "query",
+        "name": name,
+        "label": label,
+        "datasource": DATASOURCE,
+        "definition": query,
+        "query": {"qryType": 1, "query": query, "refId": "PrometheusVariableQueryEditor-VariableQuery"},
+        "allValue": all_value,
+        "current": {"selected": True, "text": ["All"], "value": ["$__all"]},
+        "hide": 0,
+        "includeAll": True,
+        "multi": True,
+        "options": [],
+        "refresh": 2,
+        "regex": "",
+        "skipUrlSync": False,
+        "sort": 8 if newest_first else 7,
+    }
+
+
+def annotation(name: str, expr: str, colour: str, title: str, text: str, *, step: str, **more: object) -> Json:
+    return {
+        "name": name,
+        "datasource": DATASOURCE,
+        "enable": True,
+        "expr": expr,
+        "hide": False,
+        "iconColor": colour,
+        "step": step,
+        "titleFormat": title,
+        "textFormat": text,
+        **more,
+    }
+
+
+def dashboard(
+    uid: str, title: str, description: str, layout: Layout, *, variables: Sequence[Json], annotations: Sequence[Json]
+) -> Json:
+    builtin = {
+        "builtIn": 1,
+        "datasource": {"type": "grafana", "uid": "-- Grafana --"},
+        "enable": True,
+        "hide": True,
+        "iconColor": "rgba(0, 211, 255, 1)",
+        "name": "Annotations & Alerts",
+        "type": "dashboard",
+    }
+    links: list[Json] = [
+        {
+            "asDropdown": True,
+            "icon": "external link",
+            "includeVars": True,
+            "keepTime": True,
+            "tags": [TAG],
+            "targetBlank": False,
+            "title": "Joulebench",
+            "tooltip": "Other Joulebench dashboards, same time and selection",
+            "type": "dashboards",
+            "url": "",
+        }
+    ]
+    return {
+        "annotations": {"list": [builtin, *annotations]},
+        "description": description,
+        "editable": False,
+        "fiscalYearStartMonth": 0,
+        "graphTooltip": 1,
+        "id": None,
+        "links": links,
+        "panels": layout.panels,
+        "refresh": "5s",
+        "schemaVersion": 41,
+        "tags": [TAG],
+        "templating": {"list": [datasource_variable(), *variables]},
+        "time": {"from": "now-15m", "to": "now"},
+        "timepicker": {"refresh_intervals": ["1s", "5s", "10s", "30s", "1m", "5m"]},
+        "timezone": "browser",
+        "title": title,
+        "uid": uid,
+        "version": 1,
+        "weekStart": "",
+    }

@@ -1,0 +1,13 @@
+"""What more than one part of the live dashboard asks or shows the same way."""
+
+from __future__ import annotations
+
+from scripts.dashboards.fields import states
+from scripts.dashboards.promql import encoded
+
+from joulebench import catalogue as c
+
+GPU_LEGEND = "{{instance}} GPU {{gpu}}"
+FIRING = 'ALERTS{alertname=~"Joulebench.+", alertstate="firing"}'
+PHASE_STATES = states({0: ("idle", "transparent"), 1: ("prefill", "purple"), 2: ("decode", "blue"), 3: ("tool", "orange")})
+PHASE_OF_WORKER = encoded(c.RUN_PHASE, "phase", c.PHASES, "run_id, worker")

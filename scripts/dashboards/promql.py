@@ -1,0 +1,117 @@
+"""PromQL text for dashboards from catalogue metrics: a metric or label that does not exist cannot be written.
+
+Every selector carries the dashboard's variables that apply to it. Series of the energy counter exist twice, once per scrape
+job; the fine job is left out here, so that no sum counts a joule twice.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+from joulebench.catalogue import GPU_ENERGY, GPU_ENERGY_SAMPLE_TIMESTAMP, GPU_ENERGY_SAMPLE_UNCERTAINTY, PREFIX, TASK_INFO, Metric
+
+FINE_JOB = "joulebench-energy"
+FINE_METRICS = (GPU_ENERGY, GPU_ENERGY_SAMPLE_TIMESTAMP, GPU_ENERGY_SAMPLE_UNCERTAINTY)
+
+PUSHED_PREFIXES = tuple(PREFIX + part for part in ("run_", "task_", "call_", "tool_call_", "push_"))
+JOB = 'job=~"$job"'
+TASK_LABELS = "run_id, task_id, worker"
+
+RULES = Path(__file__).resolve().parents[2] / "prometheus/rules/recording.yml"
+LEVEL_SELECTORS = {
+    "run": 'run_id=~"$run_id"',
+    "instance": 'instance=~"$instance"',
+    "gpu": 'instance=~"$instance", gpu=~"$gpu"',
+    "gpu_reason": 'instance=~"$instance", gpu=~"$gpu"',
+}
+
+
+def is_pushed(metric: Metric) -> bool:
+    return metric.name.startswith(PUSHED_PREFIXES)
+
+
+def select(metric: Metric, *matchers: str, suffix: str = "") -> str:
+    """``suffix``: ``_bucket``, ``_sum`` or ``_count`` of a histogram or summary."""
+    name = metric.name + suffix
+    if name not in metric.series_names:
+        raise ValueError(f"{name} is no series of {metric.name}; it has {', '.join(metric.series_names)}")
+    wanted = [JOB]
+    if metric in FINE_METRICS:
+        wanted.append(f'job!="{FINE_JOB}"')
+    wanted.append('run_id=~"$run_id"' if is_pushed(metric) else 'instance=~"$instance"')
+    if "gpu" in metric.labels:
+        wanted.append('gpu=~"$gpu"')
+    if "model" in metric.labels and is_pushed(metric):
+        wanted.append('model=~"$model"')
+    return f"{name}{{{', '.join([*wanted, *matchers])}}}"
+
+
+def rate(metric: Metric, *matchers: str, suffix: str = "") -> str:
+    return f"rate({select(metric, *matchers, suffix=suffix)}[$__rate_interval])"
+
+
+def recorded(name: str, *matchers: str) -> str:
+    """A series of a recording rule, chosen by the variables that its level allows."""
+    rules = [rule["record"] for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
+    if name not in rules:
+        raise ValueError(f"no rule records {name}; recorded are {', '.join(rules)}")
+    level = name.partition(":")[0]
+    return f"{name}{{{', '.join([JOB, LEVEL_SELECTORS[level], *matchers])}}}"
+
+
+def latest(metric: Metric, *matchers: str, suffix: str = "") -> str:
+    """The last value of every series seen in the dashboard's range: finished tasks too, whose series are already gone.
+
+    Pushed counters begin at 0 with their group, so the last value is the total. ``increase`` would miss what a series held at
+    its first scrape, which for short tasks is most of it.
+    """
+    return f"last_over_time({select(metric, *matchers, suffix=suffix)}[$__range])"
+
+
+def of_model(expr: str) -> str:
+    """Task series of the chosen models only; the model stands on the task's info series."""
+    return f"{expr} and on ({TASK_LABELS}) {latest(TASK_INFO)}"
+
+
+def total(metric: Metric, *matchers: str, suffix: str = "", by: str = "") -> str:
+    """Sum over the tasks in the dashboard's range."""
+    return f"sum{f' by ({by}) ' if by else ' '}({of_model(latest(metric, *matchers, suffix=suffix))})"
+
+
+def per_task(metric: Metric, *matchers: str, suffix: str = "") -> str:
+    """One value a task, whatever other labels the metric has."""
+    return total(metric, *matchers, suffix=suffix, by=TASK_LABELS)
+
+
+def ratio(above: str, below: str) -> str:
+    """Absent instead of NaN where ``below`` is 0."""
+    return f"{above} / ({below} > 0)"
+
+
+def quantile(share: float, metric: Metric) -> str:
+    """Quantile over the last minute; absent, not NaN, where nothing was observed."""
+    return f"histogram_quantile({share}, {growth(metric, '1m')}) >= 0"
+
+
+def quantile_so_far(share: float, metric: Metric) -> str:
+    """Quantile over everything that the runs in the dashboard's range have observed until now."""
+    return f"histogram_quantile({share}, sum by (le) ({latest(metric, suffix='_bucket')})) >= 0"
+
+
+def growth(metric: Metric, window: str = "$__interval") -> str:
+    """Observations of a pushed histogram within the window, exactly: by ``$__interval`` each falls into one heatmap column.
+
+    A histogram's series appears with its first observation, which ``increase`` does not see.
+    """
+    series = select(metric, suffix="_bucket")
+    newest = f"max_over_time({series}[{window}])"
+    return f"sum by (le) ({newest} - ({series} offset {window} or 0 * {newest}))"
+
+
+def encoded(metric: Metric, label: str, values: tuple[str, ...], by: str) -> str:
+    """A one-hot gauge as one number per ``by``: the position in ``values`` of the label whose sample is 1."""
+    matchers = [f'{label}="{value}"' for value in values]
+    parts = [f"{place} * ({select(metric, matcher)} == 1)" for place, matcher in enumerate(matchers)]
+    return f"max by ({by}) ({' or '.join(parts)})"
