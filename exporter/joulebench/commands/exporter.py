@@ -92,7 +92,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         dest="log_level",
         choices=("debug", "info", "warning", "error"),
         default="info",
-        help="default: %(default)s",
+        help="what is told on stderr (default: %(default)s)",
     )
 
 
