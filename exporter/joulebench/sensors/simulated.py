@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from math import exp, floor
 from pathlib import Path
+from threading import Lock
 
 from joulebench.catalogue import THROTTLE_REASONS
 from joulebench.clock import Clock, SystemClock
@@ -71,6 +72,7 @@ class SimulatedSource:
         self._born = self._load_at = self._clock.monotonic()
         self._cards = [_Card(index, self._born) for index in range(gpus)]
         self._hot_card = gpus - 1 if scenario == "overheating" else None
+        self._lock = Lock()  # the fast and the slow poll come from two threads
 
     def gpus(self) -> Sequence[GpuIdentity]:
         return [card.identity for card in self._cards]
@@ -82,7 +84,8 @@ class SimulatedSource:
         )
 
     def read_slow(self, index: int) -> SlowReading:
-        return self._advanced(index).slow()
+        with self._lock:
+            return self._advanced(index).slow()
 
     def close(self) -> None:
         pass
