@@ -30,8 +30,6 @@ STOP_WITHIN = 0.1
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    server_version = f"joulebench/{__version__}"
-    sys_version = ""
     timeout = IDLE_SECONDS
     # Head and body leave in one packet; otherwise the second waits for the first to be acknowledged.
     wbufsize = 64 * 1024
@@ -50,6 +48,9 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(server.routes.answer(Request(self.command, self.path, headers)))
 
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = do_PATCH = do_OPTIONS = do_any  # noqa: N815
+
+    def version_string(self) -> str:
+        return f"joulebench/{__version__}"
 
     def _send(self, response: Response) -> None:
         self.send_response(response.status)

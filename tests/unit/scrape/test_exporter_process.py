@@ -6,6 +6,7 @@ import json
 import re
 import signal
 from pathlib import Path
+from threading import Event
 
 import pytest
 
@@ -41,9 +42,11 @@ def wait_until_energy_moves(running: Exporter) -> None:
     limit = clock.monotonic() + 10
     while "joulebench_gpu_energy_joules_total{" not in running.get(TWO)[1]:
         assert clock.monotonic() < limit
+        Event().wait(0.02)
     first = joules(running)
     while joules(running) == first:
         assert clock.monotonic() < limit
+        Event().wait(0.02)
 
 
 def test_simulated_gpus_are_served_marked_and_within_the_memory_limit() -> None:
