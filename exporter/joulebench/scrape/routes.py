@@ -54,7 +54,10 @@ class Routes:
     def answer(self, request: Request) -> Response:
         if request.method not in ("GET", "HEAD"):
             return Response(405, TEXT, b"only GET and HEAD\n", {"Allow": "GET, HEAD"})
-        url = urlsplit(request.target)
+        try:
+            url = urlsplit(request.target)
+        except ValueError:
+            return Response(400, TEXT, b"the request target is not a URL\n")
         try:
             return self._route(url.path, url.query, request.headers)
         except Exception:

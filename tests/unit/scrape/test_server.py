@@ -159,6 +159,12 @@ def test_a_peer_that_says_nothing_or_nonsense_does_not_hold_up_others(server: Se
         assert ask(http, "/healthz")[0].status == 200
 
 
+def test_a_target_that_is_no_url_is_a_400(server: Server) -> None:
+    with raw(server) as peer:
+        peer.sendall(b"GET http://[oops/metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert b" 400 " in everything_from(peer)
+
+
 def test_more_connections_than_are_served_are_closed() -> None:
     with serving(max_connections=2) as server, raw(server) as first, raw(server) as second:
         for peer in (first, second):
