@@ -64,7 +64,7 @@ static const char *const function_names[] = { FUNCTIONS(AS_NAME) };
 typedef struct {
     char uuid[96], name[96];
     unsigned arch, max_clocks[3];
-    double step, phase, sensor_window, counter_window, base_mj, limit, memory_total, slowdown;
+    double step, phase, sensor_window, counter_window, counter_gain, base_mj, limit, memory_total, slowdown;
     int margin; /* 1: the card knows its margin and no absolute threshold, as Hopper does; 0: the other way round */
     Curve power, temperature, utilization, memory_used, reasons, clock;
     double resets[16];
@@ -238,6 +238,7 @@ static int read_statement(Gpu *gpu, const char *key, const char *rest) {
     if (!strcmp(key, "phase")) { gpu->phase = a; return 1; }
     if (!strcmp(key, "sensor_window")) { gpu->sensor_window = a; return 1; }
     if (!strcmp(key, "counter_window")) { gpu->counter_window = a; return 1; }
+    if (!strcmp(key, "counter_gain")) { gpu->counter_gain = a; return 1; }
     if (!strcmp(key, "base_mj")) { gpu->base_mj = a; return 1; }
     if (!strcmp(key, "limit")) { gpu->limit = a; return 1; }
     if (!strcmp(key, "memory_total")) { gpu->memory_total = a; return 1; }
@@ -301,7 +302,7 @@ static int read_script(void) {
         if (!strcmp(key, "gpu")) {
             if ((good = gpu_count < MAX_GPUS)) {
                 gpu = &gpus[gpu_count++];
-                *gpu = (Gpu){.arch = 8, .step = 0.1, .sensor_window = 0.1, .limit = 450, .memory_total = 24.0 * (1u << 30),
+                *gpu = (Gpu){.arch = 8, .step = 0.1, .sensor_window = 0.1, .counter_gain = 1, .limit = 450, .memory_total = 24.0 * (1u << 30),
                              .slowdown = 97, .max_clocks = {3105, 3105, 10501}, .counted_step = -1};
             }
         } else {
@@ -423,7 +424,7 @@ static uint64_t counter_mj(Gpu *gpu, double t) {
         joules = shown > reset ? integral(&gpu->power, shown) - integral(&gpu->power, reset) : 0.0;
     }
     double base = reset == -INFINITY ? gpu->base_mj : 0.0;
-    return (uint64_t)(base + joules * 1000.0 + 1e-6);
+    return (uint64_t)(base + joules * gpu->counter_gain * 1000.0 + 1e-6);
 }
 
 static unsigned instant_mw(const Gpu *gpu, double t) {

@@ -97,7 +97,8 @@ def gone(start: float, end: float) -> Fault:
 class FakeGpu:
     """Curves are (seconds, value) pairs. ``step``: seconds between counter updates. ``sensor_window``: the part of a step that
     instant power averages over; ``counter_window``: the same for the counter, 0 for a counter that misses nothing.
-    ``margin``: the card gives a temperature margin instead of a threshold, as Hopper does."""
+    ``counter_gain``: 1 for an honest counter. ``margin``: the card gives a temperature margin instead of a threshold, as
+    Hopper does."""
 
     power: Points = ((0.0, 50.0),)
     uuid: str | None = None
@@ -107,6 +108,7 @@ class FakeGpu:
     phase: float = 0.0
     sensor_window: float = 0.1
     counter_window: float = 0.0
+    counter_gain: float = 1.0
     base_mj: int = 1_000_000
     loop: float | None = None
     limit: float = 450.0
@@ -131,6 +133,7 @@ class FakeGpu:
             f"phase {self.phase!r}",
             f"sensor_window {self.sensor_window!r}",
             f"counter_window {self.counter_window!r}",
+            f"counter_gain {self.counter_gain!r}",
             f"base_mj {self.base_mj}",
             f"limit {self.limit!r}",
             f"memory_total {self.memory_total}",
@@ -176,7 +179,10 @@ class FakeGpuScript:
 
     def joules(self, gpu: int, start_unix: float, end_unix: float) -> float:
         """The energy that ``gpu`` really used between two unix times (of the wall clock as it was at the origin)."""
-        start, end = start_unix - self.origin_unix, end_unix - self.origin_unix
+        return self.joules_at(gpu, start_unix - self.origin_unix, end_unix - self.origin_unix)
+
+    def joules_at(self, gpu: int, start: float, end: float) -> float:
+        """The same in seconds since the origin, whatever the wall clock did."""
         described = self.gpus[gpu]
         points = list(described.power)
         if self.busy is not None:
