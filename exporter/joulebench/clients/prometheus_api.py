@@ -52,7 +52,7 @@ class PrometheusApi:
         wait: Callable[[float], object] | None = None,
     ) -> None:
         self.url = settings.http_url(url, "--prometheus-url")
-        self._shown_url = _without_password(self.url)
+        self.shown_url = _without_password(self.url)
         self._timeout = timeout
         self._patience = patience
         self._clock = clock or SystemClock()
@@ -71,7 +71,7 @@ class PrometheusApi:
         try:
             return _series(body["data"])
         except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise PrometheusError(f"{self._shown_url}: not an answer of the query API ({error!r}) to {expr}") from error
+            raise PrometheusError(f"{self.shown_url}: not an answer of the query API ({error!r}) to {expr}") from error
 
     def ready(self) -> bool:
         """Whether a query is answered now."""
@@ -96,7 +96,7 @@ class PrometheusApi:
             except requests.RequestException as error:
                 trouble = told(error)
             if self._clock.monotonic() + pause > deadline:
-                raise PrometheusError(f"{self._shown_url}: {trouble}")
+                raise PrometheusError(f"{self.shown_url}: {trouble}")
             self._wait(pause)
             pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
 
@@ -104,12 +104,12 @@ class PrometheusApi:
         try:
             body = response.json()
         except ValueError as error:
-            raise PrometheusError(f"{self._shown_url}: HTTP {response.status_code} without valid JSON to {expr}") from error
+            raise PrometheusError(f"{self.shown_url}: HTTP {response.status_code} without valid JSON to {expr}") from error
         if not isinstance(body, dict):
-            raise PrometheusError(f"{self._shown_url}: HTTP {response.status_code} without a JSON object to {expr}")
+            raise PrometheusError(f"{self.shown_url}: HTTP {response.status_code} without a JSON object to {expr}")
         if response.status_code != 200 or body.get("status") != "success":
             reason = body.get("error", "no reason given")
-            raise PrometheusError(f"{self._shown_url}: HTTP {response.status_code}, {reason}; the query was {expr}")
+            raise PrometheusError(f"{self.shown_url}: HTTP {response.status_code}, {reason}; the query was {expr}")
         self.warnings.update(dict.fromkeys(map(str, body.get("warnings") or ())))
         return body
 

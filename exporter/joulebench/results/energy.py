@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from joulebench import catalogue
 from joulebench.energy.window import QUALITIES, WindowEnergy, missing, total, window_energy
-from joulebench.results.samples import GpuSamples, Samples
+from joulebench.results.samples import GpuSamples, Samples, inside
 from joulebench.results.task import GpuJoules, Task
 
 TOLERANCE_JOULES = 0.01
@@ -76,10 +77,7 @@ def _gpu_energy(task: Task, uuid: str, answer: GpuJoules | None, gpu: GpuSamples
     if asked is not None and (asked.joules is not None or stored is None or stored.joules is None):
         chosen, source = asked, "exporter"
         if stored is not None:
-            # The exporter tells how good its answer is; what only the samples tell is taken from them.
-            chosen = replace(asked, longest_gap=stored.longest_gap, coverage=stored.coverage, resets=stored.resets)
-            if asked.joules is not None:
-                chosen = replace(chosen, coverage=1.0 if asked.quality in ("ok", "short") else stored.coverage)
+            chosen = replace(asked, longest_gap=stored.longest_gap, resets=stored.resets)
     elif stored is not None:
         chosen, source = stored, "prometheus"
     else:
@@ -102,7 +100,7 @@ def _as_window(answer: GpuJoules, method: str | None) -> WindowEnergy:
         method=answer.method or method or "counter",
         samples=answer.samples or 0,
         longest_gap=None,
-        coverage=None if answer.joules is None else 1.0,
+        coverage=None if answer.joules is None or any(reason.startswith("uncovered") for reason in reasons) else 1.0,
         resets=0,
         quality=quality or "missing",
         reasons=reasons,
@@ -116,6 +114,8 @@ def _findings(task: Task, gpus: Sequence[GpuEnergy], used: Sequence[GpuSamples],
         found.append("energy_disagreement")
     if not task.exporter_energy and len({instance for gpu in used for instance in gpu.instances}) > 1:
         found.append(UNLIKE_EXPORTERS)
+    if any(value == 0 for gpu in used for _, value in inside(gpu.gauges[catalogue.GPU_UP.name], *task.window)):
+        found.append("gpu_lost")
     if task.disagreements:
         found.append("sources_disagree")
     offsets = [task.gateway_clock_offset, exporter_clock_offset(samples, *task.window)]
@@ -151,12 +151,12 @@ def _judged(energy: WindowEnergy, findings: Sequence[str]) -> WindowEnergy:
 
 def exporter_clock_offset(samples: Samples | None, start: float, end: float) -> float | None:
     """The exporter's clock minus Prometheus's around the window; the smallest, since a slow scrape only adds."""
-    near = [offset for at, offset in (samples.clock_offsets if samples else ()) if start - 5 <= at <= end + 5]
-    return min(near, key=abs, default=None)
+    near = inside(samples.clock_offsets, start - 5, end + 5) if samples else []
+    return min((offset for _, offset in near), key=abs, default=None)
 
 
 def _stepped(samples: Samples, start: float, end: float) -> bool:
-    counts = [count for at, count in samples.clock_steps if start - 5 <= at <= end + 5]
+    counts = [count for _, count in inside(samples.clock_steps, start - 5, end + 5)]
     return bool(counts) and max(counts) > min(counts)
 
 

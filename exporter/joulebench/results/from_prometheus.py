@@ -19,6 +19,9 @@ from joulebench.results.task import GpuJoules, TaskKey, TaskValues
 AFTERWARDS_SECONDS = 3600.0
 """How long after the last task begins or ends its last push may come."""
 
+QUERIES = sum(len(metric.series_names) for metric in queries.RUN_METRICS) + 1
+"""Steps of ``read``."""
+
 Rows = dict[TaskKey, list[tuple[dict[str, str], float]]]
 
 

@@ -88,3 +88,8 @@ def of_run(seconds: float, run_id: str) -> list[str]:
     """Every query that reads back the tasks of a run."""
     texts = [last(metric, seconds, {"run_id": run_id}, name) for metric in RUN_METRICS for name in metric.series_names]
     return [*texts, last_push_time(seconds, run_id)]
+
+
+def oldest_energy_sample() -> str:
+    """How far the energy of every GPU that is scraped now has come, as the time of the slowest."""
+    return f"min(max by (uuid) ({catalogue.GPU_ENERGY_SAMPLE_TIMESTAMP.name}))"

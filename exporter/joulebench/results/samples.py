@@ -78,7 +78,10 @@ def fetch(
     chunk: float = CHUNK_SECONDS,
     step: Callable[[int, int], None] | None = None,
 ) -> Samples:
-    """Samples of every GPU whose series carry the labels ``equal``. ``step(done, of)`` after each chunk. Raises PrometheusError."""
+    """Samples of every GPU whose series carry the labels ``equal``; ``step(done, of)`` after each chunk.
+
+    Raises PrometheusError.
+    """
     collected = _Collected()
     spans = list(chunks(union(windows), chunk))
     for done, (start, end) in enumerate(spans, 1):

@@ -1,0 +1,193 @@
+"""The export of a finished run: tasks from journal and Prometheus, energy and statistics, then JSON and CSV.
+
+Each source may be missing. What is lost with it is null and has its reason; what the other one holds is still written.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from joulebench import __version__
+from joulebench.clients.prometheus_api import PrometheusApi
+from joulebench.clock import Clock, SystemClock
+from joulebench.errors import PrometheusError, UserError
+from joulebench.results import files, from_prometheus, journal, queries, samples, table, waiting, windows
+from joulebench.results.attribution import attribute
+from joulebench.results.energy import task_energy
+from joulebench.results.from_prometheus import PushedTask
+from joulebench.results.record import Context, Record, build
+from joulebench.results.samples import Samples
+from joulebench.results.task import Task, TaskKey
+
+LOOKBACK_SECONDS = 30 * 86400.0
+"""How far back a run is looked for whose journal does not tell when it was."""
+
+Progress = Callable[[str, int, int], None]
+"""``(what, done, of)``"""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """``instance``: only GPUs of this scrape target, where Prometheus knows several machines. ``wait``: seconds."""
+
+    run_id: str
+    runs_dir: Path
+    out: Path | None = None
+    instance: str | None = None
+    wait: float = 15.0
+    lookback: float = LOOKBACK_SECONDS
+    chunk: float = samples.CHUNK_SECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """``notes``: what was missing or odd, for the user."""
+
+    rows: list[dict[str, object]]
+    csv_path: Path
+    json_paths: list[Path]
+    notes: list[str] = field(default_factory=list)
+
+
+def export(options: Options, api: PrometheusApi | None, clock: Clock | None = None, progress: Progress | None = None) -> Export:
+    """Writes everything. Raises UserError for an unknown run; Prometheus failing is a note, not an error."""
+    clock = clock or SystemClock()
+    tell = progress or _silent
+    directory = files.run_directory(options.runs_dir, options.run_id)
+    held = journal.read(directory)
+    notes = _journal_notes(held, directory)
+    pushed, stored, trouble = _ask_prometheus(options, api, held, clock, tell)
+    if trouble:
+        notes.append(trouble)
+    tasks = windows.tasks(held, pushed)
+    if not tasks and not held.files:
+        raise UserError(_unknown_run(options, api))
+    if api is not None:
+        notes += [f"Prometheus warns: {warning}" for warning in api.warnings]
+    why = "prometheus_failed" if trouble else "prometheus_not_asked"
+    records = _records(options, tasks, stored, why, tell)
+    return _write(options.out or directory, records, notes)
+
+
+def _silent(what: str, done: int, of: int) -> None: ...
+
+
+def _journal_notes(held: journal.Journal, directory: Path) -> list[str]:
+    notes = []
+    if not held.files:
+        notes.append(f"no journal in {directory}: single calls, tools and phases are not known")
+    if held.damaged:
+        notes.append(f"{held.damaged} damaged lines in the journal were left out")
+    return notes
+
+
+def _ask_prometheus(
+    options: Options, api: PrometheusApi | None, held: journal.Journal, clock: Clock, tell: Progress
+) -> tuple[Mapping[TaskKey, PushedTask], Samples | None, str]:
+    """(pushed tasks, samples, what went wrong)"""
+    if api is None:
+        return {}, None, ""
+    pushed: Mapping[TaskKey, PushedTask] = {}
+    try:
+        own = windows.tasks(held, {})
+        tell("waiting for the last scrape", 0, 0)
+        trouble = ""
+        if not waiting.wait_until_scraped(api, options.run_id, own, options.wait, clock):
+            trouble = f"Prometheus had not scraped all of the run after {options.wait:g} s; a later export may know more"
+        steps = _Steps(tell, "reading tasks", from_prometheus.QUERIES)
+        pushed = from_prometheus.read(api, options.run_id, clock.unix(), _lookback(options, own, clock), steps.one)
+        spans = [task.window for task in windows.tasks(held, pushed) if task.window is not None]
+        equal = {"instance": options.instance} if options.instance else {}
+        found = samples.fetch(api, spans, equal, chunk=options.chunk, step=lambda done, of: tell("reading samples", done, of))
+    except PrometheusError as error:
+        return pushed, None, f"Prometheus failed: {error}"
+    return pushed, found, trouble
+
+
+@dataclass
+class _Steps:
+    tell: Progress
+    what: str
+    of: int
+    done: int = 0
+
+    def one(self) -> None:
+        self.done += 1
+        self.tell(self.what, self.done, self.of)
+
+
+def _lookback(options: Options, own: Sequence[Task], clock: Clock) -> float:
+    starts = [task.values.start for task in own if task.values.start is not None]
+    return clock.unix() - min(starts) + 60.0 if starts else options.lookback
+
+
+def _records(options: Options, tasks: Sequence[Task], stored: Samples | None, why: str, tell: Progress) -> list[Record]:
+    context = Context(options.run_id, __version__, stored)
+    shares = attribute(tasks, [gpu.energy for gpu in stored.gpus] if stored else [])
+    records = []
+    for done, task in enumerate(tasks, 1):
+        records.append(build(task, task_energy(task, stored, why), shares.get(task.key), context))
+        tell("computing", done, len(tasks))
+    return records
+
+
+def _write(out: Path, records: Sequence[Record], notes: list[str]) -> Export:
+    with files.locked(out):
+        csv_path = out / files.CSV_NAME
+        existing = csv_path.read_bytes().decode("utf-8", "replace") if csv_path.exists() else ""
+        former = {tuple(r[name] for name in table.KEY): r["result_file"] for r in table.read(existing)}
+        names = _names(records)
+        rows = [table.row(record, name) for record, name in zip(records, names, strict=True)]
+        for record, name in zip(records, names, strict=True):
+            files.write_whole(out / name, json.dumps(_finite(record), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        files.write_whole(csv_path, table.merged(existing, rows))
+        for one in rows:
+            before = former.get(tuple(table.cell(one[name]) for name in table.KEY))
+            # An earlier export that knew less may have named the file differently.
+            if before and before not in names and before == Path(before).name and before.startswith("result_"):
+                (out / before).unlink(missing_ok=True)
+    return Export(rows, csv_path, [out / name for name in names], notes)
+
+
+def _names(records: Sequence[Record]) -> list[str]:
+    """File names; the worker is added only where two workers would share one."""
+
+    def name(record: Record, tail: str = "") -> str:
+        meta = record["metadata"]
+        return files.result_name(meta["session_start_unix"], meta["model_name"], meta["task_id"], tail)
+
+    plain = [name(record) for record in records]
+    times = Counter(plain)
+    return [
+        one if times[one] == 1 else name(record, record["metadata"]["worker"]) for one, record in zip(plain, records, strict=True)
+    ]
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN and no infinity; a number that is neither is not known."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(key): _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return value
+
+
+def _unknown_run(options: Options, api: PrometheusApi | None) -> str:
+    known = set(journal.known_runs(options.runs_dir))
+    where = f"in {options.runs_dir}"
+    if api is not None:
+        try:
+            known |= {one.labels["run_id"] for one in api.query(queries.runs(options.lookback)) if one.labels.get("run_id")}
+            where += f" and at {api.shown_url}"
+        except PrometheusError as error:
+            where += f" (and {error})"
+    listing = ", ".join(sorted(known)[-20:]) or "none"
+    return f"--run-id: no run {options.run_id!r}; known {where}: {listing}"

@@ -1,0 +1,202 @@
+"""``result_*.json`` of a task: the sections that this benchmark's analyses read, and beside them how good each number is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime, timezone
+from typing import Any
+
+from joulebench.energy.window import QUALITIES, WindowEnergy
+from joulebench.results import phases, throttle
+from joulebench.results.attribution import EXCLUSIVE, Attribution
+from joulebench.results.computed import computed_metrics
+from joulebench.results.energy import GpuEnergy, TaskEnergy, exporter_clock_offset
+from joulebench.results.gauge_stats import stats
+from joulebench.results.hardware import Gauges, hardware_metrics
+from joulebench.results.samples import GpuSamples, Samples
+from joulebench.results.task import Event, Task
+from joulebench.units import kwh_from_joules
+
+SCHEMA_VERSION = 1
+THROTTLED_SHARE = 0.05
+"""A task that was throttled for more than this share of its time is not comparable with others."""
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What is the same for all tasks of an export."""
+
+    run_id: str
+    version: str
+    samples: Samples | None
+    _folded: dict[tuple[str, ...], Gauges] = field(default_factory=dict)
+
+    def gauges(self, gpus: Sequence[GpuSamples]) -> Gauges:
+        """These GPUs folded into one; folded once, since tasks share it."""
+        key = tuple(gpu.uuid for gpu in gpus)
+        if key not in self._folded:
+            self._folded[key] = Gauges.of(gpus)
+        return self._folded[key]
+
+    def gpus(self, energy: TaskEnergy) -> list[GpuSamples]:
+        known = {gpu.uuid: gpu for gpu in self.samples.gpus} if self.samples else {}
+        return [known[gpu.uuid] for gpu in energy.gpus if gpu.uuid in known]
+
+
+def build(task: Task, energy: TaskEnergy, attribution: Attribution | None, context: Context) -> Record:
+    gpus = context.gpus(energy)
+    by_gpu = [throttle.reasons(gpu, *task.window) for gpu in gpus] if task.window else []
+    throttling = throttle.together(by_gpu)
+    throttled = throttle.throttled_seconds(throttling)
+    verdict = _verdict(task, energy, attribution, throttled)
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "metadata": _metadata(task, context),
+        "llm_error_count": task.values.llm_errors,
+        "raw_events": [_event(event) for event in task.events],
+        "computed_metrics": computed_metrics(task),
+        "gpu_hardware_metrics": _hardware(task, energy, gpus, context),
+        "measurement": _measurement(task, energy, verdict, context),
+        "per_gpu": [_gpu(task, one, next((g for g in gpus if g.uuid == one.uuid), None), context) for one in energy.gpus],
+        "throttle": {"throttled_seconds": throttled, "seconds_by_reason": dict(throttling) if by_gpu else {}},
+        "phases": _phases(task, verdict, gpus),
+        "attribution": _attribution(attribution, verdict),
+        "call_energy": [_event(event) for event in task.call_energy],
+    }
+
+
+def _metadata(task: Task, context: Context) -> Record:
+    values = task.values
+    return {
+        "run_id": context.run_id,
+        "task_id": task.key.task_id,
+        "worker": task.key.worker,
+        "task_name": values.task_name,
+        "suite": values.suite,
+        "model_name": values.model_name,
+        "session_start_iso": _iso(values.start),
+        "session_start_unix": values.start,
+        "session_end_iso": _iso(values.end),
+        "session_end_unix": values.end,
+        "session_duration_seconds": None if task.window is None else round(task.window[1] - task.window[0], 3),
+        "joulebench_version": context.version,
+        "benchmark_joulebench_version": task.run_version,
+        "task_config_at_start": {"task_id": task.key.task_id, "task_name": values.task_name},
+    }
+
+
+def _iso(at: float | None) -> str | None:
+    return None if at is None else datetime.fromtimestamp(at, tz=timezone.utc).isoformat()
+
+
+def _event(event: Event) -> Event:
+    """Flat, with its type and time first."""
+    return {"event_type": event["event_type"], "timestamp": event["timestamp"], **event}
+
+
+def _verdict(task: Task, energy: TaskEnergy, attribution: Attribution | None, throttled: float | None) -> WindowEnergy:
+    findings = []
+    if attribution is not None and attribution.method != EXCLUSIVE:
+        findings.append("overlap")
+    if throttled is not None and task.window and throttled > THROTTLED_SHARE * (task.window[1] - task.window[0]):
+        findings.append("throttled")
+    if not findings:
+        return energy.total
+    quality = max(energy.total.quality, "suspect", key=QUALITIES.index)
+    return replace(energy.total, quality=quality, reasons=(*energy.total.reasons, *findings))
+
+
+def _hardware(task: Task, energy: TaskEnergy, gpus: Sequence[GpuSamples], context: Context) -> Record | None:
+    """None only where no window is known; with a window every key is there."""
+    if task.window is None:
+        return None
+    return dict(hardware_metrics(context.gauges(gpus), gpus, energy, *task.window))
+
+
+def _measurement(task: Task, energy: TaskEnergy, verdict: WindowEnergy, context: Context) -> Record:
+    return {
+        **_window(verdict),
+        "energy_source": energy.source,
+        "gpu_source": energy.gpu_source,
+        "simulated": energy.simulated,
+        "energy_exporter": _sum_of([gpu.exporter for gpu in energy.gpus]),
+        "energy_prometheus": _sum_of([gpu.prometheus for gpu in energy.gpus]),
+        "clock_offset_seconds": {
+            "benchmark_to_gateway": task.gateway_clock_offset,
+            "exporter_to_prometheus": exporter_clock_offset(context.samples, *task.window) if task.window else None,
+        },
+        "sources": dict(task.sources),
+        "disagreements": [asdict(one) for one in task.disagreements],
+    }
+
+
+def _window(energy: WindowEnergy) -> Record:
+    return {
+        "joules": energy.joules,
+        "kwh": None if energy.joules is None else kwh_from_joules(energy.joules),
+        "low_joules": energy.low,
+        "high_joules": energy.high,
+        "method": energy.method,
+        "coverage": energy.coverage,
+        "samples": energy.samples,
+        "longest_gap_seconds": energy.longest_gap,
+        "counter_resets": energy.resets,
+        "quality": energy.quality,
+        "reasons": list(energy.reasons),
+    }
+
+
+def _sum_of(windows: Sequence[WindowEnergy | None]) -> Record | None:
+    """Joules and bounds over all GPUs by one of the two readers; null in a field where one GPU is not known."""
+    if not any(windows):
+        return None
+    known = [window for window in windows if window is not None]
+    whole = len(known) == len(windows)
+    return {
+        name: sum(values) if whole and None not in (values := [getattr(window, name) for window in known]) else None
+        for name in ("joules", "low", "high")
+    }
+
+
+def _gpu(task: Task, energy: GpuEnergy, samples: GpuSamples | None, context: Context) -> Record:
+    gauges = context.gauges([samples]) if samples else None
+    found: Record = {
+        "gpu": energy.gpu,
+        "uuid": energy.uuid,
+        "name": samples.name if samples else None,
+        "energy": {**_window(energy.chosen), "source": energy.source},
+        "energy_exporter": _sum_of([energy.exporter]),
+        "energy_prometheus": _sum_of([energy.prometheus]),
+        "throttle_seconds_by_reason": dict(throttle.reasons(samples, *task.window)) if samples and task.window else {},
+    }
+    for name, unit in (("util", "pct"), ("vram", "mb"), ("temp", "c"), ("power", "w")):
+        one = stats(getattr(gauges, name), *task.window) if gauges and task.window else None
+        found[f"{name}_{unit}"] = asdict(one) if one else None
+    return found
+
+
+def _phases(task: Task, verdict: WindowEnergy, gpus: Sequence[GpuSamples]) -> Record:
+    """Joules by phase, scaled to add up to the task's joules; seconds by phase where the journal is there."""
+    if task.window is None or not task.events:
+        return {"joules": None, "seconds": None, "scale": None}
+    pieces = phases.intervals(task.events, *task.window)
+    seconds = {phase: sum(end - start for start, end in some) for phase, some in pieces.items()}
+    joules = phases.energy(pieces, [gpu.energy for gpu in gpus]) if gpus else None
+    whole = sum(joules.values()) if joules else 0.0
+    if joules is None or verdict.joules is None or whole <= 0:
+        return {"joules": None, "seconds": seconds, "scale": None}
+    scale = verdict.joules / whole
+    return {"joules": {phase: value * scale for phase, value in joules.items()}, "seconds": seconds, "scale": scale}
+
+
+def _attribution(attribution: Attribution | None, verdict: WindowEnergy) -> Record:
+    if attribution is None:
+        return {"method": None, "overlap_fraction": None}
+    found = asdict(attribution)
+    if attribution.method == EXCLUSIVE:
+        # Alone on the GPUs, all of the window is the task's.
+        found.update(dict.fromkeys(("lower", "attributed", "upper"), verdict.joules))
+    return found

@@ -1,0 +1,53 @@
+"""Seconds for which something held a GPU's clocks down during a task, by reason, from cumulative counters.
+
+A counter that did not move is 0 only where the GPU was seen on both sides of the window; otherwise it is unknown.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Mapping, Sequence
+
+from joulebench import catalogue
+from joulebench.results.gauge_stats import increase
+from joulebench.results.samples import GpuSamples, Points
+
+SEEN_WITHIN_SECONDS = 10.0
+LIMITED_BY_DESIGN = ("sw_power_cap", "sync_boost")
+"""Reasons that are settings, not trouble; they are told by reason and not counted as throttling."""
+
+Reasons = Mapping[str, float | None]
+
+
+def reasons(gpu: GpuSamples, start: float, end: float) -> Reasons:
+    """Seconds by reason for one GPU."""
+    seen = _seen_around(gpu.gauges.get(catalogue.GPU_UP.name, []), start, end)
+    return {reason: _seconds(gpu.throttle.get(reason), seen, start, end) for reason in catalogue.THROTTLE_REASONS}
+
+
+def _seconds(points: Points | None, seen: bool, start: float, end: float) -> float | None:
+    if points:
+        return increase(points, start, end)
+    return 0.0 if seen else None
+
+
+def together(gpus: Sequence[Reasons]) -> Reasons:
+    """The most throttled GPU, reason by reason: GPUs of one task wait for one another."""
+    return {reason: _most(gpu[reason] for gpu in gpus) for reason in catalogue.THROTTLE_REASONS}
+
+
+def throttled_seconds(found: Reasons) -> float | None:
+    """Longest of the reasons that are trouble; they overlap, so they do not add up."""
+    return _most(seconds for reason, seconds in found.items() if reason not in LIMITED_BY_DESIGN)
+
+
+def _most(values: Iterable[float | None]) -> float | None:
+    return max((value for value in values if value is not None), default=None)
+
+
+def _seen_around(up: Points, start: float, end: float) -> bool:
+    before = bisect_right(up, (start, float("inf"))) - 1
+    after = bisect_left(up, (end, float("-inf")))
+    if before < 0 or after >= len(up):
+        return False
+    return start - up[before][0] <= SEEN_WITHIN_SECONDS and up[after][0] - end <= SEEN_WITHIN_SECONDS

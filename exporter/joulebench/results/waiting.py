@@ -1,0 +1,46 @@
+"""When Prometheus has seen all of a run that has just ended: the pushed ends, and energy later than the last of them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+from joulebench import catalogue
+from joulebench.clients.prometheus_api import PrometheusApi
+from joulebench.clock import Clock
+from joulebench.results import queries
+from joulebench.results.task import Task
+
+SETTLED_SECONDS = 120.0
+"""What Prometheus has not seen this long after a run, it will not see."""
+BEYOND_SECONDS = 0.5
+POLL_SECONDS = 0.25
+RECENT_SECONDS = 60.0
+
+
+def wait_until_scraped(api: PrometheusApi, run_id: str, tasks: Sequence[Task], seconds: float, clock: Clock) -> bool:
+    """Whether everything came within ``seconds``. Raises PrometheusError.
+
+    What is not being scraped at all (no exporter, no Pushgateway) is not waited for.
+    """
+    last_end = max((task.values.end for task in tasks if task.values.end is not None), default=None)
+    if last_end is None or clock.unix() - last_end > SETTLED_SECONDS:
+        return True
+    deadline = clock.monotonic() + seconds
+    pause = threading.Event()
+    while not _scraped(api, run_id, tasks, last_end, clock):
+        if clock.monotonic() >= deadline:
+            return False
+        pause.wait(POLL_SECONDS)
+    return True
+
+
+def _scraped(api: PrometheusApi, run_id: str, tasks: Sequence[Task], last_end: float, clock: Clock) -> bool:
+    energy = api.query(queries.oldest_energy_sample())
+    if energy and energy[0].points[-1][1] < last_end + BEYOND_SECONDS:
+        return False
+    length = clock.unix() - min((t.values.start for t in tasks if t.values.start is not None), default=last_end) + RECENT_SECONDS
+    begun = api.query(queries.last(catalogue.TASK_START, length, {"run_id": run_id}))
+    ended = api.query(queries.last(catalogue.TASK_END, length, {"run_id": run_id}))
+    finished = sum(task.values.end is not None for task in tasks)
+    return not begun or len(ended) >= finished
