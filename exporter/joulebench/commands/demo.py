@@ -70,11 +70,11 @@ def _gpu_source(console: Console) -> str:
 
 
 def _model_flags(model: str | None, console: Console) -> list[str]:
-    from joulebench.sensors.ollama import OllamaClient
+    from joulebench.sensors.ollama import OllamaApi
 
     url = settings.ollama_url()
     try:
-        available = OllamaClient(url).inventory().available
+        available = OllamaApi(url).inventory().available or ()
     except OllamaError:
         available = ()
     if model is None and available:

@@ -44,7 +44,7 @@ class OllamaCollector:
             return
         if inventory.version is not None:
             sheet.value(catalogue.OLLAMA_INFO, 1.0, (inventory.version,))
-        sheet.value(catalogue.OLLAMA_MODELS_AVAILABLE, inventory.available)
+        sheet.value(catalogue.OLLAMA_MODELS_AVAILABLE, None if inventory.available is None else len(inventory.available))
         if inventory.loaded is None:
             return
         sheet.value(catalogue.OLLAMA_MODELS_LOADED, len(inventory.loaded))

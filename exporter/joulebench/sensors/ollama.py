@@ -45,11 +45,11 @@ class LoadedModel:
 
 @dataclass(frozen=True, slots=True)
 class OllamaInventory:
-    """``loaded`` and ``available`` are None where the server does not have the endpoint or its answer has no list."""
+    """``available`` are the names on disk. It and ``loaded`` are None where the server does not have the endpoint or its answer has no list."""
 
     version: str | None
     loaded: tuple[LoadedModel, ...] | None
-    available: int | None
+    available: tuple[str, ...] | None
 
 
 class OllamaApi:
@@ -73,7 +73,7 @@ class OllamaApi:
         return OllamaInventory(
             version=_text(version.get("version")) or None if version is not None else None,
             loaded=_loaded(_items(running)),
-            available=None if tags is None else len(tags),
+            available=None if tags is None else tuple(_name(item) for item in tags),
         )
 
     def close(self) -> None:
@@ -127,10 +127,15 @@ def _loaded(items: Sequence[Any] | None) -> tuple[LoadedModel, ...] | None:
     for item in items:
         if not isinstance(item, Mapping):
             continue
-        name = _text(item.get("name")) or _text(item.get("model"))
+        name = _name(item)
         if name:
             models[name] = _model(name, item)
     return tuple(models.values())
+
+
+def _name(item: object) -> str:
+    """Empty for an entry without one: it still counts as a model on disk."""
+    return (_text(item.get("name")) or _text(item.get("model"))) if isinstance(item, Mapping) else ""
 
 
 def _model(name: str, item: Mapping[str, Any]) -> LoadedModel:

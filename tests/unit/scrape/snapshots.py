@@ -79,7 +79,7 @@ LOST = replace(FULL, up=False, identity=replace(FULL.identity, index=2, uuid="GP
 
 MODELS = OllamaInventory(
     version="0.17.4",
-    available=7,
+    available=tuple(f"model-{index}" for index in range(7)),
     loaded=(
         LoadedModel(
             "llama3.1:8b",

@@ -34,7 +34,7 @@ def only_model(fake: FakeOllama) -> LoadedModel:
 
 def test_a_usual_answer_is_read_whole(fake: FakeOllama) -> None:
     found = read(fake)
-    assert (found.version, found.available) == ("0.17.4", 2)
+    assert (found.version, found.available) == ("0.17.4", ("llama3.1:8b", "qwen3:4b"))
     model = only_model(fake)
     assert model.name == "llama3.1:8b"
     assert (model.family, model.parameter_size, model.quantization) == ("llama", "8.0B", "Q4_K_M")

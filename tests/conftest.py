@@ -1,0 +1,41 @@
+"""What every tier shares: the golden switch, and real programs on free ports.
+
+A tier whose program is missing is skipped with the reason in the summary; on CI (``CI=true``) it fails instead, since a gate
+that skips itself gates nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from joulebench.stack import programs
+from joulebench.stack.native import NativeStack, Ports
+from tests.goldens_support import *  # noqa: F403
+
+
+def need_program(name: str) -> Path:
+    found = programs.find(name)
+    if found is None:
+        missing = f"{name} is not installed; scripts/ensure_programs.sh unpacks it"
+        if os.environ.get("CI") == "true":
+            pytest.fail(missing)
+        pytest.skip(missing)
+    return found
+
+
+@pytest.fixture
+def promtool() -> Path:
+    return need_program("promtool")
+
+
+@pytest.fixture
+def stack(tmp_path: Path) -> Iterator[NativeStack]:
+    """Real Prometheus and Pushgateway with the repository's configuration, and no exporter: a test starts its own."""
+    for name in ("prometheus", "pushgateway"):
+        need_program(name)
+    with NativeStack(tmp_path / "stack", Ports.free(), with_exporter=False, with_alertmanager=False) as running:
+        yield running
