@@ -21,13 +21,12 @@ from joulebench.errors import GatewayError
 from joulebench.families import Family
 from joulebench.push.acks import AckReader
 from joulebench.push.groups import REFRESH_PERIOD, Group, Groups
+from joulebench.push.health import MAX_BACKOFF, GatewayHealth
 from joulebench.units import Seconds
 
 log = logging.getLogger(__name__)
 
 MAX_LIVE_GROUPS = 200
-FIRST_BACKOFF = 0.25
-MAX_BACKOFF = 5.0
 SYNC_PERIOD = 1.0
 SHORTEST_PAUSE = 0.01
 """Keeps this thread from competing with its callers for the interpreter."""
@@ -77,6 +76,7 @@ class Pusher:
         self._sync = sync
         self._max_live_groups = max_live_groups
         self._pace = SystemClock()
+        self._health = GatewayHealth()
         self._groups = Groups(acknowledged=acks is not None, limit=max_live_groups)
         self._inbox: deque[Group] = deque()
         self._seen: deque[Mapping[str, Seconds]] = deque()
@@ -85,12 +85,9 @@ class Pusher:
         self._stopping_at: float | None = None
         self._stop_by = float("inf")
         self._tried_at = float("-inf")
-        self._backoff = 0.0
-        self._retry_at = 0.0
         self._synced_at = float("-inf")
         self._sync_wanted = False
         self._pushes = self._failures = self._acknowledged = 0
-        self._error: str | None = None
         self._was_full = False
         self._thread = threading.Thread(target=self._loop, name="joulebench-push", daemon=True)
 
@@ -119,7 +116,7 @@ class Pusher:
         """Waits at most ``drain`` seconds (and one request) for pushes and acknowledgements, less where waiting is vain."""
         now = self._pace.monotonic()
         self._stop_by = now + drain
-        self._retry_at = 0.0
+        self._health.try_now()
         self._stopping_at = now
         self._wake.set()
         self._thread.join(drain + 6.0)
@@ -150,20 +147,20 @@ class Pusher:
     def _delete_proven(self) -> None:
         while self._seen:
             for group in self._groups.proven(self._seen.popleft()):
-                if self._pace.monotonic() < self._retry_at:
+                if self._pace.monotonic() < self._health.retry_at:
                     return
                 try:
                     self._gateway.delete(group.key)
                 except GatewayError as error:
                     # The group is still with us, and the next acknowledgement tries again.
-                    self._unreachable(error)
+                    self._health.unreachable(error, self._pace.monotonic())
                     return
                 self._groups.deleted(group)
                 self._acknowledged += 1
 
     def _push_due(self) -> None:
         now = self._pace.monotonic()
-        if now < self._retry_at:
+        if now < self._health.retry_at:
             return
         if self._groups.is_full and not self._was_full:
             self._was_full = True
@@ -186,9 +183,9 @@ class Pusher:
             self._failures += 1
             self._on_failure()
             if not isinstance(error, GatewayRefused):
-                self._unreachable(error)
+                self._health.unreachable(error, self._pace.monotonic())
                 return False
-            self._note(error)
+            self._health.refused(error)
             # The gateway makes the group even so, for its push_failure_time_seconds.
             group.on_gateway = True
             group.refused_until = group.tried_at + MAX_BACKOFF
@@ -196,22 +193,9 @@ class Pusher:
         self._pushes += 1
         group.pushed(sent, changed=changed, final=final)
         self._groups.settle(group)
-        if self._backoff:
-            log.info("the Pushgateway takes pushes again")
-            self._backoff = self._retry_at = 0.0
+        if self._health.worked():
             self._groups.gateway_returned()
-        self._error = None
         return True
-
-    def _unreachable(self, error: GatewayError) -> None:
-        self._note(error)
-        self._backoff = min(MAX_BACKOFF, 2 * self._backoff or FIRST_BACKOFF)
-        self._retry_at = self._pace.monotonic() + self._backoff
-
-    def _note(self, error: GatewayError) -> None:
-        if self._error is None:
-            log.warning("a push failed; the run goes on and its journal has everything: %s", error)
-        self._error = str(error)
 
     def _sync_journal(self) -> None:
         now = self._pace.monotonic()
@@ -228,7 +212,7 @@ class Pusher:
         """Seconds until there is something to do."""
         now = self._pace.monotonic()
         due = self._groups.next_due(over_limit=self._is_late())
-        times = [] if due is None else [max(due, self._retry_at)]
+        times = [] if due is None else [max(due, self._health.retry_at)]
         if self._sync_wanted:
             times.append(self._synced_at + SYNC_PERIOD)
         if self._stopping_at is not None:
@@ -246,29 +230,27 @@ class Pusher:
             return False
         if self._groups.unpushed:
             # A gateway that took nothing in the whole run is tried once more, not waited for.
-            return not self._pushes and self._error is not None and self._tried_at >= stopping_at
+            return not self._pushes and self._health.error is not None and self._tried_at >= stopping_at
         if self._acks is None or not self._groups.awaiting:
             return True
         return self._acks.is_vain
 
     def _report(self) -> PushReport:
-        unpushed, awaiting = self._groups.unpushed, self._groups.awaiting
+        unpushed, acks = self._groups.unpushed, self._acks
         reasons = []
         if unpushed:
-            reasons.append(f"gateway: {self._error or 'no time was left to push'}")
-        if self._acks is None and self._pushes:
+            reasons.append(f"gateway: {self._health.error or 'no time was left to push'}")
+        if acks is None and self._pushes:
             reasons.append("no prometheus_url: finished groups are kept on the Pushgateway")
-        elif awaiting:
-            reasons.append(
-                f"prometheus: {self._acks.error or 'the last pushes were not scraped; does it scrape this Pushgateway?'}"
-            )
+        if acks is not None and self._groups.awaiting:
+            reasons.append(f"prometheus: {acks.error or 'the last pushes were not scraped; does it scrape this Pushgateway?'}")
         if self._was_full:
             reasons.append(f"{self._max_live_groups} groups or more were on the Pushgateway at once")
         return PushReport(self._pushes, self._failures, self._acknowledged, self._groups_left(), unpushed, tuple(reasons))
 
     def _groups_left(self) -> int | None:
         """Also deletes what a push that timed out here and arrived there after all has left behind."""
-        if self._error is not None or self._thread.is_alive():
+        if self._health.error is not None or self._thread.is_alive():
             return None
         try:
             mine = [key for key in self._gateway.groups() if self._identity.items() <= key.items()]
