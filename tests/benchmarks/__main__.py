@@ -1,0 +1,36 @@
+"""``python -m tests.benchmarks``: all parts, or the ones named by ``--only``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from joulebench.clock import SystemClock
+from joulebench.stack.programs import CHECKOUT
+from tests.benchmarks.report import Report
+
+PARTS = ("accuracy", "cost", "push", "export")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description="Print the benchmarks.")
+    parser.add_argument("--only", action="append", choices=PARTS, help="this part; may be given again (default: all)")
+    parser.add_argument("--seconds", type=float, default=75.0, help="length of the accuracy run (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="of the power curves (default: %(default)s)")
+    parser.add_argument("--report", type=Path, default=CHECKOUT / ".build" / "bench" / "report.txt")
+    arguments = parser.parse_args()
+    clock = SystemClock()
+    with Report(arguments.report) as report:
+        report.machine(clock)
+        for part in arguments.only or PARTS:
+            match part:
+                case "accuracy":
+                    from tests.benchmarks import accuracy
+
+                    accuracy.run(report, clock, arguments.seconds, arguments.seed)
+        report.verdict()
+        report.say(f"\nwritten to {report.file}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,18 @@
+"""The ways to give a window its joules. Each takes the same ``Taken`` windows and answers by window id."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """``joules`` None: the method says that it does not know. ``low`` and ``high``: bounds, where it states any."""
+
+    joules: float | None
+    low: float | None = None
+    high: float | None = None
+
+
+Answers = Mapping[int, Estimate]
