@@ -32,7 +32,7 @@ class GpuMonitor:
     ) -> None:
         self._clock = clock
         self._wall = WallClock(clock, ring_seconds)
-        self._channels = [
+        self.channels = [
             GpuChannel(source, identity, clock, poll_period=poll_period, slow_period=slow_period, ring_seconds=ring_seconds)
             for identity in source.gpus()
         ]
@@ -66,7 +66,7 @@ class GpuMonitor:
         """One fast read of every GPU, in the calling thread."""
         self._wall.watch()
         at: float = self._clock.monotonic()
-        for channel in self._channels:
+        for channel in self.channels:
             at = channel.poll(at)
         if self._waiting:
             with self._polled:
@@ -74,12 +74,12 @@ class GpuMonitor:
 
     def poll_slow(self) -> None:
         """One slow read of every GPU, in the calling thread."""
-        for channel in self._channels:
+        for channel in self.channels:
             channel.poll_slow()
 
     def snapshot(self) -> Sequence[GpuState]:
         now = self._clock.monotonic()
-        return [channel.state(now, self._wall) for channel in self._channels]
+        return [channel.state(now, self._wall) for channel in self.channels]
 
     def window(self, start_unix: float, end_unix: float, wait: float = 0.0) -> Sequence[tuple[GpuIdentity, WindowEnergy]]:
         """Energy of every GPU between two unix times; waits up to ``wait`` seconds until the counters have passed the end.
@@ -89,14 +89,14 @@ class GpuMonitor:
         """
         self._await_changes(self._wall.window(start_unix, end_unix).end, wait)
         asked = self._wall.window(start_unix, end_unix)
-        return [(channel.identity, _energy(channel, asked)) for channel in self._channels]
+        return [(channel.identity, _energy(channel, asked)) for channel in self.channels]
 
     def _await_changes(self, end: float, wait: float) -> None:
         deadline = self._clock.monotonic() + wait
         with self._polled:
             self._waiting += 1
             try:
-                while not self._stop.is_set() and any(channel.awaits_change(end) for channel in self._channels):
+                while not self._stop.is_set() and any(channel.awaits_change(end) for channel in self.channels):
                     left = deadline - self._clock.monotonic()
                     if left <= 0:
                         return

@@ -50,6 +50,11 @@ class WallClock:
         """Jumps seen so far."""
         return self._steps
 
+    @property
+    def entries(self) -> int:
+        """Offsets remembered."""
+        return len(self._since)
+
     def watch(self) -> None:
         """One look at both clocks."""
         blur, at, offset = self._look()
