@@ -61,20 +61,20 @@ def window_energy(trace: CounterTrace, start: float, end: float, *, method: str 
     at = view.at
     covered = min(end, at[-1]) - max(start, at[0]) if at else -1.0
     if len(at) < 2 or covered < 0 or (covered == 0 and end > start):
-        return missing(method, _uncovered(at, start, end) or ("no_samples",))
+        return missing(method, uncovered(at, start, end) or ("no_samples",))
 
-    resets, lost = _resets(view, start, end)
+    resets, lost = epoch_changes(view, start, end)
     coverage = (covered - lost) / (end - start) if end > start else 1.0
     first, last = bisect_left(at, start), bisect_right(at, end)
     edges = sorted({max(first - 1, 0), min(last - 1, len(at) - 2)})
     touching = at[edges[0] : edges[-1] + 2]
-    joules = _cumulative(view, end) - _cumulative(view, start)
+    joules = cumulative(view, end) - cumulative(view, start)
     low, high = _bounds(view, start, end) if method == "counter" else (None, None)
 
-    reasons = list(_uncovered(at, start, end))
+    reasons = list(uncovered(at, start, end))
     if resets:
         reasons.append("reset")
-    if any(at[edge + 1] - at[edge] > GAP_FACTOR * _usual_step(at, edge) for edge in edges):
+    if any(at[edge + 1] - at[edge] > GAP_FACTOR * usual_step(at, edge) for edge in edges):
         reasons.append("gap")
     quality = "suspect" if reasons else "ok"
     if last - first < 2 or (low is not None and high is not None and high - low > SHORT_WIDTH * joules):
@@ -103,7 +103,7 @@ def energy_between(trace: CounterTrace, intervals: Sequence[tuple[float, float]]
         if first_at is None or last_at is None or start < first_at or end > last_at:
             return None
         view = trace.view(start, end)
-        total += _cumulative(view, end) - _cumulative(view, start)
+        total += cumulative(view, end) - cumulative(view, start)
     return total
 
 
@@ -133,7 +133,7 @@ def missing(method: str, reasons: tuple[str, ...]) -> WindowEnergy:
     return WindowEnergy(None, None, None, method, 0, None, 0.0, 0, "missing", reasons)
 
 
-def _cumulative(view: TraceView, time: float) -> float:
+def cumulative(view: TraceView, time: float) -> float:
     """E(time): the counter's joules at any time; flat before the first point, after the last and between two epochs."""
     at, joules = view.at, view.joules
     index = bisect_right(at, time) - 1
@@ -166,7 +166,7 @@ def _bounds(view: TraceView, start: float, end: float) -> tuple[float | None, fl
     return low, high
 
 
-def _resets(view: TraceView, start: float, end: float) -> tuple[int, float]:
+def epoch_changes(view: TraceView, start: float, end: float) -> tuple[int, float]:
     """Epoch changes that touch the window, and the seconds of the window that lie between two epochs."""
     count, lost = 0, 0.0
     for index in view.epoch_starts:
@@ -177,13 +177,13 @@ def _resets(view: TraceView, start: float, end: float) -> tuple[int, float]:
     return count, lost
 
 
-def _uncovered(at: Sequence[float], start: float, end: float) -> tuple[str, ...]:
+def uncovered(at: Sequence[float], start: float, end: float) -> tuple[str, ...]:
     if not at:
         return ()
     return (*(("uncovered_start",) if start < at[0] else ()), *(("uncovered_end",) if end > at[-1] else ()))
 
 
-def _usual_step(at: Sequence[float], edge: int) -> float:
+def usual_step(at: Sequence[float], edge: int) -> float:
     near = at[max(edge - MARGIN, 0) : edge + MARGIN + 2]
     return float(median(map(sub, near[1:], near)))
 

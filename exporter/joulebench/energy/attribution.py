@@ -1,0 +1,96 @@
+"""Whose joules: the energy of GPUs shared by overlapping tasks, given out so that every joule is counted once.
+
+In a bin with one task, all of its energy is that task's. In a bin with several, the part above idle goes to the tasks with LLM
+calls in flight: whole to the only one, else by tokens worked on where all are known and can be weighed, else by seconds of calls
+in flight, and evenly to all who are there if nobody has a call. The idle part of such a bin belongs to nobody in particular:
+it stays ``shared_idle``, and only the column ``fully_loaded`` deals it out evenly. Without a known idle power it is 0, and
+all of the bin counts as work. On every GPU
+
+    sum(attributed) + shared_idle + unattributed + withheld = E(end) - E(start)
+    sum(fully_loaded) + unattributed = E(end) - E(start)      where nothing is withheld
+
+A task's joules still depend on its neighbours (a batch costs less than its parts), so shared numbers do not compare with
+exclusive ones. ``lower`` and ``upper`` bound what the split decides; the error of the counter comes on top of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from joulebench.energy.bins import Interval, TaskWork, activities, bins
+from joulebench.energy.curve import Curve
+from joulebench.energy.ledger import METHODS, GpuBalance, Ledger, Share, total_share
+from joulebench.energy.token_weights import TokenWeights, exclusive_stretches, fit
+from joulebench.energy.trace import CounterTrace
+
+MIN_BIN_SECONDS = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class TaskAttribution:
+    """``overlap_fraction``: share of the window, 0 to 1, in which another task's window lies. ``method``: the weakest of
+    ``METHODS`` that a share of its energy worth naming rests on. ``total``: all GPUs; None where there is none.
+    """
+
+    key: str
+    overlap_fraction: float
+    method: str
+    gpus: Mapping[str, Share]
+    total: Share
+
+
+@dataclass(frozen=True, slots=True)
+class Attribution:
+    """``tasks`` in the order they came in; ``gpus`` by the name of their trace."""
+
+    tasks: tuple[TaskAttribution, ...]
+    gpus: Mapping[str, GpuBalance]
+
+
+def attribute(
+    traces: Mapping[str, CounterTrace],
+    tasks: Sequence[TaskWork],
+    *,
+    span: Interval | None = None,
+    idle_watts: Mapping[str, float | None] | None = None,
+    weights: TokenWeights | None = None,
+    serialized: bool = False,
+    min_bin: float = MIN_BIN_SECONDS,
+) -> Attribution:
+    """Give out the energy of every GPU over ``span``, by default from the first start to the last end.
+
+    ``tasks``: everything that used these GPUs, else its energy is given to the wrong ones; where a model sits on some GPUs only,
+    pass only those. ``idle_watts``: by GPU, with the model loaded and no work. ``weights`` None: fitted for each GPU from the
+    time of single tasks, and where that tells nothing tokens are not used. ``serialized``: see ``activities``. ValueError for a
+    window that ends before its start or lies outside the span.
+    """
+    first, last = span or (min((t.start for t in tasks), default=0.0), max((t.end for t in tasks), default=0.0))
+    for task in tasks:
+        if not first <= task.start <= task.end <= last:
+            raise ValueError(f"the window {task.start} to {task.end} of task {task.key} does not fit into {first} to {last}")
+    work = activities(tasks, serialized=serialized)
+    cut = bins(tasks, work, (first, last), min_bin)
+    shared = any(len(one.tasks) > 1 for one in cut)
+    stretches = exclusive_stretches(cut, work) if shared and weights is None else []
+    ledgers = {}
+    for gpu, trace in traces.items():
+        idle = (idle_watts or {}).get(gpu)
+        curve = Curve(trace, first, last)
+        ledgers[gpu] = Ledger(curve, len(tasks), idle, (weights or fit(curve, stretches, idle)) if shared else None)
+        ledgers[gpu].book(cut)
+    shares = {gpu: [ledger.share(i, task) for i, task in enumerate(tasks)] for gpu, ledger in ledgers.items()}
+    overlaps = [0.0] * len(tasks)
+    for one in cut:
+        if len(one.tasks) > 1:
+            for i in one.tasks:
+                overlaps[i] += one.end - one.start
+    found = []
+    for i, task in enumerate(tasks):
+        seconds = task.end - task.start
+        own = {gpu: shares[gpu][i] for gpu in traces}
+        fraction = min(overlaps[i] / seconds, 1.0) if seconds > 0 else 0.0
+        methods = [ledger.method(i) for ledger in ledgers.values()] if fraction > 0 else []
+        method = max(methods, default=METHODS[0], key=METHODS.index)
+        found.append(TaskAttribution(task.key, fraction, method, own, total_share(own.values())))
+    return Attribution(tuple(found), {gpu: ledger.balance(shares[gpu], first, last) for gpu, ledger in ledgers.items()})

@@ -1,0 +1,181 @@
+"""What the energy of a task was spent on: decode, prefill, load, LLM time that nobody split, waiting for tools, other.
+
+The window is cut at the edges of all calls and tools, and each moment goes to the first of ``PHASES`` that is under way, so what
+runs in parallel counts once. All parts are differences of one cumulative curve: they add up to the whole window. Idle is no phase
+but a floor under all of them, and is told beside them, never subtracted.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import fsum
+
+from joulebench.energy.calls import PARTS, UNSPLIT, LlmCall, pieces, told
+from joulebench.energy.curve import Curve
+from joulebench.energy.trace import CounterTrace
+from joulebench.energy.window import COVERAGE_NEEDED, WindowEnergy, window_energy
+
+PHASES = (*PARTS, UNSPLIT, "tool_wait", "other")
+"""By priority: a moment in which several go on belongs to the first of them."""
+SHORT_STEPS = 2.0
+"""A phase whose stretches last fewer counter steps than this on average is only as good as the edge split."""
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A stretch of the window that belongs to one phase; seconds."""
+
+    phase: str
+    start: float
+    end: float
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """The window cut into phases, in order and without holes. ``notes``: by phase, what its times rest on."""
+
+    start: float
+    end: float
+    spans: tuple[Span, ...]
+    unknown: frozenset[str]
+    notes: Mapping[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """``seconds`` and ``joules`` of one phase, None where unknown; 0 only where it surely had no time of its own.
+
+    Notes: ``not_reported`` (no call tells of it: its time is part of the other phases), ``partial`` (some calls do not),
+    ``by_ttft`` (cut at the first token seen by the client, prefill holds queue and network time), ``short`` (the counter is
+    too coarse for its stretches), ``gap`` (a stretch is cut inside a hole of the samples), ``no_samples``,
+    ``uncovered_start``, ``uncovered_end``, ``reset``.
+    """
+
+    seconds: float | None
+    joules: float | None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseEnergy:
+    """One window split. The known phases add up to ``whole.joules``, unless the trace leaves one of them out.
+
+    ``idle_joules``: idle power over the window, the floor under all phases; ``active_joules``: the whole less that floor.
+    Both None where idle power or the whole is not known; ``idle_reason``: ``unknown``, ``no_whole`` or ``below_idle`` (the
+    window took less than the floor, so the idle power does not fit; then only ``active_joules`` is None).
+    """
+
+    whole: WindowEnergy
+    phases: Mapping[str, Phase]
+    idle_joules: float | None
+    active_joules: float | None
+    idle_reason: str | None
+
+
+def timeline(start: float, end: float, calls: Sequence[LlmCall], tools: Iterable[Interval] = ()) -> Timeline:
+    """Cut the window [start, end]. Calls and tools may overlap and are clipped to it. ValueError for one that ends early."""
+    if end < start:
+        raise ValueError(f"the window ends at {end}, before its start {start}")
+    work = [piece for call in calls for piece in pieces(call)]
+    going = [(piece.phase, piece.start, piece.end) for piece in work]
+    going += [("tool_wait", *tool) for tool in tools]
+    notes: dict[str, tuple[str, ...]] = {}
+    unknown = set()
+    for phase in PARTS:
+        telling = sum(phase in told(call) for call in calls)
+        if calls and not telling:
+            unknown.add(phase)
+        partial = ("partial",) if 0 < telling < len(calls) else ()
+        by_ttft = ("by_ttft",) if any(piece.by_ttft for piece in work if piece.phase == phase) else ()
+        notes[phase] = (*partial, *by_ttft)
+    return Timeline(start, end, tuple(_sweep(start, end, going)), frozenset(unknown), notes)
+
+
+def phase_energy(trace: CounterTrace, line: Timeline, idle_watts: float | None = None, *, method: str = "counter") -> PhaseEnergy:
+    """The energy of one GPU over the window, by phase. ``idle_watts``: its power with the model loaded and no work."""
+    whole = window_energy(trace, line.start, line.end, method=method)
+    curve = Curve(trace, line.start, line.end)
+    spans: defaultdict[str, list[Span]] = defaultdict(list)
+    for span in line.spans:
+        spans[span.phase].append(span)
+    found = {}
+    for phase in PHASES:
+        if phase in line.unknown:
+            found[phase] = Phase(None, None, ("not_reported",))
+        else:
+            found[phase] = _phase(curve, spans[phase], line.notes.get(phase, ()))
+    return PhaseEnergy(whole, found, *_idle(whole.joules, line.end - line.start, idle_watts))
+
+
+def total_phases(parts: Sequence[PhaseEnergy], whole: WindowEnergy) -> PhaseEnergy:
+    """The GPUs of one window together; ``whole`` is their ``window.total``. A sum is None where one of them is unknown.
+
+    All parts must come from one timeline.
+    """
+    found = {}
+    for phase in PHASES if parts else ():
+        some = [part.phases[phase] for part in parts]
+        notes = tuple(dict.fromkeys(note for one in some for note in one.notes))
+        found[phase] = Phase(some[0].seconds, _sum(one.joules for one in some), notes)
+    idle, active = _sum(part.idle_joules for part in parts), _sum(part.active_joules for part in parts)
+    reason = next((part.idle_reason for part in parts if part.idle_reason), None if parts else "no_whole")
+    return PhaseEnergy(whole, found, idle if parts else None, active if parts else None, reason)
+
+
+def _sweep(start: float, end: float, going: Iterable[tuple[str, float, float]]) -> Iterator[Span]:
+    rank = {phase: place for place, phase in enumerate(PHASES)}
+    marks = [(end, rank["other"], 0)]
+    for phase, begin, stop in going:
+        a, b = max(begin, start), min(stop, end)
+        if a < b:
+            marks += [(a, rank[phase], 1), (b, rank[phase], -1)]
+    marks.sort()
+    running = [0] * len(PHASES)
+    running[rank["other"]] = 1
+    phase, since, at = "", start, start
+    for time, place, change in marks:
+        if time > at:
+            current = next(name for name, count in zip(PHASES, running, strict=True) if count)
+            if current != phase:
+                if at > since:
+                    yield Span(phase, since, at)
+                phase, since = current, at
+            at = time
+        running[place] += change
+    if at > since:
+        yield Span(phase, since, at)
+
+
+def _phase(curve: Curve, spans: Sequence[Span], notes: tuple[str, ...]) -> Phase:
+    seconds = fsum(span.end - span.start for span in spans)
+    if not spans:
+        return Phase(0.0, 0.0, notes)
+    joules = fsum(curve.joules(span.end) - curve.joules(span.start) for span in spans)
+    covered = fsum(curve.covered(span.start, span.end) for span in spans)
+    found = [*notes, *(reason for span in spans for reason in curve.reasons(span.start, span.end))]
+    if covered < COVERAGE_NEEDED * seconds:
+        return Phase(seconds, None, tuple(dict.fromkeys(found)))
+    if any(curve.gap(span.start) or curve.gap(span.end) for span in spans):
+        found.append("gap")
+    if seconds < SHORT_STEPS * curve.step(spans[0].start) * len(spans):
+        found.append("short")
+    return Phase(seconds, joules, tuple(dict.fromkeys(found)))
+
+
+def _idle(whole: float | None, seconds: float, idle_watts: float | None) -> tuple[float | None, float | None, str | None]:
+    if idle_watts is None:
+        return None, None, "unknown"
+    if whole is None:
+        return None, None, "no_whole"
+    idle = idle_watts * seconds
+    return (idle, None, "below_idle") if whole < idle else (idle, whole - idle, None)
+
+
+def _sum(values: Iterable[float | None]) -> float | None:
+    some = list(values)
+    known = [value for value in some if value is not None]
+    return fsum(known) if len(known) == len(some) else None
