@@ -24,9 +24,8 @@ class Done:
     confidence: float = 0.0
 
 
-def main(worker: str, tasks: int, run_id: str, runs_dir: str, gateway_url: str, prometheus_url: str) -> list[Done]:
+def main(worker: str, tasks: int, *, run_id: str, runs_dir: str, gateway_url: str, prometheus_url: str) -> list[Done]:
     rng = random.Random(worker)
-    done = []
     with Run(
         model="org/model:1b",
         suite="loss",
@@ -36,9 +35,7 @@ def main(worker: str, tasks: int, run_id: str, runs_dir: str, gateway_url: str, 
         gateway_url=gateway_url,
         prometheus_url=prometheus_url,
     ) as run:
-        for number in range(tasks):
-            done.append(one_task(run, f"task/{number:02d} of {worker}", rng))
-    return done
+        return [one_task(run, f"task/{number:02d} of {worker}", rng) for number in range(tasks)]
 
 
 def one_task(run: Run, name: str, rng: random.Random) -> Done:
@@ -67,5 +64,5 @@ def one_task(run: Run, name: str, rng: random.Random) -> Done:
 
 if __name__ == "__main__":
     worker, tasks, run_id, runs_dir, gateway_url, prometheus_url = sys.argv[1:]
-    result = main(worker, int(tasks), run_id, runs_dir, gateway_url, prometheus_url)
+    result = main(worker, int(tasks), run_id=run_id, runs_dir=runs_dir, gateway_url=gateway_url, prometheus_url=prometheus_url)
     json.dump([asdict(done) for done in result], sys.stdout)

@@ -65,10 +65,10 @@ def test_every_number_of_300_short_tasks_is_read_back_exactly(stack: NativeStack
     assert read_back(f"{catalogue.TASK_CONFIDENCE.name}_count") == {key: task["tools"] for key, task in done.items()}
     assert read_back(catalogue.RUN_TASKS.name, ',status="success"') == {(worker, ""): tasks for worker, tasks in workers.items()}
 
-    for worker in workers:
+    for worker, tasks in workers.items():
         state = journal["PUSH_STATE"][worker, ""]
         assert state["groups_left"] == state["groups_unpushed"] == state["events_lost"] == 0, state
-        assert state["groups_acknowledged"] == workers[worker] + 1, state
+        assert state["groups_acknowledged"] == tasks + 1, state
     assert [group for group in Pushgateway(stack.gateway_url).groups() if group.get("run_id") == RUN_ID] == []
 
 

@@ -1,9 +1,9 @@
 """Where the tool calls stand in the raw text of a reply, by the format in which the model wrote them.
 
-Formats: Hermes and Qwen (``<tool_call>`` with JSON), Qwen3-Coder (``<function=NAME>``), Llama 3 (bare JSON, with or without
-``<|python_tag|>``), GLM (``<tool_call>NAME``), Mistral (``[TOOL_CALLS]`` with a JSON list, or ``NAME[ARGS]`` and JSON), gpt-oss (``to=functions.NAME``), and
-any JSON object that looks like a call. Thinking is skipped: a call that is only thought about is none. A call that was opened
-and broken is found too, with what there is of it.
+Formats: Hermes and Qwen (``<tool_call>`` with JSON), Qwen3-Coder (``<function=NAME>``), GLM (``<tool_call>NAME``), Llama 3 (bare
+JSON, with or without ``<|python_tag|>``), Mistral (``[TOOL_CALLS]`` with a JSON list, or ``NAME[ARGS]`` and JSON), gpt-oss
+(``to=functions.NAME``), and any JSON object that looks like a call. Thinking is skipped: a call that is only thought about is
+none. A call that was opened and broken is found too, with what there is of it.
 """
 
 from __future__ import annotations
@@ -49,10 +49,23 @@ _OPENER = re.compile(r"<tool_call>|\[TOOL_CALLS\]|<\|python_tag\|>|<function=|to
 _NAME = re.compile(rf"(?:{NAME_CHARACTER})+")
 _HARMONY_ARGUMENTS = re.compile(r"[^{]*?<\|message\|>\s*")
 _MISTRAL_ARGUMENTS = re.compile(r"(?:\[CALL_ID\]\w*)?(?:\[ARGS\])?\s*")
-_QWEN_PARAMETER = re.compile(r"\s*<parameter=([^>]*)>\n?(.*?)\n?</parameter>", re.DOTALL)
-_QWEN_END = re.compile(r"\s*</function>")
-_GLM_PARAMETER = re.compile(r"\s*<arg_key>([^<]*)</arg_key>\s*<arg_value>(.*?)</arg_value>", re.DOTALL)
-_GLM_END = re.compile(r"\s*</tool_call>")
+
+
+class _Listed(NamedTuple):
+    """How a format writes one argument (groups: name, value) and the end of the call."""
+
+    parameter: re.Pattern[str]
+    end: re.Pattern[str]
+
+
+_QWEN = _Listed(
+    re.compile(r"\s*<parameter=([^>]*)>\n?(.*?)\n?</parameter>", re.DOTALL),
+    re.compile(r"\s*</function>"),
+)
+_GLM = _Listed(
+    re.compile(r"\s*<arg_key>([^<]*)</arg_key>\s*<arg_value>(.*?)</arg_value>", re.DOTALL),
+    re.compile(r"\s*</tool_call>"),
+)
 _SPACE = re.compile(r"\s*")
 
 NAME_KEYS = ("name", "tool_name", "function", "tool")
@@ -100,7 +113,7 @@ def _calls_at(text: str, opener: Span) -> Iterator[FoundCall]:
     elif tag == "[TOOL_CALLS]" and _NAME.match(text, body):
         yield _named_call(text, opener, body, _MISTRAL_ARGUMENTS)
     elif tag == "<tool_call>" and (glm := _NAME.match(text, body)):
-        yield _listed_call(text, opener, Span(*glm.span()), glm.end(), _GLM_PARAMETER, _GLM_END)
+        yield _listed_call(text, opener, Span(*glm.span()), glm.end(), _GLM)
     else:
         yield _broken(opener, body)
 
@@ -174,17 +187,17 @@ def _function_call(text: str, opener: Span, name_start: int) -> FoundCall:
     name = _NAME.match(text, name_start)
     if not name or not text.startswith(">", name.end()):
         return _broken(opener, name_start)
-    return _listed_call(text, opener, Span(*name.span()), name.end() + 1, _QWEN_PARAMETER, _QWEN_END)
+    return _listed_call(text, opener, Span(*name.span()), name.end() + 1, _QWEN)
 
 
-def _listed_call(text: str, opener: Span, name: Span, at: int, parameter: re.Pattern[str], closer: re.Pattern[str]) -> FoundCall:
+def _listed_call(text: str, opener: Span, name: Span, at: int, form: _Listed) -> FoundCall:
     """Arguments one by one, each with its name and its value between markers."""
     keys, values = [], []
-    while match := parameter.match(text, at):
+    while match := form.parameter.match(text, at):
         keys.append(Span(*match.span(1)))
         values.append(Span(*match.span(2)))
         at = match.end()
-    end = closer.match(text, at)
+    end = form.end.match(text, at)
     return FoundCall(
         opener=opener,
         tagged=True,
