@@ -1,4 +1,4 @@
-"""The live dashboard's tables: the tasks one by one, with a link to each one's time window, then loaded models and GPUs.
+"""The live dashboard's tables: the tasks one by one, with a link to each one's time window, then runs, loaded models and GPUs.
 
 Rows of a table come from several queries that share their key columns, and nothing but those; Grafana's merge joins on exactly
 the fields that all of them have.
@@ -148,6 +148,13 @@ def inventory_panels() -> list[Json]:
         "options": {"nvml": {"color": "green", "index": 0}, "simulated": {"color": "orange", "index": 1, "text": "SIMULATED"}},
     }
     return [
+        table(
+            "Live runs",
+            "Runs that have not ended, one row a worker.",
+            [Query(f"max by (run_id, worker, suite, version) ({select(c.RUN_INFO)})", "__auto", "table")],
+            {"run_id": "Run", "worker": "Worker", "suite": "Suite", "version": "Joulebench"},
+            drop=("Value",),
+        ),
         table(
             "Loaded models",
             "Models in Ollama's memory. Below 100 % in VRAM, part of the model runs on the CPU, several times slower.",

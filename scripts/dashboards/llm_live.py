@@ -30,10 +30,10 @@ def build() -> Json:
         layout.row(title)
         for panel in panels:
             layout.add(panel, 12, 8)
-    layout.row("Tasks")
+    layout.row("Task by task")
     for panel, width, height in task_panels(UID):
         layout.add(panel, width, height)
-    layout.row("Models and GPUs")
+    layout.row("Runs, models and GPUs")
     for panel in inventory_panels():
         layout.add(panel, 24, 5)
     layout.row("Health of the collection", collapsed=True)

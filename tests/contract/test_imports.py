@@ -1,0 +1,167 @@
+"""The house's import directions, and the one file through which each outside thing is reached.
+
+A failure names the import; move the code to the room that may have it, or pass what it needs as an argument.
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.contract.sources import PACKAGE
+
+VOCABULARY = {"catalogue", "families", "units", "clock", "errors", "settings"}
+ROOMS: dict[str, set[str]] = {
+    "energy": set(),
+    "clients": {"energy"},
+    "sensors": {"energy"},
+    "scrape": {"sensors", "energy"},
+    "push": {"clients"},
+    "results": {"clients", "energy"},
+    "bench": {"push"},
+    "stack": {"clients"},
+}
+"""What each room may import beside the vocabulary; ``commands`` may import all, and nothing but cli.py imports ``commands``."""
+
+ONLY_IN: dict[str, tuple[str, ...]] = {
+    "pynvml": ("sensors/nvml.py",),
+    "requests": ("clients/", "sensors/ollama.py", "bench/"),
+    "pandas": ("results/",),
+    "xllamacpp": ("bench/",),
+    "prometheus_client": ("families.py", "scrape/", "clients/pushgateway.py"),
+    "time": ("clock.py",),
+}
+EXPORTER_NEVER_LOADS = (
+    "pandas",
+    "rich",
+    "jsonschema",
+    "pynvml",
+    "requests",
+    "joulebench.push",
+    "joulebench.results",
+    "joulebench.bench",
+)
+
+
+@dataclass(frozen=True)
+class Import:
+    path: Path
+    line: int
+    module: str
+
+    @property
+    def file(self) -> str:
+        return str(self.path.relative_to(PACKAGE))
+
+    @property
+    def room(self) -> str:
+        return self.path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line} imports {self.module}"
+
+
+def imports() -> Iterator[Import]:
+    """Every import of the package, those inside functions too, with ``from package import module`` as package.module."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            match node:
+                case ast.Import():
+                    for alias in node.names:
+                        yield Import(path, node.lineno, alias.name)
+                case ast.ImportFrom():
+                    assert node.level == 0, f"{path}:{node.lineno}: write the whole name, not a relative import"
+                    for alias in node.names:
+                        yield Import(path, node.lineno, f"{node.module}.{alias.name}")
+
+
+FOUND = tuple(imports())
+
+
+def inner(found: Import) -> str | None:
+    """The room or vocabulary module that an import of our own reaches; "" for the package itself (its public face)."""
+    parts = found.module.split(".")
+    if parts[0] != "joulebench":
+        return None
+    return parts[1] if (PACKAGE / parts[1]).is_dir() or (PACKAGE / f"{parts[1]}.py").exists() else ""
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_imports_only_what_its_direction_allows(room: str) -> None:
+    allowed = VOCABULARY | ROOMS[room] | {room, ""}
+    wrong = [
+        str(found) for found in FOUND if found.room == room and (target := inner(found)) is not None and target not in allowed
+    ]
+    assert not wrong, f"{room} may import {', '.join(sorted(allowed - {room, ''}))}:\n" + "\n".join(wrong)
+
+
+def test_every_room_has_a_direction() -> None:
+    rooms = {path.name for path in PACKAGE.iterdir() if path.is_dir() and (path / "__init__.py").exists()}
+    assert rooms == {*ROOMS, "commands"}, "a new room needs its line in ROOMS"
+
+
+def test_the_vocabulary_imports_nothing_but_vocabulary() -> None:
+    wrong = [
+        str(found)
+        for found in FOUND
+        if found.room in VOCABULARY and (target := inner(found)) is not None and target not in VOCABULARY
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_catalogue_needs_the_standard_library_only() -> None:
+    wrong = [
+        str(found)
+        for found in FOUND
+        if found.file == "catalogue.py" and found.module.split(".")[0] not in sys.stdlib_module_names
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_only_the_command_line_reaches_commands() -> None:
+    wrong = [str(found) for found in FOUND if inner(found) == "commands" and found.room not in ("commands", "cli")]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("module", ONLY_IN)
+def test_an_outside_thing_is_reached_from_its_own_files_only(module: str) -> None:
+    wrong = [str(found) for found in FOUND if found.module.split(".")[0] == module and not found.file.startswith(ONLY_IN[module])]
+    assert not wrong, f"{module} belongs in {', '.join(ONLY_IN[module])}:\n" + "\n".join(wrong)
+
+
+def test_the_clock_is_read_in_one_place() -> None:
+    """``datetime.now()`` and its kin are a hidden wall clock that a test cannot own."""
+    hidden = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if (
+                isinstance(node, ast.Attribute)
+                and node.attr in ("now", "utcnow", "today")
+                and isinstance(node.value, ast.Name | ast.Attribute)
+            ):
+                name = node.value.id if isinstance(node.value, ast.Name) else node.value.attr
+                if name in ("datetime", "date"):
+                    hidden.append(f"{path.relative_to(PACKAGE)}:{node.lineno} {name}.{node.attr}")
+    assert not hidden, "take a Clock:\n" + "\n".join(hidden)
+
+
+def test_nobody_imports_tests_or_scripts() -> None:
+    wrong = [str(found) for found in FOUND if found.module.split(".")[0] in ("tests", "scripts")]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_exporter_starts_without_what_only_others_need() -> None:
+    """It has to stay small beside a benchmark; pynvml and requests come when a GPU or an Ollama is there."""
+    code = (
+        "import sys, joulebench.commands.exporter, joulebench.scrape.server, joulebench.sensors.monitor\n"
+        f"print([name for name in {EXPORTER_NEVER_LOADS!r} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]", f"loaded at start: {done.stdout}"

@@ -1,0 +1,71 @@
+"""Metric names stand in the catalogue and nowhere else in the package, and no module outgrows one job."""
+
+from __future__ import annotations
+
+import ast
+import re
+import statistics
+from collections.abc import Iterator
+from pathlib import Path
+
+from joulebench import catalogue
+from joulebench.catalogue import Kind
+from tests.contract.sources import PACKAGE
+
+BASE_UNITS = ("_seconds", "_joules", "_watts", "_bytes", "_celsius", "_hertz", "_ratio", "_tokens", "_info")
+COUNTED = ("_up", "_available", "_loaded", "_planned")
+"""Endings of gauges that count or answer yes and no."""
+
+
+def modules() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def strings(tree: ast.Module) -> Iterator[ast.Constant]:
+    """String constants that are no docstrings."""
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    docstrings = {id(node.body[0].value) for node in ast.walk(tree) if isinstance(node, documented) and _starts_with_text(node)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
+            yield node
+
+
+def _starts_with_text(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    return bool(node.body) and isinstance(node.body[0], ast.Expr) and isinstance(node.body[0].value, ast.Constant)
+
+
+def test_no_metric_name_is_typed_outside_the_catalogue() -> None:
+    typed = [
+        f"{path.relative_to(PACKAGE)}:{node.lineno} {node.value!r}"
+        for path in modules()
+        if path.name != "catalogue.py"
+        for node in strings(ast.parse(path.read_text(encoding="utf-8")))
+        if re.search(rf"\b{catalogue.PREFIX}(?!_)", str(node.value))
+    ]
+    assert not typed, "use the Metric objects of catalogue.py and their name:\n" + "\n".join(typed)
+
+
+def test_names_end_in_a_base_unit_and_counters_in_total() -> None:
+    for metric in catalogue.METRICS:
+        assert re.fullmatch(r"joulebench(_[a-z0-9]+)+", metric.name)
+        assert metric.name.endswith("_total") == (metric.kind is Kind.COUNTER), metric.name
+        if metric.kind is not Kind.COUNTER:
+            assert metric.name.endswith((*BASE_UNITS, *COUNTED)), f"{metric.name}: no base unit at the end"
+
+
+def test_metrics_are_declared_once_and_explained() -> None:
+    names = [metric.name for metric in catalogue.METRICS]
+    assert len(names) == len(set(names))
+    for metric in catalogue.METRICS:
+        assert metric.help.endswith(".") or metric.help.endswith(")"), metric.name
+        assert not set(metric.labels) & {"job", "instance", "le", *catalogue.GROUP_LABELS}, f"{metric.name}: a reserved label"
+
+
+def test_modules_are_small() -> None:
+    sizes = {path.relative_to(PACKAGE): len(path.read_text(encoding="utf-8").splitlines()) for path in modules()}
+    sizes = {path: lines for path, lines in sizes.items() if lines}
+    largest = sorted(sizes.items(), key=lambda item: -item[1])[:8]
+    table = "\n".join(f"{lines:5} {path}" for path, lines in largest)
+    print(f"{len(sizes)} modules, median {statistics.median(sizes.values()):.0f} lines; largest:\n{table}")  # noqa: T201
+    assert largest[0][1] <= 400, f"split what has outgrown one job:\n{table}"
+    assert statistics.median(sizes.values()) <= 150
