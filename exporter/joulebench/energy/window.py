@@ -114,18 +114,30 @@ def total(windows: Iterable[WindowEnergy]) -> WindowEnergy:
         return missing("none", ("no_gpu",))
     methods = {part.method for part in parts}
     gaps = [part.longest_gap for part in parts if part.longest_gap is not None]
+    coverages = [part.coverage for part in parts if part.coverage is not None]
+    joules, low, high = (_sum(getattr(part, name) for part in parts) for name in ("joules", "low", "high"))
+    reasons = tuple(dict.fromkeys(reason for part in parts for reason in part.reasons))
+    quality = max((part.quality for part in parts), key=QUALITIES.index)
+    # A GPU that hardly takes part may be short alone; what counts is how sure the sum is.
+    if all(part.samples >= 2 for part in parts) and joules is not None and _narrow(joules, low, high):
+        reasons = tuple(reason for reason in reasons if reason != "short")
+        quality = "ok" if quality == "short" else quality
     return WindowEnergy(
-        joules=_sum(part.joules for part in parts),
-        low=_sum(part.low for part in parts),
-        high=_sum(part.high for part in parts),
+        joules=joules,
+        low=low,
+        high=high,
         method=methods.pop() if len(methods) == 1 else "mixed",
         samples=sum(part.samples for part in parts),
         longest_gap=max(gaps, default=None),
-        coverage=min(part.coverage or 0.0 for part in parts),
+        coverage=min(coverages) if len(coverages) == len(parts) else None,
         resets=sum(part.resets for part in parts),
-        quality=max((part.quality for part in parts), key=QUALITIES.index),
-        reasons=tuple(dict.fromkeys(reason for part in parts for reason in part.reasons)),
+        quality=quality,
+        reasons=reasons,
     )
+
+
+def _narrow(joules: float, low: float | None, high: float | None) -> bool:
+    return low is not None and high is not None and high - low <= SHORT_WIDTH * joules
 
 
 def missing(method: str, reasons: tuple[str, ...]) -> WindowEnergy:

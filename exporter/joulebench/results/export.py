@@ -67,7 +67,7 @@ def export(options: Options, api: PrometheusApi | None, clock: Clock | None = No
         notes.append(trouble)
     tasks = windows.tasks(held, pushed)
     if not tasks and not held.files:
-        raise UserError(_unknown_run(options, api))
+        raise UserError(_unknown_run(options, api, clock.unix()))
     if api is not None:
         notes += [f"Prometheus warns: {warning}" for warning in api.warnings]
     why = "prometheus_failed" if trouble else "prometheus_not_asked"
@@ -180,12 +180,13 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def _unknown_run(options: Options, api: PrometheusApi | None) -> str:
+def _unknown_run(options: Options, api: PrometheusApi | None, now: float) -> str:
     known = set(journal.known_runs(options.runs_dir))
     where = f"in {options.runs_dir}"
     if api is not None:
         try:
-            known |= {one.labels["run_id"] for one in api.query(queries.runs(options.lookback)) if one.labels.get("run_id")}
+            pushed = api.query(queries.runs(options.lookback), now)
+            known |= {one.labels["run_id"] for one in pushed if one.labels.get("run_id")}
             where += f" and at {api.shown_url}"
         except PrometheusError as error:
             where += f" (and {error})"

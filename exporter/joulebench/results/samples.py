@@ -29,7 +29,7 @@ Points = list[tuple[float, float]]
 
 @dataclass
 class GpuSamples:
-    """``gauges``: by metric name. ``throttle``: cumulative seconds by reason; a reason without points did not move."""
+    """``gauges``: by metric name. ``throttle``: cumulative seconds by reason."""
 
     gpu: str
     uuid: str
@@ -120,10 +120,16 @@ def _fetch_chunk(api: PrometheusApi, into: _Collected, start: float, end: float,
         _extend(into.clock_offsets, [(at, value - at) for at, value in series.points])
     for series in stored(catalogue.EXPORTER_CLOCK_STEPS):
         _extend(into.clock_steps, series.points)
-    # Throttle counters are six for each GPU and mostly rest: one cheap question first.
-    if api.query(queries.changed(catalogue.GPU_THROTTLE_SECONDS, end - start, equal), end):
-        for series in stored(catalogue.GPU_THROTTLE_SECONDS):
-            _extend(into.gpu(series.labels).throttle[series.labels.get("reason", "")], series.points)
+    _add_throttle(api, into, start, end, equal)
+
+
+def _add_throttle(api: PrometheusApi, into: _Collected, start: float, end: float, equal: Mapping[str, str]) -> None:
+    """Throttle counters are six for each GPU and mostly rest: where none moved, one value stands for the whole chunk."""
+    metric = catalogue.GPU_THROTTLE_SECONDS
+    moved = bool(api.query(queries.changed(metric, end - start, equal), end))
+    for series in api.query((queries.raw if moved else queries.last)(metric, end - start, equal), end):
+        points = series.points if moved else [(at, series.points[-1][1]) for at in (start, end) if series.points]
+        _extend(into.gpu(series.labels).throttle[series.labels.get("reason", "")], points)
 
 
 def _extend(points: Points, more: Points) -> None:

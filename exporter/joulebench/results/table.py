@@ -155,7 +155,8 @@ def cell(value: object) -> str:
     if isinstance(value, bool):
         return str(value)
     if isinstance(value, float):
-        return repr(value)
+        # Unix times need all their digits; elsewhere the last ones are only how the sum was rounded.
+        return repr(value) if abs(value) >= 1e9 else f"{value:.12g}"
     if isinstance(value, int):
         return str(value)
     shown = str(value)

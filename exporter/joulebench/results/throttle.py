@@ -1,6 +1,6 @@
 """Seconds for which something held a GPU's clocks down during a task, by reason, from cumulative counters.
 
-A counter that did not move is 0 only where the GPU was seen on both sides of the window; otherwise it is unknown.
+Known only where the GPU was seen on both sides of the window: a counter that nobody read did not stand still.
 """
 
 from __future__ import annotations
@@ -22,13 +22,7 @@ Reasons = Mapping[str, float | None]
 def reasons(gpu: GpuSamples, start: float, end: float) -> Reasons:
     """Seconds by reason for one GPU."""
     seen = _seen_around(gpu.gauges.get(catalogue.GPU_UP.name, []), start, end)
-    return {reason: _seconds(gpu.throttle.get(reason), seen, start, end) for reason in catalogue.THROTTLE_REASONS}
-
-
-def _seconds(points: Points | None, seen: bool, start: float, end: float) -> float | None:
-    if points:
-        return increase(points, start, end)
-    return 0.0 if seen else None
+    return {r: increase(gpu.throttle.get(r, []), start, end) if seen else None for r in catalogue.THROTTLE_REASONS}
 
 
 def together(gpus: Sequence[Reasons]) -> Reasons:
