@@ -45,7 +45,7 @@ class LoadedModel:
 
 @dataclass(frozen=True, slots=True)
 class OllamaInventory:
-    """``available`` are the names on disk. It and ``loaded`` are None where the server does not have the endpoint or its answer has no list."""
+    """``available`` are the names on disk. None where the server lacks the endpoint or its answer has no list."""
 
     version: str | None
     loaded: tuple[LoadedModel, ...] | None
