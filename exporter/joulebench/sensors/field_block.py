@@ -7,7 +7,7 @@ several attribute reads a field, which is most of the cost of a poll at 50 Hz.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from ctypes import Structure, Union, c_double, c_int32, c_int64, c_uint32, c_uint64
 
 _GPU_SCOPE = 0
@@ -44,10 +44,12 @@ class FieldBlock:
     def __len__(self) -> int:
         return len(self.fields)
 
-    def rows(self) -> Iterator[tuple[int, int, int]]:
-        """(field id, NVML return code, raw value) of each field; the value means nothing where the code is not 0."""
+    def read(self) -> tuple[Sequence[int], Sequence[int]]:
+        """(NVML return codes, raw values) in the order of ``fields``; a value means nothing where its code is not 0."""
         flat = self._rows.unpack_from(self.array)
-        for at in range(0, len(flat), _WIDTH):
-            raw = flat[at + _VALUE]
+        values: Sequence[int] = flat[_VALUE::_WIDTH]
+        if _UNSIGNED_INT in flat[_TYPE::_WIDTH]:
             # Of a 32-bit value, the other half of the union is whatever lay there.
-            yield flat[at], flat[at + _RETURN], raw & 0xFFFFFFFF if flat[at + _TYPE] == _UNSIGNED_INT else raw
+            types = flat[_TYPE::_WIDTH]
+            values = [raw & 0xFFFFFFFF if kind == _UNSIGNED_INT else raw for kind, raw in zip(types, values, strict=True)]
+        return flat[_RETURN::_WIDTH], values

@@ -206,13 +206,12 @@ class _Card:
         if code:
             _judge(code, name)
             return {}
-        values: dict[int | None, int] = {}
-        for field, code, raw in self._block.rows():
-            if code == 0:
-                values[field] = raw
-            elif code in binding.LOST:
-                _judge(code, f"{name}, field {field}")
-        return values
+        codes, raw = self._block.read()
+        if not any(codes):
+            return dict(zip(self._block.fields, raw, strict=True))
+        for failed in binding.LOST.intersection(codes):
+            _judge(failed, name)
+        return {field: value for field, code, value in zip(self._block.fields, codes, raw, strict=True) if code == 0}
 
     def _throttle_seconds(self, values: Mapping[int | None, int]) -> Mapping[str, Seconds]:
         # Counters mostly stand still; then the mapping of the poll before is handed out again.

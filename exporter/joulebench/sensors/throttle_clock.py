@@ -30,6 +30,8 @@ class ThrottleClock:
 
     def observe(self, at: float, reading: FastReading) -> None:
         """``at``: monotonic time of the reading."""
+        if reading.throttle is self._counted and reading.thermal == self._thermal and not reading.throttle_active:
+            return  # as it is nearly always
         if reading.throttle_active:
             self._add_bits(at, reading)
         if reading.thermal is not None:
