@@ -53,7 +53,7 @@ def attribute(tasks: Sequence[Task], traces: Sequence[CounterTrace]) -> dict[Tas
         for key, share in shares.items():
             start, end = windows[key]
             others = sum(other != key and _overlap(windows[key], windows[other]) for other in cluster)
-            fraction = share.overlapped_seconds / (end - start) if end > start else 0.0
+            fraction = min(share.overlapped_seconds / (end - start), 1.0) if end > start else 0.0
             if not others:
                 found[key] = Attribution(EXCLUSIVE, 0.0, 0)
             elif share.known and traces:

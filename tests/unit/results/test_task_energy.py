@@ -1,0 +1,125 @@
+"""Which of two readers is believed, and what is said when they differ."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from joulebench import catalogue
+from joulebench.energy.trace import CounterTrace
+from joulebench.results.energy import disagree, task_energy
+from joulebench.results.samples import GpuSamples, Points, Samples
+from joulebench.results.task import Disagreement, GpuJoules, Task, TaskKey, TaskValues
+
+TASK = Task(TaskKey("t", "w"), TaskValues(start=10.0, end=20.0), {})
+
+
+def gpu(watts: float = 100.0, uuid: str = "u", method: str = "counter", source: str = "nvml", until: float = 30.0) -> GpuSamples:
+    trace = CounterTrace()
+    for i in range(round(until * 4) + 1):
+        trace.append(i * 0.25, watts * i * 0.25)
+    return GpuSamples("0", uuid, trace, source=source, method=method, instances={"a:1"})
+
+
+def stored(*gpus: GpuSamples, offsets: Points | None = None, steps: Points | None = None) -> Samples:
+    return Samples(list(gpus), offsets or [], steps or [])
+
+
+def answered(joules: float | None, width: float | None = 5.0, **more: object) -> Task:
+    low, high = (None, None) if joules is None or width is None else (joules - width, joules + width)
+    values = {"method": "counter", "quality": "ok" if joules is not None else "missing", **more}
+    return replace(TASK, exporter_energy=(GpuJoules("0", "u", joules, low, high, **values),), exporter_source="nvml")  # type: ignore[arg-type]
+
+
+def test_prometheus_alone() -> None:
+    found = task_energy(TASK, stored(gpu(), gpu(50.0, "v")))
+    assert found.total.joules == pytest.approx(1500.0)
+    assert (found.source, found.gpu_source, found.simulated, found.total.quality) == ("prometheus", "nvml", False, "ok")
+
+
+def test_the_exporter_is_preferred_and_both_are_kept() -> None:
+    found = task_energy(answered(1003.0), stored(gpu()))
+    assert (found.total.joules, found.source, found.total.reasons) == (1003.0, "exporter", ())
+    assert found.gpus[0].prometheus is not None
+    assert found.gpus[0].prometheus.joules == pytest.approx(1000.0)
+    assert found.total.longest_gap == pytest.approx(0.25)
+
+
+def test_estimates_outside_each_others_bounds_are_told() -> None:
+    found = task_energy(answered(1100.0), stored(gpu()))
+    assert (found.total.joules, found.total.quality, found.total.reasons) == (1100.0, "suspect", ("energy_disagreement",))
+
+
+def test_an_exporter_that_did_not_know_gives_way() -> None:
+    found = task_energy(answered(None), stored(gpu()))
+    assert (found.source, found.total.quality) == ("prometheus", "ok")
+    assert found.total.joules == pytest.approx(1000.0)
+
+
+def test_neither_knows() -> None:
+    found = task_energy(answered(None, reasons=("uncovered_end",)), None)
+    assert (found.total.joules, found.total.quality, found.total.reasons) == (None, "missing", ("uncovered_end",))
+    nothing = task_energy(TASK, stored())
+    assert (nothing.total.quality, nothing.total.reasons) == ("missing", ("no_gpu",))
+    assert task_energy(TASK, None, "prometheus_failed").total.reasons == ("prometheus_failed",)
+
+
+def test_one_unknown_gpu_makes_the_sum_unknown() -> None:
+    found = task_energy(TASK, stored(gpu(), gpu(uuid="v", until=15.0)))
+    assert (found.total.joules, found.total.high, found.total.quality) == (None, None, "missing")
+    assert found.total.low == pytest.approx(1450.0, abs=60.0)
+
+
+def test_the_exporters_gpus_are_the_benchmarks_gpus() -> None:
+    other = gpu(700.0, "other machine")
+    assert task_energy(answered(1000.0), stored(gpu(), other)).total.joules == 1000.0
+    two = replace(gpu(uuid="v"), instances={"b:1"})
+    assert "several_exporters" in task_energy(TASK, stored(gpu(), two)).total.reasons
+
+
+def test_pushed_energy_without_a_verdict_is_judged_by_its_bounds() -> None:
+    wide = task_energy(answered(100.0, 30.0, quality=None), None).total
+    assert (wide.joules, wide.quality, wide.reasons) == (100.0, "short", ("short",))
+    assert task_energy(answered(100.0, 3.0, quality=None), None).total.quality == "ok"
+
+
+@pytest.mark.parametrize(
+    ("window", "reason"),
+    [((None, 5.0), "no_start"), ((5.0, None), "no_end"), ((5.0, 4.0), "ends_before_start"), ((None, None), "no_end")],
+)
+def test_without_a_window_there_is_no_energy(window: tuple[float | None, float | None], reason: str) -> None:
+    task = replace(TASK, values=TaskValues(start=window[0], end=window[1]))
+    found = task_energy(task, stored(gpu()))
+    assert (found.total.joules, found.total.quality, found.total.reasons) == (None, "missing", (reason,))
+
+
+def test_one_simulated_gpu_makes_the_task_simulated() -> None:
+    found = task_energy(TASK, stored(gpu(), gpu(uuid="v", source="simulated")))
+    assert (found.simulated, found.gpu_source) == (True, "simulated")
+
+
+def test_clocks_that_differ_or_step_are_told() -> None:
+    assert task_energy(replace(TASK, gateway_clock_offset=-0.4), stored(gpu())).total.reasons == ("clock_offset",)
+    slow = [(12.0, 0.8), (13.0, 0.002), (90.0, 50.0)]
+    assert task_energy(TASK, stored(gpu(), offsets=slow)).total.reasons == ()
+    assert task_energy(TASK, stored(gpu(), offsets=[(12.0, -2.0), (13.0, -2.1)])).total.reasons == ("clock_offset",)
+    assert task_energy(TASK, stored(gpu(), steps=[(12.0, 0.0), (13.0, 1.0)])).total.reasons == ("clock_step",)
+
+
+def test_a_lost_gpu_and_disagreeing_sources_are_told() -> None:
+    lost = gpu()
+    lost.gauges[catalogue.GPU_UP.name] = [(12.0, 1.0), (13.0, 0.0)]
+    assert task_energy(TASK, stored(lost)).total.reasons == ("gpu_lost",)
+    torn = replace(TASK, disagreements=(Disagreement("llm_calls", 1, 2),))
+    assert task_energy(torn, stored(gpu())).total.reasons == ("sources_disagree",)
+
+
+def test_integrated_power_is_compared_by_share() -> None:
+    power = gpu(method="power_integration")
+    near, far = answered(1030.0, None, method="power_integration"), answered(1200.0, None, method="power_integration")
+    assert task_energy(near, stored(power)).total.reasons == ()
+    assert task_energy(far, stored(power)).total.reasons == ("energy_disagreement",)
+    unknown = task_energy(answered(None), stored(power)).gpus[0]
+    assert unknown.exporter is not None
+    assert disagree(unknown.exporter, unknown.chosen) is False
