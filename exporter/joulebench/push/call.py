@@ -58,7 +58,7 @@ class Call:
         if self._ended:
             return
         if error is not None:
-            self.fail(_told(error))
+            self.fail(in_words(error))
         else:
             self.finish()
 
@@ -193,7 +193,7 @@ class Tool:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if error is not None:
-            self.outcome("tool_error", _told(error))
+            self.outcome("tool_error", in_words(error))
         duration = Seconds(self._recorder.clock.monotonic() - self._started)
         score = None if self._confidence is None else self._confidence.score
         result, cut = self._result, {}
@@ -235,7 +235,7 @@ class Tool:
         self._error = error or None
 
 
-def _told(error: BaseException) -> str:
+def in_words(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 

@@ -27,7 +27,7 @@ REMEMBERED_SENDS = 50
 class Group:
     """``families`` copies and renders the totals; its argument is the sent time. ``stale``: to be pushed again though nothing
     changed. ``final_sent``: sent times of pushes that held the final state; any of them read back from Prometheus proves that
-    all of it is there. ``due_at``: monotonic time before which it is not pushed."""
+    all of it is there. ``error``: why the last push failed, None after one that did not."""
 
     key: Mapping[str, str]
     families: Callable[[Seconds], list[Family]]
@@ -38,6 +38,7 @@ class Group:
     tried_at: float = float("-inf")
     refused_until: float = float("-inf")
     final_sent: list[Seconds] = field(default_factory=list)
+    error: str | None = None
 
     @property
     def to_push(self) -> bool:
@@ -59,6 +60,7 @@ class Group:
     def pushed(self, sent: Seconds, *, changed: bool, final: bool) -> None:
         """The gateway took the state of ``sent``; ``changed`` where it is not the one pushed before."""
         self.on_gateway = True
+        self.error = None
         if final:
             self.final_sent = [sent] if changed else [*self.final_sent[-REMEMBERED_SENDS:], sent]
 
@@ -99,8 +101,9 @@ class Groups:
         return self._limit <= sum(group.on_gateway for group in self._groups) + len(self._kept)
 
     @property
-    def unpushed(self) -> int:
-        return sum(group.to_push for group in self._groups)
+    def unpushed(self) -> list[Group]:
+        """Groups whose last state is not on the gateway."""
+        return [group for group in self._groups if group.to_push]
 
     @property
     def awaiting(self) -> int:

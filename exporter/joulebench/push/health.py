@@ -13,7 +13,7 @@ MAX_BACKOFF = 5.0
 
 
 class GatewayHealth:
-    """Times are monotonic seconds. ``error``: what the last request died of, None after one that did not."""
+    """Times are monotonic seconds. ``error``: why it could not be reached last time, None while it can."""
 
     def __init__(self) -> None:
         self.error: str | None = None
@@ -21,14 +21,11 @@ class GatewayHealth:
         self._backoff = 0.0
 
     def unreachable(self, error: GatewayError, now: float) -> None:
-        self.refused(error)
-        self._backoff = min(MAX_BACKOFF, 2 * self._backoff or FIRST_BACKOFF)
-        self.retry_at = now + self._backoff
-
-    def refused(self, error: GatewayError) -> None:
         if self.error is None:
             log.warning("a push failed; the run goes on and its journal has everything: %s", error)
         self.error = str(error)
+        self._backoff = min(MAX_BACKOFF, 2 * self._backoff or FIRST_BACKOFF)
+        self.retry_at = now + self._backoff
 
     def worked(self) -> bool:
         """True where the gateway had been away."""

@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 MAX_LIVE_GROUPS = 200
 SYNC_PERIOD = 1.0
+MAX_REASONS = 5
 SHORTEST_PAUSE = 0.01
 """Keeps this thread from competing with its callers for the interpreter."""
 
@@ -182,10 +183,13 @@ class Pusher:
             group.stale = True
             self._failures += 1
             self._on_failure()
+            new = group.error is None
+            group.error = str(error)
             if not isinstance(error, GatewayRefused):
                 self._health.unreachable(error, self._pace.monotonic())
                 return False
-            self._health.refused(error)
+            if new:
+                log.error("the Pushgateway refuses a group, and the run's journal has it: %s", error)
             # The gateway makes the group even so, for its push_failure_time_seconds.
             group.on_gateway = True
             group.refused_until = group.tried_at + MAX_BACKOFF
@@ -224,29 +228,32 @@ class Pusher:
         return SHORTEST_PAUSE if self._inbox else REFRESH_PERIOD
 
     def _may_stop(self, stopping_at: float) -> bool:
-        if self._pace.monotonic() >= self._stop_by:
+        now = self._pace.monotonic()
+        if now >= self._stop_by:
             return True
         if self._inbox:
             return False
-        if self._groups.unpushed:
+        unpushed = self._groups.unpushed
+        if unpushed and self._health.error is not None:
             # A gateway that took nothing in the whole run is tried once more, not waited for.
-            return not self._pushes and self._health.error is not None and self._tried_at >= stopping_at
+            return not self._pushes and self._tried_at >= stopping_at
+        if any(group.refused_until <= now for group in unpushed):
+            return False
         if self._acks is None or not self._groups.awaiting:
             return True
         return self._acks.is_vain
 
     def _report(self) -> PushReport:
         unpushed, acks = self._groups.unpushed, self._acks
-        reasons = []
-        if unpushed:
-            reasons.append(f"gateway: {self._health.error or 'no time was left to push'}")
+        causes = dict.fromkeys(group.error or self._health.error or "no time was left to push" for group in unpushed)
+        reasons = [f"gateway: {cause}" for cause in causes][:MAX_REASONS]
         if acks is None and self._pushes:
             reasons.append("no prometheus_url: finished groups are kept on the Pushgateway")
         if acks is not None and self._groups.awaiting:
             reasons.append(f"prometheus: {acks.error or 'the last pushes were not scraped; does it scrape this Pushgateway?'}")
         if self._was_full:
             reasons.append(f"{self._max_live_groups} groups or more were on the Pushgateway at once")
-        return PushReport(self._pushes, self._failures, self._acknowledged, self._groups_left(), unpushed, tuple(reasons))
+        return PushReport(self._pushes, self._failures, self._acknowledged, self._groups_left(), len(unpushed), tuple(reasons))
 
     def _groups_left(self) -> int | None:
         """Also deletes what a push that timed out here and arrived there after all has left behind."""

@@ -10,7 +10,7 @@ import itertools
 from types import TracebackType
 
 from joulebench.errors import UserError
-from joulebench.push.call import Call, Tool
+from joulebench.push.call import Call, Tool, in_words
 from joulebench.push.confidence import CallConfidence
 from joulebench.push.recorder import TaskRecorder
 from joulebench.push.state import TaskEnd
@@ -99,7 +99,7 @@ class Task:
         self._verdict = (status, success, reason)
 
     def _broken(self, error: BaseException) -> tuple[str, bool | None, str]:
-        told = f"{type(error).__name__}: {error}"
+        told = in_words(error)
         status, success, reason = self._verdict
         if status in ("failure", "timeout"):
             return status, success, f"{reason}; then {told}" if reason else told

@@ -1,0 +1,113 @@
+"""Window energies are asked for in the background, and an exporter that fails costs the run nothing but the energies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from joulebench import Run, catalogue
+from joulebench.clients.exporter_api import ExporterApi
+from joulebench.clock import SystemClock
+from joulebench.errors import EnergyApiError
+from joulebench.units import Seconds
+from tests.unit.push.conftest import FakeExporter, FakePrometheus, LocalServer, RealGateway, events, eventually, scrape, serving
+
+
+@pytest.fixture
+def exporter() -> Iterator[FakeExporter]:
+    fake = FakeExporter()
+    with serving(fake):
+        yield fake
+
+
+def run_one(tmp_path: Path, gateway: str, exporter: str, prometheus: str | None = None) -> Run:
+    with (
+        Run(runs_dir=tmp_path, gateway_url=gateway, exporter_url=exporter, prometheus_url=prometheus, drain_seconds=8) as run,
+        run.task("t") as task,
+        task.call() as call,
+    ):
+        call.finish()
+    return run
+
+
+def test_energies_reach_the_journal_and_the_gateway(tmp_path: Path, gateway: RealGateway, exporter: FakeExporter) -> None:
+    run = run_one(tmp_path, gateway.url, exporter.url)
+    (task,) = events(run.directory, "TASK_ENERGY")
+    (call,) = events(run.directory, "CALL_ENERGY")
+    (end,) = events(run.directory, "TASK_END")
+    assert (call["call"], task["source"], task["total"]["joules"], task["end"]) == (1, "simulated", None, end["timestamp"])
+    joules = task["gpus"][0]["joules"]
+    assert joules == pytest.approx(10 * (task["end"] - task["start"]))
+    pushed = [(labels["uuid"], value) for name, labels, value in scrape(gateway.url) if name == catalogue.TASK_ENERGY.name]
+    assert pushed == [("GPU-a", joules)], "a GPU whose energy is not known has no sample"
+    (state,) = events(run.directory, "PUSH_STATE")
+    assert state["windows_without_energy"] == 0
+
+
+def test_a_group_is_not_deleted_before_its_energy_was_seen(tmp_path: Path, gateway: RealGateway, exporter: FakeExporter) -> None:
+    seen: list[float] = []
+
+    class Watching(FakePrometheus):
+        def answer(self, path: str) -> tuple[int, str]:
+            seen.extend(value for name, _, value in scrape(gateway.url) if name == catalogue.TASK_ENERGY.name)
+            return super().answer(path)
+
+    prometheus = Watching(gateway_url=gateway.url)
+    with serving(prometheus):
+        run = run_one(tmp_path, gateway.url, exporter.url, prometheus.url)
+    (state,) = events(run.directory, "PUSH_STATE")
+    assert (state["groups_acknowledged"], state["groups_left"]) == (2, 0)
+    assert len(seen) >= 1
+
+
+def test_an_exporter_that_is_not_there_is_told_once(tmp_path: Path, gateway: RealGateway) -> None:
+    clock = SystemClock()
+    start = clock.monotonic()
+    with Run(runs_dir=tmp_path, gateway_url=gateway.url, exporter_url="http://127.0.0.1:9", drain_seconds=8) as run:
+        for _ in range(5):
+            with run.task("t") as task, task.call():
+                pass
+    assert clock.monotonic() - start < 3
+    (told,) = events(run.directory, "ENERGY_UNAVAILABLE")
+    assert "Connection refused" in told["reason"]
+    (state,) = events(run.directory, "PUSH_STATE")
+    assert state["windows_without_energy"] == 10
+    assert state["groups_unpushed"] == 0
+    ended = [task for name, task in gateway.samples() if name == catalogue.TASK_END.name]
+    assert len(ended) == 5
+    assert catalogue.TASK_ENERGY.name not in {name for name, _ in gateway.samples()}
+
+
+def test_an_exporter_that_comes_back_is_asked_again(tmp_path: Path, gateway: RealGateway, exporter: FakeExporter) -> None:
+    exporter.status = 503
+    with Run(runs_dir=tmp_path, gateway_url=gateway.url, exporter_url=exporter.url) as run:
+        with run.task("early"):
+            pass
+        eventually(lambda: len(exporter.requests) >= 1)
+        exporter.status = 200
+        eventually(lambda: (catalogue.TASK_ENERGY.name, "early") in gateway.samples())
+    assert [event["task_id"] for event in events(run.directory, "TASK_ENERGY")] == ["early"]
+    assert len(events(run.directory, "ENERGY_UNAVAILABLE")) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "words"),
+    [
+        (400, '{"error": "end before start"}', "400.*end before start"),
+        (200, "[]", "cannot be read"),
+        (200, "not json", "cannot be read"),
+        (200, '{"source": "nvml", "gpus": [{"gpu": "0"}], "total": {}}', "cannot be read"),
+        (200, '{"source": "nvml", "gpus": [], "total": null}', "cannot be read"),
+        (
+            200,
+            '{"source": "nvml", "gpus": [{"gpu": 0, "uuid": "u", "joules": true, "quality": "ok"}], "total": {}}',
+            "joules is True",
+        ),
+    ],
+)
+def test_a_bad_answer_is_an_error_and_no_number(server: LocalServer, status: int, body: str, words: str) -> None:
+    server.status, server.body = status, body
+    with pytest.raises(EnergyApiError, match=words):
+        ExporterApi(server.url).energy(Seconds(1.0), Seconds(2.0))

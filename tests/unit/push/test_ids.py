@@ -1,0 +1,39 @@
+"""A run id never leaves its directory, and a task id is data that reaches the journal and the label as the same text."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from joulebench.errors import UserError
+from joulebench.push import ids
+from joulebench.units import Seconds
+
+
+@pytest.mark.parametrize("value", ["../etc", "a/b", "", ".", "..", ".hidden", "-x", "a b", "a\n", "é", "x" * 101, "a\\b"])
+def test_what_could_leave_the_directory_is_refused(value: str) -> None:
+    with pytest.raises(UserError, match="run_id"):
+        ids.path_part(value, "run_id")
+
+
+def test_new_run_ids_are_utc_unlike_and_valid() -> None:
+    made = {ids.new_run_id(Seconds(1_700_000_000.9)) for _ in range(50)}
+    assert len(made) == 50
+    assert all(re.fullmatch(r"20231114-221320-[0-9a-f]{6}", ids.path_part(run_id, "run_id")) for run_id in made)
+    assert ids.path_part(ids.default_worker(), "worker")
+
+
+def test_labels_are_printable_valid_and_bounded() -> None:
+    assert ids.label_text("a\x00\n\x1bb\u2028 ") == "a b"
+    assert ids.label_text("bad \ud800 surrogate").encode()
+    long = ids.label_text("x" * 5000 + "1")
+    assert len(long) == ids.MAX_LABEL_LENGTH
+    assert long != ids.label_text("x" * 5000 + "2")
+
+
+def test_repeated_ids_are_numbered() -> None:
+    taken: set[str] = set()
+    for expected in ("t", "t#2", "t#3"):
+        taken.add(ids.unique("t", taken))
+        assert expected in taken
