@@ -21,6 +21,9 @@ from joulebench.push.run import Run
 from joulebench.push.task import Task
 from joulebench.units import Seconds
 
+STUCK_AFTER = 3
+"""Turns with the very same calls after which a task is given up."""
+
 
 @dataclass(slots=True)
 class Outcome:
@@ -98,6 +101,8 @@ class Agent:
             messages.append(Message("assistant", reply.text, reply.tool_calls))
             if not reply.tool_calls:
                 return reply.text
+            if _is_stuck(messages):
+                return None
             for request, confidence in zip(reply.tool_calls, _confidences(reply), strict=True):
                 result = attempt.use_tool(request, confidence)
                 messages.append(Message("tool", result.text, tool_name=request.name or "tool call", call_id=request.call_id))
@@ -152,6 +157,13 @@ class _Attempt:
             self.task.time_out(reason)
         else:
             self.task.fail(reason)
+
+
+def _is_stuck(messages: Sequence[Message]) -> bool:
+    """Whether the last turns are the same calls over and over: more of them would only burn time and energy."""
+    turns = [[(call.name, call.raw_arguments) for call in message.tool_calls] for message in messages if message.role == "assistant"]
+    last = turns[-STUCK_AFTER:]
+    return len(last) == STUCK_AFTER and all(turn == last[0] for turn in last)
 
 
 def _confidences(reply: Reply) -> list[CallConfidence]:

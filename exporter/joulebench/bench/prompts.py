@@ -1,11 +1,13 @@
 """What every model is told before a task: short, the same for all, with worked examples in the form of past turns.
 
-The examples are there for small models: without two or three past questions answered by a call they answer in prose.
+The examples are there for small models, which answer in prose or invent tools without them. None of them is a task of a shipped
+suite, and all stand in front of the task, where a server's prefix cache keeps them.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 from joulebench.bench.llm.chat import Message, ToolRequest
 from joulebench.bench.tools import FINISH
@@ -15,25 +17,40 @@ SYSTEM = (
     f" When the task is done, call {FINISH} with the answer."
 )
 
-
-def _asked(instruction: str, name: str, result: str, answer: str, **arguments: str) -> list[Message]:
-    return [
-        Message("user", instruction),
-        _called(name, **arguments),
-        Message("tool", result, tool_name=name, call_id=f"example-{name}"),
-        _called(FINISH, answer=answer),
-        Message("tool", answer, tool_name=FINISH, call_id=f"example-{FINISH}"),
-    ]
+Step = tuple[str, dict[str, str], str]
+"""Tool, arguments, result."""
 
 
-def _called(name: str, **arguments: str) -> Message:
-    return Message("assistant", tool_calls=(ToolRequest(name, json.dumps(arguments), arguments, "", f"example-{name}"),))
+def _worked(instruction: str, steps: Sequence[Step]) -> list[Message]:
+    messages = [Message("user", instruction)]
+    for name, arguments, result in steps:
+        call_id = f"call_{name}"
+        messages.append(Message("assistant", tool_calls=(ToolRequest(name, json.dumps(arguments), arguments, "", call_id),)))
+        messages.append(Message("tool", result, tool_name=name, call_id=call_id))
+    return messages
+
+
+def _done(answer: str) -> Step:
+    return FINISH, {"answer": answer}, answer
 
 
 EXAMPLES: tuple[Message, ...] = (
-    *_asked("Read the file memo.txt.", "read_file", "Buy milk.", "Buy milk.", path="memo.txt"),
-    *_asked("Write 'good day' to the file hi.txt.", "write_file", "ok", "done", path="hi.txt", text="good day"),
-    *_asked("How many lines has log.txt?", "count_lines", "7", "7", path="log.txt"),
+    *_worked("Read the file memo.txt.", [("read_file", {"path": "memo.txt"}, "Buy milk."), _done("Buy milk.")]),
+    *_worked(
+        "Write 'good day' to the file hi.txt.", [("write_file", {"path": "hi.txt", "text": "good day"}, "ok"), _done("done")]
+    ),
+    *_worked("How many lines has log.txt?", [("count_lines", {"path": "log.txt"}, "7"), _done("7")]),
+    *_worked("Delete the file tmp.dat.", [("delete_file", {"path": "tmp.dat"}, "ok"), _done("done")]),
+    *_worked("Which files are there?", [("list_files", {}, "a.txt\nb.txt"), _done("a.txt, b.txt")]),
+    *_worked("Append 'end' to the file log.txt.", [("append_file", {"path": "log.txt", "text": "end"}, "ok"), _done("done")]),
+    *_worked(
+        "What is the sum of the column age in team.csv?",
+        [
+            ("csv_column", {"path": "team.csv", "column": "age"}, "20\n31"),
+            ("calculate", {"expression": "20+31"}, "51"),
+            _done("51"),
+        ],
+    ),
 )
 
 

@@ -120,11 +120,11 @@ def load(name_or_path: str) -> Suite:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise UserError(f"{path}: cannot be read as YAML: {error}") from error
-    error = jsonschema.exceptions.best_match(
+    fault = jsonschema.exceptions.best_match(
         jsonschema.Draft202012Validator(_SUITE, format_checker=_formats).iter_errors(document)
     )
-    if error is not None:
-        raise UserError(_told(path, document, error))
+    if fault is not None:
+        raise UserError(_told(path, document, fault))
     ids = [task["id"] for task in document["tasks"]]
     twice = next((id_ for id_ in ids if ids.count(id_) > 1), None)
     if twice is not None:

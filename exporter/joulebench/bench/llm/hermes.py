@@ -1,6 +1,6 @@
 """Tool calls as plain text, in the Hermes form: for servers and models that are asked without a ``tools`` field.
 
-The model sees its tools as JSON in the system message and answers with ``<tool_call>{"name": ..., "arguments": ...}</tool_call>``.
+The model sees its tools as JSON in the system message and answers with a JSON object (name, arguments) in <tool_call> tags.
 Parsing never repairs: a call that is not JSON is kept as an attempt that failed, with its name where one can be read.
 """
 

@@ -74,13 +74,7 @@ class OllamaChat:
             body["messages"] = hermes.as_text(messages, tools)
         else:
             body["messages"] = [_message(message) for message in messages]
-            body["tools"] = [
-                {
-                    "type": "function",
-                    "function": {"name": tool.name, "description": tool.description, "parameters": dict(tool.parameters)},
-                }
-                for tool in tools
-            ]
+            body["tools"] = parts.declarations(tools)
         assembly = _Assembly(parts.TokenTimes(self._clock, first_token), self._stream)
         if self._stream:
             for line in self._wire.lines("/api/chat", body, deadline):

@@ -12,11 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from joulebench.bench.llm import hermes, parts
-from joulebench.bench.llm.chat import Json, Message, ModelRefused, Reply, Timings, ToolMode, ToolRequest, ToolSpec
-from joulebench.bench.llm.wire import Wire, json_line, server_error
+from joulebench.bench.llm.chat import Json, Message, ModelRefused, Reply, ToolMode, ToolRequest, ToolSpec
+from joulebench.bench.llm.openai_reply import Assembly
+from joulebench.bench.llm.wire import Wire
 from joulebench.clock import Clock
-from joulebench.errors import ModelError
-from joulebench.push.confidence import TokenLogprob
 from joulebench.units import Seconds
 
 TOP_LOGPROBS = 5
@@ -56,31 +55,33 @@ class OpenAIChat:
     def reply(
         self, messages: Sequence[Message], tools: Sequence[ToolSpec], first_token: Callable[[], None], deadline: Seconds
     ) -> Reply:
-        form = self._form
-        while True:
-            try:
-                reply = self._ask(form, messages, tools, first_token, deadline)
-            except ModelRefused as error:
-                lesser = self._lesser_form(form, error)
-                if lesser is None:
-                    raise
-                form, refusal = lesser, error
-            else:
-                if form != self._form:
-                    self._remember(form, refusal)
-                return reply
+        return self._ask_for_most(self._form, messages, tools, first_token, deadline)
 
-    def _lesser_form(self, form: _Form, error: ModelRefused) -> _Form | None:
-        if error.status not in (400, 422) or not form.logprobs:
-            return None
-        if form.stream and "stream" in error.message:
-            return replace(form, stream=False)
-        return replace(form, logprobs=False)
+    def _ask_for_most(
+        self,
+        form: _Form,
+        messages: Sequence[Message],
+        tools: Sequence[ToolSpec],
+        first_token: Callable[[], None],
+        deadline: Seconds,
+    ) -> Reply:
+        try:
+            return self._ask(form, messages, tools, first_token, deadline)
+        except ModelRefused as error:
+            lesser = _lesser(form, error)
+            if lesser is None:
+                raise
+            refusal = error.message
+        reply = self._ask_for_most(lesser, messages, tools, first_token, deadline)
+        # Only an answer proves that this was what the server would not do.
+        lost = "time to first token" if lesser.logprobs else "confidence"
+        self._give_up(lesser, f"{self.name}: no {lost}, since the server refused what it takes: {refusal}")
+        return reply
 
-    def _remember(self, form: _Form, refusal: ModelRefused) -> None:
-        lost = "confidence" if not form.logprobs else "time to first token"
-        self.notes.append(f"{self.name}: no {lost}, since the server refused it: {refusal.message}")
-        self._form = form
+    def _give_up(self, lesser: _Form, note: str) -> None:
+        self._form = _Form(self._form.stream and lesser.stream, self._form.logprobs and lesser.logprobs)
+        if note not in self.notes:
+            self.notes.append(note)
 
     def _ask(
         self,
@@ -99,15 +100,9 @@ class OpenAIChat:
             body["messages"] = hermes.as_text(messages, tools)
         else:
             body["messages"] = [_message(message) for message in messages]
-            body["tools"] = [
-                {
-                    "type": "function",
-                    "function": {"name": tool.name, "description": tool.description, "parameters": dict(tool.parameters)},
-                }
-                for tool in tools
-            ]
+            body["tools"] = parts.declarations(tools)
         times = parts.TokenTimes(self._clock, first_token)
-        assembly = _Assembly(times)
+        assembly = Assembly(times)
         if form.stream:
             for line in self._wire.lines("/chat/completions", body, deadline):
                 assembly.line(line)
@@ -116,125 +111,13 @@ class OpenAIChat:
         return assembly.reply(self._tool_mode, tools)
 
 
-class _Assembly:
-    """One reply, put together from a whole answer or from the chunks of a stream."""
-
-    def __init__(self, times: parts.TokenTimes) -> None:
-        self._times = times
-        self._text: list[str] = []
-        self._rows: list[TokenLogprob] = []
-        self._calls: dict[int, dict[str, str]] = {}
-        self._usage: Json = {}
-        self._timings: Json = {}
-        self._finish = ""
-        self._complete = False
-
-    def line(self, line: bytes) -> None:
-        """One line of server-sent events."""
-        if line.startswith(b":") or line.startswith(b"event:"):
-            return
-        field, _, data = line.partition(b":")
-        if field == b"error":
-            raise ModelError(f"the server failed mid-stream: {data.strip()[:300].decode('utf-8', 'replace')}")
-        if field != b"data":
-            raise ModelError(f"the stream holds what is not an event: {line[:120]!r}")
-        if data.strip() == b"[DONE]":
-            self._complete = True
-            return
-        chunk = json_line(data)
-        failure = server_error(chunk)
-        if failure is not None:
-            raise ModelError(f"the server failed mid-stream: {failure}")
-        self._common(chunk)
-        for choice in map(parts.members, parts.items(chunk.get("choices"))[:1]):
-            self._delta(choice, parts.members(choice.get("delta")))
-
-    def whole(self, answer: Json) -> None:
-        failure = server_error(answer)
-        if failure is not None:
-            raise ModelError(f"the server failed: {failure}")
-        choices = parts.items(answer.get("choices"))
-        if not choices:
-            raise ModelError("the answer has no choices")
-        self._common(answer)
-        choice = parts.members(choices[0])
-        message = parts.members(choice.get("message"))
-        self._text.append(parts.text(message.get("content")))
-        self._rows = parts.logprob_rows(parts.members(choice.get("logprobs")).get("content"))
-        for number, call in enumerate(parts.items(message.get("tool_calls"))):
-            self._call_piece(number, parts.members(call))
-        self._finish = parts.text(choice.get("finish_reason"))
-        self._complete = True
-
-    def _common(self, answer: Json) -> None:
-        self._usage = parts.members(answer.get("usage")) or self._usage
-        self._timings = parts.members(answer.get("timings")) or self._timings
-
-    def _delta(self, choice: Json, delta: Json) -> None:
-        rows = parts.logprob_rows(parts.members(choice.get("logprobs")).get("content"))
-        content = parts.text(delta.get("content"))
-        thinking = parts.text(delta.get("reasoning_content")) or parts.text(delta.get("reasoning"))
-        calls = [parts.members(call) for call in parts.items(delta.get("tool_calls"))]
-        self._text.append(content)
-        self._rows += rows
-        for call in calls:
-            self._call_piece(parts.count(call.get("index")) or 0, call)
-        if rows or content or thinking or any(map(_in_progress, calls)):
-            self._times.piece()
-        finish = parts.text(choice.get("finish_reason"))
-        if finish:
-            self._finish = finish
-            self._complete = True
-
-    def _call_piece(self, index: int, call: Json) -> None:
-        function = parts.members(call.get("function"))
-        known = self._calls.setdefault(index, {"id": "", "name": "", "arguments": ""})
-        known["id"] = known["id"] or parts.text(call.get("id"))
-        known["name"] += parts.text(function.get("name"))
-        arguments = function.get("arguments")
-        known["arguments"] += json.dumps(arguments) if isinstance(arguments, dict) else parts.text(arguments)
-
-    def reply(self, mode: ToolMode, tools: Sequence[ToolSpec]) -> Reply:
-        if not self._complete:
-            raise ModelError("the stream broke off before the reply was complete")
-        content = "".join(self._text)
-        rows = tuple(self._rows) or None
-        calls = tuple(parts.tool_request(call["name"], call["arguments"], call["id"]) for _, call in sorted(self._calls.items()))
-        completion_tokens = parts.count(self._usage.get("completion_tokens"))
-        return Reply(
-            text=content,
-            tool_calls=parts.tool_calls_of(mode, content, calls, rows, tools),
-            rows=rows,
-            prompt_tokens=parts.count(self._usage.get("prompt_tokens")),
-            completion_tokens=completion_tokens,
-            finish_reason=self._finish,
-            first_token_seconds=self._times.first_token_seconds,
-            timings=self._server_timings() or self._own_timings(completion_tokens),
-        )
-
-    def _server_timings(self) -> Timings | None:
-        """llama.cpp's ``timings``: milliseconds; ``prompt_ms`` covers only what its prefix cache did not hold."""
-        if not self._timings:
-            return None
-        return Timings(
-            prefill_seconds=parts.seconds(self._timings.get("prompt_ms"), 1e3),
-            decode_seconds=parts.seconds(self._timings.get("predicted_ms"), 1e3),
-            decode_tokens=parts.count(self._timings.get("predicted_n")),
-            cached_tokens=parts.count(self._timings.get("cache_n")),
-        )
-
-    def _own_timings(self, completion_tokens: int | None) -> Timings:
-        decode_seconds, decode_tokens = self._times.decode(completion_tokens)
-        details = parts.members(self._usage.get("prompt_tokens_details"))
-        return Timings(
-            decode_seconds=decode_seconds, decode_tokens=decode_tokens, cached_tokens=parts.count(details.get("cached_tokens"))
-        )
-
-
-def _in_progress(call: Json) -> bool:
-    """Whether a piece of a tool call is less than the whole of it."""
-    arguments = parts.members(call.get("function")).get("arguments")
-    return not isinstance(arguments, dict) and parts.tool_request("", parts.text(arguments) or "{").problem != ""
+def _lesser(form: _Form, refusal: ModelRefused) -> _Form | None:
+    """What to ask for instead, if less can help."""
+    if refusal.status not in (400, 422) or not form.logprobs:
+        return None
+    if form.stream and "stream" in refusal.message:
+        return replace(form, stream=False)
+    return replace(form, logprobs=False)
 
 
 def _message(message: Message) -> Json:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 
 from joulebench.bench.llm import hermes
-from joulebench.bench.llm.chat import ToolMode, ToolRequest, ToolSpec
+from joulebench.bench.llm.chat import Json, ToolMode, ToolRequest, ToolSpec
 from joulebench.clock import Clock
 from joulebench.push.confidence import TokenLogprob
 from joulebench.units import Seconds
@@ -41,6 +41,17 @@ def members(value: object) -> dict[str, object]:
 
 def items(value: object) -> list[object]:
     return value if isinstance(value, list) else []
+
+
+def declarations(tools: Sequence[ToolSpec]) -> list[Json]:
+    """The ``tools`` field, the same for both protocols."""
+    return [
+        {
+            "type": "function",
+            "function": {"name": tool.name, "description": tool.description, "parameters": dict(tool.parameters)},
+        }
+        for tool in tools
+    ]
 
 
 def logprob_rows(value: object) -> list[TokenLogprob]:
