@@ -17,6 +17,7 @@ def main() -> None:
     parser.add_argument("--only", action="append", choices=PARTS, help="this part; may be given again (default: all)")
     parser.add_argument("--seconds", type=float, default=75.0, help="length of the accuracy run (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of the power curves (default: %(default)s)")
+    parser.add_argument("--hours", type=float, default=6.0, help="of stored samples to export from (default: %(default)s)")
     parser.add_argument("--report", type=Path, default=CHECKOUT / ".build" / "bench" / "report.txt")
     arguments = parser.parse_args()
     clock = SystemClock()
@@ -28,6 +29,18 @@ def main() -> None:
                     from tests.benchmarks import accuracy
 
                     accuracy.run(report, clock, arguments.seconds, arguments.seed)
+                case "cost":
+                    from tests.benchmarks import cost
+
+                    cost.run(report, clock)
+                case "push":
+                    from tests.benchmarks import push_cost
+
+                    push_cost.run(report, clock)
+                case "export":
+                    from tests.benchmarks import export_cost
+
+                    export_cost.run(report, clock, arguments.hours)
         report.verdict()
         report.say(f"\nwritten to {report.file}")
 

@@ -6,7 +6,6 @@ import os
 import tempfile
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from joulebench.clients.exporter_api import ExporterApi
@@ -16,8 +15,9 @@ from joulebench.results import samples
 from joulebench.stack.native import NativeStack, Ports
 from tests.benchmarks import accuracy_report, environments, windows
 from tests.benchmarks.curve import Curve
-from tests.benchmarks.methods import Answers, live_edges, ours_api, prometheus
+from tests.benchmarks.methods import API, API_LATER, LINEAR, NAIVE, PROMETHEUS, ZEUS, Answers, live_edges, ours_api, prometheus
 from tests.benchmarks.report import Report
+from tests.benchmarks.result import Result
 from tests.benchmarks.scene import Scene, agent_curves
 from tests.benchmarks.windows import Taken
 
@@ -25,20 +25,6 @@ BEFORE_THE_CURVE = 3.0
 """Seconds for the meter to learn the counter's step and for the subprocess to start."""
 AFTER_THE_CURVE = 2.0
 """Seconds until Prometheus has scraped what lies after the last window."""
-
-ZEUS, API, API_LATER, PROMETHEUS = "Zeus", "Joulebench, exporter", "same, asked after the run", "Joulebench, Prometheus only"
-NAIVE, LINEAR = "naive: sum of 1 s power", "1 s scrape of counter, linear"
-
-
-@dataclass(frozen=True)
-class Result:
-    """``answers`` by method, ours first. ``additivity``: joules for each inner edge, by task, of the exporter."""
-
-    taken: Sequence[Taken]
-    truth: dict[int, float]
-    answers: dict[str, Answers]
-    additivity: Sequence[float | None]
-    asking_errors: Sequence[str]
 
 
 def run(report: Report, clock: Clock, seconds: float, seed: int) -> None:
@@ -60,7 +46,9 @@ def _measure(directory: Path, clock: Clock, seconds: float, seed: int, zeus: env
         scene.play(curves, begin)
         asker = ours_api.LiveAsker(stack.exporter_url, clock)
         python = None if zeus.bin is None else zeus.bin / "python"
-        taken, zeus_answers = live_edges.run(planned, begin, directory, {**os.environ, **scene.environment}, python, asker.ask)
+        taken, zeus_answers = live_edges.run(
+            planned, begin, directory, {**os.environ, **scene.environment}, zeus_python=python, ended=asker.ask
+        )
         asker.close()
         threading.Event().wait(AFTER_THE_CURVE)
         taken.sort(key=lambda window: window.plan.id)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from tests.benchmarks import scene
 from tests.benchmarks.environments import Peer
+from tests.benchmarks.methods import API, PROMETHEUS, ZEUS
 from tests.benchmarks.report import Report, Target
+from tests.benchmarks.result import Result
 from tests.benchmarks.statistics import Errors, coverage, errors
 from tests.benchmarks.windows import CLASSES
-
-if TYPE_CHECKING:
-    from tests.benchmarks.accuracy import Result
 
 P95_LIMITS = (6.0, 2.0, 1.0, 1.0)
 ZEUS_FACTOR = 4.0
@@ -44,12 +41,12 @@ def _errors(result: Result, method: str) -> list[Errors | None]:
 
 
 def _error_table(report: Report, result: Result, zeus: Peer) -> None:
-    ours = _errors(result, next(iter(result.answers)))
+    ours = _errors(result, API)
     for index, length in enumerate(CLASSES):
         rows = []
         for method in result.answers:
             one, first = _errors(result, method)[index], ours[index]
-            name = zeus.title if method == "Zeus" else method
+            name = zeus.title if method == ZEUS else method
             if one is None:
                 rows.append((name, "-", "-", "-", "-", "0", ""))
                 continue
@@ -78,15 +75,14 @@ def _additivity(report: Report, result: Result) -> None:
         report.say("adjacent windows: unknown, the exporter gave no joules for them")
         return
     report.say(
-        f"adjacent windows against the window around them, {len(known)} tasks: at most {max(known):.2g} mJ for each edge between two"
+        f"adjacent windows against the window around them, {len(known)} tasks:"
+        f" at most {max(known):.2g} mJ for each edge between two"
     )
     report.targets.append(Target("adjacent windows add up, per edge", ADDITIVITY_LIMIT, max(known), "mJ"))
 
 
 def _targets(report: Report, result: Result) -> None:
-    ours, stored, zeus = (
-        _errors(result, method) for method in list(result.answers)[:1] + ["Joulebench, Prometheus only", "Zeus"]
-    )
+    ours, stored, zeus = (_errors(result, method) for method in (API, PROMETHEUS, ZEUS))
     for index, length in enumerate(CLASSES):
         mine, peer = ours[index], zeus[index]
         report.targets.append(Target(f"exporter, p95, {length.name}", P95_LIMITS[index], mine.p95 if mine else None, "%"))

@@ -16,3 +16,6 @@ class Estimate:
 
 
 Answers = Mapping[int, Estimate]
+
+API, API_LATER, PROMETHEUS = "Joulebench, exporter", "same, asked after the run", "Joulebench, Prometheus only"
+ZEUS, NAIVE, LINEAR = "Zeus", "naive: sum of 1 s power", "1 s scrape of counter, linear"

@@ -19,6 +19,7 @@ def run(
     origin: float,
     directory: Path,
     environment: Mapping[str, str],
+    *,
     zeus_python: Path | None,
     ended: Callable[[Taken], None],
 ) -> tuple[list[Taken], Answers]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Sequence
+from itertools import pairwise
 
 from joulebench.clients.exporter_api import ExporterApi
 from joulebench.clock import Clock
@@ -61,7 +62,7 @@ def ask(api: ExporterApi, gpu: int, start_unix: float, end_unix: float) -> Estim
 
 def additive(api: ExporterApi, gpu: int, edges: Sequence[float]) -> float | None:
     """Joules by which adjacent windows miss the window around them, for each edge between two of them; None where unknown."""
-    parts = [ask(api, gpu, start, end).joules for start, end in zip(edges, edges[1:], strict=False)]
+    parts = [ask(api, gpu, start, end).joules for start, end in pairwise(edges)]
     whole = ask(api, gpu, edges[0], edges[-1]).joules
     known = [part for part in parts if part is not None]
     if whole is None or len(known) < len(parts):

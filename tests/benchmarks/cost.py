@@ -1,0 +1,142 @@
+"""What watching 8 GPUs costs the machine, beside nvitop-exporter on the same fake GPUs, in one run."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlencode
+
+from joulebench.clock import Clock
+from joulebench.errors import ProcessError
+from joulebench.results.queries import ENERGY_METRICS
+from joulebench.stack.native import NativeStack, Ports
+from joulebench.stack.process import Program, free_port
+from tests.benchmarks import environments
+from tests.benchmarks.process import Latency, cpu_share, resident_bytes, scrape_latency
+from tests.benchmarks.report import Report, Target
+from tests.benchmarks.scene import GPUS, Scene, busy_curve
+
+SECONDS = 10.0
+SETTLE = 3.0
+SCRAPES = 300
+PAUSE = 0.01
+FULL = "/metrics"
+ENERGY_ONLY = f"/metrics?{urlencode([('name[]', metric.name) for metric in ENERGY_METRICS])}"
+
+RSS_LIMIT, CPU_LIMIT, LATENCY_LIMIT = 60.0, 1.0, 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """``alone`` and ``scraped``: share of one core; scraped means each second in full and four times a second for energy."""
+
+    alone: float
+    scraped: float
+    rss: int
+    full: Latency
+    energy: Latency | None
+
+
+def run(report: Report, clock: Clock) -> None:
+    nvitop = environments.install(environments.NVITOP_EXPORTER)
+    with tempfile.TemporaryDirectory(prefix="joulebench-bench-") as name:
+        directory = Path(name)
+        scene = Scene(directory, seed=1)
+        length = 2 * (SETTLE + 2 * SECONDS) + 120.0
+        scene.play([busy_curve(length)] * GPUS, clock.monotonic())
+        with _exporter(directory, scene.environment) as program:
+            ours = _measure(program, clock, energy=True)
+        theirs: Cost | None = None
+        why = nvitop.why
+        if nvitop.bin is not None:
+            try:
+                with _nvitop(directory, scene.environment, nvitop.bin) as program:
+                    theirs = _measure(program, clock, energy=False)
+            except (ProcessError, OSError, RuntimeError) as error:
+                why = f"does not run on the fake GPUs: {error}"
+    _tell(report, nvitop.title, ours, theirs, why)
+
+
+@contextmanager
+def _exporter(directory: Path, environment: Mapping[str, str]) -> Iterator[Program]:
+    flags = ("--gpu-source=nvml", "--no-ollama")
+    stack = NativeStack(directory / "stack", Ports.free(), flags, exporter_environment=environment)
+    with _running(stack.exporter()) as program:
+        yield program
+
+
+@contextmanager
+def _nvitop(directory: Path, environment: Mapping[str, str], bin_directory: Path) -> Iterator[Program]:
+    port = free_port()
+    argv = [str(bin_directory / "nvitop-exporter"), "--bind-address=127.0.0.1", f"--port={port}"]
+    url = f"http://127.0.0.1:{port}/metrics"
+    with _running(Program("nvitop-exporter", argv, directory / "nvitop.log", url, environment)) as program:
+        yield program
+
+
+@contextmanager
+def _running(program: Program) -> Iterator[Program]:
+    program.start()
+    try:
+        yield program
+    finally:
+        program.stop()
+
+
+def _measure(program: Program, clock: Clock, *, energy: bool) -> Cost:
+    port = int(program.ready_url.rpartition(":")[2].partition("/")[0])
+    scrape_latency(port, FULL, 3, clock, SETTLE / 3)
+    alone = cpu_share(program.pid, SECONDS, clock)
+    with ThreadPoolExecutor(2) as scrapers:
+        jobs = [scrapers.submit(scrape_latency, port, FULL, int(SECONDS), clock, 1.0)]
+        if energy:
+            jobs.append(scrapers.submit(scrape_latency, port, ENERGY_ONLY, int(SECONDS * 4), clock, 0.25))
+        scraped = cpu_share(program.pid, SECONDS, clock)
+        for job in jobs:
+            job.result()
+    full = scrape_latency(port, FULL, SCRAPES, clock, PAUSE)
+    filtered = scrape_latency(port, ENERGY_ONLY, SCRAPES, clock, PAUSE) if energy else None
+    return Cost(alone, scraped, resident_bytes(program.pid), full, filtered)
+
+
+def _tell(report: Report, peer: str, ours: Cost, theirs: Cost | None, why: str) -> None:
+    report.heading(f"Cost of the exporter, {GPUS} GPUs")
+    report.say(
+        "Joulebench reads each GPU 50 times a second, nvitop-exporter once a second (its default). CPU in % of one core over"
+        f" {SECONDS:.0f} s;\nscraped: a full scrape each second, for Joulebench also the energy families every 250 ms."
+        f" Latency over {SCRAPES} scrapes."
+    )
+    rows = [_row("Joulebench, full", ours, ours.full)]
+    if ours.energy is not None:
+        rows.append(_row("Joulebench, energy families only", ours, ours.energy))
+    if theirs is not None:
+        rows.append(_row(peer, theirs, theirs.full))
+    report.table(("", "CPU alone", "CPU scraped", "RSS", "scrape p50", "scrape p99", "bytes sent"), rows)
+    if theirs is None:
+        report.say(f"{peer}: skipped: {why}")
+    else:
+        report.say(
+            f"{peer}: its cost here is a lower bound: the fake library has no process lists, PCIe or NVLink counters, which are"
+            " its slowest reads on a real GPU."
+        )
+    report.targets += [
+        Target(f"exporter, {GPUS} GPUs at 50 Hz, CPU of one core", CPU_LIMIT, 100 * ours.alone, "%"),
+        Target(f"exporter, {GPUS} GPUs, RSS", RSS_LIMIT, ours.rss / 2**20, "MiB"),
+        Target("exporter, full scrape, p99", LATENCY_LIMIT, 1000 * ours.full.p99, "ms"),
+    ]
+
+
+def _row(name: str, cost: Cost, latency: Latency) -> tuple[str, ...]:
+    return (
+        name,
+        f"{100 * cost.alone:.2f} %",
+        f"{100 * cost.scraped:.2f} %",
+        f"{cost.rss / 2**20:.1f} MiB",
+        f"{1000 * latency.p50:.2f} ms",
+        f"{1000 * latency.p99:.2f} ms",
+        str(latency.size),
+    )
