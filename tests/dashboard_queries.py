@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 VALUES: Final[Mapping[str, str]] = {
-    "job": "joulebench",
+    "job": ".+",
     "instance": ".+",
     "run_id": ".+",
     "model": ".*",

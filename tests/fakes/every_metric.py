@@ -1,0 +1,144 @@
+"""Every metric of the catalogue with plausible, growing values: an exporter to scrape and the groups that a benchmark pushes.
+
+What it says is invented; that each declared series is there, with every label, is the point.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from urllib.parse import parse_qs, urlsplit
+
+from prometheus_client import generate_latest
+
+from joulebench import catalogue as c
+from joulebench.catalogue import Kind, Metric
+from joulebench.clock import SystemClock
+from joulebench.families import Family, Sheet
+
+WATTS = 100.0
+JOULES_OF_TASK = 500.0
+LABEL_VALUES: Mapping[str, tuple[str, ...]] = {
+    "gpu": ("0",),
+    "uuid": ("GPU-0",),
+    "reason": c.THROTTLE_REASONS,
+    "clock": c.CLOCK_DOMAINS,
+    "collector": ("gpu", "ollama"),
+    "status": c.TASK_STATUSES,
+    "phase": c.PHASES,
+    "outcome": c.TOOL_OUTCOMES,
+    "source": ("simulated",),
+    "gpu_source": ("simulated",),
+    "energy_method": ("counter",),
+    "model": ("smol:135m",),
+}
+"""Values of each label; any other label has the one value "x"."""
+
+RUN_PREFIXES = ("joulebench_run_", "joulebench_call_", "joulebench_tool_call_")
+RUN_METRICS = tuple(metric for metric in c.METRICS if metric.name.startswith(RUN_PREFIXES))
+TASK_METRICS = tuple(metric for metric in c.METRICS if metric.name.startswith("joulebench_task_"))
+PUSHED = (*RUN_METRICS, *TASK_METRICS, c.PUSH_FAILURES)
+SCRAPED = tuple(metric for metric in c.METRICS if metric not in PUSHED)
+ABSENT_UNTIL_THE_END = (c.TASK_END, c.TASK_END_OFFSET, c.TASK_DURATION, c.TASK_SUCCESS, c.TASK_STATUS)
+
+
+def label_sets(metric: Metric) -> Iterator[tuple[str, ...]]:
+    return itertools.product(*(LABEL_VALUES.get(name, ("x",)) for name in metric.labels))
+
+
+def fill(sheet: Sheet, metric: Metric, step: int, value: float | None = None) -> None:
+    """All series of ``metric``; ``value`` where it is given, else 1 for gauges and what grows with ``step`` for the others."""
+    for labels in label_sets(metric):
+        match metric.kind:
+            case Kind.HISTOGRAM:
+                sheet.histogram(metric, [step] * (len(metric.buckets) + 1), float(step), labels)
+            case Kind.SUMMARY:
+                sheet.summary(metric, step, float(step), labels)
+            case Kind.COUNTER:
+                sheet.value(metric, float(step) if value is None else value, labels)
+            case Kind.GAUGE:
+                sheet.value(metric, 1.0 if value is None else value, labels)
+
+
+def run_families(step: int) -> list[Family]:
+    sheet = Sheet()
+    for metric in (*RUN_METRICS, c.PUSH_FAILURES):
+        if metric is not c.RUN_PHASE:
+            fill(sheet, metric, step)
+    for phase in c.PHASES:
+        sheet.value(c.RUN_PHASE, float(phase == "decode"), (phase,))
+    return sheet.families()
+
+
+def task_families(step: int, now: float, *, ended: bool) -> list[Family]:
+    """A task that began ten seconds ago, and passed if it has ended."""
+    sheet = Sheet()
+    values = {c.TASK_START: now - 10.0, c.TASK_END: now, c.TASK_SENT: now, c.TASK_DURATION: 10.0, c.TASK_ENERGY: JOULES_OF_TASK}
+    for metric in TASK_METRICS:
+        if metric is not c.TASK_STATUS and (ended or metric not in ABSENT_UNTIL_THE_END):
+            fill(sheet, metric, step, values.get(metric))
+    if ended:
+        sheet.value(c.TASK_STATUS, 1.0, ("success",))
+    return sheet.families()
+
+
+class Exporter:
+    """Serves every scraped metric on ``port``; the energy counter grows by 100 W. ``name[]`` filters as the real one does."""
+
+    def __init__(self, port: int) -> None:
+        self._clock = SystemClock()
+        self._begun = self._clock.monotonic()
+        self._step = itertools.count(1)
+        exporter = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                body = exporter.exposition(parse_qs(urlsplit(self.path).query).get("name[]", []))
+                self.send_response(200)
+                self.send_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+                """A test's output is no access log."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        self._thread = Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
+
+    def __enter__(self) -> Exporter:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    def exposition(self, names: list[str]) -> bytes:
+        now, step = self._clock.unix(), next(self._step)
+        values = {
+            c.GPU_ENERGY: WATTS * (self._clock.monotonic() - self._begun),
+            c.GPU_ENERGY_SAMPLE_TIMESTAMP: now - 0.05,
+            c.EXPORTER_CLOCK: float(now),
+            c.OLLAMA_MODEL_EXPIRES: now + 300.0,
+            c.GPU_POWER: WATTS,
+            c.GPU_POWER_LIMIT: 2 * WATTS,
+        }
+        sheet = Sheet()
+        for metric in SCRAPED:
+            if not names or metric.name in names:
+                fill(sheet, metric, step, values.get(metric))
+        return generate_latest(_Collected(sheet.families()))
+
+
+class _Collected:
+    """Families as generate_latest wants them."""
+
+    def __init__(self, families: list[Family]) -> None:
+        self._families = families
+
+    def collect(self) -> list[Family]:
+        return self._families
