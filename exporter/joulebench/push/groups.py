@@ -73,6 +73,7 @@ class Groups:
         self._limit = limit
         self._groups: dict[Group, None] = {}
         self._kept: dict[Group, None] = {}
+        self._deleted: set[frozenset[tuple[str, str]]] = set()
 
     def add(self, group: Group) -> None:
         self._groups[group] = None
@@ -119,6 +120,7 @@ class Groups:
         ]
 
     def deleted(self, group: Group) -> None:
+        self._deleted.add(frozenset(group.key.items()))
         group.on_gateway = group.stale = False
         group.final_sent = []
         if not group.dirty:
@@ -141,8 +143,9 @@ class Groups:
         for group in self._groups:
             group.stale = group.stale or group.on_gateway
 
-    def holds(self, key: Mapping[str, str]) -> bool:
-        return any(group.key == key for group in (*self._groups, *self._kept))
+    def was_deleted(self, key: Mapping[str, str]) -> bool:
+        """Whether a group on the gateway is one that was deleted, and not pushed again since."""
+        return frozenset(key.items()) in self._deleted and not any(group.key == key for group in self._groups)
 
     def _room(self, over_limit: bool) -> int:
         # Where nothing ever makes room, a slow gateway is better than a lost task.

@@ -261,7 +261,7 @@ class Pusher:
             return None
         try:
             mine = [key for key in self._gateway.groups() if self._identity.items() <= key.items()]
-            orphans = [] if self._acks is None else [key for key in mine if not self._groups.holds(key)]
+            orphans = [key for key in mine if self._groups.was_deleted(key)]
             for key in orphans:
                 self._gateway.delete(key)
         except GatewayError as error:

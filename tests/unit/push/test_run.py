@@ -13,7 +13,7 @@ from joulebench.errors import UserError
 from joulebench.push.confidence import CallConfidence
 from joulebench.push.task import Task
 from joulebench.units import Seconds
-from tests.unit.push.conftest import LocalServer, RealGateway, events, eventually
+from tests.unit.push.conftest import LocalServer, RealGateway, events, eventually, scrape
 
 NOWHERE = "http://127.0.0.1:9"
 
