@@ -173,6 +173,9 @@ def test_what_is_left_of_a_call_beside_certain_work_keeps_its_tokens() -> None:
     assert [(one.start, one.end) for one in own] == [(3.0, 4.0), (7.0, 9.0)]
     assert [one.prefill_tokens for one in own] == pytest.approx([20.0, 40.0])
     assert [one.decode_tokens for one in own] == pytest.approx([10.0, 20.0])
+    later = TaskWork("b", 0.0, 10.0, [LlmCall(3.5, 9.0)])
+    own = activities([TaskWork("a", 0.0, 10.0, running), later], serialized=True)[1]
+    assert [(one.start, one.end) for one in own] == [(3.5, 4.0), (7.0, 9.0)]
 
 
 def test_bins_are_cut_at_every_window_and_no_finer_than_asked() -> None:
@@ -189,6 +192,16 @@ def test_bins_are_cut_at_every_window_and_no_finer_than_asked() -> None:
         (10.0, 12.0, ()),
     ]
     assert fsum(one.work[0].call_seconds for one in cut if one.work) == pytest.approx(5.0)
+
+
+def test_a_short_rest_joins_the_bin_before_it_with_all_its_work() -> None:
+    a = TaskWork("a", 0.0, 10.0, [timed(0.0, 9.5, 0.0, 9.5, (0.0, 95.0)), LlmCall(9.6, 10.0)])
+    b = TaskWork("b", 0.0, 10.0, [timed(0.0, 10.0, 0.0, 10.0, (0.0, 50.0))])
+    (only,) = bins([a, b], activities([a, b]), (0.0, 10.0), 1.0)
+    assert (only.start, only.end, only.tasks) == (0.0, 10.0, (0, 1))
+    assert [only.work[i].decode_tokens for i in (0, 1)] == pytest.approx([95.0, 50.0])
+    assert [only.work[i].call_seconds for i in (0, 1)] == pytest.approx([9.9, 10.0])
+    assert [only.work[i].known for i in (0, 1)] == [False, True]
 
 
 def test_a_window_that_the_trace_does_not_reach_has_no_share_and_its_joules_are_withheld() -> None:
@@ -370,10 +383,10 @@ def test_weights_are_learnt_from_single_tasks_and_give_the_work_to_its_owners() 
 
 
 def test_weights_are_not_learnt_from_too_little_or_from_what_cannot_be_told_apart() -> None:
-    def learn(calls: list[LlmCall], watts: float = 100.0) -> TokenWeights | None:
+    def learn(calls: list[LlmCall], watts: float = 100.0, until: float = 40.0) -> TokenWeights | None:
         tasks = [TaskWork("a", 0.0, 40.0, calls)]
         work = activities(tasks)
-        return fit(Curve(steady(watts), 0.0, 40.0), exclusive_stretches(bins(tasks, work, (0.0, 40.0), 0.05), work), 60.0)
+        return fit(Curve(steady(watts, until), 0.0, 40.0), exclusive_stretches(bins(tasks, work, (0.0, 40.0), 0.05), work), 60.0)
 
     varied = [timed(i * 2.0, i * 2.0 + 1.0, 0.2, 0.8, (100.0 * (1 + i % 3), 30.0 - 2 * i)) for i in range(10)]
     same = [timed(i * 2.0, i * 2.0 + 1.0, 0.2, 0.8, (100.0, 30.0)) for i in range(10)]
@@ -388,6 +401,15 @@ def test_weights_are_not_learnt_from_too_little_or_from_what_cannot_be_told_apar
     weights = learn([timed(i * 2.0, i * 2.0 + 1.0, 0.2, 0.8, few if i < 5 else many) for i in range(10)])
     assert weights is not None
     assert [weights.prefill, weights.decode] == pytest.approx([0.0, 1.2])
+    few, many = (100.0, 0.0), (200.0, 10.0)
+    weights = learn([timed(i * 2.0, i * 2.0 + 1.0, 0.2, 0.8, few if i < 5 else many) for i in range(10)])
+    assert weights is not None
+    assert [weights.prefill, weights.decode] == pytest.approx([0.24, 0.0])
+    # What lies where the trace does not reach teaches nothing.
+    beyond = [timed(i * 2.0, i * 2.0 + 1.0, 0.2, 0.8, (100.0 * (1 + i % 3), 30.0 - i)) for i in range(14)]
+    assert learn(beyond) is not None
+    assert learn(beyond, until=15.0) == learn(beyond[:8]) is not None
+    assert learn(beyond, until=14.0) is None
 
 
 def test_only_unbroken_work_of_one_task_teaches_weights() -> None:

@@ -149,6 +149,16 @@ def test_a_reset_and_a_gap_are_told_where_they_lie() -> None:
     assert found.phases["decode"].joules is not None
 
 
+def test_a_phase_that_lies_between_two_epochs_is_unknown() -> None:
+    trace = CounterTrace()
+    for i in (*range(60), *range(110, 301)):
+        trace.append(i * 0.1, 10.0 * (i if i < 60 else i - 110))
+    found = phase_energy(trace, timeline(0.0, 20.0, [CALL]))
+    assert found.phases["decode"] == Phase(5.0, None, ("reset",))
+    assert found.phases["prefill"] == Phase(1.0, None, ("reset",))
+    assert found.phases["other"].joules is not None
+
+
 def test_two_gpus_add_up_phase_by_phase() -> None:
     line = timeline(0.0, 20.0, [CALL])
     whole = total([window_energy(steady(watts), 0.0, 20.0) for watts in (100.0, 50.0)])
