@@ -23,7 +23,7 @@ def model_panels() -> list[Json]:
             "Tokens per second of wall time over the last minute, all tasks of a run together. A call's tokens count when it"
             " ends. Prompt tokens include those that the server took from its prefix cache.",
             [Query(prompt, "{{run_id}} prompt"), Query(completion, "{{run_id}} completion")],
-            "suffix: tok/s",
+            "suffix:tok/s",
         ),
         timeseries(
             "Decode speed",
@@ -37,7 +37,7 @@ def model_panels() -> list[Json]:
                     "{{run_id}}",
                 )
             ],
-            "suffix: tok/s",
+            "suffix:tok/s",
         ),
         heatmap(
             "Time to first token, spread",

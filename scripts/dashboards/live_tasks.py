@@ -71,7 +71,7 @@ def tasks_table(uid: str) -> Json:
             hidden("Until"),
             override("From", unit="dateTimeAsIso"),
             override("Duration", unit="s", decimals=1),
-            override("Output speed", unit="suffix: tok/s", decimals=1),
+            override("Output speed", unit="suffix:tok/s", decimals=1),
             override("TTFT mean", unit="s"),
             override("Energy", unit="joule", decimals=1),
             override("Energy ±", unit="joule", decimals=1),

@@ -48,7 +48,7 @@ def tiles() -> list[tuple[Json, int]]:
                 "Tokens per second while generating: decoded tokens by the time the server spent on decoding, over the tasks in"
                 " this time range.",
                 [Query(ratio(total(c.TASK_DECODE_TOKENS), total(c.TASK_DECODE, suffix="_sum")), "output", "instant")],
-                "suffix: tok/s",
+                "suffix:tok/s",
                 decimals=1,
             ),
             3,

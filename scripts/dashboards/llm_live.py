@@ -69,7 +69,7 @@ def marks() -> list[Json]:
             "{{task_name}} starts",
             "{{model}}, task {{task_id}}, worker {{worker}}",
             step="1s",
-            useValueForTime="on",
+            useValueForTime=True,
         ),
         annotation("Alerts", FIRING, "red", "{{alertname}}", "{{severity}} {{instance}} {{gpu}} {{run_id}}", step="5s"),
     ]

@@ -30,7 +30,7 @@ KNOWN_UNITS = {
     "bytes",
     "hertz",
     "percentunit",
-    "suffix: tok/s",
+    "suffix:tok/s",
     "dateTimeAsIso",
     "dateTimeFromNow",
 }
@@ -275,7 +275,7 @@ def test_rows_of_a_table_join_on_labels_that_all_its_queries_have(path: Path) ->
 def test_task_marks_stand_at_the_exact_time_and_alerts_are_marked(path: Path) -> None:
     marks = {mark["name"]: mark for mark in loaded(path)["annotations"]["list"]}
     assert marks["Task starts"]["expr"].startswith("floor(")
-    assert marks["Task starts"]["useValueForTime"]
+    assert marks["Task starts"]["useValueForTime"] is True
     assert marks["Task starts"]["step"] == "1s", "Grafana's default step of 60 s hides short tasks"
     assert marks["Alerts"]["expr"].startswith("ALERTS{")
 
