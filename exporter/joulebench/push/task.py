@@ -14,7 +14,7 @@ from joulebench.push.call import Call, Tool, in_words
 from joulebench.push.confidence import CallConfidence
 from joulebench.push.recorder import TaskRecorder
 from joulebench.push.state import TaskEnd
-from joulebench.units import Seconds
+from joulebench.units import Joules, Seconds
 
 
 class Task:
@@ -57,6 +57,13 @@ class Task:
             run.tasks = {**run.tasks, status: run.tasks[status] + 1}
         self._recorder.changed()
         self._recorder.of_run.energy.task_ended(self._recorder, start, end)
+
+    @property
+    def joules(self) -> Joules | None:
+        """Energy of the task over all GPUs. None until the exporter answered, a moment after the end, and where one is unknown."""
+        known = [gpu.joules for gpu in self._recorder.state.snapshot().energy]
+        found = [value for value in known if value is not None]
+        return Joules(sum(found)) if found and len(found) == len(known) else None
 
     def succeed(self) -> None:
         """The task was graded and passed."""
