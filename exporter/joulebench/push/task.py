@@ -60,7 +60,7 @@ class Task:
 
     @property
     def joules(self) -> Joules | None:
-        """Energy of the task over all GPUs. None until the exporter answered, a moment after the end, and where one is unknown."""
+        """Energy of the task over all GPUs; None until the exporter has answered, a moment after the end, or one is unknown."""
         known = [gpu.joules for gpu in self._recorder.state.snapshot().energy]
         found = [value for value in known if value is not None]
         return Joules(sum(found)) if found and len(found) == len(known) else None
