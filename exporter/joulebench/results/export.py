@@ -18,11 +18,11 @@ from joulebench.clients.prometheus_api import PrometheusApi
 from joulebench.clock import Clock, SystemClock
 from joulebench.errors import PrometheusError, UserError
 from joulebench.results import files, from_prometheus, journal, queries, samples, table, waiting, windows
-from joulebench.results.attribution import attribute
 from joulebench.results.energy import task_energy
 from joulebench.results.from_prometheus import PushedTask
 from joulebench.results.record import Context, Record, build
 from joulebench.results.samples import Samples
+from joulebench.results.shares import attributions
 from joulebench.results.task import Task, TaskKey
 
 LOOKBACK_SECONDS = 30 * 86400.0
@@ -129,7 +129,7 @@ def _lookback(options: Options, own: Sequence[Task], clock: Clock) -> float:
 
 def _records(options: Options, tasks: Sequence[Task], stored: Samples | None, why: str, tell: Progress) -> list[Record]:
     context = Context(options.run_id, __version__, stored)
-    shares = attribute(tasks, [gpu.energy for gpu in stored.gpus] if stored else [])
+    shares = attributions(tasks, stored.gpus if stored else ())
     records = []
     for done, task in enumerate(tasks, 1):
         records.append(build(task, task_energy(task, stored, why), shares.get(task.key), context))
@@ -145,8 +145,8 @@ def _write(out: Path, records: Sequence[Record], notes: list[str]) -> Export:
         names = _names(records)
         rows = [table.row(record, name) for record, name in zip(records, names, strict=True)]
         for record, name in zip(records, names, strict=True):
-            files.write_whole(out / name, json.dumps(_finite(record), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-        files.write_whole(csv_path, table.merged(existing, rows))
+            files.write_whole(out / name, _json(record))
+        files.write_whole(csv_path, table.merged(existing, rows), durable=True)
         for one in rows:
             before = former.get(tuple(table.cell(one[name]) for name in table.KEY))
             # An earlier export that knew less may have named the file differently.
@@ -167,6 +167,16 @@ def _names(records: Sequence[Record]) -> list[str]:
     return [
         one if times[one] == 1 else name(record, record["metadata"]["worker"]) for one, record in zip(plain, records, strict=True)
     ]
+
+
+def _json(record: Record) -> str:
+    """A line for each section, and for each event: legible, and encoded in one go."""
+    encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+    sections = []
+    for name, section in _finite(record).items():
+        lines = ",\n    ".join(map(encode, section)) if isinstance(section, list) else ""
+        sections.append(f"  {encode(name)}: " + (f"[\n    {lines}\n  ]" if lines else encode(section)))
+    return "{\n" + ",\n".join(sections) + "\n}\n"
 
 
 def _finite(value: Any) -> Any:

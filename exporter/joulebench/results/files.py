@@ -44,14 +44,18 @@ def _part(text: str) -> str:
     return f"{clean}-{hashlib.sha256(text.encode(errors='replace')).hexdigest()[:8]}"
 
 
-def write_whole(path: Path, text: str) -> None:
-    """All of ``text`` under ``path``, or what was there before. Raises UserError where the directory cannot be written."""
+def write_whole(path: Path, text: str, *, durable: bool = False) -> None:
+    """All of ``text`` under ``path``, or what was there before; ``durable`` also when the machine loses power.
+
+    Raises UserError where the directory cannot be written.
+    """
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with beside.open("w", encoding="utf-8", newline="") as out:
             out.write(text)
-            out.flush()
-            os.fsync(out.fileno())
+            if durable:
+                out.flush()
+                os.fsync(out.fileno())
         beside.replace(path)
     except OSError as error:
         beside.unlink(missing_ok=True)

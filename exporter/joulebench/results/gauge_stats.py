@@ -27,6 +27,9 @@ class Stats:
     coverage: float
     longest_gap: float
 
+    def as_dict(self) -> dict[str, float]:
+        return {name: getattr(self, name) for name in self.__slots__}
+
 
 def stats(points: Points, start: float, end: float) -> Stats | None:
     some = inside(points, start, end)

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from typing import Any
 
+from joulebench.energy.attribution import TaskAttribution
 from joulebench.energy.window import QUALITIES, WindowEnergy
-from joulebench.results import phases, throttle
-from joulebench.results.attribution import EXCLUSIVE, Attribution
+from joulebench.results import shares, throttle
 from joulebench.results.computed import computed_metrics
 from joulebench.results.energy import GpuEnergy, TaskEnergy, exporter_clock_offset
 from joulebench.results.gauge_stats import stats
@@ -46,7 +46,7 @@ class Context:
         return [known[gpu.uuid] for gpu in energy.gpus if gpu.uuid in known]
 
 
-def build(task: Task, energy: TaskEnergy, attribution: Attribution | None, context: Context) -> Record:
+def build(task: Task, energy: TaskEnergy, attribution: TaskAttribution | None, context: Context) -> Record:
     gpus = context.gpus(energy)
     by_gpu = [throttle.reasons(gpu, *task.window) for gpu in gpus] if task.window else []
     throttling = throttle.together(by_gpu)
@@ -62,7 +62,7 @@ def build(task: Task, energy: TaskEnergy, attribution: Attribution | None, conte
         "measurement": _measurement(task, energy, verdict, context),
         "per_gpu": [_gpu(task, one, next((g for g in gpus if g.uuid == one.uuid), None), context) for one in energy.gpus],
         "throttle": {"throttled_seconds": throttled, "seconds_by_reason": dict(throttling) if by_gpu else {}},
-        "phases": _phases(task, verdict, gpus),
+        "phases": shares.phases(task, verdict, gpus),
         "attribution": _attribution(attribution, verdict),
         "call_energy": [_event(event) for event in task.call_energy],
     }
@@ -97,9 +97,9 @@ def _event(event: Event) -> Event:
     return {"event_type": event["event_type"], "timestamp": event["timestamp"], **event}
 
 
-def _verdict(task: Task, energy: TaskEnergy, attribution: Attribution | None, throttled: float | None) -> WindowEnergy:
+def _verdict(task: Task, energy: TaskEnergy, attribution: TaskAttribution | None, throttled: float | None) -> WindowEnergy:
     findings = []
-    if attribution is not None and attribution.method != EXCLUSIVE:
+    if attribution is not None and attribution.overlap_fraction > 0:
         findings.append("overlap")
     if throttled is not None and task.window and throttled > THROTTLED_SHARE * (task.window[1] - task.window[0]):
         findings.append("throttled")
@@ -174,29 +174,16 @@ def _gpu(task: Task, energy: GpuEnergy, samples: GpuSamples | None, context: Con
     }
     for name, unit in (("util", "pct"), ("vram", "mb"), ("temp", "c"), ("power", "w")):
         one = stats(getattr(gauges, name), *task.window) if gauges and task.window else None
-        found[f"{name}_{unit}"] = asdict(one) if one else None
+        found[f"{name}_{unit}"] = one.as_dict() if one else None
     return found
 
 
-def _phases(task: Task, verdict: WindowEnergy, gpus: Sequence[GpuSamples]) -> Record:
-    """Joules by phase, scaled to add up to the task's joules; seconds by phase where the journal is there."""
-    if task.window is None or not task.events:
-        return {"joules": None, "seconds": None, "scale": None}
-    pieces = phases.intervals(task.events, *task.window)
-    seconds = {phase: sum(end - start for start, end in some) for phase, some in pieces.items()}
-    joules = phases.energy(pieces, [gpu.energy for gpu in gpus]) if gpus else None
-    whole = sum(joules.values()) if joules else 0.0
-    if joules is None or verdict.joules is None or whole <= 0:
-        return {"joules": None, "seconds": seconds, "scale": None}
-    scale = verdict.joules / whole
-    return {"joules": {phase: value * scale for phase, value in joules.items()}, "seconds": seconds, "scale": scale}
-
-
-def _attribution(attribution: Attribution | None, verdict: WindowEnergy) -> Record:
+def _attribution(attribution: TaskAttribution | None, verdict: WindowEnergy) -> Record:
+    """Joules of the task: ``lower`` while it was alone, ``attributed`` its share, ``upper`` all of its window."""
     if attribution is None:
-        return {"method": None, "overlap_fraction": None}
-    found = asdict(attribution)
-    if attribution.method == EXCLUSIVE:
+        return {"method": None, "overlap_fraction": None, "attributed": None}
+    found: Record = {"method": attribution.method, "overlap_fraction": attribution.overlap_fraction}
+    if attribution.overlap_fraction == 0:
         # Alone on the GPUs, all of the window is the task's.
-        found.update(dict.fromkeys(("lower", "attributed", "upper"), verdict.joules))
-    return found
+        return {**found, **dict.fromkeys(("lower", "attributed", "fully_loaded", "upper"), verdict.joules), "reasons": []}
+    return {**found, **asdict(attribution.total), "gpus": {uuid: asdict(share) for uuid, share in attribution.gpus.items()}}

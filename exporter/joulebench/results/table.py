@@ -56,9 +56,10 @@ COLUMNS = (
     "joules_per_completion_token",
     "attributed_energy_joules",
     "overlap_fraction",
+    "attribution_method",
     "prefill_energy_joules",
     "decode_energy_joules",
-    "tool_energy_joules",
+    "tool_wait_energy_joules",
     "avg_tool_confidence",
     "min_tool_confidence",
     "max_tool_confidence",
@@ -95,7 +96,7 @@ def row(record: Mapping[str, Any], result_file: str) -> dict[str, object]:
     gpu: Mapping[str, Any] = record["gpu_hardware_metrics"] or {}
     usage, speed = computed["llm_token_usage"], computed["throughput_metrics"]
     ttft, sure, tools = computed["ttft_metrics"], computed["tool_confidence_metrics"], computed["tool_usage_stats"]
-    outcomes, phases = tools["outcomes"] or {}, record["phases"]["joules"] or {}
+    outcomes, phases = tools["outcomes"] or {}, record["phases"]["by_phase"] or {}
     slowed = record["throttle"]["seconds_by_reason"]
     joules = measured["joules"]
     return {
@@ -121,9 +122,10 @@ def row(record: Mapping[str, Any], result_file: str) -> dict[str, object]:
         "energy_high_joules": measured["high_joules"],
         "total_energy_kwh": None if joules is None else kwh_from_joules(joules),
         "joules_per_completion_token": ratio(joules, usage["total_completion_tokens"]),
-        "attributed_energy_joules": record["attribution"].get("attributed"),
+        "attributed_energy_joules": record["attribution"]["attributed"],
         "overlap_fraction": record["attribution"]["overlap_fraction"],
-        **{f"{phase}_energy_joules": phases.get(phase) for phase in ("prefill", "decode", "tool")},
+        "attribution_method": record["attribution"]["method"],
+        **{f"{phase}_energy_joules": phases.get(phase, {}).get("joules") for phase in ("prefill", "decode", "tool_wait")},
         **sure,
         "total_tool_calls": tools["total_tool_calls"],
         **{f"tool_calls_{outcome}": outcomes.get(outcome, 0 if outcomes else None) for outcome in TOOL_OUTCOMES},

@@ -153,24 +153,27 @@ def test_the_43_keys_are_there_and_halves_and_fifths_add_up(exported: Export) ->
 
 def test_phases_add_up_to_the_task(exported: Export) -> None:
     found = record(exported, "plain")
-    phases = found["phases"]
-    assert sum(phases["joules"].values()) == pytest.approx(found["measurement"]["joules"])
-    assert sum(phases["seconds"].values()) == pytest.approx(6.375)
-    assert phases["seconds"]["tool"] == pytest.approx(6.375 / 4)
-    assert phases["seconds"]["prefill"] == pytest.approx(6.375 / 8)
-    assert phases["scale"] == pytest.approx(1.0)
-    assert record(exported, "only/in:store")["phases"]["joules"] is None
+    phases = found["phases"]["by_phase"]
+    assert sum(one["joules"] or 0.0 for one in phases.values()) == pytest.approx(found["measurement"]["joules"])
+    assert sum(one["seconds"] or 0.0 for one in phases.values()) == pytest.approx(6.375)
+    assert phases["tool_wait"]["seconds"] == pytest.approx(6.375 / 4)
+    assert phases["prefill"]["seconds"] == pytest.approx(6.375 / 8)
+    assert (phases["load"]["joules"], phases["load"]["notes"]) == (None, ["not_reported"])
+    assert found["phases"]["scale"] == pytest.approx(1.0)
+    assert record(exported, "only/in:store")["phases"]["by_phase"] is None
 
 
 def test_shares_of_overlapping_tasks_add_up_to_the_counter(exported: Export) -> None:
     a, b = record(exported, "together a")["attribution"], record(exported, "together b")["attribution"]
     over_both = sum(joules(gpu, START + 90, START + 99) for gpu in range(2))
     assert a["attributed"] + b["attributed"] == pytest.approx(over_both, rel=0.01)
-    assert (a["overlapping_tasks"], b["overlapping_tasks"]) == (1, 1)
     assert [a["overlap_fraction"], b["overlap_fraction"]] == pytest.approx([0.5, 0.5])
     for one in (a, b):
         assert one["lower"] < one["attributed"] < one["upper"]
-    assert record(exported, "plain")["attribution"]["method"] == "exclusive"
+        assert one["method"] != "exclusive"
+    alone = record(exported, "plain")
+    assert alone["attribution"]["method"] == "exclusive"
+    assert alone["attribution"]["attributed"] == alone["measurement"]["joules"]
 
 
 def test_confidence_and_tool_outcomes(exported: Export) -> None:

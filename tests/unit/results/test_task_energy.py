@@ -12,7 +12,7 @@ from joulebench.results.energy import disagree, task_energy
 from joulebench.results.samples import GpuSamples, Points, Samples
 from joulebench.results.task import Disagreement, GpuJoules, Task, TaskKey, TaskValues
 
-TASK = Task(TaskKey("t", "w"), TaskValues(start=10.0, end=20.0), {})
+TASK = Task(TaskKey("t", "w"), TaskValues(start=10.1, end=20.1), {})
 
 
 def gpu(watts: float = 100.0, uuid: str = "u", method: str = "counter", source: str = "nvml", until: float = 30.0) -> GpuSamples:
