@@ -1,7 +1,7 @@
 """Every query of every dashboard runs on a real Prometheus with the real rules and scrape jobs, and finds what it asks for.
 
 A wrong label, a join that matches nothing or a division that gives NaN shows here and not as a blank panel. Exact sums are
-checked to the joule; what depends on when a scrape happened has a tolerance of a few scrapes.
+checked to the joule; a rate depends on when scrapes happened, so its tolerance only tells once from twice.
 """
 
 from __future__ import annotations
@@ -111,8 +111,10 @@ def test_joules_are_counted_once(prometheus: PrometheusApi) -> None:
     assert number(answer(prometheus, "Energy so far", 1)) == pytest.approx(2 * JOULES_OF_TASK)
     assert number(answer(prometheus, "Joules per success")) == pytest.approx(2 * JOULES_OF_TASK)
     assert number(answer(prometheus, "Joules per passed task, by model")) == pytest.approx(2 * JOULES_OF_TASK)
-    for place in (0, 1):
-        assert number(answer(prometheus, "Energy counter against power", place)) == pytest.approx(WATTS, rel=0.1)
+    counter, sensor = (number(answer(prometheus, "Energy counter against power", place)) for place in (0, 1))
+    assert sensor == WATTS
+    # rate() falls short when scrapes come late on a busy machine; a joule counted twice would make it 200 W.
+    assert counter == pytest.approx(WATTS, rel=0.4)
 
 
 def test_every_table_row_query_joins_on_the_same_labels(prometheus: PrometheusApi) -> None:
