@@ -41,38 +41,39 @@ class Outcome:
     confidences: list[float] = field(default_factory=list)
     unreachable: bool = False
     messages: list[Message] = field(default_factory=list)
+    task: Task | None = None
 
     @property
     def tokens_per_second(self) -> float | None:
         return self.decode_tokens / self.decode_seconds if self.decode_seconds > 0 and self.decode_tokens else None
 
+    @property
+    def joules(self) -> float | None:
+        """Known a moment after the end, where an exporter answers."""
+        return None if self.task is None else self.task.joules
+
 
 class Agent:
-    """Works on tasks with one model. ``task_timeout`` (seconds) and ``max_turns`` replace those of the suite where given."""
+    """Works on tasks with one model. ``task_timeout`` (seconds) replaces those of the suite where given."""
 
-    def __init__(
-        self, run: Run, model: ChatModel, clock: Clock, task_timeout: float | None = None, max_turns: int | None = None
-    ) -> None:
+    def __init__(self, run: Run, model: ChatModel, clock: Clock, task_timeout: float | None = None) -> None:
         self._run = run
         self._model = model
         self._clock = clock
         self._task_timeout = task_timeout
-        self._max_turns = max_turns
 
-    def work(self, spec: TaskSpec, task_id: str) -> Outcome:
-        """Never raises for what the model or its server does."""
-        outcome = Outcome(task_id)
+    def work(self, spec: TaskSpec, outcome: Outcome) -> None:
+        """Fills ``outcome`` as it goes. Never raises for what the model or its server does."""
         started = self._clock.monotonic()
         with Workspace(spec.files) as workspace:
             try:
-                with self._run.task(spec.name, task_id=task_id, model=self._model.name) as task:
-                    outcome.task_id = task.task_id
+                with self._run.task(spec.name, task_id=outcome.task_id, model=self._model.name) as task:
+                    outcome.task_id, outcome.task = task.task_id, task
                     self._attempt(_Attempt(spec, task, workspace, outcome, started))
             except ModelError as error:
                 outcome.status, outcome.reason = "error", str(error)
                 outcome.unreachable = isinstance(error, ModelUnreachable)
         outcome.duration_seconds = self._clock.monotonic() - started
-        return outcome
 
     def _attempt(self, attempt: _Attempt) -> None:
         timeout = self._task_timeout or attempt.spec.timeout_seconds
@@ -95,19 +96,21 @@ class Agent:
         """What the model answered in the end; None where its turns were used up. A reply without a tool call is an answer."""
         messages = prompts.opening(attempt.spec.instruction)
         attempt.outcome.messages = messages
-        for _ in range(self._max_turns or attempt.spec.max_turns):
+        for _ in range(attempt.spec.max_turns):
+            if self._clock.monotonic() >= deadline:
+                raise CallTimeout("no time was left for another call")
             attempt.outcome.turns += 1
             reply = self._ask(attempt, messages, deadline)
             messages.append(Message("assistant", reply.text, reply.tool_calls))
             if not reply.tool_calls:
                 return reply.text
-            if _is_stuck(messages):
-                return None
             for request, confidence in zip(reply.tool_calls, _confidences(reply), strict=True):
                 result = attempt.use_tool(request, confidence)
                 messages.append(Message("tool", result.text, tool_name=request.name or "tool call", call_id=request.call_id))
                 if request.name == tools.FINISH and result.outcome == "ok":
                     return result.text
+            if _is_stuck(messages):
+                break
         return None
 
     def _ask(self, attempt: _Attempt, messages: Sequence[Message], deadline: Seconds) -> Reply:
@@ -161,7 +164,9 @@ class _Attempt:
 
 def _is_stuck(messages: Sequence[Message]) -> bool:
     """Whether the last turns are the same calls over and over: more of them would only burn time and energy."""
-    turns = [[(call.name, call.raw_arguments) for call in message.tool_calls] for message in messages if message.role == "assistant"]
+    turns = [
+        [(call.name, call.raw_arguments) for call in message.tool_calls] for message in messages if message.role == "assistant"
+    ]
     last = turns[-STUCK_AFTER:]
     return len(last) == STUCK_AFTER and all(turn == last[0] for turn in last)
 

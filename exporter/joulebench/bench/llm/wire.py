@@ -36,14 +36,13 @@ class Wire:
         # A proxy of the environment is for the outside; it cannot reach this machine's loopback.
         self._trust_env = urlsplit(base_url).hostname not in ("127.0.0.1", "localhost", "::1")
 
-    def answers(self, path: str, timeout: float = CONNECT_TIMEOUT) -> bool:
-        """Whether anything speaks HTTP there, whatever it says."""
+    def reach(self, path: str) -> None:
+        """Raises ModelUnreachable unless something speaks HTTP there, whatever it says."""
         with self._session() as session:
             try:
-                session.get(self.base_url + path, headers=self._headers, timeout=timeout, stream=True).close()
-            except requests.RequestException:
-                return False
-        return True
+                session.get(self.base_url + path, headers=self._headers, timeout=CONNECT_TIMEOUT, stream=True).close()
+            except requests.RequestException as error:
+                raise ModelUnreachable(f"no model server answers at {self.base_url}: {error}") from error
 
     def post(self, path: str, body: Json, deadline: Seconds) -> Json:
         """The JSON object of an answer that comes at once."""

