@@ -70,7 +70,7 @@ class Groups:
 
     def __init__(self, *, acknowledged: bool, limit: int) -> None:
         self._acknowledged = acknowledged
-        self._limit = limit
+        self.limit = limit
         self._groups: dict[Group, None] = {}
         self._kept: dict[Group, None] = {}
         self._deleted: set[frozenset[tuple[str, str]]] = set()
@@ -99,7 +99,7 @@ class Groups:
 
     @property
     def is_full(self) -> bool:
-        return self._limit <= sum(group.on_gateway for group in self._groups) + len(self._kept)
+        return self.limit <= sum(group.on_gateway for group in self._groups) + len(self._kept)
 
     @property
     def unpushed(self) -> list[Group]:
@@ -151,4 +151,4 @@ class Groups:
         # Where nothing ever makes room, a slow gateway is better than a lost task.
         if over_limit or not self._acknowledged:
             return 1 << 30
-        return self._limit - sum(group.on_gateway for group in self._groups)
+        return self.limit - sum(group.on_gateway for group in self._groups)

@@ -12,7 +12,6 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
 from joulebench.clients.pushgateway import GatewayRefused
@@ -22,13 +21,13 @@ from joulebench.families import Family
 from joulebench.push.acks import AckReader
 from joulebench.push.groups import REFRESH_PERIOD, Group, Groups
 from joulebench.push.health import MAX_BACKOFF, GatewayHealth
+from joulebench.push.report import PushReport, reasons
 from joulebench.units import Seconds
 
 log = logging.getLogger(__name__)
 
 MAX_LIVE_GROUPS = 200
 SYNC_PERIOD = 1.0
-MAX_REASONS = 5
 SHORTEST_PAUSE = 0.01
 """Keeps this thread from competing with its callers for the interpreter."""
 
@@ -39,19 +38,6 @@ class Gateway(Protocol):
     def delete(self, key: Mapping[str, str]) -> None: ...
 
     def groups(self) -> list[dict[str, str]]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class PushReport:
-    """``groups_left``: this worker's groups still on the gateway, None where it does not answer. ``unpushed``: groups whose
-    last state never reached it. ``reasons``: why any of it is not as it should be, in words."""
-
-    pushes: int
-    failures: int
-    acknowledged: int
-    groups_left: int | None
-    unpushed: int
-    reasons: tuple[str, ...]
 
 
 class Pusher:
@@ -244,16 +230,14 @@ class Pusher:
         return self._acks.is_vain
 
     def _report(self) -> PushReport:
-        unpushed, acks = self._groups.unpushed, self._acks
-        causes = dict.fromkeys(group.error or self._health.error or "no time was left to push" for group in unpushed)
-        reasons = [f"gateway: {cause}" for cause in causes][:MAX_REASONS]
-        if acks is None and self._pushes:
-            reasons.append("no prometheus_url: finished groups are kept on the Pushgateway")
-        if acks is not None and self._groups.awaiting:
-            reasons.append(f"prometheus: {acks.error or 'the last pushes were not scraped; does it scrape this Pushgateway?'}")
-        if self._was_full:
-            reasons.append(f"{self._max_live_groups} groups or more were on the Pushgateway at once")
-        return PushReport(self._pushes, self._failures, self._acknowledged, self._groups_left(), len(unpushed), tuple(reasons))
+        return PushReport(
+            pushes=self._pushes,
+            failures=self._failures,
+            acknowledged=self._acknowledged,
+            groups_left=self._groups_left(),
+            unpushed=len(self._groups.unpushed),
+            reasons=reasons(self._groups, self._health, self._acks, pushes=self._pushes, was_full=self._was_full),
+        )
 
     def _groups_left(self) -> int | None:
         """Also deletes what a push that timed out here and arrived there after all has left behind."""
