@@ -8,13 +8,16 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
 from joulebench import settings
 from joulebench.clients.prometheus_api import PrometheusApi
+from joulebench.clients.pushgateway import Pushgateway
 from joulebench.errors import UserError
+from joulebench.results.cleanup import release
 from joulebench.results.export import LOOKBACK_SECONDS, Export, Options, export
 
 NO_PROMETHEUS = "none"
@@ -38,6 +41,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--wait", type=_seconds, default=15.0, help="longest wait for the last scrape, in seconds (default: %(default)s)"
     )
+    parser.add_argument("--gateway-url", help="delete groups that a dead benchmark left there, once Prometheus holds them")
     parser.add_argument("--instance", help="only GPUs of this scrape target, as its instance label has it")
     parser.add_argument(
         "--lookback",
@@ -51,7 +55,8 @@ def run(args: argparse.Namespace) -> int:
     options = Options(
         run_id=args.run_id, runs_dir=args.runs_dir, out=args.out, instance=args.instance, wait=args.wait, lookback=args.lookback
     )
-    console = Console(highlight=False)
+    # A file or a pipe has no width; 80 columns would fold the reasons.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
     api = None if args.prometheus_url == NO_PROMETHEUS else PrometheusApi(args.prometheus_url)
     try:
         with _Bar() as bar:
@@ -60,6 +65,11 @@ def run(args: argparse.Namespace) -> int:
         if api is not None:
             api.close()
     show(console, result, args.run_id)
+    if args.gateway_url:
+        gateway = Pushgateway(settings.http_url(args.gateway_url, "--gateway-url"))
+        deleted = release(gateway, args.run_id, result.settled)
+        gateway.close()
+        console.print(f"{deleted} groups of this run deleted from {gateway.url}", markup=False, soft_wrap=True)
     return 0
 
 
@@ -101,6 +111,8 @@ def show(console: Console, result: Export, run_id: str) -> None:
         console.print(f"note: {note}", markup=False, soft_wrap=True)
     if any(row["energy_simulated"] for row in result.rows):
         console.print("energy is SIMULATED: no GPU was measured", style="bold")
+    if result.rows:
+        console.print("s: duration; J: energy, true within ± J; conf: lowest confidence of a tool call", style="dim")
     console.print(f"{result.csv_path} ({len(result.rows)} tasks)", markup=False, soft_wrap=True)
     if result.json_paths:
         console.print(
@@ -110,28 +122,34 @@ def show(console: Console, result: Export, run_id: str) -> None:
 
 def summary(rows: Sequence[Mapping[str, object]], run_id: str) -> Table:
     """Unknown numbers are shown as a dash; the quality column says why."""
-    grid = Table(title=f"run {run_id}", title_justify="left")
-    for heading in ("task", "model"):
-        grid.add_column(heading, overflow="ellipsis", max_width=28, no_wrap=True)
-    grid.add_column("status")
-    for heading in ("duration [s]", "energy [J]", "between [J]", "tokens/s", "tool conf. min"):
-        grid.add_column(heading, justify="right")
+    grid = Table(title=f"run {_plain(run_id)}", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for heading, width in (("task", 24), ("model", 18)):
+        grid.add_column(heading, overflow="ellipsis", max_width=width, no_wrap=True)
+    grid.add_column("status", no_wrap=True)
+    for heading in ("s", "J", "± J", "tok/s", "conf"):
+        grid.add_column(heading, justify="right", no_wrap=True)
     grid.add_column("quality", overflow="fold")
     for row in rows[:SHOWN_ROWS]:
-        low, high = _number(row["energy_low_joules"], 1), _number(row["energy_high_joules"], 1)
-        reasons = str(row["reasons"])
         grid.add_row(
             _plain(row["task_name"] or row["task_id"]),
             _plain(row["model_name"] or "-"),
             _plain(row["status"]),
             _number(row["total_duration_seconds"], 2),
             _number(row["total_energy_joules"], 1),
-            f"{low}..{high}" if (low, high) != ("-", "-") else "-",
+            _number(_width(row), 1),
             _number(row["tokens_per_second"], 1),
             _number(row["min_tool_confidence"], 3),
-            _plain(f"{row['quality']}: {reasons.replace(';', ', ')}" if reasons else row["quality"]),
+            _plain(row["reasons"] or row["quality"]).replace(";", " "),
         )
     return grid
+
+
+def _width(row: Mapping[str, object]) -> float | None:
+    """The farther of the two bounds from the estimate."""
+    joules, low, high = (row[name] for name in ("total_energy_joules", "energy_low_joules", "energy_high_joules"))
+    if isinstance(joules, float) and isinstance(low, int | float) and isinstance(high, int | float):
+        return max(high - joules, joules - low)
+    return None
 
 
 def _plain(value: object) -> str:

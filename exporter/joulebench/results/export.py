@@ -9,7 +9,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from joulebench import __version__
 from joulebench.clients.prometheus_api import PrometheusApi
 from joulebench.clock import Clock, SystemClock
 from joulebench.errors import PrometheusError, UserError
-from joulebench.results import files, from_prometheus, journal, queries, samples, table, waiting, windows
+from joulebench.results import cleanup, files, from_prometheus, journal, queries, samples, table, waiting, windows
 from joulebench.results.energy import task_energy
 from joulebench.results.from_prometheus import PushedTask
 from joulebench.results.record import Context, Record, build
@@ -47,12 +47,13 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """``notes``: what was missing or odd, for the user."""
+    """``notes``: what was missing or odd, for the user. ``settled``: tasks whose last state Prometheus holds."""
 
     rows: list[dict[str, object]]
     csv_path: Path
     json_paths: list[Path]
     notes: list[str] = field(default_factory=list)
+    settled: frozenset[TaskKey] = frozenset()
 
 
 def export(options: Options, api: PrometheusApi | None, clock: Clock | None = None, progress: Progress | None = None) -> Export:
@@ -72,7 +73,8 @@ def export(options: Options, api: PrometheusApi | None, clock: Clock | None = No
         notes += [f"Prometheus warns: {warning}" for warning in api.warnings]
     why = "prometheus_failed" if trouble else "prometheus_not_asked"
     records = _records(options, tasks, stored, why, tell)
-    return _write(options.out or directory, records, notes)
+    shown = {t.key: t.values.end for t in tasks if t.values.end is not None and t.sources.get("end") in ("both", "prometheus")}
+    return replace(_write(options.out or directory, records, notes), settled=cleanup.settled(shown, clock.unix()))
 
 
 def _silent(what: str, done: int, of: int) -> None: ...
@@ -171,9 +173,16 @@ def _names(records: Sequence[Record]) -> list[str]:
 
 def _json(record: Record) -> str:
     """A line for each section, and for each event: legible, and encoded in one go."""
+    try:
+        return _sections(record)
+    except ValueError:
+        return _sections(_finite(record))
+
+
+def _sections(record: Record) -> str:
     encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
     sections = []
-    for name, section in _finite(record).items():
+    for name, section in record.items():
         lines = ",\n    ".join(map(encode, section)) if isinstance(section, list) else ""
         sections.append(f"  {encode(name)}: " + (f"[\n    {lines}\n  ]" if lines else encode(section)))
     return "{\n" + ",\n".join(sections) + "\n}\n"

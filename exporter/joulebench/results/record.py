@@ -119,6 +119,8 @@ def _hardware(task: Task, energy: TaskEnergy, gpus: Sequence[GpuSamples], contex
 def _measurement(task: Task, energy: TaskEnergy, verdict: WindowEnergy, context: Context) -> Record:
     return {
         **_window(verdict),
+        # Energy that was pushed and not journaled comes without the number of samples behind it.
+        "samples": None if energy.source == "exporter" and not verdict.samples else verdict.samples,
         "energy_source": energy.source,
         "gpu_source": energy.gpu_source,
         "simulated": energy.simulated,

@@ -1,0 +1,48 @@
+"""Leftover groups on a real Pushgateway: only what Prometheus holds goes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from joulebench import catalogue
+from joulebench.clients.pushgateway import Pushgateway
+from joulebench.families import Sheet
+from joulebench.results.cleanup import release, settled
+from joulebench.results.task import TaskKey
+from joulebench.stack.process import Program, free_port
+from tests.conftest import need_program
+
+pytestmark = pytest.mark.e2e
+
+
+def test_only_settled_tasks_of_the_run_are_deleted(tmp_path: Path) -> None:
+    program, port = need_program("pushgateway"), free_port()
+    url = f"http://127.0.0.1:{port}"
+    # Some packages persist to a file of the whole machine unless told otherwise.
+    flags = [f"--web.listen-address=127.0.0.1:{port}", f"--persistence.file={tmp_path / 'data'}"]
+    server = Program("pushgateway", [str(program), *flags], tmp_path / "log", f"{url}/-/ready")
+    server.start()
+    try:
+        gateway = Pushgateway(url)
+        keys = [
+            {"job": "joulebench", "run_id": "r", "task_id": "a/b c", "worker": "w"},
+            {"job": "joulebench", "run_id": "r", "task_id": "going on", "worker": "w"},
+            {"job": "joulebench", "run_id": "other", "task_id": "a/b c", "worker": "w"},
+            {"job": "joulebench", "run_id": "r", "worker": "w"},
+        ]
+        sheet = Sheet()
+        sheet.value(catalogue.TASK_START, 1.0)
+        for key in keys:
+            gateway.put(sheet.families(), key)
+        assert release(gateway, "r", {TaskKey("a/b c", "w")}) == 1
+        left = [{name: value for name, value in key.items() if value} for key in gateway.groups()]
+        assert sorted(left, key=str) == sorted(keys[1:], key=str)
+        gateway.close()
+    finally:
+        server.stop()
+
+
+def test_what_ended_a_moment_ago_is_left_to_its_benchmark() -> None:
+    assert settled({TaskKey("old", "w"): 100.0, TaskKey("new", "w"): 150.0}, now=170.0) == {TaskKey("old", "w")}
