@@ -8,7 +8,6 @@ A half-written last line of a crashed run is closed with a newline when the file
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import json
 import logging
@@ -20,12 +19,6 @@ from pathlib import Path
 from joulebench.errors import UserError
 
 log = logging.getLogger(__name__)
-
-# os.write gives up the interpreter, and a caller may get it back only after the switch interval of 5 ms. Handing a line to the
-# page cache takes a few microseconds, so it is done without letting go.
-_libc = ctypes.PyDLL(None, use_errno=True)
-_libc.write.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t)
-_libc.write.restype = ctypes.c_ssize_t
 
 _encode = json.JSONEncoder(separators=(",", ":"), default=str, allow_nan=False).encode
 
@@ -54,9 +47,10 @@ class Journal:
             text = _encode(_storable(event))
         data = f"\n{text}\n" if self._torn else f"{text}\n"
         encoded = data.encode("ascii")
-        written = _libc.write(self._fd, encoded, len(encoded))
-        if written < 0:
-            self._lose(os.strerror(ctypes.get_errno()))
+        try:
+            written = os.write(self._fd, encoded)
+        except OSError as error:
+            self._lose(error.strerror or str(error))
             return
         self._torn = written < len(encoded)
         if self._torn:
