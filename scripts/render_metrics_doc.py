@@ -25,6 +25,7 @@ SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         "From `/api/version`, `/api/ps` and `/api/tags`, asked in the background. A model that is unloaded leaves no series.",
         ("ollama_",),
     ),
+    ("Prices", "From the file of `--prices.file`, in its currency, for one base unit.", ("price_",)),
     (
         "Run",
         "Pushed by the benchmark in the group `{job, run_id, worker}`; these labels stand on every series beside those named"
@@ -45,6 +46,7 @@ CLOSED_LABELS: dict[str, tuple[str, ...]] = {
     "outcome": catalogue.TOOL_OUTCOMES,
     "status": catalogue.TASK_STATUSES,
     "phase": catalogue.PHASES,
+    "token": catalogue.API_TOKENS,
 }
 
 INTRO = """\

@@ -68,6 +68,7 @@ CLOCK_DOMAINS = ("graphics", "sm", "memory")
 TOOL_OUTCOMES = ("ok", "malformed", "undeclared", "schema_invalid", "tool_error")
 TASK_STATUSES = ("success", "failure", "timeout", "error", "unknown")
 PHASES = ("idle", "prefill", "decode", "tool")
+API_TOKENS = ("prompt", "cached_prompt", "completion")
 
 SECONDS_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 640.0)
 CONFIDENCE_BUCKETS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
@@ -179,6 +180,27 @@ OLLAMA_MODEL_CONTEXT = _gauge(
 )
 OLLAMA_MODEL_EXPIRES = _gauge(
     "ollama_model_expires_timestamp_seconds", "When a loaded model will be unloaded (/api/ps expires_at).", ("model",)
+)
+
+# --- prices, from the file of --prices.file ----------------------------------------------------------------------------
+
+PRICE_ELECTRICITY = _gauge(
+    "price_electricity_per_joule",
+    "Price of electricity by the price list; times 3.6 million it is the price per kWh.",
+    ("currency",),
+)
+PRICE_HARDWARE = _gauge(
+    "price_hardware_per_second", "What the machine costs by being there; absent where the price list does not say.", ("currency",)
+)
+PRICE_API = _gauge(
+    "price_api_per_token",
+    "What an API takes for one token, by kind of token; cached_prompt is absent where the price list gives none.",
+    ("api_model", "token", "currency"),
+)
+PRICE_AS_OF = _gauge(
+    "price_as_of_timestamp_seconds",
+    "Day on which the price was last looked up; item is electricity, hardware or the API's model.",
+    ("item",),
 )
 
 # --- run, pushed in the group {job, run_id, worker} ------------------------------------------------------------------

@@ -13,6 +13,8 @@ from joulebench.catalogue import Kind
 from tests.contract.sources import PACKAGE
 
 BASE_UNITS = ("_seconds", "_joules", "_watts", "_bytes", "_celsius", "_hertz", "_ratio", "_tokens", "_info")
+PRICED = ("_per_joule", "_per_token", "_per_second")
+"""Endings of prices, for one base unit; their currency is a label."""
 COUNTED = ("_up", "_available", "_loaded", "_planned")
 """Endings of gauges that count or answer yes and no."""
 
@@ -50,7 +52,7 @@ def test_names_end_in_a_base_unit_and_counters_in_total() -> None:
         assert re.fullmatch(r"joulebench(_[a-z0-9]+)+", metric.name)
         assert metric.name.endswith("_total") == (metric.kind is Kind.COUNTER), metric.name
         if metric.kind is not Kind.COUNTER:
-            assert metric.name.endswith((*BASE_UNITS, *COUNTED)), f"{metric.name}: no base unit at the end"
+            assert metric.name.endswith((*BASE_UNITS, *PRICED, *COUNTED)), f"{metric.name}: no base unit at the end"
 
 
 def test_metrics_are_declared_once_and_explained() -> None:

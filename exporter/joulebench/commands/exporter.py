@@ -88,6 +88,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     ollama.add_argument("--no-ollama", dest="no_ollama", action="store_true", help="leave Ollama alone; no ollama metrics")
     parser.add_argument(
+        "--prices.file",
+        dest="prices_file",
+        metavar="FILE",
+        type=Path,
+        help="price list (YAML) for the cost dashboard, such as the repository's prometheus/prices.yml; without it, no prices",
+    )
+    parser.add_argument(
         "--log.level",
         dest="log_level",
         choices=("debug", "info", "warning", "error"),
@@ -122,6 +129,7 @@ def _serve(args: argparse.Namespace, address: tuple[str, int], stack: ExitStack,
     from joulebench.scrape.web_config import WebConfig, load
 
     web = WebConfig() if args.web_config is None else load(args.web_config)
+    prices = None if args.prices_file is None else _prices(args.prices_file)
     source = _gpu_source(args, clock)
     source_name = "none" if source is None else source.name
     monitor: GpuMonitor | None = None
@@ -134,6 +142,8 @@ def _serve(args: argparse.Namespace, address: tuple[str, int], stack: ExitStack,
         collectors += [GpuCollector(monitor, source_name), EnergyCollector(monitor)]
     if not args.no_ollama:
         collectors.append(_ollama(args, stack, clock))
+    if prices is not None:
+        collectors.append(prices)
     collectors.append(ExporterCollector(source_name, clock, monitor))
     routes = Routes(registry(collectors, clock), EnergyApi(monitor, source_name, clock, args.ring_seconds), source_name)
     # The port is taken before the threads start: a second exporter fails without ever touching a GPU.
@@ -171,6 +181,12 @@ def _gpu_source(args: argparse.Namespace, clock: Clock) -> GpuSource | None:
             raise
         log.warning("no GPU metrics: %s", error)
         return None
+
+
+def _prices(path: Path) -> Collector:
+    from joulebench.scrape import prices
+
+    return prices.PricesCollector(prices.load(path))
 
 
 def _ollama(args: argparse.Namespace, stack: ExitStack, clock: Clock) -> Collector:

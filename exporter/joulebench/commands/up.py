@@ -10,6 +10,7 @@ from rich.console import Console
 
 from joulebench import settings
 from joulebench.errors import UserError
+from joulebench.sensors.simulated import SCENARIOS
 from joulebench.stack import state
 from joulebench.stack.native import NativeStack, Ports
 
@@ -19,6 +20,11 @@ DEFAULT_DIRECTORY = ".joulebench"
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dir", type=Path, default=Path(DEFAULT_DIRECTORY), help="for data and logs (default: %(default)s)")
     parser.add_argument("--gpu-source", choices=("auto", "nvml", "simulated"), default="auto", help="passed to the exporter")
+    parser.add_argument(
+        "--simulated-scenario",
+        choices=SCENARIOS,
+        help="with --gpu-source simulated: two GPUs, both well (steady) or the second one too hot now and then (overheating)",
+    )
     parser.add_argument("--prometheus-port", type=int, default=9090, help="default: %(default)s")
     parser.add_argument("--pushgateway-port", type=int, default=9091, help="default: %(default)s")
     parser.add_argument("--alertmanager-port", type=int, default=9093, help="default: %(default)s")
@@ -33,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     ports = Ports(args.prometheus_port, args.pushgateway_port, args.alertmanager_port, args.exporter_port)
     for name, port in zip(("prometheus", "pushgateway", "alertmanager", "exporter"), _port_list(ports), strict=True):
         _require_free(port, f"--{name}-port")
-    stack = NativeStack(directory, ports, exporter_flags=["--gpu-source", args.gpu_source])
+    stack = NativeStack(directory, ports, exporter_flags=_exporter_flags(args.gpu_source, args.simulated_scenario))
     stack.start()
     urls = {
         "prometheus": stack.prometheus_url,
@@ -50,6 +56,14 @@ def run(args: argparse.Namespace) -> int:
         f"data and logs in {stack.directory}; end with: joulebench down --dir {directory}", highlight=False, soft_wrap=True
     )
     return 0
+
+
+def _exporter_flags(gpu_source: str, scenario: str | None) -> list[str]:
+    if scenario is None:
+        return ["--gpu-source", gpu_source]
+    if gpu_source != "simulated":
+        raise UserError("--simulated-scenario: needs --gpu-source simulated beside it; measured GPUs follow no script")
+    return ["--gpu-source", gpu_source, "--simulated.gpus=2", f"--simulated.scenario={scenario}"]
 
 
 def _port_list(ports: Ports) -> tuple[int, int, int, int]:

@@ -152,6 +152,7 @@ class NativeStack:
             "joulebench.cli",
             "exporter",
             f"--web.listen-address=127.0.0.1:{self.ports.exporter}",
+            f"--prices.file={programs.checkout_file('prometheus/prices.yml')}",
             *self.exporter_flags,
         ]
         return Program("exporter", argv, self._log("exporter"), f"{self.exporter_url}/healthz", self.exporter_environment)
