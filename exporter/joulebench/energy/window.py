@@ -1,7 +1,7 @@
 """The energy of a time window from the changes of a monotone counter.
 
 The counter is exact at its own changes and blind between them, while a task begins and ends inside a step and usually where
-power jumps. The energy of such a step is split by the mean power of the steps before and after it (two-sided edge split).
+power jumps. The energy of such a step is split by the mean power of the steps around it (two-sided edge split).
 There is one cumulative curve E(t), and a window is E(end) - E(start): every joule is counted once, so adjacent windows add up
 to the window around them. The bounds use counter changes alone, no model: they hold for any power in between.
 """
@@ -22,6 +22,11 @@ SHORT_WIDTH = 0.2
 """A window whose bounds lie further apart than this share of its joules is too short for its counter."""
 GAP_FACTOR = 5.0
 """An edge step longer than this many usual steps is a gap."""
+
+STEADY_WATTS = 10.0
+"""Two neighbouring steps whose mean power differs by less say that power kept steady."""
+PEAK = 1.5
+"""Power inside a step is not above this many times the highest mean power around it."""
 
 QUALITIES = ("ok", "short", "suspect", "missing")
 
@@ -154,13 +159,30 @@ def cumulative(view: TraceView, time: float) -> float:
     own = view.power(index)
     if own is None:
         return joules[index]
+    span, spent = at[index + 1] - at[index], joules[index + 1] - joules[index]
+    return joules[index] + _left_of(time - at[index], span, spent, [view.power(index + offset) for offset in (-2, -1, 1, 2)])
+
+
+def _left_of(x: float, span: float, spent: float, powers: Sequence[float | None]) -> float:
+    """Of the ``spent`` joules of a step of ``span`` seconds, those of its first ``x`` seconds; rises with ``x`` from 0 to all.
+
+    ``powers``: mean watts of the two steps before it and the two after it. Where power kept steady on one side, it is known up
+    to the edge and the other side gets what is left of the step; a neighbour that itself mixes two powers would mislead. Else
+    the two neighbours share the step in their own ratio.
+    """
+    own = spent / span
+    earlier, before, after, later = powers
     # Where a neighbour is missing the step itself stands in for it; if neither weighs anything, power was even.
-    before, after = view.power(index - 1), view.power(index + 1)
-    left = (own if before is None else before) * (time - at[index])
-    right = (own if after is None else after) * (at[index + 1] - time)
-    if left + right <= 0:
-        left, right = time - at[index], at[index + 1] - time
-    return joules[index] + (joules[index + 1] - joules[index]) * (left / (left + right))
+    left, right = (own if before is None else before) * x, (own if after is None else after) * (span - x)
+    shared = spent * (left / (left + right) if left + right > 0 else x / span)
+    if earlier is None or before is None or after is None or later is None:
+        return shared
+    doubt_before, doubt_after = (abs(before - earlier) + STEADY_WATTS) ** 2, (abs(later - after) + STEADY_WATTS) ** 2
+    trust = (doubt_after - doubt_before) / (doubt_after + doubt_before)
+    most = PEAK * max(before, own, after)
+    from_before = max(min(left, spent), spent - most * (span - x))
+    from_after = min(max(spent - right, 0.0), most * x)
+    return shared + abs(trust) * ((from_before if trust > 0 else from_after) - shared)
 
 
 def _bounds(view: TraceView, start: float, end: float) -> tuple[float | None, float | None]:

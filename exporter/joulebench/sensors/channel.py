@@ -125,11 +125,12 @@ class GpuChannel:
     def awaits_change(self, end: float) -> bool:
         """Whether a window that ends at ``end`` (monotonic) would get better by waiting.
 
-        It needs the change that closes it and one more, which tells the power after it; a GPU that is down has neither to give.
+        It needs the change that closes it and two more, which tell the power after it and whether that is steady; a GPU that
+        is down has none of them to give.
         """
         if not self.is_up(self._clock.monotonic()):
             return False
-        at = self.meter.before_latest_at
+        at = self.meter.third_latest_at
         return at is None or at < end
 
     def state(self, now: float, wall: WallClock) -> GpuState:

@@ -1,8 +1,8 @@
 """One GPU's energy over time, from polls: when the counter changed, how far apart its changes are, or power integrated.
 
-A change lies between the last poll that saw the old value and the first that saw the new one, and is recorded at the middle
-with half that interval as its uncertainty, which is a bound and no estimate. Times are monotonic seconds. A value that was not
-read is a gap: it widens the next interval and is never taken for a reading.
+A change lies between the last poll that saw the old value and the first that saw the new one. It is recorded where the counter's
+beat puts it in that interval, and its uncertainty reaches to the further end of the interval: a bound and no estimate. Times are
+monotonic seconds. A value that was not read is a gap: it widens the next interval and is never taken for a reading.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from statistics import fmean, median
 
 from joulebench.energy.trace import CounterTrace
 from joulebench.sensors.crosscheck import CrossCheck
+from joulebench.sensors.rhythm import Rhythm
 from joulebench.units import Joules, Seconds, Watts
 
 COUNTER, POWER, NONE = "counter", "power_integration", "none"
@@ -46,8 +47,9 @@ class EnergyMeter:
         self.method = NONE
         self.step: Seconds | None = None
         self.latest: EnergySample | None = None
-        self.before_latest_at: float | None = None
+        self.third_latest_at: float | None = None
         self.glitches = 0
+        self._last_three: deque[float] = deque(maxlen=3)
         self._first_at: float | None = None
         # The counter: its value, the last time it was seen unchanged, and whether a fall is waiting to be confirmed.
         self._value: Joules | None = None
@@ -56,6 +58,7 @@ class EnergyMeter:
         self._changed_at: float | None = None
         self._distances: deque[float] = deque(maxlen=STEP_DISTANCES)
         self._changes = 0
+        self._rhythm = Rhythm()
         # Integration, for a card without a counter.
         self._power: tuple[float, Watts] | None = None
         self._integral = 0.0
@@ -96,7 +99,8 @@ class EnergyMeter:
         since = self._unchanged_at
         if self.step is not None:
             since = max(since, after - LONGEST_STEP * self.step)
-        at, uncertainty = (since + after) / 2, (after - since) / 2
+        at = self._rhythm.place(since, after)
+        uncertainty = max(at - since, after - at)
         if self._changed_at is not None and not reset:
             self._learn_step(at - self._changed_at)
         self._value, self._unchanged_at, self._changed_at, self._falling = joules, before, at, False
@@ -136,5 +140,6 @@ class EnergyMeter:
 
     def _record(self, at: float, joules: Joules, uncertainty: float) -> None:
         self.trace.append(at, joules, uncertainty)
-        self.before_latest_at = None if self.latest is None else self.latest.at
+        self._last_three.append(at)
+        self.third_latest_at = self._last_three[0] if len(self._last_three) == 3 else None
         self.latest = EnergySample(joules, at, Seconds(uncertainty))

@@ -18,6 +18,9 @@ from joulebench.sensors.driver import has_part_time_sensor
 from joulebench.sensors.reading import GpuIdentity, GpuSource, GpuState
 from joulebench.sensors.wall_clock import MonotonicWindow, WallClock
 
+UNEVEN = 0.965
+"""A poll period that divides the 100 ms of a card would find each of its changes at one place between two polls, for ever."""
+
 
 class GpuMonitor:
     """``poll_period``, ``slow_period``, ``ring_seconds``: seconds. The source stays the caller's to close, after ``stop``."""
@@ -40,7 +43,7 @@ class GpuMonitor:
         self._polled = threading.Condition()
         self._waiting = 0
         self._threads = [
-            threading.Thread(target=self._run, args=(self.poll, poll_period), name="gpu-energy", daemon=True),
+            threading.Thread(target=self._run, args=(self.poll, UNEVEN * poll_period), name="gpu-energy", daemon=True),
             threading.Thread(target=self._run, args=(self.poll_slow, slow_period), name="gpu-state", daemon=True),
         ]
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import accumulate, pairwise
+from random import Random
 
 import pytest
 
@@ -36,6 +37,28 @@ def test_an_edge_is_split_by_the_power_on_both_sides() -> None:
     trace = trace_of((0.8, 0.0), (0.9, 6.0), (1.0, 12.0), (1.1, 32.4), (1.2, 62.4), (1.3, 92.4))
     task = window_energy(trace, 1.04, 1.3).joules
     assert task == pytest.approx(30.0 + 30.0 + 18.0)
+
+
+def test_a_side_that_kept_steady_tells_the_split_where_the_other_side_is_a_mixture() -> None:
+    # Waiting at 90 W, a prefill of 330 W from t = 1.05 to the edge at 1.13, then decode at 280 W. Step by step: 9, 9, then
+    # 0.05 * 90 + 0.05 * 330 = 21, then 0.03 * 330 + 0.07 * 280 = 29.5, then 28 and 28 J.
+    trace = trace_of((0.8, 0.0), (0.9, 9.0), (1.0, 18.0), (1.1, 39.0), (1.2, 68.5), (1.3, 96.5), (1.4, 124.5))
+    decode = window_energy(trace, 1.13, 1.4).joules
+    assert decode == pytest.approx(0.27 * 280.0, rel=2e-3)
+    # The neighbours' own ratio alone would be 3 J off: 29.5 * 7 * 280 / (3 * 210 + 7 * 280) + 56.
+    assert decode != pytest.approx(78.3, abs=1.0)
+
+
+def test_energy_only_rises_with_time_whatever_power_does_around_a_step() -> None:
+    random = Random(8)
+    for _ in range(300):
+        watts = [random.choice((0.0, 60.0, 300.0, random.uniform(0.0, 700.0))) for _ in range(5)]
+        joules = list(accumulate((0.1 * one for one in watts), initial=0.0))
+        trace = trace_of(*((0.1 * i, one) for i, one in enumerate(joules)))
+        spent = [window_energy(trace, 0.1, 0.2 + 0.001 * i).joules or 0.0 for i in range(101)]
+        assert all(later >= earlier - 1e-9 for earlier, later in pairwise(spent))
+        assert spent[0] == pytest.approx(0.1 * watts[1], abs=1e-6)
+        assert spent[-1] == pytest.approx(0.1 * (watts[1] + watts[2]), abs=1e-6)
 
 
 def test_uncertain_change_times_widen_the_bounds_only() -> None:
