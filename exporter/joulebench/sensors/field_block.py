@@ -7,14 +7,17 @@ several attribute reads a field, which is most of the cost of a poll at 50 Hz.
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
-from ctypes import Structure, Union, c_double, c_int32, c_int64, c_uint32, c_uint64
+from collections.abc import Callable, Sequence
+from ctypes import Array, Structure, Union, c_double, c_int32, c_int64, c_uint32, c_uint64
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 _GPU_SCOPE = 0
 _UNSIGNED_INT = 1
-_ITEM = "IIqqiiQ"
-_WIDTH = len(_ITEM)
-_TYPE, _RETURN, _VALUE = 4, 5, 6
+# What is kept of a field: type, return code, value. Its time and latency, left out, would make every poll look like a change.
+_ITEM = "24xiiQ"
+_WIDTH = 3
 
 
 class _Value(Union):
@@ -33,23 +36,43 @@ class _FieldValue(Structure):
     )
 
 
+@dataclass(frozen=True, slots=True)
+class FieldAnswer:
+    """``code``: NVML's return for this field. ``value``: raw; means nothing where the code is not 0. ``kind``: its value type."""
+
+    code: int
+    kind: int
+    value: int
+
+
 class FieldBlock:
-    """``array`` goes by reference to NVML, with ``len(block)``."""
+    """``array`` goes by reference to NVML, with ``len(block)``. ``raw()``: all that the last call said, cheap to compare."""
 
     def __init__(self, fields: Sequence[int]) -> None:
         self.fields = tuple(fields)
-        self.array = (_FieldValue * len(self.fields))(*(_FieldValue(field, _GPU_SCOPE) for field in self.fields))
-        self._rows = struct.Struct("=" + _ITEM * len(self.fields))
+        self.array: Array[Any] = (_FieldValue * len(fields))(*(_FieldValue(field, _GPU_SCOPE) for field in fields))
+        unpack = struct.Struct("=" + _ITEM * len(fields)).unpack_from
+        self.raw: Callable[[], Sequence[int]] = partial(unpack, self.array)
 
     def __len__(self) -> int:
         return len(self.fields)
 
-    def read(self) -> tuple[Sequence[int], Sequence[int]]:
-        """(NVML return codes, raw values) in the order of ``fields``; a value means nothing where its code is not 0."""
-        flat = self._rows.unpack_from(self.array)
-        values: Sequence[int] = flat[_VALUE::_WIDTH]
-        if _UNSIGNED_INT in flat[_TYPE::_WIDTH]:
-            # Of a 32-bit value, the other half of the union is whatever lay there.
-            types = flat[_TYPE::_WIDTH]
-            values = [raw & 0xFFFFFFFF if kind == _UNSIGNED_INT else raw for kind, raw in zip(types, values, strict=True)]
-        return flat[_RETURN::_WIDTH], values
+    def answers(self, raw: Sequence[int]) -> dict[int, FieldAnswer]:
+        """By field id."""
+        rows = zip(self.fields, raw[::_WIDTH], raw[1::_WIDTH], raw[2::_WIDTH], strict=True)
+        # Of a 32-bit value, the other half of the union is whatever lay there.
+        return {
+            field: FieldAnswer(code, kind, value & 0xFFFFFFFF if kind == _UNSIGNED_INT else value)
+            for field, kind, code, value in rows
+        }
+
+    def values(self, raw: Sequence[int]) -> tuple[dict[int | None, int], set[int]]:
+        """(raw values of the fields that answered, the codes of those that did not)."""
+        values: dict[int | None, int] = {}
+        codes = set()
+        for field, kind, code, value in zip(self.fields, raw[::_WIDTH], raw[1::_WIDTH], raw[2::_WIDTH], strict=True):
+            if code:
+                codes.add(code)
+            else:
+                values[field] = value & 0xFFFFFFFF if kind == _UNSIGNED_INT else value
+        return values, codes
