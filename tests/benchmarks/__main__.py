@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from joulebench.clock import SystemClock
@@ -42,7 +43,7 @@ def main() -> None:
 
                     export_cost.run(report, clock, arguments.hours)
         report.verdict()
-        report.say(f"\nwritten to {report.file}")
+        report.say(f"load average at the end {os.getloadavg()[0]:.2f}\nwritten to {report.file}")
 
 
 if __name__ == "__main__":
