@@ -1,0 +1,156 @@
+"""From a fake GPU with known joules to results.csv, through real Prometheus, Pushgateway, exporter, runner and export.
+
+What could go wrong and would be seen here: windows cut at scrape times, counters read late, tokens lost on the way, a GPU left
+out, a failure written as a success. Energy within 1 % for tasks of 5 s and more, inside the bounds for all; tokens exact for all.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas
+import pytest
+
+from joulebench import catalogue
+from joulebench.clients.prometheus_api import PrometheusApi
+from joulebench.stack.native import NativeStack, Ports
+from joulebench.stack.process import wait_until
+from tests.conftest import need_program
+from tests.dashboard_queries import EMPTY_WHEN_WELL, queries_of
+from tests.e2e.scene import (
+    STEADY_WATTS,
+    PlannedTask,
+    PowerScript,
+    Scene,
+    bench_arguments,
+    fake_gpus,
+    joulebench,
+    read_results,
+    start_exporter,
+    write_suite,
+)
+from tests.fakes.model_server import ModelServer
+
+pytestmark = pytest.mark.e2e
+
+TASKS = [
+    PlannedTask("long-1", 5.3, 0.95),
+    PlannedTask("short-1", 0.8, 0.9),
+    PlannedTask("short-2", 0.5, 0.45),
+    PlannedTask("middle-1", 2.2, 0.8, passes=False),
+    PlannedTask("long-2", 6.1, 0.7),
+    PlannedTask("short-3", 1.1, 0.99, passes=False),
+    PlannedTask("middle-2", 3.4, 0.6),
+    PlannedTask("long-3", 5.6, 0.85),
+]
+RUN_ID = "known-joules"
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Scene, NativeStack]]:
+    for name in ("prometheus", "pushgateway"):
+        need_program(name)
+    directory = tmp_path_factory.mktemp("known-joules")
+    gpus = fake_gpus(directory)
+    assert gpus.busy is not None
+    suite = write_suite(directory / "suite.yaml", TASKS)
+    stack = NativeStack(directory / "stack", Ports.free(), with_exporter=False, with_alertmanager=False)
+    with stack, ModelServer(PowerScript(gpus.busy, TASKS)) as server:
+        start_exporter(stack, gpus, directory, server.ollama_url)
+        api = PrometheusApi(stack.prometheus_url)
+        scraped = f'count({catalogue.GPU_ENERGY.name}{{job="joulebench-energy"}}) == 2'
+        assert wait_until(lambda: bool(api.query(scraped)), 20.0), "Prometheus does not scrape both fake GPUs"
+        api.close()
+        joulebench(*bench_arguments(stack, server, suite, RUN_ID, directory / "runs"))
+        joulebench("export", "--run-id", RUN_ID, "--runs-dir", str(directory / "runs"), "--prometheus-url", stack.prometheus_url)
+        yield read_results(Scene(gpus, {task.task_id: task for task in TASKS}, directory / "runs" / RUN_ID)), stack
+
+
+def events(scene: Scene) -> list[dict[str, Any]]:
+    (journal,) = scene.run_directory.glob("journal-*.jsonl")
+    return [json.loads(line) for line in journal.read_text().splitlines()]
+
+
+def test_every_task_has_one_row_and_one_file(scene: tuple[Scene, NativeStack]) -> None:
+    assert set(scene[0].rows) == set(scene[0].records) == {task.task_id for task in TASKS}
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.task_id)
+def test_energy_is_the_true_energy(scene: tuple[Scene, NativeStack], task: PlannedTask) -> None:
+    found, truth = scene[0].records[task.task_id], scene[0].joules(task.task_id)
+    measured = found["measurement"]
+    assert measured["low_joules"] <= truth <= measured["high_joules"]
+    if task.seconds >= 5:
+        assert measured["joules"] == pytest.approx(truth, rel=0.01)
+    assert float(scene[0].rows[task.task_id]["total_energy_joules"]) == pytest.approx(measured["joules"])
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.task_id)
+def test_prometheus_alone_tells_the_same(scene: tuple[Scene, NativeStack], task: PlannedTask) -> None:
+    alone, truth = scene[0].records[task.task_id]["measurement"]["energy_prometheus"], scene[0].joules(task.task_id)
+    assert alone["low"] <= truth <= alone["high"]
+    if task.seconds >= 5:
+        assert alone["joules"] == pytest.approx(truth, rel=0.01)
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.task_id)
+def test_tokens_calls_and_confidence_are_exact(scene: tuple[Scene, NativeStack], task: PlannedTask) -> None:
+    row = scene[0].rows[task.task_id]
+    assert int(row["total_prompt_tokens"]) == sum(turn.prompt_tokens for turn in task.turns)
+    assert int(row["total_completion_tokens"]) == sum(turn.completion_tokens for turn in task.turns)
+    assert int(row["llm_call_count"]) == int(row["total_tool_calls"]) == int(row["tool_calls_ok"]) == len(task.turns)
+    assert float(row["min_ttft_ms"]) >= 1000 * task.turns[0].first_token_after
+    assert row["success"] == str(task.passes)
+    # A confidence is a product over several tokens of the scripted chance: below it, and only for tokens that were found.
+    assert 0 < float(row["min_tool_confidence"]) <= task.confidence
+    assert int(row["tool_calls_with_confidence"]) == len(task.turns)
+
+
+def test_both_gpus_are_told_apart(scene: tuple[Scene, NativeStack]) -> None:
+    for task in TASKS:
+        record = scene[0].records[task.task_id]
+        seconds = record["metadata"]["session_end_unix"] - record["metadata"]["session_start_unix"]
+        by_gpu = {one["gpu"]: one["energy"]["joules"] for one in record["per_gpu"]}
+        assert by_gpu["1"] == pytest.approx(STEADY_WATTS * seconds, rel=0.02)
+        assert by_gpu["0"] > by_gpu["1"]
+
+
+def test_nothing_is_left_on_the_pushgateway_and_nothing_failed(scene: tuple[Scene, NativeStack]) -> None:
+    (state,) = [event for event in events(scene[0]) if event["event_type"] == "PUSH_STATE"]
+    assert (state["groups_left"], state["groups_unpushed"], state["failures"]) == (0, 0, 0)
+
+
+def test_a_measured_gpu_is_not_called_simulated(scene: tuple[Scene, NativeStack]) -> None:
+    assert {(row["gpu_source"], row["energy_simulated"]) for row in scene[0].rows.values()} == {("nvml", "False")}
+
+
+def test_published_analysis_lines_run_unchanged(scene: tuple[Scene, NativeStack]) -> None:
+    df = pandas.read_csv(scene[0].run_directory / "results.csv")
+    by_model = df.groupby("model_name").agg({"total_energy_joules": "mean", "total_duration_seconds": "mean"})
+    assert by_model.loc["scripted:1b", "total_energy_joules"] == pytest.approx(df["total_energy_joules"].mean())
+    assert (df["total_energy_kwh"] * 0.12).sum() == pytest.approx(df["total_energy_joules"].sum() / 3.6e6 * 0.12)
+    assert df["total_energy_joules"].corr(df["total_duration_seconds"]) > 0.9
+    assert set(df[df["min_tool_confidence"] < 0.5]["task_id"]) == {task.task_id for task in TASKS if task.confidence < 0.5}
+    assert df["success"].mean() == pytest.approx(sum(task.passes for task in TASKS) / len(TASKS))
+
+
+def test_a_second_export_changes_nothing(scene: tuple[Scene, NativeStack]) -> None:
+    directory = scene[0].run_directory
+    before = {path.name: path.read_bytes() for path in directory.glob("result*")}
+    joulebench("export", "--run-id", RUN_ID, "--runs-dir", str(directory.parent), "--prometheus-url", scene[1].prometheus_url)
+    assert {path.name: path.read_bytes() for path in directory.glob("result*")} == before
+
+
+def test_every_live_panel_has_data(scene: tuple[Scene, NativeStack]) -> None:
+    """On what the real exporter and the real runner left behind, as of the last task: later its groups are gone."""
+    dashboard = json.loads((Path(__file__).parents[2] / "dashboards/llm-live.json").read_text())
+    at = max(event["timestamp"] for event in events(scene[0]) if event["event_type"] == "LLM_QUERY_END")
+    api = PrometheusApi(scene[1].prometheus_url)
+    queries = queries_of(dashboard)
+    empty = {title for title, expr in queries if title not in EMPTY_WHEN_WELL and not api.query(expr, at)}
+    api.close()
+    assert len(queries) >= 20
+    assert empty == set()
