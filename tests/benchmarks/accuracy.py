@@ -27,16 +27,16 @@ AFTER_THE_CURVE = 2.0
 """Seconds until Prometheus has scraped what lies after the last window."""
 
 
-def run(report: Report, clock: Clock, seconds: float, seed: int) -> None:
-    zeus = environments.install(environments.ZEUS)
+def run(report: Report, clock: Clock, *, seconds: float, seed: int, ramp: float) -> None:
+    zeus = environments.install(environments.ZEUS, "zeus.monitor")
+    curves = agent_curves(seed, seconds, ramp)
     with tempfile.TemporaryDirectory(prefix="joulebench-bench-") as directory:
-        result = _measure(Path(directory), clock, seconds, seed, zeus)
-    accuracy_report.tell(report, result, zeus, seconds)
+        result = _measure(Path(directory), clock, curves, seed, zeus)
+    accuracy_report.tell(report, result, zeus, ramp)
 
 
-def _measure(directory: Path, clock: Clock, seconds: float, seed: int, zeus: environments.Peer) -> Result:
+def _measure(directory: Path, clock: Clock, curves: Sequence[Curve], seed: int, zeus: environments.Peer) -> Result:
     scene = Scene(directory, seed)
-    curves = agent_curves(seed, seconds)
     planned = windows.plan(curves, seed)
     flags = ("--gpu-source=nvml", "--no-ollama")
     with NativeStack(

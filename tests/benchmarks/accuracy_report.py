@@ -17,12 +17,16 @@ COVERAGE_LIMIT = 95.0
 ADDITIVITY_LIMIT = 1.0
 
 
-def tell(report: Report, result: Result, zeus: Peer, seconds: float) -> None:
+def tell(report: Report, result: Result, zeus: Peer, ramp: float) -> None:
+    """``ramp``: seconds that each change of power took."""
     report.heading("Energy of a window")
     report.say(
-        f"{len(result.taken)} windows on {scene.GPUS} fake GPUs over {seconds:.0f} s; counters step every"
-        f" {1000 * (scene.STEP - scene.STEP_SPREAD):.0f}-{1000 * (scene.STEP + scene.STEP_SPREAD):.0f} ms. Every method gets the"
-        " same edges, each taken live at a power step.\nError in % of the true joules; x: its p95 over that of the first row."
+        f"{len(result.taken)} windows on {scene.GPUS} fake GPUs; counters step every"
+        f" {1000 * (scene.STEP - scene.STEP_SPREAD):.0f}-{1000 * (scene.STEP + scene.STEP_SPREAD):.0f} ms, power changes"
+        f" {f'over {1000 * ramp:.0f} ms' if ramp else 'at once'}.\n"
+        "Every method gets the same edges, each taken live where power changes.\n"
+        "What this cannot show: sensors that lag or miss part of the time, and counters without a beat.\n"
+        "Error in % of the true joules; p95 ratio: p95 over that of the first row."
     )
     if zeus.bin is None:
         report.say(f"{zeus.title}: skipped: {zeus.why}")

@@ -42,7 +42,7 @@ class Cost:
 
 
 def run(report: Report, clock: Clock) -> None:
-    nvitop = environments.install(environments.NVITOP_EXPORTER)
+    nvitop = environments.install(environments.NVITOP_EXPORTER, "nvitop_exporter")
     with tempfile.TemporaryDirectory(prefix="joulebench-bench-") as name:
         directory = Path(name)
         scene = Scene(directory, seed=1)

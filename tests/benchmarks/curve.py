@@ -10,6 +10,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
+from math import inf
 from random import Random
 
 IDLE, PREFILL, DECODE, TOOL = 60.0, 330.0, 280.0, 90.0
@@ -18,6 +19,7 @@ SHORTEST_BURST, LONGEST_BURST = 0.2, 6.0
 LONGEST_TASK = 30.0
 SHORTEST_TASK = 2.0
 LEAD_IN = 2.0
+RAMP_STEP = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,8 @@ class Curve:
         return self._joules[index] + self._watts[index] * (t - self._times[index])
 
 
-def agent_curve(seed: int, seconds: float) -> Curve:
+def agent_curve(seed: int, seconds: float, ramp: float = 0.0) -> Curve:
+    """``ramp``: seconds that each change of power takes, as it does on a real card; 0 for none."""
     random = Random(seed)
     points: list[tuple[float, float]] = [(0.0, IDLE)]
     tasks: list[AgentTask] = []
@@ -70,11 +73,28 @@ def agent_curve(seed: int, seconds: float) -> Curve:
     while True:
         task, drawn = _task(random, now)
         if task.end > seconds:
-            return Curve(points, tasks)
+            return Curve(_ramped(points, ramp), tasks)
         points += drawn
         points.append((task.end, IDLE))
         tasks.append(task)
         now = task.end + random.uniform(0.3, 1.5)
+
+
+def _ramped(points: Sequence[tuple[float, float]], ramp: float) -> Sequence[tuple[float, float]]:
+    """Each change in small steps that begin where the change was; one that is overtaken by the next ends there."""
+    if not ramp:
+        return points
+    steps = max(round(ramp / RAMP_STEP), 1)
+    risen = [points[0]]
+    for index, (at, watts) in enumerate(points[1:], 1):
+        until = points[index + 1][0] if index + 1 < len(points) else inf
+        before = risen[-1][1]
+        for step in range(1, steps + 1):
+            moment = at + (step - 0.5) * ramp / steps
+            if moment >= until:
+                break
+            risen.append((moment, before + (watts - before) * step / steps))
+    return risen
 
 
 def _task(random: Random, start: float) -> tuple[AgentTask, list[tuple[float, float]]]:

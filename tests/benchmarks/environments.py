@@ -27,8 +27,8 @@ class Peer:
         return self.requirement.replace("==", " ")
 
 
-def install(requirement: str) -> Peer:
-    """Once: what is installed already is left as it is."""
+def install(requirement: str, module: str) -> Peer:
+    """Once: what is installed already is left as it is. ``module`` has to import, or the peer counts as not installed."""
     place = DIRECTORY / requirement.partition("==")[0]
     done = place / f".{requirement}"
     if not done.exists():
@@ -39,6 +39,10 @@ def install(requirement: str) -> Peer:
         except (OSError, subprocess.SubprocessError) as error:
             return Peer(requirement, None, f"cannot be installed: {_told(error)}")
         done.touch()
+    try:
+        _run([str(place / "bin" / "python"), "-c", f"import {module}"])
+    except (OSError, subprocess.SubprocessError) as error:
+        return Peer(requirement, None, f"is installed but cannot be imported: {_told(error)}")
     return Peer(requirement, place / "bin")
 
 

@@ -46,8 +46,8 @@ class Scene:
                 self._busy.draw(gpu, watts, at_unix + at)
 
 
-def agent_curves(seed: int, seconds: float, gpus: int = GPUS) -> list[Curve]:
-    return [agent_curve(seed * 1000 + gpu, seconds) for gpu in range(gpus)]
+def agent_curves(seed: int, seconds: float, ramp: float) -> list[Curve]:
+    return [agent_curve(seed * 1000 + gpu, seconds, ramp) for gpu in range(GPUS)]
 
 
 def busy_curve(seconds: float) -> Curve:
