@@ -11,10 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
-from joulebench.errors import UserError
+from joulebench.clients.prometheus_api import PrometheusApi
+from joulebench.errors import ProcessError, UserError
 from joulebench.stack import programs
-from joulebench.stack.process import Program, free_port
+from joulebench.stack.process import Program, free_port, wait_until
 from joulebench.stack.prometheus_config import write_readdressed
+
+FIRST_SCRAPE_SECONDS = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +83,23 @@ class NativeStack:
         try:
             for program in planned:
                 self.started.append(program.start())
+            self._await_first_scrapes()
         except BaseException:
             self.stop()
             raise
         return self
+
+    def _await_first_scrapes(self) -> None:
+        """A run that began before the first scrape would have no energy to its left edge."""
+        jobs = 3 if self.with_exporter else 1
+        api = PrometheusApi(self.prometheus_url)
+        try:
+            if not wait_until(lambda: bool(api.query(f"count(up == 1) == {jobs}")), FIRST_SCRAPE_SECONDS):
+                raise ProcessError(
+                    f"Prometheus scraped nothing within {FIRST_SCRAPE_SECONDS:.0f} s; see {self.prometheus_url}/targets"
+                )
+        finally:
+            api.close()
 
     def stop(self) -> None:
         while self.started:
