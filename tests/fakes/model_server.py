@@ -114,7 +114,7 @@ def _handler(server: ModelServer) -> type[BaseHTTPRequestHandler]:
                 self._json(400, {"error": {"code": 400, "message": refusal, "type": "invalid_request_error"}})
                 return
             turn = server.next_turn(body)
-            rows = server.logprobs == "given" and body.get("logprobs") is True
+            rows = server.logprobs != "ignored" and body.get("logprobs") is True
             if turn.fault == "http_500":
                 self._json(500, {"error": "the script is over" if not turn.raw else "the model crashed"})
             elif turn.fault == "hang_up":

@@ -15,8 +15,8 @@ from joulebench.bench.llm.chat import CallTimeout, ChatModel, Message, ModelUnre
 from joulebench.bench.suites import TaskSpec
 from joulebench.bench.workspace import Workspace
 from joulebench.clock import Clock
+from joulebench.confidence.measures import CallConfidence, tool_call_confidences
 from joulebench.errors import ModelError
-from joulebench.push.confidence import CallConfidence, tool_call_confidences
 from joulebench.push.run import Run
 from joulebench.push.task import Task
 from joulebench.units import Seconds
@@ -69,7 +69,7 @@ class Agent:
             try:
                 with self._run.task(spec.name, task_id=outcome.task_id, model=self._model.name) as task:
                     outcome.task_id, outcome.task = task.task_id, task
-                    self._attempt(_Attempt(spec, task, workspace, outcome, started))
+                    self._attempt(_Attempt(spec, task, workspace, outcome, self._clock.monotonic()))
             except ModelError as error:
                 outcome.status, outcome.reason = "error", str(error)
                 outcome.unreachable = isinstance(error, ModelUnreachable)

@@ -52,7 +52,7 @@ class EmbeddedModel:
             "alias": MODEL_NAME,
             "context": CONTEXT_TOKENS * parallel,
             "parallel": parallel,
-            "threads": len(os.sched_getaffinity(0)),
+            "threads": max(1, len(os.sched_getaffinity(0)) - 1),
             "template": (Path(__file__).parent / "hermes.jinja").read_text(encoding="utf-8"),
         }
         self._child: subprocess.Popen[bytes] | None = None

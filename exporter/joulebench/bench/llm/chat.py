@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from joulebench.confidence.measures import TokenLogprob
 from joulebench.errors import ModelError
-from joulebench.push.confidence import TokenLogprob
 from joulebench.units import Seconds
 
 ToolMode = Literal["native", "prompt"]

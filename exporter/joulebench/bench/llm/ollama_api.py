@@ -12,8 +12,8 @@ from joulebench.bench.llm import hermes, parts
 from joulebench.bench.llm.chat import Json, Message, ModelRefused, Reply, Timings, ToolMode, ToolRequest, ToolSpec
 from joulebench.bench.llm.wire import Wire, json_line, server_error
 from joulebench.clock import Clock
+from joulebench.confidence.measures import TokenLogprob
 from joulebench.errors import ModelError
-from joulebench.push.confidence import TokenLogprob
 from joulebench.units import Seconds
 
 TOP_LOGPROBS = 5

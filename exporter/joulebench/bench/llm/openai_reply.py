@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from joulebench.bench.llm import parts
 from joulebench.bench.llm.chat import Json, Reply, Timings, ToolMode, ToolSpec
 from joulebench.bench.llm.wire import json_line, server_error
+from joulebench.confidence.measures import TokenLogprob
 from joulebench.errors import ModelError
-from joulebench.push.confidence import TokenLogprob
 
 
 class Assembly:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 from joulebench.bench.llm import hermes
 from joulebench.bench.llm.chat import Json, ToolMode, ToolRequest, ToolSpec
 from joulebench.clock import Clock
-from joulebench.push.confidence import TokenLogprob
+from joulebench.confidence.measures import TokenLogprob, attempted_calls
 from joulebench.units import Seconds
 
-SWALLOWED = "the server's parser did not take this call"
+UNPARSED = "this is not the form of a tool call"
 
 
 def count(value: object) -> int | None:
@@ -83,22 +83,25 @@ def tool_request(name: object, arguments: object, call_id: str = "") -> ToolRequ
         return ToolRequest(text(name), arguments, None, f"the arguments are not JSON: {error}", call_id)
 
 
-def swallowed_calls(content: str, rows: Iterable[TokenLogprob] | None, tools: Sequence[ToolSpec]) -> tuple[ToolRequest, ...]:
-    """Attempts that the server's parser left out of ``tool_calls``: only the token text, or the content, still shows them."""
+def unparsed_calls(content: str, rows: Sequence[TokenLogprob] | None, tools: Sequence[ToolSpec]) -> tuple[ToolRequest, ...]:
+    """Attempts that the parser left out: only the token text, else the content, still shows that the model meant a call."""
     raw = "".join(row.token for row in rows or ()) or content
-    declared = {tool.name for tool in tools}
     return tuple(
-        ToolRequest(call.name, call.raw_arguments, None, SWALLOWED) if not call.problem and call.name in declared else call
-        for call in hermes.parse(raw)
+        ToolRequest(attempt.name or "", raw, None, "" if attempt.outcome == "undeclared" else UNPARSED)
+        for attempt in attempted_calls(rows or content, [tool.name for tool in tools])
     )
 
 
 def tool_calls_of(
-    mode: ToolMode, content: str, calls: tuple[ToolRequest, ...], rows: Sequence[TokenLogprob] | None, tools: Sequence[ToolSpec]
+    mode: ToolMode,
+    content: str,
+    calls: tuple[ToolRequest, ...],
+    rows: Sequence[TokenLogprob] | None,
+    tools: Sequence[ToolSpec],
 ) -> tuple[ToolRequest, ...]:
-    if mode == "prompt":
-        return hermes.parse(content)
-    return calls or swallowed_calls(content, rows, tools)
+    """The calls of a reply: what the parser took, else the attempts that it did not take."""
+    taken = hermes.parse(content) if mode == "prompt" else calls
+    return taken or unparsed_calls(content, rows, tools)
 
 
 class TokenTimes:
