@@ -12,7 +12,7 @@ from statistics import median
 from typing import ParamSpec, TypeVar
 
 from joulebench.clock import Clock
-from joulebench.push.confidence import CallConfidence
+from joulebench.confidence.measures import CallConfidence
 from joulebench.push.run import Run
 from joulebench.stack.native import NativeStack, Ports
 from tests.benchmarks.report import Report, Target

@@ -23,9 +23,10 @@ ROOMS: dict[str, set[str]] = {
     "clients": {"energy"},
     "sensors": {"energy"},
     "scrape": {"sensors", "energy"},
-    "push": {"clients"},
+    "confidence": set(),
+    "push": {"clients", "confidence"},
     "results": {"clients", "energy"},
-    "bench": {"push"},
+    "bench": {"push", "confidence"},
     "stack": {"clients"},
 }
 """What each room may import beside the vocabulary; ``commands`` may import all, and nothing but cli.py imports ``commands``."""

@@ -9,7 +9,7 @@ import threading
 from dataclasses import asdict, dataclass
 
 from joulebench import Run
-from joulebench.push.confidence import CallConfidence
+from joulebench.confidence.measures import CallConfidence
 
 
 @dataclass

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from types import TracebackType
 
 from joulebench.catalogue import TOOL_OUTCOMES
+from joulebench.confidence.measures import CallConfidence
 from joulebench.errors import UserError
-from joulebench.push.confidence import CallConfidence
 from joulebench.push.recorder import TaskRecorder
 from joulebench.units import Ratio, Seconds
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import itertools
 from types import TracebackType
 
+from joulebench.confidence.measures import CallConfidence
 from joulebench.errors import UserError
 from joulebench.push.call import Call, Tool, in_words
-from joulebench.push.confidence import CallConfidence
 from joulebench.push.recorder import TaskRecorder
 from joulebench.push.state import TaskEnd
 from joulebench.units import Joules, Seconds

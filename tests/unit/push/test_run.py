@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from joulebench import Run, catalogue
+from joulebench.confidence.measures import CallConfidence
 from joulebench.errors import UserError
-from joulebench.push.confidence import CallConfidence
 from joulebench.push.task import Task
 from joulebench.units import Seconds
 from tests.unit.push.conftest import LocalServer, RealGateway, events, eventually, scrape

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from joulebench.push.spans import Span
+from joulebench.confidence.spans import Span
 
 LEAST_NATS = -100.0
 

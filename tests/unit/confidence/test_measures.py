@@ -10,7 +10,7 @@ import math
 
 import pytest
 
-from joulebench.push.confidence import AttemptedCall, CallConfidence, TokenLogprob, attempted_calls, tool_call_confidences
+from joulebench.confidence.measures import AttemptedCall, CallConfidence, TokenLogprob, attempted_calls, tool_call_confidences
 
 WEATHER = ["get_weather", "get_time", "search"]
 

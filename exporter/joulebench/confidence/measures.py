@@ -23,9 +23,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from joulebench.push.rivals import name_measures
-from joulebench.push.spans import FoundCall, Span, after_thinking, find_calls
-from joulebench.push.tokens import TokenLogprob, TokenText
+from joulebench.confidence.rivals import name_measures
+from joulebench.confidence.spans import FoundCall, Span, after_thinking, find_calls
+from joulebench.confidence.tokens import TokenLogprob, TokenText
 
 __all__ = ["AttemptedCall", "CallConfidence", "TokenLogprob", "attempted_calls", "tool_call_confidences"]
 

@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from joulebench.push.spans import NAME_CHARACTER, Span
-from joulebench.push.tokens import TokenLogprob, TokenText
+from joulebench.confidence.spans import NAME_CHARACTER, Span
+from joulebench.confidence.tokens import TokenLogprob, TokenText
 
 MAX_MARGIN = 20.0
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from joulebench.push.json_offsets import Node, scan, string
+from joulebench.confidence.json_offsets import Node, scan, string
 
 
 class Span(NamedTuple):
