@@ -7,9 +7,19 @@ Where the trace does not reach, the curve is flat, and ``covered`` says so.
 from __future__ import annotations
 
 from bisect import bisect_right
+from math import fsum
 
 from joulebench.energy.trace import CounterTrace
-from joulebench.energy.window import GAP_FACTOR, cumulative, epoch_changes, uncovered, usual_step
+from joulebench.energy.window import (
+    COVERAGE_NEEDED,
+    GAP_FACTOR,
+    LOST_STEPS,
+    cumulative,
+    epoch_changes,
+    longest_lost,
+    uncovered,
+    usual_step,
+)
 
 
 class Curve:
@@ -34,6 +44,13 @@ class Curve:
         at = self._view.at
         covered = min(end, at[-1]) - max(start, at[0])
         return max(covered - epoch_changes(self._view, start, end)[1], 0.0)
+
+    def whole(self, *parts: tuple[float, float]) -> bool:
+        """Whether the counter reaches over all of these intervals, but for what ``window_energy`` overlooks too."""
+        seconds = fsum(end - start for start, end in parts)
+        if not self.known or fsum(self.covered(*part) for part in parts) < COVERAGE_NEEDED * seconds:
+            return False
+        return all(longest_lost(self._view, *part) <= LOST_STEPS for part in parts)
 
     def reasons(self, start: float, end: float) -> tuple[str, ...]:
         """Why energy over [start, end] is not fully known: ``no_samples``, ``uncovered_start``, ``uncovered_end``, ``reset``."""

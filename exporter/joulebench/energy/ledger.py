@@ -12,7 +12,6 @@ from math import fsum
 from joulebench.energy.bins import Bin, TaskWork
 from joulebench.energy.curve import Curve
 from joulebench.energy.token_weights import TokenWeights
-from joulebench.energy.window import COVERAGE_NEEDED
 
 METHODS = ("exclusive", "by_execution", "by_tokens", "equal_share")
 """From exact to assumed. ``by_execution``: windows overlapped but work did not, so its energy needed no split."""
@@ -129,7 +128,7 @@ class Ledger:
         reasons = self._curve.reasons(task.start, task.end)
         if not self._curve.known or (covered <= 0 < seconds):
             return Share(None, None, None, None, reasons)
-        if covered < COVERAGE_NEEDED * seconds:
+        if not self._curve.whole((task.start, task.end)):
             return Share(self._lower[i], None, None, None, reasons)
         attributed = self._lower[i] + self._work[i]
         return Share(self._lower[i], attributed, attributed + self._idle[i], self._upper[i], reasons)

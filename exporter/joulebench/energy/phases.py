@@ -15,7 +15,7 @@ from math import fsum
 from joulebench.energy.calls import PARTS, UNSPLIT, LlmCall, pieces, told
 from joulebench.energy.curve import Curve
 from joulebench.energy.trace import CounterTrace
-from joulebench.energy.window import COVERAGE_NEEDED, WindowEnergy, window_energy
+from joulebench.energy.window import WindowEnergy, window_energy
 
 PHASES = (*PARTS, UNSPLIT, "tool_wait", "other")
 """By priority: a moment in which several go on belongs to the first of them."""
@@ -155,9 +155,8 @@ def _phase(curve: Curve, spans: Sequence[Span], notes: tuple[str, ...]) -> Phase
     if not spans:
         return Phase(0.0, 0.0, notes)
     joules = fsum(curve.joules(span.end) - curve.joules(span.start) for span in spans)
-    covered = fsum(curve.covered(span.start, span.end) for span in spans)
     found = [*notes, *(reason for span in spans for reason in curve.reasons(span.start, span.end))]
-    if covered < COVERAGE_NEEDED * seconds:
+    if not curve.whole(*((span.start, span.end) for span in spans)):
         return Phase(seconds, None, tuple(dict.fromkeys(found)))
     if any(curve.gap(span.start) or curve.gap(span.end) for span in spans):
         found.append("gap")

@@ -18,6 +18,9 @@ from joulebench.energy.trace import MARGIN, CounterTrace, TraceView
 
 COVERAGE_NEEDED = 0.95
 """Below this share of the window there is no estimate, only a lower bound."""
+LOST_STEPS = 1.5
+"""A single stretch without a counter may be this many usual steps long: that is the closing step, somewhat late. Beyond it
+what is known is a part of the window, and a part is never told as the whole."""
 SHORT_WIDTH = 0.2
 """A window whose bounds lie further apart than this share of its joules is too short for its counter."""
 GAP_FACTOR = 5.0
@@ -35,9 +38,10 @@ QUALITIES = ("ok", "short", "suspect", "missing")
 class WindowEnergy:
     """Energy of one GPU over one window.
 
-    ``joules``: best estimate, None when unknown. ``low``/``high``: bounds that the monotone counter guarantees; None where
-    it cannot. ``samples``: counter changes inside the window. ``longest_gap``: longest time between two neighbouring changes
-    that touch the window. ``coverage``: share of the window between the first and last known counter value, 0 to 1, less the
+    ``joules``: best estimate of the whole window, None when unknown, also where the counter reaches over a part only: then
+    ``low`` is what that part took at least. ``low``/``high``: bounds that the monotone counter guarantees; None where it cannot.
+    ``samples``: counter changes inside the window. ``longest_gap``: longest time between two neighbouring changes that touch
+    the window. ``coverage``: share of the window between the first and last known counter value, 0 to 1, less the
     time between two epochs. ``quality``: ok, short, suspect or missing; ``reasons`` says why it is not ok.
     """
 
@@ -85,7 +89,7 @@ def window_energy(trace: CounterTrace, start: float, end: float, *, method: str 
     if last - first < 2 or (low is not None and high is not None and high - low > SHORT_WIDTH * joules):
         reasons.append("short")
         quality = "short" if quality == "ok" else quality
-    known = coverage >= COVERAGE_NEEDED
+    known = coverage >= COVERAGE_NEEDED and longest_lost(view, start, end) <= LOST_STEPS
     return WindowEnergy(
         joules=joules if known else None,
         low=low,
@@ -209,6 +213,15 @@ def epoch_changes(view: TraceView, start: float, end: float) -> tuple[int, float
             count += 1
             lost += overlap
     return count, lost
+
+
+def longest_lost(view: TraceView, start: float, end: float) -> float:
+    """The longest stretch of the window without a known counter, before, after or between two epochs, in usual steps there."""
+    at = view.at
+    last = len(at) - 2
+    lost = [(at[0] - start, 0), (end - at[-1], last)]
+    lost += [(min(at[i], end) - max(at[i - 1], start), min(i, last)) for i in view.epoch_starts]
+    return max((seconds / usual_step(at, edge) for seconds, edge in lost if seconds > 0), default=0.0)
 
 
 def uncovered(at: Sequence[float], start: float, end: float) -> tuple[str, ...]:

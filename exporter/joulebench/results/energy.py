@@ -74,7 +74,7 @@ def _gpu_energy(task: Task, uuid: str, answer: GpuJoules | None, gpu: GpuSamples
     stored = window_energy(gpu.energy, *task.window, method=gpu.method or "counter") if gpu and len(gpu.energy) else None
     asked = _as_window(answer, gpu.method if gpu else None) if answer else None
     index = answer.gpu if answer else gpu.gpu if gpu else ""
-    if asked is not None and (asked.joules is not None or stored is None or stored.joules is None):
+    if asked is not None and (stored is None or not _knows_more(stored, asked)):
         chosen, source = asked, "exporter"
         if stored is not None:
             chosen = replace(asked, longest_gap=stored.longest_gap, resets=stored.resets)
@@ -83,6 +83,13 @@ def _gpu_energy(task: Task, uuid: str, answer: GpuJoules | None, gpu: GpuSamples
     else:
         chosen, source = missing("none", ("no_samples",)), "prometheus"
     return GpuEnergy(index, uuid, chosen, source, asked, stored)
+
+
+def _knows_more(stored: WindowEnergy, asked: WindowEnergy) -> bool:
+    """Whether Prometheus saw what the exporter did not: the whole window, or at least more of it."""
+    if stored.joules is not None:
+        return asked.joules is None or (_is_partial(asked) and not _is_partial(stored))
+    return asked.joules is None and (stored.low or 0.0) > (asked.low or 0.0)
 
 
 def _as_window(answer: GpuJoules, method: str | None) -> WindowEnergy:
@@ -127,19 +134,43 @@ def _findings(task: Task, gpus: Sequence[GpuEnergy], used: Sequence[GpuSamples],
 
 
 def disagree(one: WindowEnergy, other: WindowEnergy) -> bool:
-    """Whether either estimate lies outside the other's guaranteed bounds. Unknown estimates do not disagree."""
+    """Whether what one of the two says cannot be true if the other is.
+
+    A reader that saw the window in part says only how much that part took at least, so it is compared by its lower bound. What
+    neither knows is no disagreement.
+    """
+    if _is_bounded(one) or _is_bounded(other):
+        return _contradicts(one, other) or _contradicts(other, one)
     if one.joules is None or other.joules is None:
         return False
-    bounded = [(a, b) for a, b in ((one, other), (other, one)) if b.low is not None and b.high is not None]
-    if not bounded:
-        return abs(one.joules - other.joules) > UNBOUNDED_TOLERANCE * max(one.joules, other.joules) + TOLERANCE_JOULES
-    return any(not _within(a.joules, b.low, b.high) for a, b in bounded)
+    apart = one.joules - other.joules
+    allowed = UNBOUNDED_TOLERANCE * max(one.joules, other.joules) + TOLERANCE_JOULES
+    return (apart > allowed and not _is_partial(other)) or (-apart > allowed and not _is_partial(one))
 
 
-def _within(joules: float | None, low: float | None, high: float | None) -> bool:
-    if joules is None or low is None or high is None:
+def _contradicts(claim: WindowEnergy, bounds: WindowEnergy) -> bool:
+    """Whether the estimate of one reader, or the lower bound of a partial one, lies outside the bounds of the other."""
+    partial = _is_partial(claim)
+    joules = claim.low if partial else claim.joules
+    if joules is None:
+        return False
+    too_much = bounds.high is not None and joules > bounds.high + TOLERANCE_JOULES
+    too_little = not partial and bounds.low is not None and joules < bounds.low - TOLERANCE_JOULES
+    return too_much or too_little
+
+
+def _is_bounded(energy: WindowEnergy) -> bool:
+    return energy.low is not None or energy.high is not None
+
+
+def _is_partial(energy: WindowEnergy) -> bool:
+    """Whether some of the window, be it one counter step, was not seen."""
+    if energy.coverage is not None and energy.coverage < 1:
         return True
-    return low - TOLERANCE_JOULES <= joules <= high + TOLERANCE_JOULES
+    # Pushed energy has no coverage; a counter has no upper bound only where its window is not closed.
+    return any(reason == "reset" or reason.startswith("uncovered") for reason in energy.reasons) or (
+        energy.low is not None and energy.high is None
+    )
 
 
 def _judged(energy: WindowEnergy, findings: Sequence[str]) -> WindowEnergy:

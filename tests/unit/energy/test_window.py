@@ -102,6 +102,14 @@ def test_a_sliver_that_is_not_covered_leaves_a_suspect_estimate() -> None:
     assert (result.quality, result.reasons) == ("suspect", ("uncovered_end",))
 
 
+@pytest.mark.parametrize(("start", "end"), [(-1.3, 58.0), (2.0, 60.2)])
+def test_a_part_is_not_told_as_the_whole_however_long_it_is(start: float, end: float) -> None:
+    result = window_energy(steady(until=60.0), start, end)
+    assert result.coverage == pytest.approx(1.0, abs=0.025)
+    assert (result.joules, result.high, result.quality) == (None, None, "missing")
+    assert result.low == pytest.approx(5800.0), "what is known stays known"
+
+
 @pytest.mark.parametrize(
     ("trace", "reasons"),
     [

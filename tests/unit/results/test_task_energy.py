@@ -8,6 +8,7 @@ import pytest
 
 from joulebench import catalogue
 from joulebench.energy.trace import CounterTrace
+from joulebench.energy.window import WindowEnergy
 from joulebench.results.energy import disagree, task_energy
 from joulebench.results.samples import GpuSamples, Points, Samples
 from joulebench.results.task import Disagreement, GpuJoules, Task, TaskKey, TaskValues
@@ -27,6 +28,7 @@ def stored(*gpus: GpuSamples, offsets: Points | None = None, steps: Points | Non
 
 
 def answered(joules: float | None, width: float | None = 5.0, **more: object) -> Task:
+    """A task whose energy the exporter told."""
     low, high = (None, None) if joules is None or width is None else (joules - width, joules + width)
     values = {"method": "counter", "quality": "ok" if joules is not None else "missing", **more}
     return replace(TASK, exporter_energy=(GpuJoules("0", "u", joules, low, high, **values),), exporter_source="nvml")  # type: ignore[arg-type]
@@ -49,6 +51,46 @@ def test_the_exporter_is_preferred_and_both_are_kept() -> None:
 def test_estimates_outside_each_others_bounds_are_told() -> None:
     found = task_energy(answered(1100.0), stored(gpu()))
     assert (found.total.joules, found.total.quality, found.total.reasons) == (1100.0, "suspect", ("energy_disagreement",))
+
+
+@pytest.mark.parametrize("started", [11.4, 10.3])
+def test_a_prometheus_that_began_late_does_not_contradict_a_whole_answer(started: float) -> None:
+    late = gpu()
+    late.energy = CounterTrace()
+    for i in range(round(started * 4), 121):
+        late.energy.append(i * 0.25, 25.0 * i)
+    found = task_energy(answered(1000.0, 2.0), stored(late))
+    assert (found.total.joules, found.source, found.total.quality, found.total.reasons) == (1000.0, "exporter", "ok", ())
+    alone = task_energy(TASK, stored(late)).total
+    assert (alone.joules is None) is (started > 11), "a step that is missing at the edge is no more than that"
+    assert alone.reasons == ("uncovered_start",)
+    assert alone.high is None
+    too_low = task_energy(answered(800.0, 2.0), stored(late))
+    assert too_low.total.reasons == ("energy_disagreement",), "less than what a part took cannot be the whole"
+
+
+def test_a_whole_window_is_preferred_to_a_part_and_more_of_it_to_less() -> None:
+    torn = answered(980.0, reasons=("uncovered_end",), quality="suspect")
+    torn = replace(torn, exporter_energy=(torn.exporter_energy[0]._replace(high=None),))
+    assert task_energy(torn, stored(gpu())).source == "prometheus"
+    assert task_energy(torn, None).total.joules == 980.0
+    little = replace(torn, exporter_energy=(torn.exporter_energy[0]._replace(joules=None, low=100.0, quality="missing"),))
+    more = task_energy(little, stored(gpu(until=18.0)))
+    assert (more.source, more.total.joules, more.total.quality) == ("prometheus", None, "missing")
+    assert more.total.low == pytest.approx(775.0)
+
+
+def test_bounds_of_one_side_are_enough_to_contradict() -> None:
+    whole = WindowEnergy(100.0, 95.0, 105.0, "counter", 9, None, 1.0, 0, "ok", ())
+    part = replace(whole, joules=None, low=50.0, high=None, coverage=0.6, reasons=("uncovered_end",))
+    assert [disagree(whole, part), disagree(part, whole)] == [False, False]
+    assert [disagree(whole, replace(part, low=110.0)), disagree(replace(part, low=110.0), whole)] == [True, True]
+    power = replace(whole, low=None, high=None, method="power_integration", joules=200.0)
+    assert disagree(power, whole)
+    half = replace(power, joules=80.0, coverage=0.5)
+    assert not disagree(half, power)
+    assert disagree(replace(half, joules=300.0), power)
+    assert not disagree(replace(part, low=None), replace(part, low=None))
 
 
 def test_an_exporter_that_did_not_know_gives_way() -> None:
