@@ -12,12 +12,14 @@ from collections.abc import Callable
 import pytest
 
 from joulebench.bench.llm.chat import ChatModel, ModelRefused, Reply
+from joulebench.bench.llm.openai_api import OpenAIChat
+from joulebench.bench.llm.wire import Wire
 from joulebench.bench.prompts import opening
 from joulebench.bench.tools import SPECS
 from joulebench.units import Seconds
 from tests.fakes.model_server import ModelServer
 from tests.fakes.model_turns import call, say
-from tests.unit.bench.conftest import CLOCK, Work, of_type, ollama, openai, write_hello
+from tests.unit.bench.conftest import CLOCK, NOWHERE, Work, of_type, ollama, openai, write_hello
 
 SLACK = 2.0
 HELD_BACK = 0.15
@@ -137,10 +139,10 @@ def test_a_refusal_of_anything_else_stays_a_refusal() -> None:
     assert model.notes == []
 
 
-def test_api_key_goes_out_as_bearer_token_whatever_netrc_says(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
-    from joulebench.bench.llm.openai_api import OpenAIChat
-    from joulebench.bench.llm.wire import Wire
-
+def test_an_api_key_goes_out_as_a_bearer_token_and_no_proxy_stands_before_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", NOWHERE)
+    monkeypatch.setenv("http_proxy", NOWHERE)
     with ModelServer([say("yes")]) as server:
-        ask(OpenAIChat(Wire(server.openai_url, CLOCK, "sesame"), "m", CLOCK))
+        reply = ask(OpenAIChat(Wire(server.openai_url, CLOCK, "sesame"), "m", CLOCK))
+    assert reply.text == "yes"
     assert server.exchanges[0].authorization == "Bearer sesame"

@@ -1,0 +1,136 @@
+"""``joulebench bench`` as a user types it, on the scripted server: exit codes, what is printed, and the journal of the run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from joulebench import cli
+from tests.fakes.model_server import ModelServer
+from tests.fakes.model_turns import MODEL, Script, Turn, by_instruction, call, say
+from tests.unit.bench.conftest import NOWHERE, Events, journal, of_type
+
+SUITE = """
+name: two
+tasks:
+  - id: write
+    name: Write
+    instruction: Write it.
+    grade: [file_equals: {path: a.txt, text: x}]
+  - id: answer
+    name: Answer
+    instruction: Say yes.
+    grade: [answer_equals: {text: "yes"}]
+"""
+ANSWERS: Mapping[str, list[Turn]] = {
+    "Write it.": [call("write_file", path="a.txt", text="x"), call("finish", answer="done")],
+    "Say yes.": [say("no")],
+}
+
+
+@pytest.fixture
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    for name in ("GATEWAY", "PROMETHEUS", "EXPORTER"):
+        monkeypatch.setenv(f"JOULEBENCH_{name}_URL", NOWHERE)
+    monkeypatch.setenv("OLLAMA_HOST", NOWHERE)
+    suite = tmp_path / "two.yaml"
+    suite.write_text(SUITE, encoding="utf-8")
+    return ["--suite", str(suite), "--runs-dir", str(tmp_path / "runs"), "--run-id", "r1"]
+
+
+def events_of(tmp_path: Path) -> Events:
+    return journal(tmp_path / "runs" / "r1")
+
+
+def script() -> Script:
+    return by_instruction(ANSWERS)
+
+
+@pytest.mark.parametrize("shape", ["openai", "ollama"])
+def test_a_run_with_a_failed_task_is_a_completed_run(
+    shape: str, places: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with ModelServer(script()) as server:
+        where = ["--base-url", server.openai_url] if shape == "openai" else ["--ollama-url", server.ollama_url]
+        assert cli.main(["bench", "--model", MODEL, *where, *places]) == 0
+    ends = of_type(events_of(tmp_path), "TASK_END")
+    assert [(end["task_id"], end["status"]) for end in ends] == [("write", "success"), ("answer", "failure")]
+    out = capsys.readouterr().out
+    assert "1 of 2 tasks passed" in out
+    assert f"joulebench export --run-id r1 --runs-dir {tmp_path / 'runs'}" in out
+    told = json.loads((tmp_path / "runs" / "r1" / "transcripts" / "write.json").read_text())
+    assert [message["role"] for message in told["messages"][-4:]] == ["assistant", "tool", "assistant", "tool"]
+
+
+def test_workers_and_repeats_lose_nothing(places: list[str], tmp_path: Path) -> None:
+    turns = {name: [turn.with_(token_gap=0.002) for turn in answers] for name, answers in ANSWERS.items()}
+    with ModelServer(by_instruction(turns)) as server:
+        command = ["bench", "--model", MODEL, "--base-url", server.openai_url, "--workers", "3", "--repeat", "4", *places]
+        assert cli.main(command) == 0
+    events = events_of(tmp_path)
+    ends = of_type(events, "TASK_END")
+    assert sorted(end["task_id"] for end in ends) == sorted(
+        f"{task}{number}" for task in ("write", "answer") for number in ("", "#2", "#3", "#4")
+    )
+    assert [end["status"] for end in ends].count("success") == 4
+    tokens = sum(end["completion_tokens"] for end in of_type(events, "LLM_QUERY_END"))
+    assert tokens == 4 * sum(turn.completion_tokens for answers in ANSWERS.values() for turn in answers)
+    assert of_type(events, "RUN_START")[0]["planned_tasks"] == 8
+
+
+def test_chosen_tasks_only(places: list[str], tmp_path: Path) -> None:
+    with ModelServer(script()) as server:
+        assert cli.main(["bench", "--model", MODEL, "--base-url", server.openai_url, "--tasks", "wr*", *places]) == 0
+    assert [event["task_id"] for event in of_type(events_of(tmp_path), "TASK_START")] == ["write"]
+
+
+def test_settings_reach_the_server(places: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_KEY", "sesame")
+    settings = ["--temperature", "0.7", "--max-tokens", "33", "--no-stream", "--tool-mode", "prompt", "--api-key-env", "MY_KEY"]
+    with ModelServer(script()) as server:
+        assert cli.main(["bench", "--model", MODEL, "--base-url", server.openai_url, *settings, *places]) == 0
+        exchange = server.exchanges[0]
+    assert exchange.authorization == "Bearer sesame"
+    body = exchange.body
+    assert (body["model"], body["temperature"], body["max_tokens"], body["stream"]) == (MODEL, 0.7, 33, False)
+    assert "tools" not in body
+
+
+def test_a_server_that_is_not_there_is_exit_1(places: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["bench", "--model", "m", "--base-url", f"{NOWHERE}/v1", *places]) == 1
+    assert cli.main(["bench", "--model", "m", "--ollama-url", NOWHERE, *places]) == 1
+    assert "no model server answers" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+BAD: list[tuple[list[str], str]] = [
+    ([], "no Ollama answers"),
+    (["--base-url", "SERVER/v1"], "--model: name the model"),
+    (["--ollama-url", "SERVER"], f"it has {MODEL}"),
+    (["--ollama-url", "SERVER", "--model", "other"], "has no 'other'"),
+    (["--embedded", "--model", "other"], "leave --model out"),
+    (["--base-url", "nonsense", "--model", "m"], "--base-url: 'nonsense' is not a URL"),
+    (["--base-url", "SERVER/v1", "--model", "m", "--api-key-env", "NO_SUCH_KEY"], "NO_SUCH_KEY is not set"),
+    (["--base-url", "SERVER/v1", "--model", "m", "--tasks", "zzz"], "no task of suite two matches"),
+]
+
+
+@pytest.mark.parametrize(("flags", "told"), BAD)
+def test_bad_input_is_exit_2_and_says_how_to_mend_it(
+    flags: list[str], told: str, places: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with ModelServer(script()) as server:
+        assert cli.main(["bench", *(flag.replace("SERVER", server.ollama_url) for flag in flags), *places]) == 2
+    assert told in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("flags", [["--repeat", "0"], ["--workers", "x"], ["--temperature", "-1"], ["--task-timeout", "inf"]])
+def test_bad_numbers_are_refused_by_the_parser(flags: list[str], places: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["bench", *flags, *places])
+    assert stopped.value.code == 2
+    assert flags[0] in capsys.readouterr().err
