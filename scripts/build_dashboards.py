@@ -11,12 +11,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from scripts.dashboards import llm_live  # noqa: E402
+from scripts.dashboards import llm_cost, llm_gpu, llm_live, llm_task, llm_tasks  # noqa: E402
 
 
 def rendered() -> dict[Path, str]:
     """File -> text of every dashboard; the file is named after the uid."""
-    built = [llm_live.build()]
+    built = [board.build() for board in (llm_live, llm_tasks, llm_task, llm_cost, llm_gpu)]
     return {
         ROOT / "dashboards" / f"{board['uid']}.json": json.dumps(board, indent=2, ensure_ascii=False) + "\n" for board in built
     }

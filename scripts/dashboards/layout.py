@@ -6,7 +6,7 @@ collapsed row lie inside the row, at the places they take when it is opened.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from scripts.dashboards.fields import DATASOURCE, Json
 
@@ -45,6 +45,10 @@ class Layout:
         self._x += width
         self._line_height = max(self._line_height, height)
 
+    def all(self, panels: Iterable[Json], width: int, height: int) -> None:
+        for panel in panels:
+            self.add(panel, width, height)
+
     def _break_line(self) -> None:
         self._y += self._line_height
         self._x = self._line_height = 0
@@ -71,9 +75,27 @@ def datasource_variable() -> Json:
     }
 
 
-def query_variable(name: str, label: str, selector: str, *, all_value: str = ".+", newest_first: bool = False) -> Json:
-    """The values of label ``name`` on the series of ``selector``, read again whenever the time range changes."""
+def text_variable(name: str, label: str, value: str) -> Json:
+    """A field to type into; ``value`` until somebody does."""
+    return {
+        "type": "textbox",
+        "name": name,
+        "label": label,
+        "query": value,
+        "current": {"selected": True, "text": value, "value": value},
+        "hide": 0,
+        "options": [{"selected": True, "text": value, "value": value}],
+        "skipUrlSync": False,
+    }
+
+
+def query_variable(
+    name: str, label: str, selector: str, *, all_value: str = ".+", newest_first: bool = False, single: bool = False
+) -> Json:
+    """The values of label ``name`` on the series of ``selector``, read again whenever the time range changes. ``single``: exactly
+    one of them is chosen, at first the first."""
     query = f"label_values({selector}, {name})"
+    every: Json = {"allValue": all_value, "current": {"selected": True, "text": ["All"], "value": ["$__all"]}}
     return {
         "type": "query",
         "name": name,
@@ -81,11 +103,10 @@ def query_variable(name: str, label: str, selector: str, *, all_value: str = ".+
         "datasource": DATASOURCE,
         "definition": query,
         "query": {"qryType": 1, "query": query, "refId": "PrometheusVariableQueryEditor-VariableQuery"},
-        "allValue": all_value,
-        "current": {"selected": True, "text": ["All"], "value": ["$__all"]},
+        **({"current": {}} if single else every),
         "hide": 0,
-        "includeAll": True,
-        "multi": True,
+        "includeAll": not single,
+        "multi": not single,
         "options": [],
         "refresh": 2,
         "regex": "",
@@ -110,7 +131,15 @@ def annotation(name: str, expr: str, colour: str, title: str, text: str, *, step
 
 
 def dashboard(
-    uid: str, title: str, description: str, layout: Layout, *, variables: Sequence[Json], annotations: Sequence[Json]
+    uid: str,
+    title: str,
+    description: str,
+    layout: Layout,
+    *,
+    variables: Sequence[Json],
+    annotations: Sequence[Json],
+    since: str = "now-15m",
+    refresh: str = "5s",
 ) -> Json:
     builtin = {
         "builtIn": 1,
@@ -144,11 +173,11 @@ def dashboard(
         "id": None,
         "links": links,
         "panels": layout.panels,
-        "refresh": "5s",
+        "refresh": refresh,
         "schemaVersion": 41,
         "tags": [TAG],
         "templating": {"list": [datasource_variable(), *variables]},
-        "time": {"from": "now-15m", "to": "now"},
+        "time": {"from": since, "to": "now"},
         "timepicker": {"refresh_intervals": ["1s", "5s", "10s", "30s", "1m", "5m"]},
         "timezone": "browser",
         "title": title,

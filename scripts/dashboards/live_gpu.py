@@ -9,10 +9,11 @@ from scripts.dashboards.promql import rate, recorded, select
 
 from joulebench import catalogue as c
 
+DASHED: Json = {"custom__lineStyle": {"dash": [8, 6], "fill": "dash"}, "custom__fillOpacity": 0}
+
 
 def gpu_panels() -> list[Json]:
-    dashed = {"custom__lineStyle": {"dash": [8, 6], "fill": "dash"}, "custom__fillOpacity": 0}
-    limits = [override("/limit|highest/", by="byRegexp", **dashed)]
+    limits = [override("/limit|highest/", by="byRegexp", **DASHED)]
     active = states({0: ("no", "transparent"), 1: ("yes", "orange")})
     return [
         timeseries(

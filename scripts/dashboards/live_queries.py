@@ -9,5 +9,11 @@ from joulebench import catalogue as c
 
 GPU_LEGEND = "{{instance}} GPU {{gpu}}"
 FIRING = 'ALERTS{alertname=~"Joulebench.+", alertstate="firing"}'
-PHASE_STATES = states({0: ("idle", "transparent"), 1: ("prefill", "purple"), 2: ("decode", "blue"), 3: ("tool", "orange")})
+PHASES: dict[float, tuple[str, str]] = {
+    0: ("idle", "transparent"),
+    1: ("prefill", "purple"),
+    2: ("decode", "blue"),
+    3: ("tool", "orange"),
+}
+PHASE_STATES = states(PHASES)
 PHASE_OF_WORKER = encoded(c.RUN_PHASE, "phase", c.PHASES, "run_id, worker")

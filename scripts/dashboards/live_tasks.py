@@ -1,90 +1,41 @@
-"""The live dashboard's tables: the tasks one by one, with a link to each one's time window, then runs, loaded models and GPUs.
-
-Rows of a table come from several queries that share their key columns, and nothing but those; Grafana's merge joins on exactly
-the fields that all of them have.
-"""
+"""The live dashboard's tables: the tasks one by one, with a link to each one's time window, then runs, loaded models and GPUs."""
 
 from __future__ import annotations
 
-from scripts.dashboards.fields import Json, Query, hidden, override, states
+from scripts.dashboards.fields import Json, Query, override, states
 from scripts.dashboards.panels import bargauge, table
-from scripts.dashboards.promql import TASK_LABELS, latest, of_model, per_task, ratio, select, total
+from scripts.dashboards.promql import TASK_LABELS, in_range, latest, per_task, select, total
+from scripts.dashboards.task_rows import tasks_table, window_link
 
 from joulebench import catalogue as c
 
-STATUS_COLOURS = {"success": "green", "failure": "red", "timeout": "orange", "error": "red", "unknown": "text", "running": "blue"}
+COLUMNS = (
+    "From",
+    "Duration",
+    "Prompt tokens",
+    "Output tokens",
+    "Output speed",
+    "TTFT mean",
+    "Energy",
+    "Energy ±",
+    "Least sure",
+    "Surest",
+    "LLM calls",
+    "LLM errors",
+    "Tool calls",
+)
 
 
 def task_panels(uid: str) -> list[tuple[Json, int, int]]:
-    return [(tasks_table(uid), 24, 11), (time_by_activity(), 12, 7), (joules_by_model(), 12, 7)]
-
-
-def tasks_table(uid: str) -> Json:
-    info = f"max by ({TASK_LABELS}, task_name, model) ({latest(c.TASK_INFO)})"
-    every_task = f"max by ({TASK_LABELS}) ({latest(c.TASK_INFO)})"
-    status = (
-        f"max by ({TASK_LABELS}, status) ({of_model(latest(c.TASK_STATUS))})"
-        f' or on ({TASK_LABELS}) label_replace({every_task}, "status", "running", "", "")'
-    )
-    begun = f"max by ({TASK_LABELS}) ({of_model(latest(c.TASK_START))})"
-    ended = f"max by ({TASK_LABELS}) ({of_model(latest(c.TASK_END))})"
-    now = f"0 * {every_task} + time()"
-    duration = f"max by ({TASK_LABELS}) ({of_model(latest(c.TASK_DURATION))})"
-    uncertainty = f"({per_task(c.TASK_ENERGY_HIGH)} - {per_task(c.TASK_ENERGY_LOW)}) / 2"
-    queries = {
-        "Task": info,
-        "Status": status,
-        "From": f"floor(1000 * {begun})",
-        "Until": f"floor(1000 * ({ended} or on ({TASK_LABELS}) {now}))",
-        "Duration": duration,
-        "Prompt tokens": per_task(c.TASK_PROMPT_TOKENS),
-        "Output tokens": per_task(c.TASK_COMPLETION_TOKENS),
-        "Output speed": ratio(per_task(c.TASK_DECODE_TOKENS), per_task(c.TASK_DECODE, suffix="_sum")),
-        "TTFT mean": ratio(per_task(c.TASK_TTFT, suffix="_sum"), per_task(c.TASK_TTFT, suffix="_count")),
-        "Energy": per_task(c.TASK_ENERGY),
-        "Energy ±": uncertainty,
-        "Least sure": per_task(c.TASK_CONFIDENCE_MIN),
-        "Surest": per_task(c.TASK_CONFIDENCE_MAX),
-        "LLM calls": per_task(c.TASK_LLM_CALLS),
-        "LLM errors": per_task(c.TASK_LLM_ERRORS),
-        "Tool calls": per_task(c.TASK_TOOL_CALLS),
-    }
-    fields = {heading: f"Value #{chr(ord('A') + place)}" for place, heading in enumerate(queries)}
-    columns = {"task_name": "Task", "model": "Model", "status": "Status"}
-    columns |= {fields[heading]: heading for heading in queries if heading not in ("Task", "Status")}
-    columns |= {"run_id": "Run", "task_id": "Task id", "worker": "Worker"}
-    window = (
-        f"/d/{uid}?from=${{__data.fields.From.numeric}}&to=${{__data.fields.Until.numeric}}"
-        "&var-run_id=${__data.fields.Run}&${job:queryparam}&${instance:queryparam}"
-    )
-    link = [{"title": "Only the time of this task", "url": window, "targetBlank": False}]
-    return table(
+    table_of_tasks = tasks_table(
         "Tasks",
-        "One row a task, live and finished, in this time range. A click on the name narrows all panels to the time of the task."
-        " Energy comes a moment after the end; ± is half the distance of its guaranteed bounds. Empty: not known, never 0.",
-        [Query(expr, "__auto", "table") for expr in queries.values()],
-        columns,
-        drop=("job", fields["Task"], fields["Status"]),
-        overrides=[
-            override("Task", links=link, custom__minWidth=160),
-            override("Status", mappings=[status_mapping()], custom__cellOptions={"type": "color-text"}),
-            hidden("Until"),
-            override("From", unit="dateTimeAsIso"),
-            override("Duration", unit="s", decimals=1),
-            override("Output speed", unit="suffix:tok/s", decimals=1),
-            override("TTFT mean", unit="s"),
-            override("Energy", unit="joule", decimals=1),
-            override("Energy ±", unit="joule", decimals=1),
-            override("Least sure", unit="percentunit", decimals=0),
-            override("Surest", unit="percentunit", decimals=0),
-        ],
-        sort="From",
+        "One row a task, live and finished, in this time range. A click on the name leads to the task's details, or narrows all"
+        " panels here to the time of the task. Energy comes a moment after the end; ± is half the distance of its guaranteed"
+        " bounds. Empty: not known, never 0.",
+        COLUMNS,
+        [window_link("llm-task", "Details of this task", with_task=True), window_link(uid, "Only the time of this task")],
     )
-
-
-def status_mapping() -> Json:
-    options = {name: {"color": colour, "index": place} for place, (name, colour) in enumerate(STATUS_COLOURS.items())}
-    return {"type": "value", "options": options}
+    return [(table_of_tasks, 24, 11), (time_by_activity(), 12, 7), (joules_by_model(), 12, 7)]
 
 
 def time_by_activity() -> Json:
@@ -102,7 +53,7 @@ def time_by_activity() -> Json:
 def joules_by_model() -> Json:
     model = f"on ({TASK_LABELS}) group_left (model) {latest(c.TASK_INFO)}"
     energy = f"sum by (model) ({per_task(c.TASK_ENERGY)} * {model})"
-    passed = f"sum by (model) (({latest(c.TASK_SUCCESS)} == 1) * {model})"
+    passed = f"sum by (model) (({in_range(latest(c.TASK_SUCCESS))} == 1) * {model})"
     return bargauge(
         "Joules per passed task, by model",
         "Energy of all tasks of a model in this time range, failed ones too, by the number of its tasks that passed. A model"
@@ -111,6 +62,12 @@ def joules_by_model() -> Json:
         "joule",
         decimals=1,
     )
+
+
+SOURCE_NAMES: Json = {
+    "type": "value",
+    "options": {"nvml": {"color": "green", "index": 0}, "simulated": {"color": "orange", "index": 1, "text": "SIMULATED"}},
+}
 
 
 def inventory_panels() -> list[Json]:
@@ -142,10 +99,6 @@ def inventory_panels() -> list[Json]:
         "energy_method": "Energy by",
         "instance": "Exporter",
         "Value": "Up",
-    }
-    source = {
-        "type": "value",
-        "options": {"nvml": {"color": "green", "index": 0}, "simulated": {"color": "orange", "index": 1, "text": "SIMULATED"}},
     }
     return [
         table(
@@ -183,7 +136,7 @@ def inventory_panels() -> list[Json]:
             gpus,
             drop=("job",),
             overrides=[
-                override("Source", mappings=[source], custom__cellOptions={"type": "color-text"}),
+                override("Source", mappings=[SOURCE_NAMES], custom__cellOptions={"type": "color-text"}),
                 override(
                     "Up", mappings=states({0: ("lost", "red"), 1: ("up", "green")}), custom__cellOptions={"type": "color-text"}
                 ),

@@ -57,7 +57,9 @@ def stat(
     mappings: Sequence[Json] = (),
     overrides: Sequence[Json] = (),
     decimals: int | None = None,
+    text: str = "auto",
 ) -> Json:
+    """``text``: auto, or name for a tile that says the name of its series."""
     judged = thresholds is not NEUTRAL or bool(mappings)
     defaults: Json = {
         "unit": unit,
@@ -76,7 +78,7 @@ def stat(
         "percentChangeColorMode": "standard",
         "reduceOptions": reduced(),
         "showPercentChange": False,
-        "textMode": "auto",
+        "textMode": text,
         "wideLayout": True,
     }
     return panel("stat", title, description, queries, defaults=defaults, options=options, overrides=overrides)
@@ -176,11 +178,13 @@ def bargauge(
     *,
     overrides: Sequence[Json] = (),
     decimals: int | None = None,
+    maximum: float | None = None,
 ) -> Json:
     defaults: Json = {"unit": unit, "min": 0, "mappings": [], "thresholds": NEUTRAL, "noValue": "No data"}
     defaults["color"] = {"mode": "fixed", "fixedColor": "blue"}
-    if decimals is not None:
-        defaults["decimals"] = decimals
+    for name, value in (("decimals", decimals), ("max", maximum)):
+        if value is not None:
+            defaults[name] = value
     options = {
         "displayMode": "basic",
         "namePlacement": "left",
@@ -202,6 +206,7 @@ def table(
     drop: Sequence[str] = (),
     overrides: Sequence[Json] = (),
     sort: str | None = None,
+    no_value: str = "n/a",
 ) -> Json:
     """``columns``: field -> heading, in the order shown; ``Value #A`` is the first query's value. ``drop``: fields left out."""
     defaults: Json = {
@@ -209,7 +214,7 @@ def table(
         "mappings": [],
         "thresholds": NEUTRAL,
         "custom": {"align": "auto", "cellOptions": {"type": "auto"}, "filterable": True, "inspect": False},
-        "noValue": "n/a",
+        "noValue": no_value,
     }
     options: Json = {"cellHeight": "sm", "showHeader": True, "sortBy": [{"displayName": sort, "desc": True}] if sort else []}
     organize: Json = {

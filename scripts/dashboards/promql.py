@@ -10,7 +10,16 @@ from pathlib import Path
 
 import yaml
 
-from joulebench.catalogue import GPU_ENERGY, GPU_ENERGY_SAMPLE_TIMESTAMP, GPU_ENERGY_SAMPLE_UNCERTAINTY, PREFIX, TASK_INFO, Metric
+from joulebench.catalogue import (
+    GPU_ENERGY,
+    GPU_ENERGY_SAMPLE_TIMESTAMP,
+    GPU_ENERGY_SAMPLE_UNCERTAINTY,
+    PREFIX,
+    TASK_END,
+    TASK_INFO,
+    TASK_START,
+    Metric,
+)
 
 FINE_JOB = "joulebench-energy"
 FINE_METRICS = (GPU_ENERGY, GPU_ENERGY_SAMPLE_TIMESTAMP, GPU_ENERGY_SAMPLE_UNCERTAINTY)
@@ -18,10 +27,13 @@ FINE_METRICS = (GPU_ENERGY, GPU_ENERGY_SAMPLE_TIMESTAMP, GPU_ENERGY_SAMPLE_UNCER
 PUSHED_PREFIXES = tuple(PREFIX + part for part in ("run_", "task_", "call_", "tool_call_", "push_"))
 JOB = 'job=~"$job"'
 TASK_LABELS = "run_id, task_id, worker"
+AFTERWARDS = "15s"
+"""The end of a task, and its energy, are scraped a moment after it: a range that stops at the end looks this much further."""
 
 RULES = Path(__file__).resolve().parents[2] / "prometheus/rules/recording.yml"
 LEVEL_SELECTORS = {
     "run": 'run_id=~"$run_id"',
+    "run_model": 'run_id=~"$run_id", model=~"$model"',
     "instance": 'instance=~"$instance"',
     "gpu": 'instance=~"$instance", gpu=~"$gpu"',
     "gpu_reason": 'instance=~"$instance", gpu=~"$gpu"',
@@ -65,19 +77,26 @@ def latest(metric: Metric, *matchers: str, suffix: str = "") -> str:
     """The last value of every series seen in the dashboard's range: finished tasks too, whose series are already gone.
 
     Pushed counters begin at 0 with their group, so the last value is the total. ``increase`` would miss what a series held at
-    its first scrape, which for short tasks is most of it.
+    its first scrape, which for short tasks is most of it. A look past the range's end finds what is pushed after a task.
     """
-    return f"last_over_time({select(metric, *matchers, suffix=suffix)}[$__range])"
+    series = select(metric, *matchers, suffix=suffix)
+    if not is_pushed(metric):
+        return f"last_over_time({series}[$__range])"
+    return f"(last_over_time({series}[{2 * int(AFTERWARDS[:-1])}s] offset -{AFTERWARDS}) or last_over_time({series}[$__range]))"
 
 
-def of_model(expr: str) -> str:
-    """Task series of the chosen models only; the model stands on the task's info series."""
-    return f"{expr} and on ({TASK_LABELS}) {latest(TASK_INFO)}"
+def in_range(expr: str) -> str:
+    """Task series of the chosen models only, of tasks that ran at some time within the range: not of one that ended just before
+    it or begins just after it. The model stands on the task's info series."""
+    begun = f"{latest(TASK_START)} < $__to / 1000"
+    over = f"{latest(TASK_END)} <= $__from / 1000"
+    known = f"and on ({TASK_LABELS}) {latest(TASK_INFO)} and on ({TASK_LABELS}) ({begun})"
+    return f"({expr} {known} unless on ({TASK_LABELS}) ({over}))"
 
 
 def total(metric: Metric, *matchers: str, suffix: str = "", by: str = "") -> str:
     """Sum over the tasks in the dashboard's range."""
-    return f"sum{f' by ({by}) ' if by else ' '}({of_model(latest(metric, *matchers, suffix=suffix))})"
+    return f"sum{f' by ({by})' if by else ''} {in_range(latest(metric, *matchers, suffix=suffix))}"
 
 
 def per_task(metric: Metric, *matchers: str, suffix: str = "") -> str:
@@ -95,9 +114,9 @@ def quantile(share: float, metric: Metric) -> str:
     return f"histogram_quantile({share}, {growth(metric, '1m')}) >= 0"
 
 
-def quantile_so_far(share: float, metric: Metric) -> str:
+def quantile_so_far(share: float, metric: Metric, *by: str) -> str:
     """Quantile over everything that the runs in the dashboard's range have observed until now."""
-    return f"histogram_quantile({share}, sum by (le) ({latest(metric, suffix='_bucket')})) >= 0"
+    return f"histogram_quantile({share}, sum by ({', '.join(('le', *by))}) ({latest(metric, suffix='_bucket')})) >= 0"
 
 
 def growth(metric: Metric, window: str = "$__interval") -> str:

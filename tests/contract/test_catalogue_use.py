@@ -39,8 +39,8 @@ FOREIGN = {
 """Series that others make, with their labels."""
 
 GROWING = {"rate", "irate", "increase"}
-COUNTER_FUNCTIONS = GROWING | {"last_over_time", "max_over_time", "resets"}
-"""The last two read the total itself: exact where a counter's series begins at 0 with its group."""
+COUNTER_FUNCTIONS = GROWING | {"last_over_time", "max_over_time", "min_over_time", "resets"}
+"""Those over time read the total itself: exact where a counter's series begins at 0 with its group."""
 
 
 def labels_of(series: str) -> set[str]:

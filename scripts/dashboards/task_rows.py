@@ -1,0 +1,132 @@
+"""One value a task: the queries behind every table and chart that compares tasks, and the links from a row to its time window.
+
+Rows of a table come from several queries that share their key columns, and nothing but those; Grafana's merge joins on exactly
+the fields that all of them have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from scripts.dashboards.costs import CURRENCY, api_cost_per_task, local_cost_per_task
+from scripts.dashboards.fields import Json, Query, hidden, override
+from scripts.dashboards.panels import table
+from scripts.dashboards.promql import TASK_LABELS, in_range, latest, per_task, ratio, select
+
+from joulebench import catalogue as c
+from joulebench.units import JOULES_PER_KWH
+
+STATUS_COLOURS = {"success": "green", "failure": "red", "timeout": "orange", "error": "red", "unknown": "text", "running": "blue"}
+THERMAL = f'reason=~"{"|".join(c.THERMAL_REASONS)}"'
+NAMED = f"on ({TASK_LABELS}) group_left (task_name, model)"
+
+INFO = f"max by ({TASK_LABELS}, task_name, model) {in_range(latest(c.TASK_INFO))}"
+_EVERY = f"max by ({TASK_LABELS}) {in_range(latest(c.TASK_INFO))}"
+_BEGUN = f"max by ({TASK_LABELS}) {in_range(latest(c.TASK_START))}"
+_ENDED = f"max by ({TASK_LABELS}) {in_range(latest(c.TASK_END))}"
+STATUS = (
+    f"max by ({TASK_LABELS}, status) {in_range(latest(c.TASK_STATUS))}"
+    f' or on ({TASK_LABELS}) label_replace({_EVERY}, "status", "running", "", "")'
+)
+
+
+def throttled() -> str:
+    """Seconds for which heat held clocks down while the task ran, all chosen GPUs together: the growth of their time counters
+    over the samples in which the task has begun and not ended."""
+    counters = f"sum(max by (instance, gpu) (last_over_time({select(c.GPU_THROTTLE_SECONDS, THERMAL)}[5s])))"
+    running = f"max by ({TASK_LABELS}) ({select(c.TASK_INFO)} unless on ({TASK_LABELS}) {select(c.TASK_END)})"
+    while_running = f"({running} * on () group_left () {counters})[$__range:$__interval]"
+    return f"max_over_time({while_running}) - min_over_time({while_running})"
+
+
+VALUES: dict[str, str] = {
+    "From": f"floor(1000 * {_BEGUN})",
+    "Until": f"floor(1000 * ({_ENDED} or on ({TASK_LABELS}) 0 * {_EVERY} + time()))",
+    "Duration": f"max by ({TASK_LABELS}) {in_range(latest(c.TASK_DURATION))}",
+    "Prompt tokens": per_task(c.TASK_PROMPT_TOKENS),
+    "Output tokens": per_task(c.TASK_COMPLETION_TOKENS),
+    "Output speed": ratio(per_task(c.TASK_DECODE_TOKENS), per_task(c.TASK_DECODE, suffix="_sum")),
+    "TTFT mean": ratio(per_task(c.TASK_TTFT, suffix="_sum"), per_task(c.TASK_TTFT, suffix="_count")),
+    "Energy": per_task(c.TASK_ENERGY),
+    "Energy ±": f"({per_task(c.TASK_ENERGY_HIGH)} - {per_task(c.TASK_ENERGY_LOW)}) / 2",
+    "Wh": f"{per_task(c.TASK_ENERGY)} / {JOULES_PER_KWH / 1000:.0f}",
+    "Local cost": local_cost_per_task(),
+    "API cost": api_cost_per_task(),
+    "Local / API": f"{local_cost_per_task()} / ({api_cost_per_task()} > 0)",
+    "Confidence": ratio(per_task(c.TASK_CONFIDENCE, suffix="_sum"), per_task(c.TASK_CONFIDENCE, suffix="_count")),
+    "Least sure": per_task(c.TASK_CONFIDENCE_MIN),
+    "Surest": per_task(c.TASK_CONFIDENCE_MAX),
+    "LLM calls": per_task(c.TASK_LLM_CALLS),
+    "LLM errors": per_task(c.TASK_LLM_ERRORS),
+    "Tool calls": per_task(c.TASK_TOOL_CALLS),
+    "Throttled": throttled(),
+}
+
+_FORMATS: dict[str, Json] = {
+    "From": {"unit": "dateTimeAsIso", "custom__minWidth": 150},
+    "Duration": {"unit": "s", "decimals": 1},
+    "Output speed": {"unit": "suffix:tok/s", "decimals": 1},
+    "TTFT mean": {"unit": "s"},
+    "Energy": {"unit": "joule", "decimals": 1},
+    "Energy ±": {"unit": "joule", "decimals": 1},
+    "Wh": {"unit": "watth", "decimals": 2},
+    "Local cost": {"unit": CURRENCY},
+    "API cost": {"unit": CURRENCY},
+    "Local / API": {"unit": "percentunit", "decimals": 0},
+    "Confidence": {"unit": "percentunit", "decimals": 0},
+    "Least sure": {"unit": "percentunit", "decimals": 0},
+    "Surest": {"unit": "percentunit", "decimals": 0},
+    "Throttled": {"unit": "s", "decimals": 1},
+}
+GAUGES = {"Duration": "blue", "Energy": "orange", "Wh": "orange", "Confidence": "green", "Least sure": "green"}
+
+
+def tasks_table(
+    title: str, description: str, shown: Sequence[str], links: Sequence[Json], *, gauges: bool = False, narrow: bool = False
+) -> Json:
+    """``shown``: keys of VALUES as columns, in this order; From and Until are there for the links. ``gauges``: bars in cells.
+    ``narrow``: without the columns that say which run a task belongs to."""
+    values = [*dict.fromkeys((*shown, "From", "Until"))]
+    queries = [INFO, STATUS, *(VALUES[name] for name in values)]
+    fields = {name: f"Value #{chr(ord('A') + place)}" for place, name in enumerate(("", " ", *values))}
+    columns = {"task_name": "Task", "model": "Model", "status": "Status"}
+    columns |= {fields[name]: name for name in values}
+    columns |= {"run_id": "Run", "task_id": "Id", "worker": "Worker"}
+    cells = {"type": "gauge", "mode": "basic", "valueDisplayMode": "text"}
+    overrides = [
+        override("Task", links=[*links], custom__minWidth=170),
+        override("Model", custom__minWidth=120),
+        override("Status", mappings=[status_mapping()], custom__cellOptions={"type": "color-text"}, custom__width=80),
+        hidden("Until"),
+        *(override(name, **_FORMATS[name]) for name in values if name in _FORMATS),
+        *(
+            override(name, min=0, custom__cellOptions=cells, color={"mode": "fixed", "fixedColor": colour}, custom__minWidth=110)
+            for name, colour in GAUGES.items()
+            if gauges and name in values
+        ),
+    ]
+    if narrow:
+        overrides += [hidden("Run"), hidden("Id"), hidden("Worker")]
+    return table(
+        title,
+        description,
+        [Query(expr, "__auto", "table") for expr in queries],
+        columns,
+        drop=("job", fields[""], fields[" "]),
+        overrides=overrides,
+        sort="From",
+    )
+
+
+def window_link(uid: str, title: str, *, with_task: bool = False) -> Json:
+    """To the dashboard ``uid`` at the exact time of the row's task."""
+    url = (
+        f"/d/{uid}?from=${{__data.fields.From.numeric}}&to=${{__data.fields.Until.numeric}}"
+        "&var-run_id=${__data.fields.Run}&${datasource:queryparam}&${job:queryparam}&${instance:queryparam}&${gpu:queryparam}"
+    )
+    return {"title": title, "url": url + ("&var-task_id=${__data.fields.Id}" if with_task else ""), "targetBlank": False}
+
+
+def status_mapping() -> Json:
+    options = {name: {"color": colour, "index": place} for place, (name, colour) in enumerate(STATUS_COLOURS.items())}
+    return {"type": "value", "options": options}

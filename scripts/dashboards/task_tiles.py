@@ -1,0 +1,147 @@
+"""The tiles on top of the task dashboard: the totals of the one task that is chosen."""
+
+from __future__ import annotations
+
+from scripts.dashboards import costs
+from scripts.dashboards.costs import CURRENCY
+from scripts.dashboards.fields import Json, Query, override, steps
+from scripts.dashboards.live_tiles import source_tile
+from scripts.dashboards.panels import stat
+from scripts.dashboards.promql import TASK_LABELS, latest, ratio
+from scripts.dashboards.task_rows import throttled
+
+from joulebench import catalogue as c
+from joulebench.catalogue import Metric
+
+TASK = 'task_id=~"$task_id"'
+
+
+def wide_tiles() -> list[tuple[Json, int]]:
+    """Tiles with their widths, two lines of 24 columns."""
+    return [
+        (duration(), 6),
+        (energy(), 6),
+        (tokens(), 6),
+        (throttled_seconds(), 3),
+        (source_tile(), 3),
+        (cost(), 6),
+        (speed_so_far(), 3),
+        (first_token(), 3),
+        (confidence(), 7),
+        (calls(), 5),
+    ]
+
+
+def total(metric: Metric, *matchers: str, suffix: str = "", by: str = "") -> str:
+    return f"sum{f' by ({by})' if by else ''} ({latest(metric, TASK, *matchers, suffix=suffix)})"
+
+
+def duration() -> Json:
+    begun, ended = total(c.TASK_START), total(c.TASK_END)
+    return stat(
+        "Duration",
+        "By the benchmark's monotonic clock once the task is over; until then the time since its start.",
+        [
+            Query(f"{total(c.TASK_DURATION)} or (time() - {begun} unless {ended})", "whole", "instant"),
+            Query(total(c.TASK_LLM_DURATION, suffix="_sum"), "in LLM calls", "instant"),
+        ],
+        "s",
+        decimals=1,
+    )
+
+
+def energy() -> Json:
+    high, low = total(c.TASK_ENERGY_HIGH), total(c.TASK_ENERGY_LOW)
+    return stat(
+        "Energy",
+        "Joules of all GPUs from the start of the task to its end, and half the distance of the guaranteed bounds. It comes a"
+        " moment after the end.",
+        [Query(total(c.TASK_ENERGY), "energy", "instant"), Query(f"({high} - {low}) / 2", "±", "instant")],
+        "joule",
+        decimals=1,
+    )
+
+
+def tokens() -> Json:
+    return stat(
+        "Tokens",
+        "As the server counted them.",
+        [
+            Query(total(c.TASK_PROMPT_TOKENS), "prompt", "instant"),
+            Query(total(c.TASK_COMPLETION_TOKENS), "completion", "instant"),
+        ],
+        "none",
+    )
+
+
+def cost() -> Json:
+    here = f"{total(c.TASK_ENERGY)} * {costs.electricity()} + {total(c.TASK_DURATION)} * {costs.hardware()}"
+    api = (
+        f"{total(c.TASK_PROMPT_TOKENS)} * {costs.prompt_token()} + {total(c.TASK_COMPLETION_TOKENS)} * {costs.completion_token()}"
+    )
+    return stat(
+        "Cost",
+        "Local cost of the task, and that of the same tokens at the chosen API model.",
+        [Query(here, "here", "instant"), Query(api, "$api_model", "instant")],
+        CURRENCY,
+    )
+
+
+def throttled_seconds() -> Json:
+    of_this = f"sum(({throttled()}) and on ({TASK_LABELS}) {latest(c.TASK_INFO, TASK)})"
+    return stat(
+        "Throttled",
+        "Seconds of the task in which heat held clocks down, all chosen GPUs together, from the samples within it.",
+        [Query(of_this, "by heat", "instant")],
+        "s",
+        thresholds=steps((None, "text"), (0.0001, "orange")),
+        decimals=1,
+    )
+
+
+def speed_so_far() -> Json:
+    return stat(
+        "Output speed",
+        "Decoded tokens by the time the server spent on decoding.",
+        [Query(ratio(total(c.TASK_DECODE_TOKENS), total(c.TASK_DECODE, suffix="_sum")), "output", "instant")],
+        "suffix:tok/s",
+        decimals=1,
+    )
+
+
+def first_token() -> Json:
+    return stat(
+        "TTFT",
+        "Mean time to first token of the task's streamed calls.",
+        [Query(ratio(total(c.TASK_TTFT, suffix="_sum"), total(c.TASK_TTFT, suffix="_count")), "mean", "instant")],
+        "s",
+    )
+
+
+def confidence() -> Json:
+    return stat(
+        "Confidence",
+        "Of the tool calls whose tokens were found, and how many those are.",
+        [
+            Query(f"min({latest(c.TASK_CONFIDENCE_MIN, TASK)})", "lowest", "instant"),
+            Query(ratio(total(c.TASK_CONFIDENCE, suffix="_sum"), total(c.TASK_CONFIDENCE, suffix="_count")), "mean", "instant"),
+            Query(f"max({latest(c.TASK_CONFIDENCE_MAX, TASK)})", "highest", "instant"),
+            Query(total(c.TASK_CONFIDENCE, suffix="_count"), "calls", "instant"),
+        ],
+        "percentunit",
+        decimals=0,
+        overrides=[override("calls", unit="none")],
+    )
+
+
+def calls() -> Json:
+    return stat(
+        "Calls",
+        "LLM calls that were begun, those that failed, and tool calls that the model tried.",
+        [
+            Query(total(c.TASK_LLM_CALLS), "LLM", "instant"),
+            Query(total(c.TASK_LLM_ERRORS), "failed", "instant"),
+            Query(total(c.TASK_TOOL_CALLS), "tool", "instant"),
+        ],
+        "none",
+    )
