@@ -19,7 +19,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=75.0, help="length of the accuracy run (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of the power curves (default: %(default)s)")
     parser.add_argument("--ramp", type=float, default=0.0, help="milliseconds that power takes to change (default: %(default)s)")
-    parser.add_argument("--hours", type=float, default=6.0, help="of stored samples to export from (default: %(default)s)")
+    parser.add_argument("--hours", type=float, default=2.0, help="of stored samples to export from (default: %(default)s)")
     parser.add_argument("--report", type=Path, default=CHECKOUT / ".build" / "bench" / "report.txt")
     arguments = parser.parse_args()
     clock = SystemClock()
