@@ -33,4 +33,4 @@ def or_absence_by_gpu(expr: str) -> str:
 
 def or_no_run(expr: str) -> str:
     """For what only a live run has: told apart from a collection that is dead."""
-    return f"{expr} or 0 * max({select(c.EXPORTER_INFO)}) - {-NO_RUN}"
+    return f"{expr} or on () 0 * max({select(c.EXPORTER_INFO)}) - {-NO_RUN}"

@@ -8,25 +8,30 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import pytest
 
+from joulebench import catalogue as c
 from joulebench.clients.prometheus_api import PrometheusApi, Series
 from joulebench.clients.pushgateway import Pushgateway
 from joulebench.clock import SystemClock
 from joulebench.stack.native import NativeStack, Ports
 from tests.conftest import need_program
-from tests.contract.sources import ROOT, loaded
-from tests.dashboard_queries import EMPTY_WHEN_WELL, annotation_queries_of, queries_of, variable_queries_of
-from tests.fakes.every_metric import JOULES_OF_TASK, WATTS, Exporter, run_families, task_families
+from tests.contract.sources import DASHBOARDS, ROOT, loaded
+from tests.dashboard_queries import EMPTY_WHEN_WELL, annotation_queries_of, panels_of, queries_of, variable_queries_of
+from tests.fakes.every_metric import JOULES_OF_TASK, PRICES, WATTS, Exporter, run_families, task_families
 
 pytestmark = pytest.mark.e2e
 
-LIVE = loaded(ROOT / "dashboards/llm-live.json")
+BOARDS = {path.stem: loaded(path) for path in DASHBOARDS}
+LIVE = BOARDS["llm-live"]
 RUN = {"job": "joulebench", "run_id": "20270101-000000-abcdef", "worker": "host-1"}
 DONE, RUNNING = {**RUN, "task_id": "done"}, {**RUN, "task_id": "running"}
 PATIENCE = 40.0
+
+boards = pytest.mark.parametrize("board", BOARDS.values(), ids=BOARDS)
 
 
 def until(holds: Callable[[], bool], what: str) -> None:
@@ -50,6 +55,8 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrometheusA
         clock = SystemClock()
         gateway.put(run_families(1), RUN)
         gateway.put(task_families(1, clock.unix(), ended=False), RUNNING)
+        gateway.put(task_families(1, clock.unix(), ended=False), DONE)
+        until(lambda: bool(api.query('joulebench_task_info{task_id="done"}')), "the task while it runs")
         ended = clock.unix()
         gateway.put(task_families(5, ended, ended=True), DONE)
         until(lambda: bool(api.query('joulebench_task_end_timestamp_seconds{task_id="done"}')), "the end of the task")
@@ -67,9 +74,24 @@ def recorded_names() -> list[str]:
     return [rule["record"] for group in groups for rule in group["rules"]]
 
 
-def answer(api: PrometheusApi, title: str, place: int = 0) -> list[Series]:
-    exprs = [expr for panel, expr in queries_of(LIVE) if panel == title]
+def answer(
+    api: PrometheusApi, title: str, place: int = 0, board: str = "llm-live", values: Mapping[str, str] | None = None
+) -> list[Series]:
+    exprs = [expr for panel, expr in queries_of(BOARDS[board], values) if panel == title]
     return api.query(exprs[place])
+
+
+def place_of(title: str, heading: str) -> int:
+    """Which query of a table on the live board stands under ``heading``."""
+    (panel,) = [panel for panel in panels_of(LIVE) if panel["title"] == title]
+    shown = next(step["options"]["renameByName"] for step in panel["transformations"] if step["id"] == "organize")
+    (field,) = [field for field, name in shown.items() if name == heading]
+    return [f"Value #{target['refId']}" for target in panel["targets"]].index(field)
+
+
+def done(series: list[Series]) -> float:
+    (single,) = [one for one in series if one.labels["task_id"] == "done"]
+    return single.points[-1][1]
 
 
 def number(series: list[Series]) -> float:
@@ -77,27 +99,54 @@ def number(series: list[Series]) -> float:
     return single.points[-1][1]
 
 
-def test_every_panel_query_finds_numbers(prometheus: PrometheusApi) -> None:
-    empty, broken = [], []
-    for title, expr in queries_of(LIVE):
+@boards
+def test_every_panel_query_finds_numbers(prometheus: PrometheusApi, board: dict[str, Any]) -> None:
+    empty, broken, found_series = [], [], 0
+    for title, expr in [*queries_of(instant_part(board)), *queries_of(range_part(board), {"task_id": "running"})]:
         found = prometheus.query(expr)
+        found_series += len(found)
         if not found and title not in EMPTY_WHEN_WELL:
             empty.append(f"{title}: {expr}")
         broken += [f"{title}: {series.labels}" for series in found if not math.isfinite(series.points[-1][1])]
+    print(f"{board['uid']}: {len([*panels_of(board)])} panels, {len(queries_of(board))} queries, {found_series} series")  # noqa: T201
     assert not empty, "nothing found by:\n" + "\n".join(empty)
     assert not broken, "NaN or infinite:\n" + "\n".join(broken)
 
 
-def test_variables_and_annotations_find_values(prometheus: PrometheusApi) -> None:
-    for name, selector, label in variable_queries_of(LIVE):
+def instant_part(board: dict[str, Any]) -> dict[str, Any]:
+    return {"panels": [{**panel, "targets": [t for t in panel["targets"] if t["instant"]]} for panel in panels_of(board)]}
+
+
+def range_part(board: dict[str, Any]) -> dict[str, Any]:
+    """What is drawn over time; asked for the present it finds what goes on now."""
+    return {"panels": [{**panel, "targets": [t for t in panel["targets"] if t["range"]]} for panel in panels_of(board)]}
+
+
+def test_at_least_sixty_panels_have_been_asked() -> None:
+    panels = sum(len([panel for panel in panels_of(board) if panel["title"] not in EMPTY_WHEN_WELL]) for board in BOARDS.values())
+    queries = sum(len(queries_of(board)) for board in BOARDS.values())
+    print(f"{len(BOARDS)} boards, {panels} panels with data, {queries} queries")  # noqa: T201
+    assert panels >= 60
+
+
+@boards
+def test_variables_and_annotations_find_values(prometheus: PrometheusApi, board: dict[str, Any]) -> None:
+    for name, selector, label in variable_queries_of(board):
         values = {series.labels.get(label) for series in prometheus.query(selector)}
         assert values, name
         assert None not in values, name
-    marks = dict(annotation_queries_of(LIVE))
+    marks = dict(annotation_queries_of(board))
     (mark,) = prometheus.query(marks["Task starts"])
     assert mark.labels["task_id"] == "running"
     assert mark.labels["model"] == "smol:135m"
     assert mark.points[-1][1] == math.floor(mark.points[-1][1])
+
+
+def test_the_region_of_a_task_lasts_while_it_runs(prometheus: PrometheusApi) -> None:
+    board = BOARDS["llm-task"]
+    for task_id, points in (("running", 1), ("done", 0)):
+        region = dict(annotation_queries_of(board, {"task_id": task_id}))["The task"]
+        assert len(prometheus.query(region)) == points, task_id
 
 
 def test_a_finished_task_whose_group_is_gone_still_has_its_row(prometheus: PrometheusApi) -> None:
@@ -117,11 +166,14 @@ def test_joules_are_counted_once(prometheus: PrometheusApi) -> None:
     assert counter == pytest.approx(WATTS, rel=0.4)
 
 
-def test_every_table_row_query_joins_on_the_same_labels(prometheus: PrometheusApi) -> None:
+@pytest.mark.parametrize(
+    ("board", "title"), [("llm-live", "Tasks"), ("llm-tasks", "Tasks one by one"), ("llm-task", "Tasks in this time")]
+)
+def test_every_table_row_query_joins_on_the_same_labels(prometheus: PrometheusApi, board: str, title: str) -> None:
     """Grafana merges rows on the fields that all queries have; a label too many in one of them splits every row."""
     keys = []
-    for place in range(len([1 for title, _ in queries_of(LIVE) if title == "Tasks"])):
-        found = answer(prometheus, "Tasks", place)
+    for place in range(len([1 for found, _ in queries_of(BOARDS[board]) if found == title])):
+        found = answer(prometheus, title, place, board)
         keys.append({frozenset(series.labels) for series in found})
     common = {"run_id", "task_id", "worker"}
     assert keys[0] == {frozenset({*common, "task_name", "model"})}
@@ -133,3 +185,26 @@ def test_the_current_phase_and_the_source_are_told(prometheus: PrometheusApi) ->
     assert number(answer(prometheus, "Current phase")) == 2, "decode"
     assert number(answer(prometheus, "GPU source")) == 2, "simulated"
     assert number(answer(prometheus, "Unreachable")) == 0
+
+
+def test_costs_are_joules_and_tokens_times_prices(prometheus: PrometheusApi) -> None:
+    """Two tasks of 500 J; one of 10 s that ended; 5 + 3 prompt and completion tokens each."""
+    here, api = (number(answer(prometheus, title)) for title in ("Cost so far", "API cost so far"))
+    ended = JOULES_OF_TASK * PRICES[c.PRICE_ELECTRICITY] + 10.0 * PRICES[c.PRICE_HARDWARE]
+    assert here == pytest.approx(ended), "a task without a duration has no cost yet"
+    assert api == pytest.approx((5 + 3) * 2 * PRICES[c.PRICE_API])
+    typed = {"kwh_price": "0.36", "hour_price": "3.6"}
+    assert number(answer(prometheus, "Cost so far", values=typed)) == pytest.approx(JOULES_OF_TASK * 1e-7 + 10.0 * 1e-3)
+
+
+def test_a_range_that_is_one_task_shows_its_end_and_no_other_task(prometheus: PrometheusApi) -> None:
+    """The end of a task is pushed after it; a range that stops at the end must know it all the same."""
+    begun, ended = (done(answer(prometheus, "Tasks", place_of("Tasks", heading))) for heading in ("From", "Until"))
+    assert ended - begun == pytest.approx(10_000, abs=1)
+    narrow = {"__from": f"{begun:.0f}", "__to": f"{ended:.0f}", "__range": "10s"}
+    exprs = [expr for panel, expr in queries_of(LIVE, narrow) if panel == "Tasks"]
+    found = {series.labels["task_id"]: series.labels["status"] for series in prometheus.query(exprs[1], time=ended / 1000)}
+    assert found["done"] == "success"
+    early = {**narrow, "__to": f"{begun - 1:.0f}", "__from": f"{begun - 1000:.0f}"}
+    exprs = [expr for panel, expr in queries_of(LIVE, early) if panel == "Tasks"]
+    assert prometheus.query(exprs[0]) == [], "a task that begins after the range is not in it"

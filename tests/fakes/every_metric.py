@@ -19,6 +19,7 @@ from joulebench.clock import SystemClock
 from joulebench.families import Family, Sheet
 
 WATTS = 100.0
+PRICES = {c.PRICE_ELECTRICITY: 1e-7, c.PRICE_HARDWARE: 1e-5, c.PRICE_API: 1e-6, c.PRICE_AS_OF: 1.79e9}
 JOULES_OF_TASK = 500.0
 LABEL_VALUES: Mapping[str, tuple[str, ...]] = {
     "gpu": ("0",),
@@ -33,6 +34,10 @@ LABEL_VALUES: Mapping[str, tuple[str, ...]] = {
     "gpu_source": ("simulated",),
     "energy_method": ("counter",),
     "model": ("smol:135m",),
+    "token": c.API_TOKENS,
+    "api_model": ("large-api", "small-api"),
+    "item": ("electricity", "hardware", "large-api", "small-api"),
+    "currency": ("USD",),
 }
 """Values of each label; any other label has the one value "x"."""
 
@@ -126,6 +131,7 @@ class Exporter:
             c.OLLAMA_MODEL_EXPIRES: now + 300.0,
             c.GPU_POWER: WATTS,
             c.GPU_POWER_LIMIT: 2 * WATTS,
+            **PRICES,
         }
         sheet = Sheet()
         for metric in SCRAPED:
