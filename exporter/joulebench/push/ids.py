@@ -1,13 +1,11 @@
 """Names that a benchmark gives: checked where they become paths, bounded where they become labels.
 
-A run id and a worker name are parts of a path, so only a closed alphabet passes. A task id is data: any text is taken, made
-storable (no lone surrogates, no control characters, bounded length) the same way for the journal and for the label, so that
-both always carry the same id.
+A run id and a worker name are parts of a path, so only a closed alphabet passes. A task id is data: any text is taken, and
+made storable the same way for the journal and for the label (labels.py), so that both always carry the same id.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import secrets
@@ -18,11 +16,8 @@ from datetime import datetime, timezone
 from joulebench.errors import UserError
 from joulebench.units import Seconds
 
-MAX_LABEL_LENGTH = 200
-
 _PATH_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _NOT_PATH_PART = re.compile(r"[^A-Za-z0-9._-]+")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 
 def path_part(value: str, setting: str) -> str:
@@ -41,18 +36,6 @@ def default_worker() -> str:
     """Host and process: unlike for every process that shares a run id."""
     host = _NOT_PATH_PART.sub("-", socket.gethostname().split(".")[0]).strip("-._")[:60] or "host"
     return f"{host}-{os.getpid()}"
-
-
-def label_text(value: str) -> str:
-    """``value`` as a label value: printable, valid Unicode, at most MAX_LABEL_LENGTH characters.
-
-    A longer text keeps its head and gets a hash of the whole, so that two long texts stay two.
-    """
-    text = _CONTROL.sub(" ", value.encode("utf-8", "replace").decode("utf-8")).strip()
-    if len(text) <= MAX_LABEL_LENGTH:
-        return text
-    digest = hashlib.sha256(text.encode()).hexdigest()[:12]
-    return f"{text[: MAX_LABEL_LENGTH - 13]}~{digest}"
 
 
 def unique(task_id: str, taken: Container[str]) -> str:

@@ -12,15 +12,20 @@ from __future__ import annotations
 import math
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
 from joulebench import __version__, settings
 from joulebench.clock import Clock, SystemClock
 from joulebench.errors import UserError
+from joulebench.labels import label_text
 from joulebench.push import ids
+from joulebench.push.call import in_words
 from joulebench.push.connections import Connections
 from joulebench.push.groups import Group
+from joulebench.push.idle import GpuIdle, IdleMeter
 from joulebench.push.journal import Journal
 from joulebench.push.recorder import Recorder, TaskRecorder
 from joulebench.push.sheets import run_families, task_families
@@ -58,8 +63,8 @@ class Run:
         self._start = self._clock.unix()
         self.run_id = ids.path_part(run_id, "run_id") if run_id is not None else ids.new_run_id(self._start)
         self.worker = ids.path_part(worker, "worker") if worker is not None else ids.default_worker()
-        self.model = ids.label_text(model or "") or "unknown"
-        self.suite = ids.label_text(suite)
+        self.model = label_text(model or "") or "unknown"
+        self.suite = label_text(suite)
         self.directory = Path(runs_dir or settings.from_env(settings.ENV_RUNS_DIR, settings.DEFAULT_RUNS_DIR)) / self.run_id
         self._identity = {"job": "joulebench", "run_id": self.run_id, "worker": self.worker}
         self._connections = Connections.from_settings(gateway_url, prometheus_url, exporter_url)
@@ -68,6 +73,7 @@ class Run:
         self._lock = threading.Lock()
         self._task_ids: set[str] = set()
         self._recorder: Recorder | None = None
+        self._idle: IdleMeter | None = None
         self._closed = False
 
     def __enter__(self) -> Run:
@@ -79,6 +85,7 @@ class Run:
         group = Group(self._identity, lambda sent: run_families(state.snapshot(), sent))
         pushes, energy = self._connections.open(self._clock, self._identity, journal, state)
         self._recorder = Recorder(self._clock, journal, state, group, pushes, energy)
+        self._idle = self._connections.idle_meter(self._clock, journal)
         self._start = self._clock.unix()
         journal.write(
             "RUN_START",
@@ -107,12 +114,12 @@ class Run:
         """A task, to be used in ``with``. ``task_id`` (else the name) becomes ``id#2`` where this run has it already."""
         recorder = self._open()
         with self._lock:
-            unique_id = ids.unique(ids.label_text(task_id or name) or "task", self._task_ids)
+            unique_id = ids.unique(label_text(task_id or name) or "task", self._task_ids)
             self._task_ids.add(unique_id)
         state = State(
             TaskTotals(
-                task_name=ids.label_text(name),
-                model=ids.label_text(model or "") or self.model,
+                task_name=label_text(name),
+                model=label_text(model or "") or self.model,
                 suite=self.suite,
                 epoch=Seconds(math.floor(self._start)),
                 start=self._clock.unix(),
@@ -120,6 +127,41 @@ class Run:
         )
         group = Group({**self._identity, "task_id": unique_id}, lambda sent: task_families(state.snapshot(), sent))
         return Task(TaskRecorder(recorder, unique_id, state, group))
+
+    def exporter_answers(self) -> bool:
+        """Whether energy, and so idle power, can be measured now."""
+        self._open()
+        return self._idle is not None and self._idle.ready()
+
+    @contextmanager
+    def warm_up(self, model: str | None = None) -> Iterator[None]:
+        """Around a call that belongs to no task: it loads the model, and is told as WARM_UP."""
+        recorder = self._open()
+        start, began, error = self._clock.unix(), self._clock.monotonic(), None
+        try:
+            yield
+        except BaseException as raised:
+            error = in_words(raised)
+            raise
+        finally:
+            duration = self._clock.monotonic() - began
+            end = self._clock.unix()
+            recorder.journal.write(
+                "WARM_UP", end, None, model_name=model or self.model, start=start, duration_seconds=duration, error=error
+            )
+
+    def measure_idle(self, seconds: float = 3.0, label: str = "before") -> tuple[GpuIdle, ...]:
+        """Idle power of each GPU; blocks for ``seconds`` and a second before them. Load the model first: see ``warm_up``.
+
+        ``label``: ``before`` or ``after`` the tasks. Call it while nothing else uses the GPUs: of several measurements the
+        lowest counts. Empty where no exporter answers. Raises UserError while calls are under way or for no length of time.
+        """
+        recorder = self._open()
+        if not 0 < seconds < float("inf"):
+            raise UserError(f"measure_idle: {seconds!r} is not a number of seconds above 0; give one such as 3.0")
+        if any(recorder.run.snapshot().active.values()):
+            raise UserError("measure_idle: calls or tools are under way; measure idle power before or after the tasks")
+        return () if self._idle is None else self._idle.measure(seconds, label)
 
     def _open(self) -> Recorder:
         if self._recorder is None or self._closed:

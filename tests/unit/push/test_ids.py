@@ -7,6 +7,7 @@ import re
 import pytest
 
 from joulebench.errors import UserError
+from joulebench.labels import MAX_LABEL_LENGTH, label_text
 from joulebench.push import ids
 from joulebench.units import Seconds
 
@@ -25,11 +26,11 @@ def test_new_run_ids_are_utc_unlike_and_valid() -> None:
 
 
 def test_labels_are_printable_valid_and_bounded() -> None:
-    assert ids.label_text("a\x00\n\x1bb\u2028 ") == "a b"
-    assert ids.label_text("bad \ud800 surrogate").encode()
-    long = ids.label_text("x" * 5000 + "1")
-    assert len(long) == ids.MAX_LABEL_LENGTH
-    assert long != ids.label_text("x" * 5000 + "2")
+    assert label_text("a\x00\n\x1bb\u2028 ") == "a b"
+    assert label_text("bad \ud800 surrogate").encode()
+    long = label_text("x" * 5000 + "1")
+    assert len(long) == MAX_LABEL_LENGTH
+    assert long != label_text("x" * 5000 + "2")
 
 
 def test_repeated_ids_are_numbered() -> None:
