@@ -7,7 +7,7 @@ guaranteed bounds are a finding, not a rounding matter.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from joulebench import catalogue
@@ -48,25 +48,40 @@ class TaskEnergy:
         return None if self.gpu_source is None else self.gpu_source == "simulated"
 
 
-def task_energy(task: Task, samples: Samples | None, why_no_samples: str = "prometheus_not_asked") -> TaskEnergy:
-    """``samples`` is None where Prometheus gave nothing; ``why_no_samples`` then is the reason told."""
+def task_energy(
+    task: Task, samples: Samples | None, why_no_samples: str = "prometheus_not_asked", own: Collection[str] | None = None
+) -> TaskEnergy:
+    """``samples`` is None where Prometheus gave nothing; ``why_no_samples`` then is the reason told.
+
+    ``own``: uuids of the GPUs that this task ran on, None where nobody said; a Prometheus may know more machines than this one.
+    """
     if task.window is None:
-        reason = "no_end" if task.values.end is None else "no_start" if task.values.start is None else "ends_before_start"
-        return TaskEnergy(missing("none", (reason,)), (), None, None)
+        return TaskEnergy(missing("none", _why_no_window(task)), (), None, None)
     answered = {answer.uuid: answer for answer in task.exporter_energy}
-    known = {gpu.uuid: gpu for gpu in samples.gpus} if samples else {}
-    # The exporter's answer says which GPUs belong to this benchmark; a Prometheus may know more machines than this one.
+    known = {gpu.uuid: gpu for gpu in samples.gpus if own is None or gpu.uuid in own} if samples else {}
     uuids = list(answered) or list(known)
     gpus = tuple(_gpu_energy(task, uuid, answered.get(uuid), known.get(uuid)) for uuid in uuids)
     if not gpus:
-        return TaskEnergy(missing("none", (why_no_samples if samples is None else "no_gpu",)), (), None, task.exporter_source)
+        why = why_no_samples if samples is None and own is None else "no_gpu"
+        return TaskEnergy(missing("none", (why,)), (), None, task.exporter_source)
+    used = [known[uuid] for uuid in uuids if uuid in known]
+    energy = _judged(total(gpu.chosen for gpu in gpus), _findings(task, gpus, used, samples))
+    if len(used) < len(uuids):
+        # No doubt about the joules, but the reason why a GPU has no statistics.
+        energy = replace(energy, reasons=(*energy.reasons, why_no_samples if samples is None else "not_scraped"))
     sources = {gpu.source for gpu in gpus}
     return TaskEnergy(
-        total=_judged(total(gpu.chosen for gpu in gpus), _findings(task, gpus, [known[u] for u in uuids if u in known], samples)),
+        total=energy,
         gpus=gpus,
         source=sources.pop() if len(sources) == 1 else "mixed",
-        gpu_source=_gpu_source(task, [known[u] for u in uuids if u in known]),
+        gpu_source=_gpu_source(task, used),
     )
+
+
+def _why_no_window(task: Task) -> tuple[str, ...]:
+    if task.values.end is None:
+        return ("no_end",)
+    return ("no_start",) if task.values.start is None else ("ends_before_start", "clock_step")
 
 
 def _gpu_energy(task: Task, uuid: str, answer: GpuJoules | None, gpu: GpuSamples | None) -> GpuEnergy:
@@ -107,7 +122,7 @@ def _as_window(answer: GpuJoules, method: str | None) -> WindowEnergy:
         method=answer.method or method or "counter",
         samples=answer.samples or 0,
         longest_gap=None,
-        coverage=None if answer.joules is None or any(reason.startswith("uncovered") for reason in reasons) else 1.0,
+        coverage=None if answer.joules is None or _in_part(reasons) else 1.0,
         resets=0,
         quality=quality or "missing",
         reasons=reasons,
@@ -128,7 +143,7 @@ def _findings(task: Task, gpus: Sequence[GpuEnergy], used: Sequence[GpuSamples],
     offsets = [task.gateway_clock_offset, exporter_clock_offset(samples, *task.window)]
     if any(offset is not None and abs(offset) > CLOCK_TOLERANCE_SECONDS for offset in offsets):
         found.append("clock_offset")
-    if samples and _stepped(samples, *task.window):
+    if _own_clock_stepped(task) or (samples and _stepped(samples, *task.window)):
         found.append("clock_step")
     return found
 
@@ -168,9 +183,11 @@ def _is_partial(energy: WindowEnergy) -> bool:
     if energy.coverage is not None and energy.coverage < 1:
         return True
     # Pushed energy has no coverage; a counter has no upper bound only where its window is not closed.
-    return any(reason == "reset" or reason.startswith("uncovered") for reason in energy.reasons) or (
-        energy.low is not None and energy.high is None
-    )
+    return _in_part(energy.reasons) or (energy.low is not None and energy.high is None)
+
+
+def _in_part(reasons: Sequence[str]) -> bool:
+    return any(reason == "reset" or reason.startswith("uncovered") for reason in reasons)
 
 
 def _judged(energy: WindowEnergy, findings: Sequence[str]) -> WindowEnergy:
@@ -184,6 +201,13 @@ def exporter_clock_offset(samples: Samples | None, start: float, end: float) -> 
     """The exporter's clock minus Prometheus's around the window; the smallest, since a slow scrape only adds."""
     near = inside(samples.clock_offsets, start - 5, end + 5) if samples else []
     return min((offset for _, offset in near), key=abs, default=None)
+
+
+def _own_clock_stepped(task: Task) -> bool:
+    """Whether the benchmark's two clocks tell different durations: then the window is not the time that the task took."""
+    if task.window is None or task.values.duration is None:
+        return False
+    return abs(task.window[1] - task.window[0] - task.values.duration) > CLOCK_TOLERANCE_SECONDS
 
 
 def _stepped(samples: Samples, start: float, end: float) -> bool:

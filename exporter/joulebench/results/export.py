@@ -20,6 +20,7 @@ from joulebench.errors import PrometheusError, UserError
 from joulebench.results import cleanup, files, from_prometheus, journal, queries, samples, table, waiting, windows
 from joulebench.results.energy import task_energy
 from joulebench.results.from_prometheus import PushedTask
+from joulebench.results.ownership import own_gpus
 from joulebench.results.record import Context, Record, build
 from joulebench.results.samples import Samples
 from joulebench.results.shares import attributions
@@ -132,9 +133,10 @@ def _lookback(options: Options, own: Sequence[Task], clock: Clock) -> float:
 def _records(options: Options, tasks: Sequence[Task], stored: Samples | None, why: str, tell: Progress) -> list[Record]:
     context = Context(options.run_id, __version__, stored)
     shares = attributions(tasks, stored.gpus if stored else ())
+    own = own_gpus(tasks)
     records = []
     for done, task in enumerate(tasks, 1):
-        records.append(build(task, task_energy(task, stored, why), shares.get(task.key), context))
+        records.append(build(task, task_energy(task, stored, why, own[task.key]), shares.get(task.key), context))
         tell("computing", done, len(tasks))
     return records
 

@@ -12,6 +12,7 @@ from joulebench.energy.ledger import METHODS
 from joulebench.energy.phases import PHASES, phase_energy, timeline, total_phases
 from joulebench.energy.window import WindowEnergy, total
 from joulebench.results.journal import number
+from joulebench.results.ownership import own_gpus
 from joulebench.results.samples import GpuSamples
 from joulebench.results.task import Event, Task, TaskKey
 
@@ -82,10 +83,19 @@ def phases(task: Task, verdict: WindowEnergy, gpus: Sequence[GpuSamples]) -> dic
 
 
 def attributions(tasks: Sequence[Task], gpus: Sequence[GpuSamples]) -> Mapping[TaskKey, TaskAttribution]:
-    """For every task with a window; the window of an unfinished task is not known, so it shares nothing here."""
-    ended = [(task, task.window) for task in tasks if task.window is not None]
-    work = [
-        TaskWork(str(task.key), start, end, llm_calls(task.events, end) if task.events else None) for task, (start, end) in ended
-    ]
-    found = attribute({gpu.uuid: gpu.energy for gpu in gpus}, work)
-    return {task.key: one for (task, _), one in zip(ended, found.tasks, strict=True)}
+    """For every task with a window; the window of an unfinished task is not known, so it shares nothing here.
+
+    Tasks share a GPU only with those that ran on it.
+    """
+    own = own_gpus(tasks)
+    found: dict[TaskKey, TaskAttribution] = {}
+    for uuids in set(own.values()):
+        traces = {gpu.uuid: gpu.energy for gpu in gpus if uuids is None or gpu.uuid in uuids}
+        ended = [(task, task.window) for task in tasks if task.window is not None and own[task.key] == uuids]
+        work = [
+            TaskWork(str(task.key), start, end, llm_calls(task.events, end) if task.events else None)
+            for task, (start, end) in ended
+        ]
+        shares = attribute(traces, work).tasks
+        found |= {task.key: share for (task, _), share in zip(ended, shares, strict=True)}
+    return found

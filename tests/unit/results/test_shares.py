@@ -11,7 +11,7 @@ from joulebench.energy.trace import CounterTrace
 from joulebench.energy.window import WindowEnergy, missing, window_energy
 from joulebench.results.samples import GpuSamples
 from joulebench.results.shares import attributions, llm_calls, phases, tool_spans
-from joulebench.results.task import Event, Task, TaskKey, TaskValues
+from joulebench.results.task import Event, GpuJoules, Task, TaskKey, TaskValues
 
 
 def gpu(watts: float = 100.0, uuid: str = "u") -> GpuSamples:
@@ -95,3 +95,15 @@ def test_shares_are_unknown_without_a_counter() -> None:
     found = attributions(pair, [])[TaskKey("a", "w")]
     assert (found.overlap_fraction, found.total.attributed) == (0.5, None)
     assert attributions([], [gpu()]) == {}
+
+
+def test_a_gpu_is_shared_by_the_tasks_that_ran_on_it_and_no_others() -> None:
+    def on(name: str, uuid: str) -> Task:
+        return replace(task(name, 10.0, 20.0), exporter_energy=(GpuJoules("0", uuid, 1.0, 1.0, 1.0),), exporter_source="nvml")
+
+    found = attributions([on("a", "u"), on("b", "u"), on("c", "v")], [gpu(), gpu(60.0, "v"), GpuSamples("0", "silent")])
+    assert {key.task_id: (one.overlap_fraction, one.total.attributed) for key, one in found.items()} == {
+        "a": (1.0, pytest.approx(500.0)),
+        "b": (1.0, pytest.approx(500.0)),
+        "c": (0.0, pytest.approx(600.0)),
+    }

@@ -101,7 +101,11 @@ def test_an_exporter_that_did_not_know_gives_way() -> None:
 
 def test_neither_knows() -> None:
     found = task_energy(answered(None, reasons=("uncovered_end",)), None)
-    assert (found.total.joules, found.total.quality, found.total.reasons) == (None, "missing", ("uncovered_end",))
+    assert (found.total.joules, found.total.quality, found.total.reasons) == (
+        None,
+        "missing",
+        ("uncovered_end", "prometheus_not_asked"),
+    )
     nothing = task_energy(TASK, stored())
     assert (nothing.total.quality, nothing.total.reasons) == ("missing", ("no_gpu",))
     assert task_energy(TASK, None, "prometheus_failed").total.reasons == ("prometheus_failed",)
@@ -122,18 +126,41 @@ def test_the_exporters_gpus_are_the_benchmarks_gpus() -> None:
 
 def test_pushed_energy_without_a_verdict_is_judged_by_its_bounds() -> None:
     wide = task_energy(answered(100.0, 30.0, quality=None), None).total
-    assert (wide.joules, wide.quality, wide.reasons) == (100.0, "short", ("short",))
+    assert (wide.joules, wide.quality, wide.reasons) == (100.0, "short", ("short", "prometheus_not_asked"))
     assert task_energy(answered(100.0, 3.0, quality=None), None).total.quality == "ok"
 
 
 @pytest.mark.parametrize(
-    ("window", "reason"),
-    [((None, 5.0), "no_start"), ((5.0, None), "no_end"), ((5.0, 4.0), "ends_before_start"), ((None, None), "no_end")],
+    ("window", "reasons"),
+    [
+        ((None, 5.0), ("no_start",)),
+        ((5.0, None), ("no_end",)),
+        ((5.0, 4.0), ("ends_before_start", "clock_step")),
+        ((None, None), ("no_end",)),
+    ],
 )
-def test_without_a_window_there_is_no_energy(window: tuple[float | None, float | None], reason: str) -> None:
+def test_without_a_window_there_is_no_energy(window: tuple[float | None, float | None], reasons: tuple[str, ...]) -> None:
     task = replace(TASK, values=TaskValues(start=window[0], end=window[1]))
     found = task_energy(task, stored(gpu()))
-    assert (found.total.joules, found.total.quality, found.total.reasons) == (None, "missing", (reason,))
+    assert (found.total.joules, found.total.quality, found.total.reasons) == (None, "missing", reasons)
+
+
+def test_energy_without_statistics_says_why_and_is_no_worse_for_it() -> None:
+    found = task_energy(answered(1000.0), None, "prometheus_failed").total
+    assert (found.joules, found.quality, found.reasons) == (1000.0, "ok", ("prometheus_failed",))
+    assert task_energy(answered(1000.0), stored(gpu(uuid="other"))).total.reasons == ("not_scraped",)
+
+
+def test_gpus_of_other_machines_are_not_this_benchmarks() -> None:
+    nowhere = task_energy(TASK, stored(gpu()), own=())
+    assert (nowhere.total.joules, nowhere.total.reasons, nowhere.gpus) == (None, ("no_gpu",), ())
+    assert [one.uuid for one in task_energy(TASK, stored(gpu(), gpu(uuid="v")), own={"v"}).gpus] == ["v"]
+
+
+@pytest.mark.parametrize(("duration", "reasons"), [(10.0, ()), (9.8, ()), (5.0, ("clock_step",)), (15.0, ("clock_step",))])
+def test_clocks_of_the_benchmark_that_part_within_a_task_are_told(duration: float, reasons: tuple[str, ...]) -> None:
+    task = replace(TASK, values=replace(TASK.values, duration=duration))
+    assert task_energy(task, stored(gpu())).total.reasons == reasons
 
 
 def test_one_simulated_gpu_makes_the_task_simulated() -> None:
