@@ -264,6 +264,9 @@ TASK_ENERGY = _gauge(
 )
 TASK_ENERGY_LOW = _gauge("task_energy_low_joules", "Lower bound of joulebench_task_energy_joules.", GPU)
 TASK_ENERGY_HIGH = _gauge("task_energy_high_joules", "Upper bound of joulebench_task_energy_joules.", GPU)
+TASK_CALL_ENERGY = _summary(
+    "task_call_energy_joules", "Energy of all GPUs over single LLM calls; only calls whose energy is known on every GPU."
+)
 
 METRICS: tuple[Metric, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
 BY_NAME: dict[str, Metric] = {metric.name: metric for metric in METRICS}

@@ -123,6 +123,7 @@ class Agent:
                 decode_seconds=reply.timings.decode_seconds,
                 decode_tokens=reply.timings.decode_tokens,
                 load_seconds=reply.timings.load_seconds,
+                cached_tokens=reply.timings.cached_tokens,
             )
         attempt.outcome.completion_tokens += reply.completion_tokens or 0
         if reply.timings.decode_seconds is not None and reply.timings.decode_tokens is not None:

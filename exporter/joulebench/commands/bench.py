@@ -49,6 +49,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help=f"longest reply (default: {MAX_TOKENS}, {EMBEDDED_MAX_TOKENS} with --embedded)",
     )
     parser.add_argument("--task-timeout", type=_seconds, metavar="SECONDS", help="for every task (default: what the suite says)")
+    parser.add_argument(
+        "--idle-seconds",
+        type=_duration,
+        default=3.0,
+        metavar="SECONDS",
+        help="measure idle power for so long before and after the tasks, with the model loaded; 0: not (default: %(default)s)",
+    )
     parser.add_argument("--api-key-env", metavar="NAME", help="environment variable that holds the server's API key")
     parser.add_argument("--run-id", metavar="ID", help="default: made from the time")
     parser.add_argument("--gateway-url", metavar="URL", help=f"Pushgateway (default: {settings.DEFAULT_GATEWAY_URL})")
@@ -64,6 +71,7 @@ def run(args: argparse.Namespace) -> int:
     from joulebench.bench import suites
     from joulebench.bench.agent import Agent
     from joulebench.bench.display import progress, summary
+    from joulebench.bench.idle import measured_idle
     from joulebench.bench.runner import run_suite
     from joulebench.push.run import Run
 
@@ -85,8 +93,11 @@ def run(args: argparse.Namespace) -> int:
         )
         with pushing as run_:
             console.print(f"run {run_.run_id}: {planned} tasks of suite {suite.name} on {model.name}", markup=False)
-            with progress(console, planned, not args.no_progress) as listener:
-                agent = Agent(run_, model, clock, args.task_timeout)
+            agent = Agent(run_, model, clock, args.task_timeout)
+            with (
+                measured_idle(run_, model, clock, args.idle_seconds, lambda text: console.print(text, markup=False)),
+                progress(console, planned, not args.no_progress) as listener,
+            ):
                 outcomes = run_suite(
                     agent, suite, listener, run_.directory / "transcripts", repeat=args.repeat, workers=args.workers
                 )
@@ -199,6 +210,10 @@ def _seconds(value: str) -> float:
     if not 0 < seconds < float("inf"):
         raise argparse.ArgumentTypeError(f"{value!r} is not a number of seconds above 0")
     return seconds
+
+
+def _duration(value: str) -> float:
+    return 0.0 if value.strip() in ("0", "0.0") else _seconds(value)
 
 
 def _temperature(value: str) -> float:

@@ -24,6 +24,7 @@ class Reported:
     """What the server told of a call; None where it did not."""
 
     prompt_tokens: int | None = None
+    cached_tokens: int | None = None
     completion_tokens: int | None = None
     prefill_seconds: float | None = None
     decode_seconds: float | None = None
@@ -80,9 +81,11 @@ class Call:
         decode_seconds: float | None = None,
         decode_tokens: int | None = None,
         load_seconds: float | None = None,
+        cached_tokens: int | None = None,
     ) -> None:
         """The call is over and went well; the arguments are what the server reported, None where it did not.
 
+        ``cached_tokens``: those of the prompt that the server had computed before, part of ``prompt_tokens``.
         Without ``decode_seconds`` a streamed call gets the time from the first token to now, over one token fewer.
         """
         if self._ended:
@@ -93,7 +96,9 @@ class Call:
             decode_tokens = completion_tokens - 1
         elif decode_seconds is not None and decode_tokens is None:
             decode_tokens = completion_tokens
-        reported = Reported(prompt_tokens, completion_tokens, prefill_seconds, decode_seconds, decode_tokens, load_seconds)
+        reported = Reported(
+            prompt_tokens, cached_tokens, completion_tokens, prefill_seconds, decode_seconds, decode_tokens, load_seconds
+        )
         self._end(ended, None, reported)
 
     def fail(self, error: str) -> None:
@@ -113,6 +118,7 @@ class Call:
             status="success" if error is None else "error",
             error=error,
             prompt_tokens=reported.prompt_tokens,
+            cached_tokens=reported.cached_tokens,
             completion_tokens=reported.completion_tokens,
             duration_seconds=duration,
             ttft_seconds=ttft,

@@ -11,6 +11,7 @@ from joulebench.clients.pushgateway import Pushgateway
 from joulebench.clock import Clock
 from joulebench.push.acks import AckReader, InstantQuery
 from joulebench.push.energy import EnergyAsker
+from joulebench.push.idle import IdleMeter
 from joulebench.push.journal import Journal
 from joulebench.push.pusher import Pusher
 from joulebench.push.recorder import EnergyQuestions, NoEnergyQuestions, Pushes, Recorder
@@ -29,6 +30,7 @@ class Connections:
         self._exporter_url = exporter_url
         self._pusher: Pusher | None = None
         self._asker: EnergyAsker | None = None
+        self._idle: IdleMeter | None = None
 
     @classmethod
     def from_settings(cls, gateway_url: str | None, prometheus_url: str | None, exporter_url: str | None) -> Connections:
@@ -55,6 +57,10 @@ class Connections:
         asker.start()
         return pusher, asker
 
+    def idle_meter(self, clock: Clock, journal: Journal) -> IdleMeter:
+        meter = self._idle = IdleMeter(self._exporter_url, clock, journal)
+        return meter
+
     def close(self, recorder: Recorder, drain: float) -> dict[str, object]:
         """Waits at most ``drain`` seconds for what is still on its way; the fields of PUSH_STATE."""
         assert self._pusher is not None
@@ -71,7 +77,11 @@ class Connections:
             "groups_left": report.groups_left,
             "groups_unpushed": report.unpushed,
             "windows_without_energy": unanswered,
-            "reasons": [*report.reasons, *([f"exporter: {self._asker.error}"] if self._asker and unanswered else [])],
+            "reasons": [
+                *report.reasons,
+                *([f"exporter: {self._asker.error}"] if self._asker and unanswered else []),
+                *([f"idle power: {self._idle.reason}"] if self._idle and self._idle.reason else []),
+            ],
         }
 
 

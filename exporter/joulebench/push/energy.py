@@ -137,6 +137,10 @@ class EnergyAsker:
             with task.state as totals:
                 totals.energy = tuple(GpuEnergy(gpu.gpu, gpu.uuid, gpu.joules, gpu.low, gpu.high) for gpu in answer.gpus)
             self._pushes.finished(task.group)
+        elif (joules := _over_all(answer)) is not None:
+            with task.state as totals:
+                totals.call_energy = totals.call_energy.plus(joules)
+            self._pushes.changed(task.group)
 
     def _failed(self, question: Question, error: str) -> None:
         if self.error is None:
@@ -155,3 +159,9 @@ class EnergyAsker:
         self.unanswered += 1
         if question.call is None and not question.tries:
             self._pushes.finished(question.task.group)
+
+
+def _over_all(answer: EnergyAnswer) -> float | None:
+    """Joules of all GPUs together; None where one of them is not known, or there is none."""
+    known = [gpu.joules for gpu in answer.gpus if gpu.joules is not None]
+    return sum(known) if known and len(known) == len(answer.gpus) else None

@@ -88,6 +88,7 @@ class TaskTotals:
     confidence_min: Ratio | None = None
     confidence_max: Ratio | None = None
     energy: tuple[GpuEnergy, ...] = ()
+    call_energy: Total = NOTHING
 
     def add_confidence(self, score: Ratio) -> None:
         self.confidence = self.confidence.plus(score)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,6 +45,34 @@ def test_energies_reach_the_journal_and_the_gateway(tmp_path: Path, gateway: Rea
     assert pushed == [("GPU-a", joules)], "a GPU whose energy is not known has no sample"
     (state,) = events(run.directory, "PUSH_STATE")
     assert state["windows_without_energy"] == 0
+
+
+def test_the_joules_of_calls_are_pushed_once_they_are_known_on_every_gpu(tmp_path: Path, gateway: RealGateway) -> None:
+    class OneGpu(FakeExporter):
+        def answer(self, path: str) -> tuple[int, str]:
+            status, body = super().answer(path)
+            told = json.loads(body)
+            return status, json.dumps({**told, "gpus": told["gpus"][:1]})
+
+    exporter = OneGpu()
+    with (
+        serving(exporter),
+        Run(runs_dir=tmp_path, gateway_url=gateway.url, exporter_url=exporter.url) as run,
+        run.task("t") as task,
+    ):
+        for _ in range(3):
+            with task.call() as call:
+                call.finish(prompt_tokens=9, cached_tokens=4)
+    told = [event["gpus"][0]["joules"] for event in events(run.directory, "CALL_ENERGY")]
+    samples = gateway.samples()
+    assert samples[f"{catalogue.TASK_CALL_ENERGY.name}_count", "t"] == 3
+    assert samples[f"{catalogue.TASK_CALL_ENERGY.name}_sum", "t"] == pytest.approx(sum(told))
+    assert [event["cached_tokens"] for event in events(run.directory, "LLM_QUERY_END")] == [4, 4, 4]
+
+
+def test_calls_that_are_unknown_on_one_gpu_are_not_summed(tmp_path: Path, gateway: RealGateway, exporter: FakeExporter) -> None:
+    run_one(tmp_path, gateway.url, exporter.url)
+    assert not [name for name, _ in gateway.samples() if name.startswith(catalogue.TASK_CALL_ENERGY.name)]
 
 
 def test_a_group_is_not_deleted_before_its_energy_was_seen(tmp_path: Path, gateway: RealGateway, exporter: FakeExporter) -> None:
