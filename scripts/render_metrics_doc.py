@@ -38,6 +38,12 @@ SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         " named here.",
         ("task_",),
     ),
+    (
+        "Proxy",
+        "From `joulebench proxy`, scraped. Run and task are what the client named; series of the tasks that were idle longest are"
+        " dropped where there are more than `--tasks`.",
+        ("proxy_",),
+    ),
 )
 
 CLOSED_LABELS: dict[str, tuple[str, ...]] = {
@@ -47,6 +53,9 @@ CLOSED_LABELS: dict[str, tuple[str, ...]] = {
     "status": catalogue.TASK_STATUSES,
     "phase": catalogue.PHASES,
     "token": catalogue.API_TOKENS,
+    "result": catalogue.PROXY_RESULTS,
+    "cause": catalogue.PROXY_UNREAD_CAUSES,
+    "span_status": catalogue.SPAN_STATUSES,
 }
 
 INTRO = """\

@@ -69,8 +69,13 @@ TOOL_OUTCOMES = ("ok", "malformed", "undeclared", "schema_invalid", "tool_error"
 TASK_STATUSES = ("success", "failure", "timeout", "error", "unknown")
 PHASES = ("idle", "prefill", "decode", "tool")
 API_TOKENS = ("prompt", "cached_prompt", "completion")
+PROXY_RESULTS = ("ok", "refused", "broken", "client_gone", "unreachable")
+PROXY_UNREAD_CAUSES = ("other_path", "too_large", "encoding", "not_json", "no_usage")
+SPAN_STATUSES = ("ok", "partial", "not_found", "no_logprobs", "speculative")
 
 SECONDS_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 640.0)
+TOKEN_GAP_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.5)
+TOKEN_RATE_BUCKETS = (1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 50.0, 75.0, 100.0, 150.0, 250.0, 500.0, 1e3, 2.5e3, 5e3, 1e4, 1e5)
 CONFIDENCE_BUCKETS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 
 # --- GPU -------------------------------------------------------------------------------------------------------------
@@ -266,6 +271,113 @@ TASK_ENERGY_LOW = _gauge("task_energy_low_joules", "Lower bound of joulebench_ta
 TASK_ENERGY_HIGH = _gauge("task_energy_high_joules", "Upper bound of joulebench_task_energy_joules.", GPU)
 TASK_CALL_ENERGY = _summary(
     "task_call_energy_joules", "Energy of all GPUs over single LLM calls; only calls whose energy is known on every GPU."
+)
+
+# --- metering proxy; run and task as the client named them, empty where it named none ---------------------------------
+
+PROXY_TASK = ("run_id", "task_id", "model")
+_COUNTER, _SUMMARY, _HISTOGRAM = Kind.COUNTER, Kind.SUMMARY, Kind.HISTOGRAM
+
+
+def _proxy(kind: Kind, name: str, help_: str, labels: tuple[str, ...] = PROXY_TASK, buckets: tuple[float, ...] = ()) -> Metric:
+    why = "for whoever runs the proxy; the dashboards show what the benchmark itself pushes"
+    return Metric(f"{PREFIX}proxy_{name}", kind, help_, labels, buckets, unused_because=why)
+
+
+PROXY_UPSTREAM_UP = _proxy(Kind.GAUGE, "upstream_up", "1 if the last request reached the model server, 0 if it could not.", ())
+PROXY_IN_FLIGHT = _proxy(Kind.GAUGE, "requests_in_flight", "Metered requests that are not answered to the end.", ("model",))
+PROXY_REQUESTS = _proxy(
+    _COUNTER,
+    "requests_total",
+    "Metered requests that are over. refused: an HTTP error of the model server; broken: it failed or fell silent while it"
+    " answered; client_gone: the client left first; unreachable: no connection.",
+    (*PROXY_TASK, "result"),
+)
+PROXY_UNREAD_REQUESTS = _proxy(
+    _COUNTER, "unread_requests_total", "Requests that were passed on but not, or not wholly, metered.", ("cause",)
+)
+PROXY_REFUSED_ADDITIONS = _proxy(
+    _COUNTER,
+    "refused_additions_total",
+    "Requests sent again as the client wrote them, since the model server refused what the proxy had added.",
+    ("model",),
+)
+PROXY_FORGOTTEN_TASKS = _proxy(
+    _COUNTER, "forgotten_tasks_total", "Tasks whose series were dropped to keep their number bounded, longest idle first.", ()
+)
+PROXY_PROMPT_TOKENS = _proxy(_COUNTER, "prompt_tokens_total", "Prompt tokens as the model server counted them.")
+PROXY_CACHED_TOKENS = _proxy(
+    _COUNTER, "cached_prompt_tokens_total", "Those found in the prefix cache; absent where the server does not say."
+)
+PROXY_COMPLETION_TOKENS = _proxy(
+    _COUNTER, "completion_tokens_total", "Completion tokens as the model server counted them, thinking included."
+)
+PROXY_TASK_DURATION = _proxy(_SUMMARY, "task_request_seconds", "Durations of requests that were answered.")
+PROXY_TASK_TTFT = _proxy(
+    _SUMMARY, "task_time_to_first_token_seconds", "Times from request to first token, streamed replies only."
+)
+PROXY_PREFILL = _proxy(_SUMMARY, "prefill_seconds", "Prompt evaluation as the model server timed it.")
+PROXY_PREFILL_TOKENS = _proxy(
+    _COUNTER,
+    "prefill_tokens_total",
+    "Prompt tokens evaluated in that time; absent where the server does not tell which were cached (Ollama).",
+)
+PROXY_DECODE = _proxy(_SUMMARY, "decode_seconds", "Token generation as the model server timed it, else first to last token.")
+PROXY_DECODE_TOKENS = _proxy(_COUNTER, "decode_tokens_total", "Completion tokens generated in that time.")
+PROXY_LOAD = _proxy(_SUMMARY, "load_seconds", "Model load and scheduler wait as Ollama timed it.")
+PROXY_QUEUE = _proxy(_SUMMARY, "queue_seconds", "Time that Ollama spent on neither load, prompt nor generation: its queue.")
+PROXY_TOOL_CALLS = _proxy(
+    _COUNTER,
+    "tool_calls_total",
+    "Tool calls the model tried, by outcome; ok: declared, well-formed and fitting its schema. What a tool answers is unseen.",
+    (*PROXY_TASK, "outcome"),
+)
+PROXY_TASK_CONFIDENCE = _proxy(_SUMMARY, "task_tool_confidence_ratio", "Confidences of the tool calls whose tokens were found.")
+PROXY_SPANS = _proxy(
+    _COUNTER, "tool_call_spans_total", "Tool calls by what became of the search for their tokens.", ("model", "span_status")
+)
+PROXY_ENERGY = _proxy(
+    _COUNTER,
+    "energy_joules_total",
+    "Energy while the task's requests ran, shared evenly with requests that ran at the same time: adds up to the GPU's own.",
+    (*PROXY_TASK, *GPU),
+)
+PROXY_ENERGY_WHOLE = _proxy(
+    _COUNTER,
+    "energy_whole_joules_total",
+    "All energy of the GPU while at least one of the task's requests ran: what the task used is not more.",
+    (*PROXY_TASK, *GPU),
+)
+PROXY_ENERGY_UNKNOWN = _proxy(
+    _COUNTER, "energy_unknown_seconds_total", "Time with requests for which the exporter gave no energy.", ()
+)
+PROXY_TTFT = _proxy(
+    _HISTOGRAM, "time_to_first_token_seconds", "Times from request to first token, streamed.", ("model",), SECONDS_BUCKETS
+)
+PROXY_DURATION = _proxy(
+    _HISTOGRAM, "request_duration_seconds", "Durations of requests that were answered.", ("model",), SECONDS_BUCKETS
+)
+PROXY_TOKEN_GAP = _proxy(
+    _HISTOGRAM,
+    "inter_token_seconds",
+    "Time between two pieces of a streamed reply as they arrive; what arrives together has none between.",
+    ("model",),
+    TOKEN_GAP_BUCKETS,
+)
+PROXY_PREFILL_RATE = _proxy(
+    _HISTOGRAM,
+    "prefill_tokens_per_second",
+    "Speed of prompt evaluation, of requests for which the server tells how much was cached.",
+    ("model",),
+    TOKEN_RATE_BUCKETS,
+)
+PROXY_DECODE_RATE = _proxy(_HISTOGRAM, "decode_tokens_per_second", "Speed of token generation.", ("model",), TOKEN_RATE_BUCKETS)
+PROXY_CONFIDENCE = _proxy(
+    _HISTOGRAM,
+    "tool_call_confidence_ratio",
+    "Confidence of tool calls whose tokens were found: min(name_branch, args_min).",
+    ("model",),
+    CONFIDENCE_BUCKETS,
 )
 
 METRICS: tuple[Metric, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
