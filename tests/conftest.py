@@ -14,6 +14,7 @@ import pytest
 
 from joulebench.stack import programs
 from joulebench.stack.native import NativeStack, Ports
+from tests.fakes.overheating import OverheatingScene
 from tests.goldens_support import *  # noqa: F403
 
 
@@ -39,3 +40,31 @@ def stack(tmp_path: Path) -> Iterator[NativeStack]:
         need_program(name)
     with NativeStack(tmp_path / "stack", Ports.free(), with_exporter=False, with_alertmanager=False) as running:
         yield running
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A scene that plays in the background is looked at last."""
+    items.sort(key=lambda item: item.get_closest_marker("scene") is not None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def background_scene(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[OverheatingScene | None]:
+    """Begins with the session, where a test of it is selected and its programs are there."""
+    wanted = any(item.get_closest_marker("scene") for item in request.session.items)
+    if not wanted or not all(programs.find(name) for name in ("prometheus", "pushgateway", "alertmanager")):
+        yield None
+        return
+    scene = OverheatingScene(tmp_path_factory.mktemp("overheating"))
+    scene.start()
+    yield scene
+    scene.stop()
+
+
+@pytest.fixture
+def overheating(background_scene: OverheatingScene | None) -> OverheatingScene:
+    for name in ("prometheus", "pushgateway", "alertmanager"):
+        need_program(name)
+    assert background_scene is not None
+    return background_scene

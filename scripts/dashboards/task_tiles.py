@@ -54,9 +54,13 @@ def energy() -> Json:
     high, low = total(c.TASK_ENERGY_HIGH), total(c.TASK_ENERGY_LOW)
     return stat(
         "Energy",
-        "Joules of all GPUs from the start of the task to its end, and half the distance of the guaranteed bounds. It comes a"
-        " moment after the end.",
-        [Query(total(c.TASK_ENERGY), "energy", "instant"), Query(f"({high} - {low}) / 2", "±", "instant")],
+        "Joules of all GPUs from the start of the task to its end, half the distance of the guaranteed bounds, and what of it was"
+        " used during LLM calls. It comes a moment after the end.",
+        [
+            Query(total(c.TASK_ENERGY), "whole", "instant"),
+            Query(f"({high} - {low}) / 2", "±", "instant"),
+            Query(total(c.TASK_CALL_ENERGY, suffix="_sum"), "in LLM calls", "instant"),
+        ],
         "joule",
         decimals=1,
     )

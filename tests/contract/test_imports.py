@@ -17,7 +17,7 @@ import pytest
 
 from tests.contract.sources import PACKAGE
 
-VOCABULARY = {"catalogue", "families", "units", "clock", "errors", "settings"}
+VOCABULARY = {"catalogue", "families", "units", "clock", "errors", "settings", "labels"}
 ROOMS: dict[str, set[str]] = {
     "energy": set(),
     "clients": {"energy"},
@@ -27,6 +27,7 @@ ROOMS: dict[str, set[str]] = {
     "push": {"clients", "confidence"},
     "results": {"clients", "energy"},
     "bench": {"push", "confidence"},
+    "proxy": {"clients", "confidence"},
     "stack": {"clients"},
 }
 """What each room may import beside the vocabulary; ``commands`` may import all, and nothing but cli.py imports ``commands``."""
@@ -36,7 +37,8 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "requests": ("clients/", "sensors/ollama.py", "bench/llm/"),
     "pandas": ("results/",),
     "xllamacpp": ("bench/",),
-    "prometheus_client": ("families.py", "scrape/", "clients/pushgateway.py"),
+    "prometheus_client": ("families.py", "scrape/", "clients/pushgateway.py", "proxy/web.py"),
+    "aiohttp": ("proxy/",),
     "time": ("clock.py",),
 }
 EXPORTER_NEVER_LOADS = ("pandas", "rich", "jsonschema", "pynvml", "requests", "joulebench.push", "joulebench.results")

@@ -37,7 +37,7 @@ class NativeStack:
     """``exporter_flags`` go to ``joulebench exporter``; ``exporter_environment`` is added to its environment.
 
     ``with_exporter=False`` leaves the exporter out; its jobs are then still configured, so that a test can start one on
-    ``ports.exporter`` when it likes.
+    ``ports.exporter`` when it likes. ``alertmanager_config``: another file than the repository's, with receivers of its own.
     """
 
     directory: Path
@@ -46,6 +46,7 @@ class NativeStack:
     exporter_environment: Mapping[str, str] = field(default_factory=dict)
     with_exporter: bool = True
     with_alertmanager: bool = True
+    alertmanager_config: Path | None = None
     started: list[Program] = field(default_factory=list)
 
     @property
@@ -152,7 +153,7 @@ class NativeStack:
         return self._program(
             "alertmanager",
             [
-                f"--config.file={programs.checkout_file('prometheus/alertmanager.yml')}",
+                f"--config.file={self.alertmanager_config or programs.checkout_file('prometheus/alertmanager.yml')}",
                 f"--storage.path={self.directory / 'alertmanager-data'}",
                 f"--web.listen-address=127.0.0.1:{self.ports.alertmanager}",
                 "--cluster.listen-address=",
