@@ -77,11 +77,17 @@ Script = Callable[[Json], Turn]
 
 
 def by_instruction(turns: Mapping[str, Sequence[Turn]]) -> Script:
-    """The k-th answer after the user message that is an instruction of ``turns``; the last one again where they run out."""
+    """The k-th answer after the user message that is an instruction of ``turns``; the last one again where they run out.
+
+    A conversation without such an instruction, such as a warm-up, is answered in words.
+    """
 
     def choose(body: Json) -> Turn:
         messages = cast(list[dict[str, str]], body["messages"])
-        place = max(index for index, message in enumerate(messages) if message["role"] == "user" and message["content"] in turns)
+        places = [index for index, message in enumerate(messages) if message["role"] == "user" and message["content"] in turns]
+        if not places:
+            return say("ok")
+        place = places[-1]
         answers = turns[messages[place]["content"]]
         spoken = sum(message["role"] == "assistant" for message in messages[place:])
         return answers[min(spoken, len(answers) - 1)]

@@ -1,11 +1,12 @@
-"""Idle power around the tasks: the model is loaded by one small call that counts for no task, then the GPUs are left alone."""
+"""Around the tasks: a warm-up that counts for no task, and idle power with the model loaded, while the GPUs are left alone."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from joulebench.bench.llm.chat import ChatModel, Message
+from joulebench.bench import prompts, tools
+from joulebench.bench.llm.chat import ChatModel
 from joulebench.clock import Clock
 from joulebench.errors import ModelError
 from joulebench.push.run import Run
@@ -13,31 +14,36 @@ from joulebench.units import Seconds
 
 WARM_UP_SECONDS = 300.0
 """Loading a large model from a slow disk takes minutes."""
-WARM_UP = "Reply with the word ok."
+WARM_UP = "Read the file memo.txt."
+"""One of the worked examples, so that it leaves in a server's prefix cache what all tasks share."""
 
 
 @contextmanager
-def measured_idle(run: Run, model: ChatModel, clock: Clock, seconds: float, tell: Callable[[str], object]) -> Iterator[None]:
-    """Measures before and after the body; with ``seconds`` 0, or where no exporter answers, it does nothing."""
-    if not seconds:
-        yield
-        return
-    if not run.exporter_answers():
+def quiet_around(
+    run: Run, model: ChatModel, clock: Clock, tell: Callable[[str], object], *, idle_seconds: float, warm_up: bool
+) -> Iterator[None]:
+    """Warms up before the body, and measures idle power before and after it where an exporter answers (0 seconds: not).
+
+    Idle power is that of a loaded model, so a measurement warms up in any case.
+    """
+    measures = idle_seconds > 0 and run.exporter_answers()
+    if idle_seconds > 0 and not measures:
         tell("idle power is not measured: no exporter answers")
-        yield
-        return
-    _warm_up(run, model, clock, tell)
-    _measure(run, seconds, "before", tell)
+    if warm_up or measures:
+        _warm_up(run, model, clock, tell)
+    if measures:
+        _measure(run, idle_seconds, "before", tell)
     yield
-    _measure(run, seconds, "after", tell)
+    if measures:
+        _measure(run, idle_seconds, "after", tell)
 
 
 def _warm_up(run: Run, model: ChatModel, clock: Clock, tell: Callable[[str], object]) -> None:
     try:
         with run.warm_up(model.name):
-            model.reply([Message("user", WARM_UP)], (), lambda: None, Seconds(clock.monotonic() + WARM_UP_SECONDS))
+            model.reply(prompts.opening(WARM_UP), tools.SPECS, lambda: None, Seconds(clock.monotonic() + WARM_UP_SECONDS))
     except ModelError as error:
-        tell(f"the warm-up call failed, so idle power may be that without a model: {error}")
+        tell(f"the warm-up call failed, so the first task may pay for loading the model: {error}")
 
 
 def _measure(run: Run, seconds: float, label: str, tell: Callable[[str], object]) -> None:

@@ -34,7 +34,8 @@ def _done(answer: str) -> Step:
     return FINISH, {"answer": answer}, answer
 
 
-# The order is from rare to common: a small model follows the examples nearest to the task most.
+# The order is from rare to common, since a small model follows the examples nearest to the task most; and each answer is the
+# last result, a rule that it can pick up.
 EXAMPLES: tuple[Message, ...] = (
     *_worked(
         "What is the sum of the column age in team.csv?",
@@ -45,13 +46,11 @@ EXAMPLES: tuple[Message, ...] = (
         ],
     ),
     *_worked("Calculate 20 + 31.", [("calculate", {"expression": "20 + 31"}, "51"), _done("51")]),
-    *_worked("Which files are there?", [("list_files", {}, "a.txt\nb.txt"), _done("a.txt, b.txt")]),
-    *_worked("Delete the file tmp.dat.", [("delete_file", {"path": "tmp.dat"}, "ok"), _done("done")]),
-    *_worked("Append 'end' to the file log.txt.", [("append_file", {"path": "log.txt", "text": "end"}, "ok"), _done("done")]),
+    *_worked("Which files are there?", [("list_files", {}, "a.txt\nb.txt"), _done("a.txt\nb.txt")]),
+    *_worked("Delete the file tmp.dat.", [("delete_file", {"path": "tmp.dat"}, "ok"), _done("ok")]),
+    *_worked("Append 'end' to the file log.txt.", [("append_file", {"path": "log.txt", "text": "end"}, "ok"), _done("ok")]),
     *_worked("How many lines has log.txt?", [("count_lines", {"path": "log.txt"}, "7"), _done("7")]),
-    *_worked(
-        "Write 'good day' to the file hi.txt.", [("write_file", {"path": "hi.txt", "text": "good day"}, "ok"), _done("done")]
-    ),
+    *_worked("Write 'good day' to the file hi.txt.", [("write_file", {"path": "hi.txt", "text": "good day"}, "ok"), _done("ok")]),
     *_worked("Read the file memo.txt.", [("read_file", {"path": "memo.txt"}, "Buy milk."), _done("Buy milk.")]),
 )
 

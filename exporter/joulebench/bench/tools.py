@@ -98,7 +98,7 @@ _TOOLS: dict[str, _Tool] = {
         _tool("count_lines", "Count the lines of a file.", _count_lines, path="file"),
         _tool("csv_column", "Read one column of a CSV file.", _csv_column, path="file", column="column name"),
         _tool("calculate", "Calculate a number.", _calculate, expression="such as 2*(3+4)"),
-        _tool(FINISH, "End the task.", _finish, answer="the answer, or done"),
+        _tool(FINISH, "End the task.", _finish, answer="the answer, or ok"),
     )
 }
 

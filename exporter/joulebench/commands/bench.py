@@ -56,6 +56,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="measure idle power for so long before and after the tasks, with the model loaded; 0: not (default: %(default)s)",
     )
+    parser.add_argument(
+        "--warm-up",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="one call before the first task that counts for none: it loads the model and fills the prefix cache",
+    )
     parser.add_argument("--api-key-env", metavar="NAME", help="environment variable that holds the server's API key")
     parser.add_argument("--run-id", metavar="ID", help="default: made from the time")
     parser.add_argument("--gateway-url", metavar="URL", help=f"Pushgateway (default: {settings.DEFAULT_GATEWAY_URL})")
@@ -71,12 +77,16 @@ def run(args: argparse.Namespace) -> int:
     from joulebench.bench import suites
     from joulebench.bench.agent import Agent
     from joulebench.bench.display import progress, summary
-    from joulebench.bench.idle import measured_idle
+    from joulebench.bench.idle import quiet_around
     from joulebench.bench.runner import run_suite
     from joulebench.push.run import Run
 
     clock = SystemClock()
     console = Console(highlight=False, soft_wrap=True)
+
+    def tell(text: str) -> None:
+        console.print(text, markup=False)
+
     suite = suites.load(args.suite).only(args.tasks)
     planned = len(suite.tasks) * args.repeat
     with _model(args, clock) as model:
@@ -92,22 +102,22 @@ def run(args: argparse.Namespace) -> int:
             clock=clock,
         )
         with pushing as run_:
-            console.print(f"run {run_.run_id}: {planned} tasks of suite {suite.name} on {model.name}", markup=False)
+            tell(f"run {run_.run_id}: {planned} tasks of suite {suite.name} on {model.name}")
             agent = Agent(run_, model, clock, args.task_timeout)
             with (
-                measured_idle(run_, model, clock, args.idle_seconds, lambda text: console.print(text, markup=False)),
+                quiet_around(run_, model, clock, tell, idle_seconds=args.idle_seconds, warm_up=args.warm_up),
                 progress(console, planned, not args.no_progress) as listener,
             ):
                 outcomes = run_suite(
                     agent, suite, listener, run_.directory / "transcripts", repeat=args.repeat, workers=args.workers
                 )
         for note in model.notes:
-            console.print(f"note: {note}", markup=False)
-    console.print(summary(outcomes), markup=False)
+            tell(f"note: {note}")
+    tell(summary(outcomes))
     places = ["--run-id", run_.run_id, "--runs-dir", str(run_.directory.parent)]
     if args.prometheus_url:
         places += ["--prometheus-url", args.prometheus_url]
-    console.print(f"results: joulebench export {shlex.join(places)}", markup=False)
+    tell(f"results: joulebench export {shlex.join(places)}")
     return 1 if all(outcome.unreachable for outcome in outcomes) else 0
 
 

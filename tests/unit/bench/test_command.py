@@ -87,6 +87,16 @@ def test_chosen_tasks_only(places: list[str], tmp_path: Path) -> None:
     assert [event["task_id"] for event in of_type(events_of(tmp_path), "TASK_START")] == ["write"]
 
 
+@pytest.mark.parametrize(("flag", "asked"), [("--warm-up", 3 + 1), ("--no-warm-up", 3)])
+def test_a_warm_up_is_one_call_that_counts_for_no_task(flag: str, asked: int, places: list[str], tmp_path: Path) -> None:
+    with ModelServer(script()) as server:
+        assert cli.main(["bench", "--model", MODEL, "--base-url", server.openai_url, flag, *places]) == 0
+        assert len(server.exchanges) == asked
+    events = events_of(tmp_path)
+    assert len(of_type(events, "LLM_QUERY_END")) == 3
+    assert len(of_type(events, "WARM_UP")) == asked - 3
+
+
 def test_settings_reach_the_server(places: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_KEY", "sesame")
     settings = ["--temperature", "0.7", "--max-tokens", "33", "--no-stream", "--tool-mode", "prompt", "--api-key-env", "MY_KEY"]
