@@ -107,6 +107,13 @@ def show(console: Console, result: Export, run_id: str) -> None:
         console.print(f"run {run_id} has no tasks yet")
     if len(result.rows) > SHOWN_ROWS:
         console.print(f"... {len(result.rows) - SHOWN_ROWS} more tasks in {result.csv_path}", soft_wrap=True)
+    if result.residual is not None:
+        missed, counted = result.residual
+        console.print(
+            f"the tasks' shares, idle time and time between tasks add up to the {counted:,.1f} J counted, but for {missed:.3g} J",
+            style="dim",
+            soft_wrap=True,
+        )
     for note in result.notes:
         console.print(f"note: {note}", markup=False, soft_wrap=True)
     if any(row["energy_simulated"] for row in result.rows):

@@ -108,7 +108,7 @@ def phase_energy(trace: CounterTrace, line: Timeline, idle_watts: float | None =
             found[phase] = Phase(None, None, ("not_reported",))
         else:
             found[phase] = _phase(curve, spans[phase], line.notes.get(phase, ()))
-    return PhaseEnergy(whole, found, *_idle(whole.joules, line.end - line.start, idle_watts))
+    return PhaseEnergy(whole, found, *idle_split(whole.joules, line.end - line.start, idle_watts))
 
 
 def total_phases(parts: Sequence[PhaseEnergy], whole: WindowEnergy) -> PhaseEnergy:
@@ -165,10 +165,13 @@ def _phase(curve: Curve, spans: Sequence[Span], notes: tuple[str, ...]) -> Phase
     return Phase(seconds, joules, tuple(dict.fromkeys(found)))
 
 
-def _idle(whole: float | None, seconds: float, idle_watts: float | None) -> tuple[float | None, float | None, str | None]:
+def idle_split(
+    whole: float | None, seconds: float | None, idle_watts: float | None
+) -> tuple[float | None, float | None, str | None]:
+    """(idle joules, active joules, why one is None) of a window that took ``whole`` joules; see ``PhaseEnergy``."""
     if idle_watts is None:
         return None, None, "unknown"
-    if whole is None:
+    if whole is None or seconds is None:
         return None, None, "no_whole"
     idle = idle_watts * seconds
     return (idle, None, "below_idle") if whole < idle else (idle, whole - idle, None)

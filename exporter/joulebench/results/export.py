@@ -5,25 +5,35 @@ Each source may be missing. What is lost with it is null and has its reason; wha
 
 from __future__ import annotations
 
-import json
-import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from joulebench import __version__
 from joulebench.clients.prometheus_api import PrometheusApi
 from joulebench.clock import Clock, SystemClock
 from joulebench.errors import PrometheusError, UserError
-from joulebench.results import cleanup, files, from_prometheus, journal, queries, samples, table, waiting, windows
+from joulebench.results import (
+    as_json,
+    cleanup,
+    files,
+    from_prometheus,
+    journal,
+    queries,
+    run_record,
+    samples,
+    table,
+    waiting,
+    windows,
+)
 from joulebench.results.energy import task_energy
 from joulebench.results.from_prometheus import PushedTask
+from joulebench.results.idle import idle_power
 from joulebench.results.ownership import own_gpus
 from joulebench.results.record import Context, Record, build
 from joulebench.results.samples import Samples
-from joulebench.results.shares import attributions
+from joulebench.results.shares import Books, attributions, books
 from joulebench.results.task import Task, TaskKey
 
 LOOKBACK_SECONDS = 30 * 86400.0
@@ -48,13 +58,17 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """``notes``: what was missing or odd, for the user. ``settled``: tasks whose last state Prometheus holds."""
+    """``notes``: what was missing or odd, for the user. ``settled``: tasks whose last state Prometheus holds.
+
+    ``residual``: joules that the shares of the tasks miss, of the joules that the counters of the GPUs tell; None without any.
+    """
 
     rows: list[dict[str, object]]
     csv_path: Path
     json_paths: list[Path]
     notes: list[str] = field(default_factory=list)
     settled: frozenset[TaskKey] = frozenset()
+    residual: tuple[float, float] | None = None
 
 
 def export(options: Options, api: PrometheusApi | None, clock: Clock | None = None, progress: Progress | None = None) -> Export:
@@ -73,9 +87,15 @@ def export(options: Options, api: PrometheusApi | None, clock: Clock | None = No
     if api is not None:
         notes += [f"Prometheus warns: {warning}" for warning in api.warnings]
     why = "prometheus_failed" if trouble else "prometheus_not_asked"
-    records = _records(options, tasks, stored, why, tell)
+    idle = idle_power(held.run_events, tasks)
+    context = Context(options.run_id, __version__, stored, idle)
+    shared = books(tasks, stored.gpus if stored else (), {uuid: one.watts for uuid, one in idle.items()})
+    notes += run_record.notes(shared, idle)
+    records = _records(context, tasks, shared, why, tell)
+    whole = run_record.build(context, held, shared, records, notes)
     shown = {t.key: t.values.end for t in tasks if t.values.end is not None and t.sources.get("end") in ("both", "prometheus")}
-    return replace(_write(options.out or directory, records, notes), settled=cleanup.settled(shown, clock.unix()))
+    written = _write(options.out or directory, records, whole, notes)
+    return replace(written, settled=cleanup.settled(shown, clock.unix()), residual=run_record.residual(shared))
 
 
 def _silent(what: str, done: int, of: int) -> None: ...
@@ -130,18 +150,17 @@ def _lookback(options: Options, own: Sequence[Task], clock: Clock) -> float:
     return clock.unix() - min(starts) + 60.0 if starts else options.lookback
 
 
-def _records(options: Options, tasks: Sequence[Task], stored: Samples | None, why: str, tell: Progress) -> list[Record]:
-    context = Context(options.run_id, __version__, stored)
-    shares = attributions(tasks, stored.gpus if stored else ())
-    own = own_gpus(tasks)
+def _records(context: Context, tasks: Sequence[Task], shared: Sequence[Books], why: str, tell: Progress) -> list[Record]:
+    shares, own = attributions(shared), own_gpus(tasks)
     records = []
     for done, task in enumerate(tasks, 1):
-        records.append(build(task, task_energy(task, stored, why, own[task.key]), shares.get(task.key), context))
+        energy = task_energy(task, context.samples, why, own[task.key])
+        records.append(build(task, energy, shares.get(task.key), context))
         tell("computing", done, len(tasks))
     return records
 
 
-def _write(out: Path, records: Sequence[Record], notes: list[str]) -> Export:
+def _write(out: Path, records: Sequence[Record], whole: Record, notes: list[str]) -> Export:
     with files.locked(out):
         csv_path = out / files.CSV_NAME
         existing = csv_path.read_bytes().decode("utf-8", "replace") if csv_path.exists() else ""
@@ -149,7 +168,8 @@ def _write(out: Path, records: Sequence[Record], notes: list[str]) -> Export:
         names = _names(records)
         rows = [table.row(record, name) for record, name in zip(records, names, strict=True)]
         for record, name in zip(records, names, strict=True):
-            files.write_whole(out / name, _json(record))
+            files.write_whole(out / name, as_json.text(record))
+        files.write_whole(out / run_record.FILE_NAME, as_json.text(whole))
         files.write_whole(csv_path, table.merged(existing, rows), durable=True)
         for one in rows:
             before = former.get(tuple(table.cell(one[name]) for name in table.KEY))
@@ -171,34 +191,6 @@ def _names(records: Sequence[Record]) -> list[str]:
     return [
         one if times[one] == 1 else name(record, record["metadata"]["worker"]) for one, record in zip(plain, records, strict=True)
     ]
-
-
-def _json(record: Record) -> str:
-    """A line for each section, and for each event: legible, and encoded in one go."""
-    try:
-        return _sections(record)
-    except ValueError:
-        return _sections(_finite(record))
-
-
-def _sections(record: Record) -> str:
-    encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
-    sections = []
-    for name, section in record.items():
-        lines = ",\n    ".join(map(encode, section)) if isinstance(section, list) else ""
-        sections.append(f"  {encode(name)}: " + (f"[\n    {lines}\n  ]" if lines else encode(section)))
-    return "{\n" + ",\n".join(sections) + "\n}\n"
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no NaN and no infinity; a number that is neither is not known."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {str(key): _finite(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(one) for one in value]
-    return value
 
 
 def _unknown_run(options: Options, api: PrometheusApi | None, now: float) -> str:

@@ -27,10 +27,14 @@ Rows = dict[TaskKey, list[tuple[dict[str, str], float]]]
 
 @dataclass(frozen=True, slots=True)
 class PushedTask:
-    """``gateway_clock_offset``: the benchmark's clock minus the Pushgateway's at the last push; a push takes a few ms."""
+    """``call_energy``: calls and their joules.
+
+    ``gateway_clock_offset``: the benchmark's clock minus the Pushgateway's at the last push; a push takes a few ms.
+    """
 
     values: TaskValues
     energy: tuple[GpuJoules, ...] = ()
+    call_energy: tuple[int, float] | None = None
     gateway_clock_offset: float | None = None
 
 
@@ -128,7 +132,10 @@ def _task(pushed: Pushed, key: TaskKey) -> PushedTask:
     sent = value(catalogue.TASK_SENT)
     taken = pushed.push_times().get(key)
     offset = None if sent is None or not taken else sent - taken[-1][1]
-    return PushedTask(values, tuple(_energy(pushed, key)), offset)
+    calls = whole(catalogue.TASK_CALL_ENERGY, _count(catalogue.TASK_CALL_ENERGY))
+    joules = value(catalogue.TASK_CALL_ENERGY, _sum(catalogue.TASK_CALL_ENERGY))
+    call_energy = None if not calls or joules is None else (calls, joules)
+    return PushedTask(values, tuple(_energy(pushed, key)), call_energy, offset)
 
 
 def _moment(value: Callable[[Metric], float | None], whole: Metric, offset: Metric) -> float | None:

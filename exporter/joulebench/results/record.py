@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from typing import Any
 
 from joulebench.energy.attribution import TaskAttribution
 from joulebench.energy.window import QUALITIES, WindowEnergy
-from joulebench.results import shares, throttle
+from joulebench.results import calls, idle, shares, throttle
 from joulebench.results.computed import computed_metrics
 from joulebench.results.energy import GpuEnergy, TaskEnergy, exporter_clock_offset
 from joulebench.results.gauge_stats import stats
 from joulebench.results.hardware import Gauges, hardware_metrics
+from joulebench.results.idle import IdlePower
 from joulebench.results.samples import GpuSamples, Samples
 from joulebench.results.task import Event, Task
 from joulebench.units import kwh_from_joules
@@ -32,6 +33,7 @@ class Context:
     run_id: str
     version: str
     samples: Samples | None
+    idle: Mapping[str, IdlePower] = field(default_factory=dict)
     _folded: dict[tuple[str, ...], Gauges] = field(default_factory=dict)
 
     def gauges(self, gpus: Sequence[GpuSamples]) -> Gauges:
@@ -51,7 +53,10 @@ def build(task: Task, energy: TaskEnergy, attribution: TaskAttribution | None, c
     by_gpu = [throttle.reasons(gpu, *task.window) for gpu in gpus] if task.window else []
     throttling = throttle.together(by_gpu)
     throttled = throttle.throttled_seconds(throttling)
-    verdict = _verdict(task, energy, attribution, throttled)
+    call_rows = calls.rows(task, gpus)
+    verdict = _verdict(energy, [*_findings(task, energy, attribution, context, throttled), *_exceeded(call_rows, energy)])
+    phases = shares.phases(task, verdict, gpus)
+    overlap = None if attribution is None else attribution.overlap_fraction
     return {
         "schema_version": SCHEMA_VERSION,
         "metadata": _metadata(task, context),
@@ -62,7 +67,10 @@ def build(task: Task, energy: TaskEnergy, attribution: TaskAttribution | None, c
         "measurement": _measurement(task, energy, verdict, context),
         "per_gpu": [_gpu(task, one, next((g for g in gpus if g.uuid == one.uuid), None), context) for one in energy.gpus],
         "throttle": {"throttled_seconds": throttled, "seconds_by_reason": dict(throttling) if by_gpu else {}},
-        "phases": shares.phases(task, verdict, gpus),
+        "phases": phases,
+        "idle": idle.of_task(context.idle, _uuids(energy), verdict, _seconds(task)),
+        "efficiency": calls.efficiency(task, call_rows, phases["by_phase"], overlap),
+        "calls": call_rows,
         "attribution": _attribution(attribution, verdict),
         "call_energy": [_event(event) for event in task.call_energy],
     }
@@ -97,16 +105,40 @@ def _event(event: Event) -> Event:
     return {"event_type": event["event_type"], "timestamp": event["timestamp"], **event}
 
 
-def _verdict(task: Task, energy: TaskEnergy, attribution: TaskAttribution | None, throttled: float | None) -> WindowEnergy:
-    findings = []
+def _findings(
+    task: Task, energy: TaskEnergy, attribution: TaskAttribution | None, context: Context, throttled: float | None
+) -> list[str]:
+    """What makes the joules of a task suspect, beside what the counter itself says."""
+    seconds = _seconds(task)
+    if seconds is None:
+        return []
+    found = []
     if attribution is not None and attribution.overlap_fraction > 0:
-        findings.append("overlap")
-    if throttled is not None and task.window and throttled > THROTTLED_SHARE * (task.window[1] - task.window[0]):
-        findings.append("throttled")
+        found.append("overlap")
+    if throttled is not None and throttled > THROTTLED_SHARE * seconds:
+        found.append("throttled")
+    if idle.impossible(context.idle, _uuids(energy), energy.total, seconds):
+        found.append(idle.BELOW_IDLE)
+    return found
+
+
+def _exceeded(call_rows: Sequence[Record], energy: TaskEnergy) -> list[str]:
+    return [calls.EXCEEDED] if calls.exceed(call_rows, energy.total.high) else []
+
+
+def _verdict(energy: TaskEnergy, findings: Sequence[str]) -> WindowEnergy:
     if not findings:
         return energy.total
     quality = max(energy.total.quality, "suspect", key=QUALITIES.index)
     return replace(energy.total, quality=quality, reasons=(*energy.total.reasons, *findings))
+
+
+def _uuids(energy: TaskEnergy) -> list[str]:
+    return [gpu.uuid for gpu in energy.gpus]
+
+
+def _seconds(task: Task) -> float | None:
+    return None if task.window is None else task.window[1] - task.window[0]
 
 
 def _hardware(task: Task, energy: TaskEnergy, gpus: Sequence[GpuSamples], context: Context) -> Record | None:

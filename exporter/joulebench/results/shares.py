@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from joulebench.energy.attribution import TaskAttribution, attribute
 from joulebench.energy.bins import TaskWork
 from joulebench.energy.calls import LlmCall
-from joulebench.energy.ledger import METHODS
+from joulebench.energy.ledger import METHODS, GpuBalance
 from joulebench.energy.phases import PHASES, phase_energy, timeline, total_phases
 from joulebench.energy.window import WindowEnergy, total
+from joulebench.results.calls import cached
 from joulebench.results.journal import number
 from joulebench.results.ownership import own_gpus
 from joulebench.results.samples import GpuSamples
@@ -22,7 +24,7 @@ Interval = tuple[float, float]
 
 
 def llm_calls(events: Sequence[Event], task_end: float) -> list[LlmCall]:
-    """The task's calls. How much of a prompt came from the server's cache is not told, so its prefill tokens are not known."""
+    """The task's calls. Prefill tokens are known where the server told how much of a prompt came from its cache."""
     first = {e.get("call"): float(e["timestamp"]) for e in events if e["event_type"] == "LLM_FIRST_TOKEN_RECEIVED"}
     ends = {e.get("call"): e for e in events if e["event_type"] == "LLM_QUERY_END"}
     found = []
@@ -37,6 +39,7 @@ def llm_calls(events: Sequence[Event], task_end: float) -> list[LlmCall]:
                 prefill_seconds=number(told.get("prefill_seconds")),
                 decode_seconds=number(told.get("decode_seconds")),
                 ttft_seconds=first[call] - start if ttft is None and call in first else ttft,
+                prefill_tokens=cached(told)[0],
                 decode_tokens=number(told.get("completion_tokens")),
             )
         )
@@ -82,20 +85,40 @@ def phases(task: Task, verdict: WindowEnergy, gpus: Sequence[GpuSamples]) -> dic
     return {"by_phase": found, "scale": scale}
 
 
-def attributions(tasks: Sequence[Task], gpus: Sequence[GpuSamples]) -> Mapping[TaskKey, TaskAttribution]:
+@dataclass(frozen=True, slots=True)
+class Books:
+    """The shares of tasks that ran on the same GPUs, and the balance of each of these over ``start`` to ``end``, unix seconds.
+
+    sum of shares + unattributed + shared idle + withheld + residual = the counter's own difference.
+    """
+
+    start: float
+    end: float
+    shares: Mapping[TaskKey, TaskAttribution]
+    balances: Mapping[str, GpuBalance]
+
+
+def books(tasks: Sequence[Task], gpus: Sequence[GpuSamples], idle_watts: Mapping[str, float | None] | None = None) -> list[Books]:
     """For every task with a window; the window of an unfinished task is not known, so it shares nothing here.
 
-    Tasks share a GPU only with those that ran on it.
+    Tasks share a GPU only with those that ran on it. ``idle_watts`` by uuid.
     """
     own = own_gpus(tasks)
-    found: dict[TaskKey, TaskAttribution] = {}
-    for uuids in set(own.values()):
+    found = []
+    for uuids in dict.fromkeys(own.values()):
         traces = {gpu.uuid: gpu.energy for gpu in gpus if uuids is None or gpu.uuid in uuids}
         ended = [(task, task.window) for task in tasks if task.window is not None and own[task.key] == uuids]
+        if not ended:
+            continue
         work = [
             TaskWork(str(task.key), start, end, llm_calls(task.events, end) if task.events else None)
             for task, (start, end) in ended
         ]
-        shares = attribute(traces, work).tasks
-        found |= {task.key: share for (task, _), share in zip(ended, shares, strict=True)}
+        done = attribute(traces, work, idle_watts=idle_watts)
+        shares = {task.key: share for (task, _), share in zip(ended, done.tasks, strict=True)}
+        found.append(Books(min(w.start for w in work), max(w.end for w in work), shares, done.gpus))
     return found
+
+
+def attributions(found: Sequence[Books]) -> Mapping[TaskKey, TaskAttribution]:
+    return {key: share for one in found for key, share in one.shares.items()}

@@ -17,6 +17,8 @@ from joulebench.units import kwh_from_joules
 
 KEY = ("run_id", "task_id", "worker")
 
+EFFICIENCY = ("joules_per_prompt_token", "prompt_token_basis", "joules_per_decode_token", "joules_per_call")
+
 COLUMNS = (
     *KEY,
     "task_name",
@@ -54,6 +56,10 @@ COLUMNS = (
     "energy_high_joules",
     "total_energy_kwh",
     "joules_per_completion_token",
+    *EFFICIENCY,
+    "idle_power_w",
+    "idle_energy_joules",
+    "active_energy_joules",
     "attributed_energy_joules",
     "overlap_fraction",
     "attribution_method",
@@ -122,6 +128,10 @@ def row(record: Mapping[str, Any], result_file: str) -> dict[str, object]:
         "energy_high_joules": measured["high_joules"],
         "total_energy_kwh": None if joules is None else kwh_from_joules(joules),
         "joules_per_completion_token": ratio(joules, usage["total_completion_tokens"]),
+        **{name: record["efficiency"][name] for name in EFFICIENCY},
+        "idle_power_w": record["idle"]["watts"],
+        "idle_energy_joules": record["idle"]["joules"],
+        "active_energy_joules": record["idle"]["active_joules"],
         "attributed_energy_joules": record["attribution"]["attributed"],
         "overlap_fraction": record["attribution"]["overlap_fraction"],
         "attribution_method": record["attribution"]["method"],

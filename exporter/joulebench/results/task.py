@@ -78,7 +78,10 @@ class Disagreement:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A task as both sources tell it together. ``sources``: field -> prometheus, journal or both, for fields that are known."""
+    """A task as both sources tell it together. ``sources``: field -> prometheus, journal or both, for fields that are known.
+
+    ``pushed_call_energy``: calls whose joules were known, and their sum, as pushed.
+    """
 
     key: TaskKey
     values: TaskValues
@@ -88,6 +91,7 @@ class Task:
     exporter_energy: tuple[GpuJoules, ...] = ()
     exporter_source: str | None = None
     call_energy: tuple[Event, ...] = ()
+    pushed_call_energy: tuple[int, float] | None = None
     gateway_clock_offset: float | None = None
     run_version: str | None = field(default=None)
 

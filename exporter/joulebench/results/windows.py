@@ -43,6 +43,7 @@ def _task(key: TaskKey, events: list[Event] | None, pushed: PushedTask | None, r
         exporter_energy=energy or (pushed.energy if pushed else ()),
         exporter_source=source,
         call_energy=tuple(event for event in events or () if event["event_type"] == "CALL_ENERGY"),
+        pushed_call_energy=pushed.call_energy if pushed else None,
         gateway_clock_offset=pushed.gateway_clock_offset if pushed else None,
         run_version=text(run.get("version")),
     )

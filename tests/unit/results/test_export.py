@@ -200,6 +200,46 @@ def test_raw_events_are_flat_with_type_and_time_first(exported: Export) -> None:
     assert found[-1]["event_type"] == "TASK_END"
 
 
+def test_the_run_has_a_file_of_its_own(exported: Export) -> None:
+    run = json.loads((exported.csv_path.parent / "run.json").read_text(encoding="utf-8"))
+    assert (run["run_id"], run["models"], run["suites"], run["workers"]) == (RUN, ["qwen3:8b"], ["demo"], ["w1", "w2"])
+    assert run["totals"]["tasks_by_status"] == {"failure": 1, "success": 7, "unfinished": 1, "unknown": 1}
+    assert (run["totals"]["tasks_with_joules"], run["totals"]["joules"]) == (9, None), "one task never ended"
+    assert run["notes"] == exported.notes
+    assert [gpu["uuid"] for gpu in run["gpus"]] == ["GPU-aaaa", "GPU-bbbb"]
+    for index, gpu in enumerate(run["gpus"]):
+        (balance,) = gpu["balances"]
+        assert balance["tasks"] == 9
+        truth = joules(index, START + 10.037, START + 99.0)
+        assert balance["joules"] == pytest.approx(truth - 25 * index, rel=0.01), "a reset loses what was spent around it"
+        assert balance["residual"] == pytest.approx(0.0, abs=1e-6)
+    assert exported.residual is not None
+    assert exported.residual[0] < 1e-6
+    shares = [record(exported, task_id)["attribution"]["attributed"] for task_id in rows(exported) if task_id != "never ended"]
+    between = sum(gpu["balances"][0]["unattributed"] + gpu["balances"][0]["shared_idle"] for gpu in run["gpus"])
+    assert sum(shares) + between == pytest.approx(exported.residual[1], rel=1e-3), "and so do the rows that a user reads"
+
+
+def test_calls_and_their_energy(exported: Export) -> None:
+    found = record(exported, "plain")
+    first, second = found["calls"]
+    assert (first["call"], first["prompt_tokens"], first["completion_tokens"], first["ttft_seconds"]) == (
+        1,
+        600,
+        75,
+        pytest.approx(6.375 / 16),
+    )
+    assert first["energy_source"] == "prometheus"
+    assert first["joules"] == pytest.approx(400 * 6.375 / 4, rel=0.05)
+    assert first["low_joules"] <= 400 * 6.375 / 4 <= first["high_joules"]
+    efficiency = found["efficiency"]
+    assert efficiency["joules_per_call"] == pytest.approx((first["joules"] + second["joules"]) / 2)
+    assert efficiency["joules_per_decode_token"] == pytest.approx(400 * 6.375 * 3 / 8 / 148, rel=0.05)
+    assert (efficiency["prompt_token_basis"], efficiency["prompt_tokens"]) == ("effective", 1200)
+    shared = record(exported, "together a")["efficiency"]
+    assert (shared["joules_per_call"], shared["joules_per_decode_token"], shared["reason"]) == (None, None, "overlap")
+
+
 def test_the_table_is_what_it_was(exported: Export, golden: Golden) -> None:
     golden("results/run-1.csv", exported.csv_path.read_text(encoding="utf-8"))
 
@@ -209,7 +249,7 @@ def test_exporting_again_changes_nothing(exported: Export, url: str, runs_dir: P
     again = export(Options(RUN, runs_dir, chunk=37.0), PrometheusApi(url), Later())
     assert again.csv_path.read_bytes() == before
     assert sorted(path.name for path in again.csv_path.parent.iterdir()) == sorted(
-        ["journal-w1.jsonl", "journal-w2.jsonl", "results.csv", *(path.name for path in exported.json_paths)]
+        ["journal-w1.jsonl", "journal-w2.jsonl", "results.csv", "run.json", *(path.name for path in exported.json_paths)]
     )
 
 
@@ -270,6 +310,58 @@ def test_the_exporters_answer_is_preferred_and_checked(url: str, tmp_path: Path)
     lying = rows(result)["=cmd()"]
     assert (lying["quality"], lying["reasons"]) == ("suspect", "energy_disagreement")
     assert lying["total_energy_joules"] == pytest.approx(2400.0)
+
+
+def idle_event(label: str, at: float, watts_0: float, worker: str = "w1") -> dict[str, Any]:
+    rows = [
+        {**gpu, "watts": w, "low": w - 2, "high": w + 2, "quality": "ok"} for gpu, w in zip(GPUS, (watts_0, 99.0), strict=True)
+    ]
+    head = {"event_type": "IDLE_POWER", "timestamp": START + at, "run_id": RUN, "worker": worker, "source": "nvml"}
+    return {**head, "label": label, "start": START + at - 3, "end": START + at, "gpus": rows}
+
+
+def test_idle_power_is_a_floor_under_every_task(url: str, tmp_path: Path) -> None:
+    idle = [idle_event("before", 8.0, 60.0), idle_event("before", 12.0, 1.0), idle_event("after", 110.0, 75.0)]
+    scenario.write_journals(tmp_path, energy=idle)
+    result = export(Options(RUN, tmp_path), PrometheusApi(url), Later())
+    row = rows(result)["plain"]
+    assert (row["idle_power_w"], row["idle_energy_joules"]) == (pytest.approx(159.0), pytest.approx(159.0 * 6.375))
+    assert row["active_energy_joules"] == pytest.approx(row["total_energy_joules"] - 159.0 * 6.375)
+    run = json.loads((tmp_path / RUN / "run.json").read_text(encoding="utf-8"))
+    measured = run["gpus"][0]["idle"]
+    assert (measured["watts"], measured["spread_watts"]) == (60.0, 15.0)
+    assert [one["label"] for one in measured["measurements"]] == ["before", "after"], "not the one while a task was under way"
+    assert any("GPU-aaaa was not steady (before 60.0 W, after 75.0 W)" in note for note in result.notes)
+    overlapped = record(result, "together a")["attribution"]
+    assert overlapped["fully_loaded"] > overlapped["attributed"] > overlapped["lower"]
+    assert run["gpus"][0]["balances"][0]["shared_idle"] == pytest.approx(60.0 * 3, rel=0.01)
+
+
+def test_less_than_idle_is_impossible(url: str, tmp_path: Path) -> None:
+    scenario.write_journals(tmp_path, energy=[idle_event("before", 8.0, 500.0)])
+    result = export(Options(RUN, tmp_path), PrometheusApi(url), Later())
+    row = rows(result)["only in journal"]
+    assert (row["quality"], row["reasons"], row["active_energy_joules"]) == ("suspect", "below_idle", None)
+    assert row["idle_energy_joules"] == pytest.approx(599.0 * 2.5)
+
+
+def call_answer(task: scenario.Planned, call: int, joules_: float | None) -> dict[str, Any]:
+    head = {"event_type": "CALL_ENERGY", "timestamp": START + 100, "run_id": RUN, "task_id": task.task_id, "worker": task.worker}
+    bounds = {"joules": joules_, "low": joules_ and joules_ - 5, "high": joules_ and joules_ + 5}
+    return {**head, "call": call, "source": "nvml", "gpus": [], "total": {**bounds, "quality": "short", "reasons": ["short"]}}
+
+
+def test_the_exporters_joules_of_calls_are_preferred_and_cannot_exceed_the_task(url: str, tmp_path: Path) -> None:
+    by_id = {task.task_id: task for task in TASKS}
+    plain, odd = by_id["plain"], by_id["=cmd()"]
+    answers = [call_answer(plain, 1, 640.0), call_answer(plain, 2, None), call_answer(odd, 1, 900.0), call_answer(odd, 2, 900.0)]
+    scenario.write_journals(tmp_path, energy=answers)
+    result = export(Options(RUN, tmp_path), PrometheusApi(url), Later())
+    first, second = record(result, "plain")["calls"]
+    assert (first["joules"], first["energy_source"], first["reasons"]) == (640.0, "exporter", ["short"])
+    assert (second["energy_source"], second["joules"]) == ("prometheus", pytest.approx(637.5, rel=0.05))
+    assert rows(result)["=cmd()"]["reasons"] == "calls_exceed_task"
+    assert rows(result)["plain"]["reasons"] == "throttled"
 
 
 def test_simulated_energy_is_marked_also_without_prometheus(tmp_path: Path) -> None:

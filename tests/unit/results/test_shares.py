@@ -10,7 +10,7 @@ from joulebench.energy.calls import LlmCall
 from joulebench.energy.trace import CounterTrace
 from joulebench.energy.window import WindowEnergy, missing, window_energy
 from joulebench.results.samples import GpuSamples
-from joulebench.results.shares import attributions, llm_calls, phases, tool_spans
+from joulebench.results.shares import attributions, books, llm_calls, phases, tool_spans
 from joulebench.results.task import Event, GpuJoules, Task, TaskKey, TaskValues
 
 
@@ -83,7 +83,7 @@ def test_tasks_share_what_overlaps() -> None:
         task("alone", 30.0, 31.0),
         task("unfinished", 29.0, None),
     ]
-    found = {key.task_id: one for key, one in attributions(tasks, [gpu(), gpu(50.0, "v")]).items()}
+    found = {key.task_id: one for key, one in attributions(books(tasks, [gpu(), gpu(50.0, "v")])).items()}
     assert set(found) == {"a", "b", "alone"}
     assert (found["a"].total.attributed or 0) + (found["b"].total.attributed or 0) == pytest.approx(15 * 150.0)
     assert (found["alone"].method, found["alone"].overlap_fraction) == ("exclusive", 0.0)
@@ -92,18 +92,40 @@ def test_tasks_share_what_overlaps() -> None:
 
 def test_shares_are_unknown_without_a_counter() -> None:
     pair = [task("a", 1.0, 3.0), task("b", 2.0, 4.0)]
-    found = attributions(pair, [])[TaskKey("a", "w")]
+    found = attributions(books(pair, []))[TaskKey("a", "w")]
     assert (found.overlap_fraction, found.total.attributed) == (0.5, None)
-    assert attributions([], [gpu()]) == {}
+    assert books([], [gpu()]) == []
 
 
 def test_a_gpu_is_shared_by_the_tasks_that_ran_on_it_and_no_others() -> None:
     def on(name: str, uuid: str) -> Task:
         return replace(task(name, 10.0, 20.0), exporter_energy=(GpuJoules("0", uuid, 1.0, 1.0, 1.0),), exporter_source="nvml")
 
-    found = attributions([on("a", "u"), on("b", "u"), on("c", "v")], [gpu(), gpu(60.0, "v"), GpuSamples("0", "silent")])
-    assert {key.task_id: (one.overlap_fraction, one.total.attributed) for key, one in found.items()} == {
-        "a": (1.0, pytest.approx(500.0)),
-        "b": (1.0, pytest.approx(500.0)),
-        "c": (0.0, pytest.approx(600.0)),
-    }
+    shared = books([on("a", "u"), on("b", "u"), on("c", "v")], [gpu(), gpu(60.0, "v"), GpuSamples("0", "silent")])
+    found = attributions(shared)
+    assert {key.task_id: one.overlap_fraction for key, one in found.items()} == {"a": 1.0, "b": 1.0, "c": 0.0}
+    assert {key.task_id: one.total.attributed for key, one in found.items()} == pytest.approx(
+        {"a": 500.0, "b": 500.0, "c": 600.0}
+    )
+
+
+def test_the_books_of_a_run_balance() -> None:
+    tasks = [
+        task("a", 10.0, 20.0, *call(1, 11.0, 20.0)),
+        task("b", 15.0, 25.0, *call(1, 15.0, 24.0)),
+        task("alone", 30.0, 31.0),
+    ]
+    (book,) = books(tasks, [gpu()], {"u": 40.0})
+    balance = book.balances["u"]
+    given = sum(share.gpus["u"].attributed or 0.0 for share in book.shares.values())
+    assert (book.start, book.end) == (10.0, 31.0)
+    assert [balance.joules, balance.shared_idle, balance.unattributed, balance.withheld] == pytest.approx([2100, 200, 500, 0])
+    assert given + 700.0 == pytest.approx(2100.0)
+    assert balance.residual == pytest.approx(0.0, abs=1e-6)
+
+
+def test_the_cache_makes_prefill_tokens_known() -> None:
+    (one,) = llm_calls(call(1, 1.0, 3.0, prompt_tokens=100, cached_tokens=60), 9.0)
+    assert one.prefill_tokens == 40
+    (odd,) = llm_calls(call(1, 1.0, 3.0, prompt_tokens=100, cached_tokens=160), 9.0)
+    assert odd.prefill_tokens is None
