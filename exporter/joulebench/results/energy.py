@@ -151,8 +151,8 @@ def _findings(task: Task, gpus: Sequence[GpuEnergy], used: Sequence[GpuSamples],
 def disagree(one: WindowEnergy, other: WindowEnergy) -> bool:
     """Whether what one of the two says cannot be true if the other is.
 
-    A reader that saw the window in part says only how much that part took at least, so it is compared by its lower bound. What
-    neither knows is no disagreement.
+    A reader that saw the window in part, or whose window ends inside a gap, says only how much it took at least, so it is
+    compared by its lower bound. What neither knows is no disagreement.
     """
     if _is_bounded(one) or _is_bounded(other):
         return _contradicts(one, other) or _contradicts(other, one)
@@ -164,13 +164,13 @@ def disagree(one: WindowEnergy, other: WindowEnergy) -> bool:
 
 
 def _contradicts(claim: WindowEnergy, bounds: WindowEnergy) -> bool:
-    """Whether the estimate of one reader, or the lower bound of a partial one, lies outside the bounds of the other."""
-    partial = _is_partial(claim)
-    joules = claim.low if partial else claim.joules
+    """Whether the estimate of one reader, or the lower bound of one that can only guess, lies outside the bounds of the other."""
+    guess = _is_partial(claim) or "gap" in claim.reasons
+    joules = claim.low if guess else claim.joules
     if joules is None:
         return False
     too_much = bounds.high is not None and joules > bounds.high + TOLERANCE_JOULES
-    too_little = not partial and bounds.low is not None and joules < bounds.low - TOLERANCE_JOULES
+    too_little = not guess and bounds.low is not None and joules < bounds.low - TOLERANCE_JOULES
     return too_much or too_little
 
 

@@ -145,6 +145,21 @@ def test_without_a_window_there_is_no_energy(window: tuple[float | None, float |
     assert (found.total.joules, found.total.quality, found.total.reasons) == (None, "missing", reasons)
 
 
+def test_a_window_that_ends_inside_a_gap_is_compared_by_what_it_took_at_least() -> None:
+    """Prometheus came back only after the task: how its long last step divides is a guess, and no finding against the exporter."""
+    gap = gpu()
+    gap.energy = CounterTrace()
+    for at, joules in ((8.0, 0.0), (8.25, 25.0), (8.5, 50.0), (12.0, 400.0), (12.25, 425.0), (26.0, 5000.0), (26.25, 5025.0)):
+        gap.energy.append(at, joules)
+    found = task_energy(answered(1000.0), stored(gap))
+    told = found.gpus[0].prometheus
+    assert told is not None
+    assert (found.total.joules, found.total.quality) == (1000.0, "ok")
+    assert (told.reasons, told.joules is not None and told.joules > 1500.0) == (("gap", "short"), True)
+    assert found.total.longest_gap == pytest.approx(13.75)
+    assert "energy_disagreement" in task_energy(answered(20.0), stored(gap)).total.reasons, "less than the counter rose inside"
+
+
 def test_energy_without_statistics_says_why_and_is_no_worse_for_it() -> None:
     found = task_energy(answered(1000.0), None, "prometheus_failed").total
     assert (found.joules, found.quality, found.reasons) == (1000.0, "ok", ("prometheus_failed",))
