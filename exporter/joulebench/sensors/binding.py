@@ -16,7 +16,7 @@ _INIT_REASONS = {
     18: "the NVIDIA driver was updated under a running kernel module; reboot, or reload the module",
 }
 
-_NEEDED = ("nvmlDeviceGetMarginTemperature", "nvmlDeviceGetFieldValues", "nvmlMemory_v2", "_nvmlGetFunctionPointer")
+_NEEDED = ("nvmlDeviceGetMarginTemperature", "nvmlDeviceGetFieldValues", "nvmlMemory_v2", "nvmlDeviceGetTemperatureV")
 
 
 def why_no_start(code: int, text: str) -> str:

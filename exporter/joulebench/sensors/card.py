@@ -58,8 +58,9 @@ class Card:
         self._by_fields_alone = not self._needs_bits and None not in (self._energy_field, self._power_field)
         self._throttle_raw: tuple[int | None, ...] = ()
         self._throttle: Mapping[str, Seconds] = {}
-        # The last fast read that fields alone gave, and what they said.
+        # The last fast read that fields alone gave, what they said, and that less the values of energy and power.
         self._raw: Sequence[int] = ()
+        self._rest: Sequence[int] = ()
         self._reading: FastReading | None = None
 
     def _probe(self, fields: Sequence[int]) -> set[int]:
@@ -91,12 +92,23 @@ class Card:
             raise
 
     def _fast(self, raw: Sequence[int]) -> FastReading:
-        values, codes = self._block.values(raw)
-        for lost in LOST.intersection(codes):
-            self._judge(lost, nvml_calls.FIELD_VALUES)
-        reading = self._reading_of(values)
-        if self._by_fields_alone:
-            self._raw, self._reading = raw, reading
+        # Mostly only energy and power moved, which come first.
+        rest = (*raw[:2], *raw[3:5], *raw[6:])
+        if self._reading is not None and rest == self._rest:
+            energy, power = self._block.first_two(raw)
+            reading = self._reading._replace(
+                energy=joules_from_millijoules(energy), power=watts_from_milliwatts(power) if power else None
+            )
+        else:
+            values, codes = self._block.values(raw)
+            for lost in LOST.intersection(codes):
+                self._judge(lost, nvml_calls.FIELD_VALUES)
+            reading = self._reading_of(values)
+            if not self._by_fields_alone or codes:
+                self._forget()
+                return reading
+            self._rest = rest
+        self._raw, self._reading = raw, reading
         return reading
 
     def _reading_of(self, values: Mapping[int | None, int]) -> FastReading:
@@ -138,7 +150,10 @@ class Card:
 
     def _lose(self) -> None:
         self._stale = True
-        self._raw, self._reading = (), None
+        self._forget()
+
+    def _forget(self) -> None:
+        self._raw, self._rest, self._reading = (), (), None
 
     def _found(self, function: str, found: tuple[int, Handle | None]) -> Handle:
         code, handle = found

@@ -1,6 +1,8 @@
 """One GPU as the monitor keeps it: its meter, its throttle clock, its last readings and what went wrong with it.
 
 A GPU that is lost, or has only failed for a while, is down and asked again at growing intervals; it comes back by answering.
+Whatever goes wrong in a poll, foreseen or not, counts as its failure and never ends the polling: a GPU is up only while its
+readings are taken in whole.
 """
 
 from __future__ import annotations
@@ -28,6 +30,8 @@ SLOW_FRESH_PERIODS = 3.0
 
 
 class GpuChannel:
+    """``due_at``: until then the GPU is left alone, because it is down or its counter cannot have moved yet."""
+
     def __init__(
         self,
         source: GpuSource,
@@ -53,33 +57,32 @@ class GpuChannel:
         self._good_at: float = clock.monotonic()
         self._lost = False
         self._retry_after = FIRST_RETRY
-        self._retry_at = 0.0
+        self.due_at = 0.0
+        self._settled: FastReading | None = None
+        self._puzzled = {"fast": False, "slow": False}
 
     def poll(self, before: float) -> float:
-        """One fast read, unless the GPU is down and not due; returns the time after it."""
-        if before < self._retry_at:
+        """One fast read, unless there is nothing to be expected of one yet; returns the time after it."""
+        if before < self.due_at:
             return before
         self._polls += 1
-        reading: FastReading | None = None
         try:
             reading = self._source.read_fast(self.identity.index)
-        except GpuError as error:
+            after: float = self._clock.monotonic()
+            if reading is self._settled:
+                self.meter.unchanged(before, reading.power)
+                self._good_at = after
+            else:
+                self._take(before, after, reading)
+        except Exception as error:
+            after = self._clock.monotonic()
             self._fail(before, error)
-        except Exception:
-            # The thread must outlive a fault nobody thought of, or every GPU would stand still.
-            log.exception("GPU %d: fast read failed", self.identity.index)
-            self._errors["fast"] += 1
-        after = self._clock.monotonic()
         if after - before > self._poll_period:
             self._overruns += 1
-        if reading is not None:
-            self._take(before, after, reading)
         return after
 
     def _take(self, before: float, after: float, reading: FastReading) -> None:
-        if self._lost:
-            log.warning("GPU %d answers again", self.identity.index)
-        self._good_at, self._lost, self._retry_at, self._retry_after = after, False, 0.0, FIRST_RETRY
+        self._settled = None
         if reading.power is not None:
             self._power = (after, reading.power)
         elif self._power is not None:
@@ -90,16 +93,31 @@ class GpuChannel:
         self.meter.observe(before, after, reading.energy, reading.power)
         self._errors["energy"] += self.meter.glitches - glitches
         self._throttle.observe(after, reading)
+        if self._lost:
+            log.warning("GPU %d answers again", self.identity.index)
+        self._good_at, self._lost, self._retry_after, self.due_at = after, False, FIRST_RETRY, 0.0
+        self._puzzled["fast"] = False
+        if reading.power is not None and not reading.throttle_active and self.meter.has_settled_on(reading.energy):
+            # The same reading again will be nothing new, and before the counter can move there will be none.
+            self._settled, self.due_at = reading, self.meter.still_until(2 * self._poll_period)
 
-    def _fail(self, at: float, error: GpuError) -> None:
+    def _fail(self, at: float, error: Exception) -> None:
         self._errors["fast"] += 1
+        self._settled = None
+        self._wonder("fast", error)
         if not isinstance(error, GpuLost) and at - self._good_at <= DOWN_AFTER:
             return
         if not self._lost:
             log.warning("GPU %d is down: %s", self.identity.index, error)
         self._lost = True
-        self._retry_at = at + self._retry_after
+        self.due_at = at + self._retry_after
         self._retry_after = min(self._retry_after * 2, LAST_RETRY)
+
+    def _wonder(self, group: str, error: Exception) -> None:
+        """A fault nobody thought of is told with its traceback, once until the group works again."""
+        if not isinstance(error, GpuError) and not self._puzzled[group]:
+            log.error("GPU %d: %s read failed", self.identity.index, group, exc_info=error)
+            self._puzzled[group] = True
 
     def poll_slow(self) -> None:
         """One slow read, unless the GPU is down."""
@@ -107,16 +125,14 @@ class GpuChannel:
             return
         try:
             reading = self._source.read_slow(self.identity.index)
-        except GpuError as error:
+            self._errors["slow"] += reading.failures
+        except Exception as error:
             log.debug("GPU %d: slow read failed: %s", self.identity.index, error)
             self._errors["slow"] += 1
+            self._wonder("slow", error)
             return
-        except Exception:
-            log.exception("GPU %d: slow read failed", self.identity.index)
-            self._errors["slow"] += 1
-            return
-        self._errors["slow"] += reading.failures
         self._slow = (self._clock.monotonic(), reading)
+        self._puzzled["slow"] = False
 
     def is_up(self, now: float) -> bool:
         """False too where a call into the driver hangs: then nothing good has come for a while."""
@@ -134,7 +150,7 @@ class GpuChannel:
         return at is None or at < end
 
     def state(self, now: float, wall: WallClock) -> GpuState:
-        meter, sample, power, slow = self.meter, self.meter.latest, self._power, self._slow
+        meter, sample, slow = self.meter, self.meter.latest, self._slow
         up = self.is_up(now)
         return GpuState(
             identity=self.identity,
@@ -146,10 +162,16 @@ class GpuChannel:
             energy_step=meter.step,
             energy_resets=meter.trace.resets,
             crosscheck=meter.crosscheck.ratio,
-            power=power[1] if power is not None and up and now - power[0] <= POWER_FRESH else None,
+            power=self._fresh_power(now) if up else None,
             slow=slow[1] if slow is not None and up and now - slow[0] <= self._slow_fresh else None,
             throttle=self._throttle.seconds,
             read_errors=dict(self._errors),
             polls=self._polls,
             overruns=self._overruns,
         )
+
+    def _fresh_power(self, now: float) -> Watts | None:
+        settled, power = self._settled, self._power
+        if settled is not None:
+            return settled.power
+        return power[1] if power is not None and now - power[0] <= POWER_FRESH else None

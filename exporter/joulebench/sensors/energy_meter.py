@@ -8,8 +8,8 @@ monotonic seconds. A value that was not read is a gap: it widens the next interv
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 from statistics import fmean, median
+from typing import NamedTuple
 
 from joulebench.energy.trace import CounterTrace
 from joulebench.sensors.crosscheck import CrossCheck
@@ -21,6 +21,8 @@ COUNTER, POWER, NONE = "counter", "power_integration", "none"
 MIN_SPACING = 0.045
 """Changes closer than this are not all recorded: cards that step every 20 ms would fill the ring in a third of its time."""
 POINTS_PER_SECOND = 20.0
+STILL_SHARE = 0.7
+"""Of the shortest of the last distances between two changes, in which no change is looked for."""
 PROBE_SECONDS = 1.0
 """A card that shows power but no counter for this long has none."""
 INTEGRATION_STEP = 0.1
@@ -31,8 +33,7 @@ LONGEST_STEP = 1.5
 """No step is longer than this many usual ones, however long nobody looked."""
 
 
-@dataclass(frozen=True, slots=True)
-class EnergySample:
+class EnergySample(NamedTuple):
     joules: Joules
     at: float
     uncertainty: Seconds
@@ -58,6 +59,7 @@ class EnergyMeter:
         self._changed_at: float | None = None
         self._distances: deque[float] = deque(maxlen=STEP_DISTANCES)
         self._changes = 0
+        self._shortest: Seconds | None = None
         self._rhythm = Rhythm()
         # Integration, for a card without a counter.
         self._power: tuple[float, Watts] | None = None
@@ -77,6 +79,22 @@ class EnergyMeter:
                 self._counter(before, after, energy)
         elif self.method == POWER and power is not None:
             self._integrate(at, power)
+
+    def unchanged(self, before: float, power: Watts | None) -> None:
+        """One more poll, sent at ``before``, that read what ``has_settled_on`` was true for."""
+        self._unchanged_at = before
+        if power is not None and self.crosscheck.ratio is None:
+            self.crosscheck.power(before, power)
+
+    def has_settled_on(self, energy: Joules | None) -> bool:
+        """Whether this counter value, read again, would change nothing but the time it was last seen."""
+        return self.method == COUNTER and energy is not None and energy == self._value and not self._falling
+
+    def still_until(self, margin: float) -> float:
+        """Until when the counter is not expected to move, at least ``margin`` seconds before it is; 0 where that is unknown."""
+        if self._shortest is None or self._changed_at is None:
+            return 0.0
+        return self._changed_at + min(STILL_SHARE * self._shortest, self._shortest - margin)
 
     def _settle(self, now: float, energy: Joules | None, power: Watts | None) -> None:
         if energy is not None:
@@ -121,6 +139,7 @@ class EnergyMeter:
         # The median leaves out missed changes; the mean around it is finer than the poll period.
         middle = median(self._distances)
         self.step = Seconds(fmean(one for one in self._distances if 0.5 * middle <= one <= 1.5 * middle))
+        self._shortest = Seconds(min(self._distances))
 
     def _integrate(self, at: float, watts: Watts) -> None:
         if self._power is None:

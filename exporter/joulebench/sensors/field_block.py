@@ -57,6 +57,13 @@ class FieldBlock:
     def __len__(self) -> int:
         return len(self.fields)
 
+    def first_two(self, raw: Sequence[int]) -> tuple[int, int]:
+        """The raw values of the first two fields, which must have answered."""
+        first, second = raw[2], raw[5]
+        return first & 0xFFFFFFFF if raw[0] == _UNSIGNED_INT else first, second & 0xFFFFFFFF if raw[
+            3
+        ] == _UNSIGNED_INT else second
+
     def answers(self, raw: Sequence[int]) -> dict[int, FieldAnswer]:
         """By field id."""
         rows = zip(self.fields, raw[::_WIDTH], raw[1::_WIDTH], raw[2::_WIDTH], strict=True)

@@ -1,11 +1,13 @@
 """Watches every GPU: a fast thread for what integrates, a slow one for the rest, and answers that touch no hardware.
 
 The fast thread keeps an absolute schedule, so that its polls do not drift; what made it late is counted on the GPU whose call was
-slow. ``snapshot`` and ``window`` only read what the threads left behind, so a scrape costs the driver nothing.
+slow. A GPU whose counter has just moved is left alone until it can move again, which spares its driver two polls of five.
+``snapshot`` and ``window`` only read what the threads left behind, so a scrape costs the driver nothing.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -18,8 +20,12 @@ from joulebench.sensors.driver import has_part_time_sensor
 from joulebench.sensors.reading import GpuIdentity, GpuSource, GpuState
 from joulebench.sensors.wall_clock import MonotonicWindow, WallClock
 
+log = logging.getLogger(__name__)
+
 UNEVEN = 0.965
 """A poll period that divides the 100 ms of a card would find each of its changes at one place between two polls, for ever."""
+LONGEST_PAUSE = 0.1
+"""Seconds."""
 
 
 class GpuMonitor:
@@ -40,11 +46,16 @@ class GpuMonitor:
             for identity in source.gpus()
         ]
         self._stop = threading.Event()
+        # Held until the end, so that waiting for it is one call: an Event's wait costs as much as the polls of two GPUs.
+        self._pace = threading.Lock()
+        self._pace.acquire()
         self._polled = threading.Condition()
         self._waiting = 0
         self._threads = [
-            threading.Thread(target=self._run, args=(self.poll, UNEVEN * poll_period), name="gpu-energy", daemon=True),
-            threading.Thread(target=self._run, args=(self.poll_slow, slow_period), name="gpu-state", daemon=True),
+            threading.Thread(
+                target=self._run, args=(self.poll, UNEVEN * poll_period, self._due_at), name="gpu-energy", daemon=True
+            ),
+            threading.Thread(target=self._run, args=(self.poll_slow, slow_period, lambda: 0.0), name="gpu-state", daemon=True),
         ]
 
     @property
@@ -58,7 +69,9 @@ class GpuMonitor:
 
     def stop(self) -> None:
         """Returns after a moment even where a call into the driver hangs: the threads are daemons."""
-        self._stop.set()
+        if not self._stop.is_set():
+            self._stop.set()
+            self._pace.release()
         with self._polled:
             self._polled.notify_all()
         for thread in self._threads:
@@ -107,14 +120,27 @@ class GpuMonitor:
             finally:
                 self._waiting -= 1
 
-    def _run(self, poll: Callable[[], None], period: float) -> None:
+    def _due_at(self) -> float:
+        """When the first GPU is due, but soon in any case: the wall clock has to be watched."""
+        return min(self._clock.monotonic() + LONGEST_PAUSE, *(channel.due_at for channel in self.channels))
+
+    def _run(self, poll: Callable[[], None], period: float, due_at: Callable[[], float]) -> None:
         due: float = self._clock.monotonic()
+        puzzled = False
         while not self._stop.is_set():
-            poll()
+            try:
+                poll()
+                puzzled = False
+            except Exception:
+                # The thread goes on, or every GPU would stand still; what was not polled is soon down, which shows.
+                if not puzzled:
+                    log.exception("a poll of all GPUs failed")
+                puzzled = True
             now = self._clock.monotonic()
-            # Beats that passed meanwhile are left out, never made up for in a burst.
-            due += period * max(1, ceil((now - due) / period))
-            self._stop.wait(max(0.0, due - now))
+            # Beats that passed meanwhile are left out, never made up for in a burst; those on which nothing is due, too.
+            due += period * max(1, ceil((max(now, due_at()) - due) / period))
+            if self._pace.acquire(timeout=max(0.0, due - now)):
+                self._pace.release()
 
 
 def _energy(channel: GpuChannel, asked: MonotonicWindow) -> WindowEnergy:

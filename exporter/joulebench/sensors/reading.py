@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from types import MappingProxyType
+from typing import Any, NamedTuple, Protocol
 
 from joulebench.units import Bytes, Celsius, Hertz, Joules, Ratio, Seconds, Watts
 
@@ -22,17 +23,19 @@ class GpuIdentity:
     driver_version: str
 
 
-@dataclass(frozen=True, slots=True)
-class FastReading:
+_NONE: Mapping[str, Any] = MappingProxyType({})
+
+
+class FastReading(NamedTuple):
     """``energy``: the card's own counter, since driver load. ``throttle``: cumulative seconds by catalogue reason, only those
     the driver counts itself. ``thermal``: the driver's total of both thermal reasons. ``throttle_active``: by catalogue reason,
-    read this often only where the driver leaves a reason uncounted, else empty."""
+    read this often only where the driver leaves a reason uncounted, else empty. A tuple, because so many are made."""
 
     energy: Joules | None
     power: Watts | None
-    throttle: Mapping[str, Seconds] = field(default_factory=dict)
+    throttle: Mapping[str, Seconds] = _NONE
     thermal: Seconds | None = None
-    throttle_active: Mapping[str, bool] = field(default_factory=dict)
+    throttle_active: Mapping[str, bool] = _NONE
 
 
 @dataclass(frozen=True, slots=True)

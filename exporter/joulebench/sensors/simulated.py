@@ -78,10 +78,11 @@ class SimulatedSource:
         return [card.identity for card in self._cards]
 
     def read_fast(self, index: int) -> FastReading:
-        card = self._advanced(index)
-        return FastReading(
-            energy=card.counter(), power=Watts(card.power), throttle=card.throttle(), thermal=Seconds(card.throttled)
-        )
+        with self._lock:
+            card = self._advanced(index)
+            return FastReading(
+                energy=card.counter(), power=Watts(card.power), throttle=card.throttle(), thermal=Seconds(card.throttled)
+            )
 
     def read_slow(self, index: int) -> SlowReading:
         with self._lock:

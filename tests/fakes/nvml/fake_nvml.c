@@ -78,7 +78,7 @@ typedef struct {
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static Gpu gpus[MAX_GPUS];
-static int gpu_count, references, init_result;
+static int gpu_count, references, init_result, fine_throttle;
 static double origin_mono, origin_unix;
 static volatile double *manual_clock;
 static char driver[80], busy_path[512];
@@ -264,6 +264,13 @@ static int read_statement(Gpu *gpu, const char *key, const char *rest) {
     return 0;
 }
 
+/* The finer throttle counters moved between driver releases; before 575 there are none. */
+static int fine_throttle_base(void) {
+    int major = 0, minor = 0;
+    if (sscanf(driver, "%d.%d", &major, &minor) < 1 || major < 575) return 0;
+    return major * 1000 + minor <= 580065 ? 251 : 269;
+}
+
 static void forget_scenario(void) {
     for (int i = 0; i < MAX_GPUS; i++) {
         free(gpus[i].power.points);
@@ -321,6 +328,7 @@ static int read_script(void) {
         default_curve(&gpus[i].reasons, 0.0);
         default_curve(&gpus[i].clock, 1500.0);
     }
+    fine_throttle = fine_throttle_base();
     return init_result;
 }
 
@@ -438,16 +446,9 @@ static unsigned average_mw(const Gpu *gpu, double t) {
     return (unsigned)(mean(&gpu->power, shown - 1.0, shown) * 1000.0 + 0.5);
 }
 
-/* The finer throttle counters moved between driver releases; before 575 there are none. */
-static int fine_throttle_base(void) {
-    int major = 0, minor = 0;
-    if (sscanf(driver, "%d.%d", &major, &minor) < 1 || major < 575) return 0;
-    return major * 1000 + minor <= 580065 ? 251 : 269;
-}
-
 static int answer_field(Gpu *gpu, FieldValue *field, double t, unsigned long call) {
     static const unsigned fine_bits[] = {0x20, 0x40, 0x80};
-    int id = (int)field->field_id, fine = fine_throttle_base();
+    int id = (int)field->field_id, fine = fine_throttle;
     field->timestamp = (int64_t)((origin_unix + step_time(gpu, steps_done(gpu, t))) * 1e6);
     field->value_type = TYPE_ULL;
     field->result = SUCCESS;

@@ -29,7 +29,7 @@ except GpuUnavailable as error:
     print(json.dumps({"unavailable": str(error)}))
 else:
     fast, slow = source.read_fast(0), source.read_slow(0)
-    print(json.dumps({"fast": dataclasses.asdict(fast), "slow": dataclasses.asdict(slow)}))
+    print(json.dumps({"fast": fast._asdict(), "slow": dataclasses.asdict(slow)}))
 """
 
 
