@@ -146,7 +146,7 @@ def test_without_a_window_there_is_no_energy(window: tuple[float | None, float |
 
 
 def test_a_window_that_ends_inside_a_gap_is_compared_by_what_it_took_at_least() -> None:
-    """Prometheus came back only after the task: how its long last step divides is a guess, and no finding against the exporter."""
+    """Prometheus came back only after the task: how its long last step divides is a guess, no finding."""
     gap = gpu()
     gap.energy = CounterTrace()
     for at, joules in ((8.0, 0.0), (8.25, 25.0), (8.5, 50.0), (12.0, 400.0), (12.25, 425.0), (26.0, 5000.0), (26.25, 5025.0)):
