@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import requests
 
 from joulebench.bench import tools
 from joulebench.bench.agent import Agent, Outcome
@@ -105,10 +108,25 @@ def test_a_task_is_measured_from_end_to_end(server: EmbeddedModel, tmp_path: Pat
     assert of_type(events, "TASK_END")[0]["status"] == outcome.status in ("success", "failure")
 
 
-def test_the_server_has_metrics_and_ends_with_its_parent(server: EmbeddedModel) -> None:
-    with EmbeddedModel() as second:
-        pid = second.pid
-        assert pid is not None
-        Wire(second.base_url.removesuffix("/v1"), CLOCK).reach("/metrics")
-        assert second.base_url != server.base_url
-    assert wait_until(lambda: not Path(f"/proc/{pid}").exists(), 10.0)
+PARENT = """
+import sys
+from joulebench.bench.embedded import EmbeddedModel
+with EmbeddedModel() as model:
+    print(model.pid, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_the_child_ends_even_when_its_parent_is_killed() -> None:
+    with subprocess.Popen([sys.executable, "-c", PARENT], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        child = Path(f"/proc/{int(parent.stdout.readline())}")
+        assert child.exists()
+        parent.kill()
+    assert wait_until(lambda: not child.exists(), 10.0)
+
+
+def test_the_server_has_its_metrics(server: EmbeddedModel) -> None:
+    answer = requests.get(server.base_url.removesuffix("/v1") + "/metrics", timeout=10.0)
+    assert answer.status_code == 200
+    assert "llamacpp:tokens_predicted_total" in answer.text

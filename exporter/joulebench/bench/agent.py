@@ -84,7 +84,7 @@ class Agent:
             attempt.end("timeout", f"{timeout:g} s are over: {error}")
             return
         if answer is None:
-            attempt.end("failure", f"not finished after {attempt.outcome.turns} turns")
+            attempt.end("failure", attempt.outcome.reason or f"not finished after {attempt.outcome.turns} turns")
             return
         verdict = grade(attempt.spec.grade, answer, attempt.workspace.snapshot())
         for index, (check, held) in enumerate(zip(attempt.spec.grade, verdict.held, strict=True), start=1):
@@ -110,6 +110,7 @@ class Agent:
                 if request.name == tools.FINISH and result.outcome == "ok":
                     return result.text
             if _is_stuck(messages):
+                attempt.outcome.reason = f"the same call {STUCK_AFTER} times over"
                 break
         return None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -49,9 +50,12 @@ class LiveTable:
 
     def __rich__(self) -> Table:
         outcomes = list(self._outcomes)
-        table = Table(title=f"{len(outcomes)} of {self._planned} tasks begun, {passed(outcomes)} passed", title_justify="left")
-        for name in ("task", "status", "turns", "time", "decode", "confidence", "energy", "reason"):
-            table.add_column(name, justify="left" if name in ("task", "status", "reason") else "right", no_wrap=True)
+        title = f"{len(outcomes)} of {self._planned} tasks begun, {passed(outcomes)} passed"
+        # The reason takes what room is left: the numbers are never cut for it.
+        table = Table(title=title, title_justify="left", box=SIMPLE, expand=True, padding=(0, 1, 0, 0))
+        for name in ("task", "status", "turns", "time", "decode", "confidence", "energy"):
+            table.add_column(name, justify="left" if name in ("task", "status") else "right", no_wrap=True)
+        table.add_column("reason", ratio=1, no_wrap=True)
         for outcome in outcomes[-LIVE_ROWS:]:
             table.add_row(*_cells(outcome), style=_COLOURS.get(outcome.status))
         return table
@@ -86,7 +90,7 @@ def summary(outcomes: Sequence[Outcome]) -> str:
     joules = [outcome.joules for outcome in outcomes]
     known = [value for value in joules if value is not None]
     if known:
-        told.append(f"{sum(known):.0f} J in {len(known)} tasks")
+        told.append(f"{sum(known):.0f} J over the {len(known)} tasks whose energy is known")
     return ", ".join(told)
 
 

@@ -61,7 +61,10 @@ class EmbeddedModel:
     def __enter__(self) -> EmbeddedModel:
         with tempfile.TemporaryFile() as log:
             command = [sys.executable, "-m", "joulebench.bench.embedded_child", json.dumps(self._settings)]
-            self._child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
+            # A session of its own: Ctrl-C is for the benchmark, which then ends the call and the child in order.
+            self._child = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, start_new_session=True
+            )
             address = self._address()
             if address is None:
                 self._stop()

@@ -112,7 +112,7 @@ def test_the_same_call_over_and_over_is_given_up(work: Work) -> None:
     with ModelServer([call("list_files")] * 9) as server:
         result, events = work(openai(server), write_hello(max_turns=9))
     assert result.turns == len(of_type(events, "TOOL_CALL_END")) == 3
-    assert result.status == "failure"
+    assert (result.status, result.reason) == ("failure", "the same call 3 times over")
 
 
 @pytest.mark.parametrize("client", [openai, prompted, ollama])
