@@ -289,7 +289,7 @@ PROXY_IN_FLIGHT = _proxy(Kind.GAUGE, "requests_in_flight", "Metered requests tha
 PROXY_REQUESTS = _proxy(
     _COUNTER,
     "requests_total",
-    "Metered requests that are over. refused: an HTTP error of the model server; broken: it failed or fell silent while it"
+    "Metered requests that are over. refused: an HTTP error of the model server; broken: it failed while it"
     " answered; client_gone: the client left first; unreachable: no connection.",
     (*PROXY_TASK, "result"),
 )

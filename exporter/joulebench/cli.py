@@ -18,6 +18,7 @@ from joulebench.errors import JoulebenchError, UserError
 COMMANDS: dict[str, str] = {
     "exporter": "serve GPU, energy and Ollama metrics to Prometheus",
     "bench": "run an LLM agent benchmark and push its metrics",
+    "proxy": "meter every request to a model server by run and task, without changing its bytes",
     "export": "write result JSON and CSV of a finished run from Prometheus and the journal",
     "up": "start Prometheus, Pushgateway, Alertmanager and the exporter on this machine",
     "down": "stop what 'up' started",

@@ -1,0 +1,103 @@
+"""Takes what the proxy had asked for out of the reply again, so that the client gets the bytes of its own request.
+
+Logprobs go out of every piece, and a piece that was sent for them alone goes as a whole. The usage event of a stream goes; what
+llama.cpp puts there (``timings``) goes back to the event before, where it would have been. Everything else stays byte by byte.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from joulebench.proxy.additions import Added
+from joulebench.proxy.asked import Protocol
+from joulebench.proxy.meter import Meter
+from joulebench.proxy.pieces import Cutter, Piece
+from joulebench.proxy.surgery import Path, member_text, with_members, without
+from joulebench.proxy.values import Json, items, members
+
+LOGPROBS: dict[Protocol, Path] = {Protocol.OPENAI_CHAT: ("choices", 0, "logprobs"), Protocol.OLLAMA_CHAT: ("logprobs",)}
+
+
+class Undo:
+    """For one reply that ``meter`` reads; every byte of it goes in here, and what the client may see comes out."""
+
+    def __init__(self, protocol: Protocol, added: Added, meter: Meter) -> None:
+        self._protocol = protocol
+        self._added = added
+        self._meter = meter
+        self._cutter = Cutter(meter.events)
+        self._held: Piece | None = None
+
+    def whole(self, data: bytes, now: float) -> bytes:
+        """A reply that came at once."""
+        self._meter.feed(data, now)
+        self._meter.end(now)
+        value = self._meter.value(data)
+        return data if value is None else self._edited(data, value)[0]
+
+    def feed(self, data: bytes, now: float) -> bytes:
+        """The bytes for the client so far; may be none."""
+        out = b"".join(self._piece(piece, now) for piece in self._cutter.feed(data))
+        return out + self._release() + self._cutter.rest() if self._cutter.overflowed else out
+
+    def end(self, now: float) -> bytes:
+        last = self._piece(self._cutter.last(), now)
+        return self._release() + last
+
+    def _piece(self, piece: Piece, now: float) -> bytes:
+        value = self._meter.piece(piece, now)
+        if value is None:
+            return self._release() + piece.raw
+        if self._added.usage and not items(value.get("choices")) and members(value.get("usage")):
+            return self._release(value, piece.data)
+        out = self._release()
+        data, is_empty = self._edited(piece.data, value)
+        if is_empty:
+            return out
+        shown = piece if data == piece.data else piece._replace(raw=piece.raw.replace(piece.data, data, 1), data=data)
+        if self._added.usage and any(members(choice).get("finish_reason") for choice in items(value.get("choices"))):
+            self._held = shown
+            return out
+        return out + shown.raw
+
+    def _release(self, usage: Json | None = None, data: bytes = b"") -> bytes:
+        """The event that was held back, with the timings of the usage event, if that is what came after it."""
+        held, self._held = self._held, None
+        if held is None:
+            return b""
+        if usage is None or "timings" not in usage:
+            return held.raw
+        more = member_text(data.decode("utf-8"), usage, ("timings",))
+        return held.raw.replace(held.data, with_members(held.data.decode("utf-8"), [more]).encode(), 1)
+
+    def _edited(self, data: bytes, value: Json) -> tuple[bytes, bool]:
+        """The JSON without what was added, and whether nothing is left that it would have been sent for."""
+        paths: list[Path] = []
+        if self._added.logprobs:
+            paths.append(LOGPROBS[self._protocol])
+        if self._added.usage and "usage" in value and value["usage"] is None:
+            paths.append(("usage",))
+        # Most pieces hold neither; to find that out is cheap.
+        paths = [path for path in paths if f'"{path[-1]}"'.encode() in data]
+        if not paths:
+            return data, False
+        is_empty = self._meter.streamed and self._added.logprobs and _rows(self._protocol, value) and _says_nothing(value)
+        return without(data.decode("utf-8"), value, paths).encode(), bool(is_empty)
+
+
+def _rows(protocol: Protocol, value: Json) -> bool:
+    if protocol is Protocol.OLLAMA_CHAT:
+        return bool(items(value.get("logprobs")))
+    return bool(items(members(_choice(value).get("logprobs")).get("content")))
+
+
+def _says_nothing(value: Json) -> bool:
+    """Whether neither text nor thinking, call or end is in the piece."""
+    choice = _choice(value)
+    message: dict[str, Any] = {**members(value.get("message")), **members(choice.get("delta"))}
+    ended = choice.get("finish_reason") or value.get("done") is True or value.get("usage") or value.get("timings")
+    return not ended and not any(part for key, part in message.items() if key != "role")
+
+
+def _choice(value: Json) -> Json:
+    return members(next(iter(items(value.get("choices"))), None))
