@@ -217,7 +217,10 @@ def _attribution(attribution: TaskAttribution | None, verdict: WindowEnergy) -> 
     if attribution is None:
         return {"method": None, "overlap_fraction": None, "attributed": None}
     found: Record = {"method": attribution.method, "overlap_fraction": attribution.overlap_fraction}
+    # As they stand in the books of the run, which Prometheus alone feeds: these add up with what run.json tells of each GPU.
+    gpus = {uuid: asdict(share) for uuid, share in attribution.gpus.items()}
     if attribution.overlap_fraction == 0:
         # Alone on the GPUs, all of the window is the task's.
-        return {**found, **dict.fromkeys(("lower", "attributed", "fully_loaded", "upper"), verdict.joules), "reasons": []}
-    return {**found, **asdict(attribution.total), "gpus": {uuid: asdict(share) for uuid, share in attribution.gpus.items()}}
+        alone = dict.fromkeys(("lower", "attributed", "fully_loaded", "upper"), verdict.joules)
+        return {**found, **alone, "reasons": [], "gpus": gpus}
+    return {**found, **asdict(attribution.total), "gpus": gpus}

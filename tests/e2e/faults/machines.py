@@ -196,7 +196,10 @@ AFTERWARDS = ("e", 5.2, 6.4)
 
 def shared() -> Host:
     def cards(begin: float) -> list[FakeGpu]:
-        return [card("shared", 0), card("shared", 1)]
+        # Power changes only while tasks overlap, so that what they share is seen and the edges of the whole are no question.
+        changes = ((1.2, HIGH_WATTS), (1.9, LOW_WATTS), (2.4, HIGH_WATTS), (3.1, LOW_WATTS))
+        power = ((0.0, LOW_WATTS), *((begin + at, watts) for at, watts in changes))
+        return [FakeGpu(power=power, uuid=uuid("shared", gpu), phase=0.03 * gpu) for gpu in (0, 1)]
 
     def one(host: Host, run: Run, name: str) -> None:
         start, end = OVERLAPPING[name]

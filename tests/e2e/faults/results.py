@@ -80,9 +80,10 @@ class TaskResult:
 
 @dataclass(frozen=True)
 class Results:
-    """``said``: what the export printed."""
+    """``run``: run.json; ``said``: what the export printed."""
 
     tasks: Mapping[str, TaskResult]
+    run: Mapping[str, Any]
     said: str = field(repr=False)
 
     def __getitem__(self, task_id: str) -> TaskResult:
@@ -98,4 +99,5 @@ def export(run_id: str, runs: Path, prometheus_url: str, *flags: str) -> Results
     with (runs / run_id / "results.csv").open(newline="") as file:
         rows = {row["task_id"]: row for row in csv.DictReader(file)}
     records = {task_id: json.loads((runs / run_id / row["result_file"]).read_text()) for task_id, row in rows.items()}
-    return Results({task_id: TaskResult(row, records[task_id]) for task_id, row in rows.items()}, said.getvalue())
+    tasks = {task_id: TaskResult(row, records[task_id]) for task_id, row in rows.items()}
+    return Results(tasks, json.loads((runs / run_id / "run.json").read_text()), said.getvalue())

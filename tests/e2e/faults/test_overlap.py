@@ -41,6 +41,22 @@ def test_shares_and_what_nobody_used_add_up_to_the_device(host: Host) -> None:
     assert whole == pytest.approx(sum(host.script.joules(gpu, begin, end) for gpu in (0, 1)), rel=2e-3)
 
 
+@pytest.mark.parametrize("gpu", [0, 1])
+def test_the_books_of_a_card_balance_and_name_every_remainder(host: Host, gpu: int) -> None:
+    (card,) = (one for one in host.results.run["gpus"] if one["gpu"] == str(gpu))
+    (balance,) = card["balances"]
+    assert balance["tasks"] == len(OVERLAPPING) + 1
+    shares = [result.record["attribution"]["gpus"][card["uuid"]] for result in host.results.tasks.values()]
+    given = sum(share["attributed"] for share in shares)
+    rest = balance["shared_idle"] + balance["unattributed"] + balance["withheld"]
+    assert given + rest == pytest.approx(balance["joules"], rel=1e-9)
+    assert abs(balance["residual"]) < 1e-6 * balance["joules"]
+    assert balance["withheld"] == 0
+    assert balance["unattributed"] > 0, "the pause before the last task"
+    truth = host.script.joules(gpu, balance["start_unix"], balance["end_unix"])
+    assert balance["joules"] == pytest.approx(truth, rel=1e-3)
+
+
 def test_whole_windows_would_count_shared_joules_more_than_once(host: Host) -> None:
     tasks = [host.results[name] for name in OVERLAPPING]
     whole = device(host, min(task.window[0] for task in tasks), max(task.window[1] for task in tasks))
