@@ -1,0 +1,146 @@
+"""The sections that a session gets: ``gpu_hardware_metrics`` with the client's 43 keys, and beside it how good each number is.
+
+They are built by the export's own rules, so that a backfilled file and one of ours mean the same by the same name.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from joulebench import __version__
+from joulebench.energy.attribution import TaskAttribution, attribute
+from joulebench.energy.bins import TaskWork
+from joulebench.energy.window import WindowEnergy, missing, total, window_energy
+from joulebench.mcpworld.generation import generation
+from joulebench.mcpworld.monitor_csv import MonitorLog
+from joulebench.mcpworld.schema import HARDWARE_KEYS
+from joulebench.mcpworld.session import Session
+from joulebench.mcpworld.telemetry import PROMETHEUS, Source
+from joulebench.results.energy import task_energy
+from joulebench.results.gauge_stats import stats
+from joulebench.results.record import Context, build
+from joulebench.results.samples import GpuSamples
+from joulebench.results.shares import llm_calls
+
+Sections = dict[str, Any]
+
+FILLED_BY = "filled_by"
+CLIENTS_OWN = "gpu_hardware_metrics_before"
+"""Where the numbers go that the client itself had put under ``gpu_hardware_metrics``."""
+_NOT_WRITTEN = ("schema_version", "metadata", "llm_error_count", "raw_events", "computed_metrics")
+
+
+def sections(session: Session, source: Source | None, share: TaskAttribution | None, why_nothing: str) -> Sections:
+    """Everything that is written into the session's file. ``why_nothing``: the reason told where there is no source."""
+    stored = None if source is None else source.samples
+    context = Context(str(session.identity), __version__, stored)
+    energy = task_energy(session.task, stored, why_nothing)
+    record = build(session.task, energy, share, context)
+    used = context.gpus(energy)
+    found: Sections = {"gpu_hardware_metrics": _hardware(session, record["gpu_hardware_metrics"], source)}
+    found |= {name: section for name, section in record.items() if name not in _NOT_WRITTEN and name not in found}
+    found["measurement"] = _measurement(session, record["measurement"], source)
+    found["windows"] = _windows(session, used)
+    found["generation"] = generation(session.task.events, session.first_tokens)
+    if source is not None and source.name != PROMETHEUS:
+        _rename_source(found, source.name)
+    finite: Sections = _finite(found)
+    return finite
+
+
+def attributions(sessions: Sequence[Session], gpus: Sequence[GpuSamples]) -> Mapping[str, TaskAttribution]:
+    """By key of the session; two copies of one session share nothing with each other."""
+    unique = {str(session.identity): session for session in sessions}
+    work = []
+    for key, session in unique.items():
+        assert session.windows.headline is not None
+        start, end = session.windows.headline
+        work.append(TaskWork(key, start, end, llm_calls(session.task.events, end)))
+    found = attribute({gpu.uuid: gpu.energy for gpu in gpus}, work)
+    return {share.key: share for share in found.tasks}
+
+
+def _hardware(session: Session, values: Mapping[str, Any] | None, source: Source | None) -> Sections:
+    found = {key: (values or {}).get(key) for key in HARDWARE_KEYS}
+    if source is None:
+        # A count of samples that nobody took is no count.
+        return {**found, "sample_count": None}
+    return {**found, **_container(session, source.log)}
+
+
+def _container(session: Session, log: MonitorLog | None) -> Sections:
+    start, end = session.windows.headline or (0.0, 0.0)
+    cpu = stats(log.container_cpu, start, end) if log else None
+    memory = stats(log.container_mem, start, end) if log else None
+    return {
+        "avg_container_cpu_pct": cpu.mean if cpu else None,
+        "max_container_cpu_pct": cpu.high if cpu else None,
+        "avg_container_mem_mb": memory.mean if memory else None,
+        "peak_container_mem_mb": memory.high if memory else None,
+    }
+
+
+def _measurement(session: Session, measured: Mapping[str, Any], source: Source | None) -> Sections:
+    windows = session.windows
+    return {
+        **measured,
+        FILLED_BY: f"joulebench {__version__} backfill",
+        "telemetry": None if source is None else source.name,
+        "telemetry_file": None if source is None else source.origin,
+        "task_key": session.identity.task_key,
+        "primary_key": str(session.identity),
+        "window": "headline",
+        "window_ends_with": windows.ends_with,
+        "notes": list(windows.notes),
+    }
+
+
+def _windows(session: Session, gpus: Sequence[GpuSamples]) -> Sections:
+    found: Sections = {}
+    for name, span in session.windows.named().items():
+        if span is None:
+            found[name] = None
+            continue
+        energy = _energy(gpus, *span)
+        found[name] = {
+            "start": span[0],
+            "end": span[1],
+            "seconds": span[1] - span[0],
+            "joules": energy.joules,
+            "low_joules": energy.low,
+            "high_joules": energy.high,
+            "quality": energy.quality,
+            "reasons": list(energy.reasons),
+        }
+    return found
+
+
+def _energy(gpus: Sequence[GpuSamples], start: float, end: float) -> WindowEnergy:
+    if not gpus:
+        return missing("none", ("no_gpu",))
+    return total(window_energy(gpu.energy, start, end, method=gpu.method or "counter") for gpu in gpus)
+
+
+def _rename_source(found: Sections, name: str) -> None:
+    """The export knows samples from Prometheus only; these came from elsewhere."""
+    found["measurement"]["energy_source"] = name
+    found["measurement"]["energy_prometheus"] = None
+    for gpu in found["per_gpu"]:
+        gpu["energy"]["source"] = name
+        gpu["energy_prometheus"] = None
+    for call in found.get("calls") or ():
+        if call.get("energy_source") == PROMETHEUS:
+            call["energy_source"] = name
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN and no infinity; a number that is neither is not known."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return value
