@@ -26,7 +26,7 @@ class Curve:
     """Holds a copy of the points around [start, end] (seconds, the clock of the trace); reads outside it are wrong."""
 
     def __init__(self, trace: CounterTrace, start: float, end: float) -> None:
-        self._view = trace.view(start, end)
+        self._view = trace.around(start, end)
 
     @property
     def known(self) -> bool:
@@ -61,14 +61,14 @@ class Curve:
 
     def step(self, time: float) -> float:
         """The usual seconds between two counter changes around ``time``; 0 where nothing is known."""
-        return usual_step(self._view.at, self._segment(time)) if self.known else 0.0
+        return usual_step(self._view, self._segment(time)) if self.known else 0.0
 
     def gap(self, time: float) -> bool:
         """Whether ``time`` falls into a step much longer than the usual ones."""
         if not self.known:
             return False
         at, segment = self._view.at, self._segment(time)
-        return at[segment + 1] - at[segment] > GAP_FACTOR * usual_step(at, segment)
+        return at[segment + 1] - at[segment] > GAP_FACTOR * usual_step(self._view, segment)
 
     def _segment(self, time: float) -> int:
         return min(max(bisect_right(self._view.at, time) - 1, 0), len(self._view.at) - 2)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left, bisect_right
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Lock
 
 MARGIN = 16
@@ -18,12 +18,17 @@ MARGIN = 16
 
 @dataclass(frozen=True, slots=True)
 class TraceView:
-    """The points around one window, copied. ``joules`` never falls; ``epoch_starts`` are indices of points after a reset."""
+    """Points that no longer change. ``joules`` never falls; ``epoch_starts`` are indices of points after a reset.
+
+    ``energies`` and ``steps`` remember what was computed of it: tasks, their halves and their calls share edges.
+    """
 
     at: array[float]
     joules: array[float]
     uncertainty: array[float]
     epoch_starts: frozenset[int]
+    energies: dict[float, float] = field(default_factory=dict, compare=False)
+    steps: dict[int, float] = field(default_factory=dict, compare=False)
 
     def power(self, segment: int) -> float | None:
         """Mean watts between point ``segment`` and the next; None where there is no such pair in one epoch."""
@@ -48,6 +53,7 @@ class CounterTrace:
         self._shift = 0.0
         self._resets = 0
         self._refused = 0
+        self._whole: TraceView | None = None
 
     def append(self, at: float, joules: float, uncertainty: float = 0.0) -> None:
         """A counter change: ``joules`` true at ``at`` (seconds) +- ``uncertainty``.
@@ -59,6 +65,8 @@ class CounterTrace:
             if self._at and at <= self._at[-1]:
                 self._refused += 1
                 return
+            if self._whole is not None:
+                self._leave_to_readers()
             if self._joules and joules + self._shift < self._joules[-1]:
                 self._shift = self._joules[-1] - joules
                 self._epoch_starts.append(at)
@@ -70,6 +78,11 @@ class CounterTrace:
             self._uncertainty.append(uncertainty * (1 + 1e-6))
             if self._capacity is not None and len(self._at) > self._capacity + max(self._capacity // 4, 1):
                 self._forget(len(self._at) - self._capacity)
+
+    def _leave_to_readers(self) -> None:
+        """Goes on with columns of its own; those that a view holds stay as they are."""
+        self._whole = None
+        self._at, self._joules, self._uncertainty = (column[:] for column in (self._at, self._joules, self._uncertainty))
 
     def _forget(self, count: int) -> None:
         for column in (self._at, self._joules, self._uncertainty):
@@ -98,6 +111,16 @@ class CounterTrace:
     def last_at(self) -> float | None:
         with self._lock:
             return self._at[-1] if self._at else None
+
+    def around(self, start: float, end: float) -> TraceView:
+        """At least the points of ``view``. Without a capacity it is one view of all points, shared by all who read it."""
+        if self._capacity is not None:
+            return self.view(start, end)
+        with self._lock:
+            if self._whole is None:
+                starts = frozenset(bisect_left(self._at, s) for s in self._epoch_starts)
+                self._whole = TraceView(self._at, self._joules, self._uncertainty, starts)
+            return self._whole
 
     def view(self, start: float, end: float) -> TraceView:
         """The points within [start, end] and ``MARGIN`` more on either side."""

@@ -66,7 +66,7 @@ def window_energy(trace: CounterTrace, start: float, end: float, *, method: str 
     """
     if end < start:
         raise ValueError(f"the window ends at {end}, before its start {start}")
-    view = trace.view(start, end)
+    view = trace.around(start, end)
     at = view.at
     covered = min(end, at[-1]) - max(start, at[0]) if at else -1.0
     if len(at) < 2 or covered < 0 or (covered == 0 and end > start):
@@ -83,7 +83,7 @@ def window_energy(trace: CounterTrace, start: float, end: float, *, method: str 
     reasons = list(uncovered(at, start, end))
     if resets:
         reasons.append("reset")
-    if any(at[edge + 1] - at[edge] > GAP_FACTOR * usual_step(at, edge) for edge in edges):
+    if any(at[edge + 1] - at[edge] > GAP_FACTOR * usual_step(view, edge) for edge in edges):
         reasons.append("gap")
     quality = "suspect" if reasons else "ok"
     if last - first < 2 or (low is not None and high is not None and high - low > SHORT_WIDTH * joules):
@@ -111,7 +111,7 @@ def energy_between(trace: CounterTrace, intervals: Sequence[tuple[float, float]]
         first_at, last_at = trace.first_at, trace.last_at
         if first_at is None or last_at is None or start < first_at or end > last_at:
             return None
-        view = trace.view(start, end)
+        view = trace.around(start, end)
         total += cumulative(view, end) - cumulative(view, start)
     return total
 
@@ -156,18 +156,31 @@ def missing(method: str, reasons: tuple[str, ...]) -> WindowEnergy:
 
 def cumulative(view: TraceView, time: float) -> float:
     """E(time): the counter's joules at any time; flat before the first point, after the last and between two epochs."""
+    known = view.energies.get(time)
+    if known is None:
+        known = view.energies[time] = _cumulative(view, time)
+    return known
+
+
+def _cumulative(view: TraceView, time: float) -> float:
     at, joules = view.at, view.joules
     index = bisect_right(at, time) - 1
     if index < 0:
         return joules[0]
-    own = view.power(index)
-    if own is None:
-        return joules[index]
-    span, spent = at[index + 1] - at[index], joules[index + 1] - joules[index]
-    return joules[index] + _left_of(time - at[index], span, spent, [view.power(index + offset) for offset in (-2, -1, 1, 2)])
+    if view.epoch_starts or not 2 <= index < len(at) - 3:
+        own = view.power(index)
+        if own is None:
+            return joules[index]
+        powers = (view.power(index - 2), view.power(index - 1), view.power(index + 1), view.power(index + 2))
+        return joules[index] + _left_of(time - at[index], at[index + 1] - at[index], joules[index + 1] - joules[index], powers)
+    # The same, without asking for every step whether it is there: this is what an export does most.
+    t0, t1, t2, t3, t4, t5 = at[index - 2 : index + 4]
+    j0, j1, j2, j3, j4, j5 = joules[index - 2 : index + 4]
+    powers = ((j1 - j0) / (t1 - t0), (j2 - j1) / (t2 - t1), (j4 - j3) / (t4 - t3), (j5 - j4) / (t5 - t4))
+    return j2 + _left_of(time - t2, t3 - t2, j3 - j2, powers)
 
 
-def _left_of(x: float, span: float, spent: float, powers: Sequence[float | None]) -> float:
+def _left_of(x: float, span: float, spent: float, powers: tuple[float | None, float | None, float | None, float | None]) -> float:
     """Of the ``spent`` joules of a step of ``span`` seconds, those of its first ``x`` seconds; rises with ``x`` from 0 to all.
 
     ``powers``: mean watts of the two steps before it and the two after it. Where power kept steady on one side, it is known up
@@ -183,24 +196,30 @@ def _left_of(x: float, span: float, spent: float, powers: Sequence[float | None]
         return shared
     doubt_before, doubt_after = (abs(before - earlier) + STEADY_WATTS) ** 2, (abs(later - after) + STEADY_WATTS) ** 2
     trust = (doubt_after - doubt_before) / (doubt_after + doubt_before)
+    if not trust:
+        return shared
     most = PEAK * max(before, own, after)
-    from_before = max(min(left, spent), spent - most * (span - x))
-    from_after = min(max(spent - right, 0.0), most * x)
-    return shared + abs(trust) * ((from_before if trust > 0 else from_after) - shared)
+    if trust > 0:
+        return shared + trust * (max(min(left, spent), spent - most * (span - x)) - shared)
+    return shared - trust * (min(max(spent - right, 0.0), most * x) - shared)
 
 
 def _bounds(view: TraceView, start: float, end: float) -> tuple[float | None, float | None]:
     """Guaranteed (low, high): from points safely inside and safely outside, even at the far end of their uncertainty."""
     at, joules, slack = view.at, view.joules, view.uncertainty
-    count = len(at)
-    before_start = next((i for i in range(bisect_right(at, start) - 1, -1, -1) if at[i] + slack[i] <= start), None)
-    after_start = next((i for i in range(bisect_left(at, start), count) if at[i] - slack[i] >= start), None)
-    before_end = next((i for i in range(bisect_right(at, end) - 1, -1, -1) if at[i] + slack[i] <= end), None)
-    after_end = next((i for i in range(bisect_left(at, end), count) if at[i] - slack[i] >= end), None)
-    low = 0.0
-    if after_start is not None and before_end is not None and before_end > after_start:
-        low = joules[before_end] - joules[after_start]
-    high = joules[after_end] - joules[before_start] if before_start is not None and after_end is not None else None
+    last = len(at) - 1
+    before_start, after_start = bisect_right(at, start) - 1, bisect_left(at, start)
+    before_end, after_end = bisect_right(at, end) - 1, bisect_left(at, end)
+    while before_start >= 0 and at[before_start] + slack[before_start] > start:
+        before_start -= 1
+    while after_start <= last and at[after_start] - slack[after_start] < start:
+        after_start += 1
+    while before_end >= 0 and at[before_end] + slack[before_end] > end:
+        before_end -= 1
+    while after_end <= last and at[after_end] - slack[after_end] < end:
+        after_end += 1
+    low = joules[before_end] - joules[after_start] if before_end > after_start else 0.0
+    high = joules[after_end] - joules[before_start] if before_start >= 0 and after_end <= last else None
     return low, high
 
 
@@ -221,7 +240,7 @@ def longest_lost(view: TraceView, start: float, end: float) -> float:
     last = len(at) - 2
     lost = [(at[0] - start, 0), (end - at[-1], last)]
     lost += [(min(at[i], end) - max(at[i - 1], start), min(i, last)) for i in view.epoch_starts]
-    return max((seconds / usual_step(at, edge) for seconds, edge in lost if seconds > 0), default=0.0)
+    return max((seconds / usual_step(view, edge) for seconds, edge in lost if seconds > 0), default=0.0)
 
 
 def uncovered(at: Sequence[float], start: float, end: float) -> tuple[str, ...]:
@@ -230,9 +249,13 @@ def uncovered(at: Sequence[float], start: float, end: float) -> tuple[str, ...]:
     return (*(("uncovered_start",) if start < at[0] else ()), *(("uncovered_end",) if end > at[-1] else ()))
 
 
-def usual_step(at: Sequence[float], edge: int) -> float:
-    near = at[max(edge - MARGIN, 0) : edge + MARGIN + 2]
-    return float(median(map(sub, near[1:], near)))
+def usual_step(view: TraceView, edge: int) -> float:
+    """The usual seconds between two counter changes around point ``edge``; one figure for each ``MARGIN`` points."""
+    place = edge // MARGIN
+    if place not in view.steps:
+        near = view.at[max((place - 1) * MARGIN, 0) : (place + 2) * MARGIN + 1]
+        view.steps[place] = float(median(map(sub, near[1:], near)))
+    return view.steps[place]
 
 
 def _sum(values: Iterable[float | None]) -> float | None:
