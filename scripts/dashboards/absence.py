@@ -34,3 +34,8 @@ def or_absence_by_gpu(expr: str) -> str:
 def or_no_run(expr: str) -> str:
     """For what only a live run has: told apart from a collection that is dead."""
     return f"{expr} or on () 0 * max({select(c.EXPORTER_INFO)}) - {-NO_RUN}"
+
+
+def or_unknown(expr: str, task: str) -> str:
+    """For a number of the one task that ``task`` selects: told apart from a task of which nothing is found."""
+    return f"{expr} or 0 * count({task}) - {-NOT_AVAILABLE}"

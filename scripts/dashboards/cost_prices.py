@@ -30,7 +30,7 @@ def own_prices() -> Json:
         " variables on top. Hardware 0: not counted. The day is that of the price list.",
         [Query(expr, "__auto", "table") for expr in prices.values()],
         {by: "Price of", "Value #A": "kWh or hour", "Value #B": "Looked up"},
-        overrides=[override("kWh or hour", unit=CURRENCY), override("Looked up", unit="dateTimeAsIso")],
+        overrides=[override("kWh or hour", unit=CURRENCY), override("Looked up", unit="time:YYYY-MM-DD")],
     )
 
 
@@ -51,7 +51,7 @@ def api_prices() -> Json:
         {"api_model": "API model", **{f"Value #{chr(ord('A') + place)}": name for place, name in enumerate(names)}},
         overrides=[
             *(override(name, unit=CURRENCY, decimals=3) for name in names[:3]),
-            override("Looked up", unit="dateTimeAsIso"),
+            override("Looked up", unit="time:YYYY-MM-DD"),
         ],
         sort="API model",
     )

@@ -9,6 +9,7 @@ from scripts.dashboards.promql import rate, recorded, select
 
 from joulebench import catalogue as c
 
+SHOWN_CLOCKS = 'clock!="graphics"'
 DASHED: Json = {"custom__lineStyle": {"dash": [8, 6], "fill": "dash"}, "custom__fillOpacity": 0}
 
 
@@ -72,10 +73,10 @@ def gpu_panels() -> list[Json]:
         ),
         timeseries(
             "Clocks",
-            "Current clocks and the highest the card can run.",
+            "Current clocks of the multiprocessors and the memory, and the highest that the card can run.",
             [
-                Query(select(c.GPU_CLOCK), f"{GPU_LEGEND} {{{{clock}}}}"),
-                Query(select(c.GPU_CLOCK_MAX), f"{GPU_LEGEND} {{{{clock}}}} highest"),
+                Query(select(c.GPU_CLOCK, SHOWN_CLOCKS), f"{GPU_LEGEND} {{{{clock}}}}"),
+                Query(select(c.GPU_CLOCK_MAX, SHOWN_CLOCKS), f"{GPU_LEGEND} {{{{clock}}}} highest"),
             ],
             "hertz",
             overrides=limits,

@@ -49,14 +49,16 @@ def cost_tiles() -> list[Json]:
     ]
 
 
-def tiles() -> list[tuple[Json, int]]:
+def tiles() -> list[tuple[Json, int, int]]:
+    """Three lines of 24 columns; the middle one has room for curves."""
     wide = ("Tasks done", "Energy so far")
-    lines = [*progress_tiles(), *cost_tiles(), energy_tile(), *hardware_tiles(), not_ok_tile()]
+    first, second = [*progress_tiles(), *cost_tiles()], [energy_tile(), *hardware_tiles(), not_ok_tile()]
+    lines = [(first, 3), (second, 4)]
     return [
-        *((tile, 6 if tile["title"] in wide else 3) for tile in lines),
-        (model_tile(), 12),
-        (source_tile(), 6),
-        *((tile, 3) for tile in trouble_tiles()),
+        *((tile, 6 if tile["title"] in wide else 3, height) for line, height in lines for tile in line),
+        (model_tile(), 12, 3),
+        (source_tile(), 6, 3),
+        *((tile, 3, 3) for tile in trouble_tiles()),
     ]
 
 
@@ -179,7 +181,7 @@ def model_tile() -> Json:
         "Models of the tasks in this time range, with the number of their tasks.",
         [Query(f"count by (model) {in_range(latest(c.TASK_INFO))}", "{{model}}", "instant")],
         "none",
-        text="value_and_name",
+        text="name",
     )
 
 

@@ -28,7 +28,9 @@ WHOLE = f"sum(increase({select(c.GPU_ENERGY)}[$__range]))"
 def build() -> Json:
     layout = Layout()
     layout.row("Local or API?")
-    layout.all([local_cost(), api_cost(), local_by_api(), break_even()], 4, 4)
+    layout.add(local_cost(), 6, 4)
+    layout.all([api_cost(), local_by_api()], 3, 4)
+    layout.add(break_even(), 4, 4)
     layout.add(included(), 5, 4)
     layout.add(source_tile(), 3, 4)
     layout.all([cumulative(), same_tokens()], 12, 9)

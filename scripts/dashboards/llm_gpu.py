@@ -96,6 +96,8 @@ def gpu_table() -> Json:
     bar = {"type": "gauge", "mode": "basic", "valueDisplayMode": "text"}
     absent = states({NOT_AVAILABLE: ("n/a", "text")})
     shares = dict.fromkeys(("Utilization", "VRAM"), "blue")
+    widths = {"Index": 65, "Up": 60, "SM clock": 100, "Energy by": 120, "Driver": 110, "Energy": 100}
+    widths |= dict.fromkeys(("Temperature", "Margin", "Power", "Limit", "Throttled"), 95)
     units = {"Temperature": "celsius", "Margin": "celsius", "Power": "watt", "Limit": "watt", "SM clock": "hertz"}
     return table(
         "GPUs",
@@ -122,6 +124,7 @@ def gpu_table() -> Json:
                 )
                 for name, colour in shares.items()
             ),
+            *(override(name, custom__width=width) for name, width in widths.items()),
             *(override(name, unit=unit, decimals=0, mappings=absent) for name, unit in units.items()),
             override(
                 "Throttled",

@@ -22,8 +22,8 @@ UID = "llm-live"
 def build() -> Json:
     layout = Layout()
     layout.row("Now")
-    for panel, width in tiles():
-        layout.add(panel, width, 3)
+    for panel, width, height in tiles():
+        layout.add(panel, width, height)
     for title, panels in (("GPU", gpu_panels()), ("Model", model_panels())):
         layout.row(title)
         for panel in panels:

@@ -67,7 +67,7 @@ def header() -> Json:
     return tasks_table(
         "Tasks in this time",
         "The task, and others that ran at the same time: their joules come from the same counters.",
-        ("From", "Duration", "Prompt tokens", "Output tokens", "Output speed", "TTFT mean", "Tool calls", "Least sure", "Energy"),
+        ("From", "Duration", "Prompt", "Output", "Speed", "TTFT", "Tool calls", "Least sure", "Energy"),
         [window_link(UID, "Details of this task", with_task=True), window_link("llm-live", "The live board at that time")],
     )
 

@@ -16,15 +16,14 @@ from scripts.dashboards.task_rows import INFO, NAMED, VALUES, tasks_table, throt
 from joulebench import catalogue as c
 
 UID = "llm-tasks"
-SHOWN = 15
+SHOWN = 10
 COLUMNS = (
     "From",
     "Duration",
-    "Prompt tokens",
-    "Output tokens",
-    "Output speed",
-    "TTFT mean",
-    "Tool calls",
+    "Prompt",
+    "Output",
+    "Speed",
+    "TTFT",
     "Confidence",
     "Least sure",
     "Wh",
@@ -111,12 +110,13 @@ def task_table() -> Json:
         COLUMNS,
         [window_link("llm-task", "Details of this task", with_task=True), window_link("llm-live", "The live board at that time")],
         gauges=True,
+        narrow=True,
     )
 
 
 def top(expr: str, how: str = "topk") -> Query:
     """The first of the tasks by ``expr``, with their names."""
-    return Query(f"{how}({SHOWN}, ({expr}) * {NAMED} {INFO})", "{{task_name}} {{model}} {{task_id}}", "instant")
+    return Query(f"{how}({SHOWN}, ({expr}) * {NAMED} {INFO})", "{{task_name}} ({{task_id}})", "instant")
 
 
 def slowest() -> Json:

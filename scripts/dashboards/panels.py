@@ -79,7 +79,7 @@ def stat(
         "reduceOptions": reduced(),
         "showPercentChange": False,
         "textMode": text,
-        "wideLayout": True,
+        "wideLayout": False,
     }
     return panel("stat", title, description, queries, defaults=defaults, options=options, overrides=overrides)
 
@@ -113,7 +113,7 @@ def timeseries(
         if value is not None:
             defaults[name] = value
     options = {
-        "legend": {"calcs": ["lastNotNull", "max"], "displayMode": "table", "placement": "bottom", "showLegend": True},
+        "legend": {"calcs": ["lastNotNull"], "displayMode": "table", "placement": "right", "showLegend": True},
         "tooltip": {"hideZeros": False, "mode": "multi", "sort": "desc"},
     }
     return panel("timeseries", title, description, queries, defaults=defaults, options=options, overrides=overrides)

@@ -43,10 +43,10 @@ VALUES: dict[str, str] = {
     "From": f"floor(1000 * {_BEGUN})",
     "Until": f"floor(1000 * ({_ENDED} or on ({TASK_LABELS}) 0 * {_EVERY} + time()))",
     "Duration": f"max by ({TASK_LABELS}) {in_range(latest(c.TASK_DURATION))}",
-    "Prompt tokens": per_task(c.TASK_PROMPT_TOKENS),
-    "Output tokens": per_task(c.TASK_COMPLETION_TOKENS),
-    "Output speed": ratio(per_task(c.TASK_DECODE_TOKENS), per_task(c.TASK_DECODE, suffix="_sum")),
-    "TTFT mean": ratio(per_task(c.TASK_TTFT, suffix="_sum"), per_task(c.TASK_TTFT, suffix="_count")),
+    "Prompt": per_task(c.TASK_PROMPT_TOKENS),
+    "Output": per_task(c.TASK_COMPLETION_TOKENS),
+    "Speed": ratio(per_task(c.TASK_DECODE_TOKENS), per_task(c.TASK_DECODE, suffix="_sum")),
+    "TTFT": ratio(per_task(c.TASK_TTFT, suffix="_sum"), per_task(c.TASK_TTFT, suffix="_count")),
     "Energy": per_task(c.TASK_ENERGY),
     "Energy ±": f"({per_task(c.TASK_ENERGY_HIGH)} - {per_task(c.TASK_ENERGY_LOW)}) / 2",
     "Wh": f"{per_task(c.TASK_ENERGY)} / {JOULES_PER_KWH / 1000:.0f}",
@@ -63,22 +63,33 @@ VALUES: dict[str, str] = {
 }
 
 _FORMATS: dict[str, Json] = {
-    "From": {"unit": "dateTimeAsIso", "custom__minWidth": 150},
-    "Duration": {"unit": "s", "decimals": 1},
-    "Output speed": {"unit": "suffix:tok/s", "decimals": 1},
-    "TTFT mean": {"unit": "s"},
-    "Energy": {"unit": "joule", "decimals": 1},
-    "Energy ±": {"unit": "joule", "decimals": 1},
-    "Wh": {"unit": "watth", "decimals": 2},
-    "Local cost": {"unit": CURRENCY},
-    "API cost": {"unit": CURRENCY},
-    "Local / API": {"unit": "percentunit", "decimals": 0},
-    "Confidence": {"unit": "percentunit", "decimals": 0},
-    "Least sure": {"unit": "percentunit", "decimals": 0},
-    "Surest": {"unit": "percentunit", "decimals": 0},
-    "Throttled": {"unit": "s", "decimals": 1},
+    "From": {"unit": "time:MM-DD HH:mm:ss", "custom__width": 120},
+    "Duration": {"unit": "s", "decimals": 1, "custom__width": 110},
+    "Prompt": {"unit": "none", "custom__width": 65},
+    "Output": {"unit": "none", "custom__width": 65},
+    "Speed": {"unit": "suffix:tok/s", "decimals": 1, "custom__width": 95},
+    "TTFT": {"unit": "s", "custom__width": 80},
+    "Energy": {"unit": "joule", "decimals": 1, "custom__width": 110},
+    "Energy ±": {"unit": "joule", "decimals": 1, "custom__width": 80},
+    "Wh": {"unit": "watth", "decimals": 2, "custom__width": 95},
+    "Local cost": {"unit": CURRENCY, "custom__width": 95},
+    "API cost": {"unit": CURRENCY, "custom__width": 90},
+    "Local / API": {"unit": "percentunit", "decimals": 0, "custom__width": 90},
+    "Confidence": {"unit": "percentunit", "decimals": 0, "custom__width": 110},
+    "Least sure": {"unit": "percentunit", "decimals": 0, "custom__width": 110},
+    "Surest": {"unit": "percentunit", "decimals": 0, "custom__width": 75},
+    "LLM calls": {"custom__width": 80},
+    "LLM errors": {"custom__width": 85},
+    "Tool calls": {"custom__width": 80},
+    "Throttled": {"unit": "s", "decimals": 1, "custom__width": 85},
 }
-GAUGES = {"Duration": "blue", "Energy": "orange", "Wh": "orange", "Confidence": "green", "Least sure": "green"}
+GAUGES: dict[str, Json] = {
+    "Duration": {"color": {"mode": "fixed", "fixedColor": "blue"}, "fieldMinMax": True},
+    "Energy": {"color": {"mode": "fixed", "fixedColor": "orange"}, "fieldMinMax": True},
+    "Confidence": {"color": {"mode": "fixed", "fixedColor": "green"}, "max": 1},
+    "Least sure": {"color": {"mode": "fixed", "fixedColor": "green"}, "max": 1},
+}
+"""Cells with a bar. Without fieldMinMax, Grafana takes the range of all columns together, and times dwarf everything else."""
 
 
 def tasks_table(
@@ -94,16 +105,15 @@ def tasks_table(
     columns |= {"run_id": "Run", "task_id": "Id", "worker": "Worker"}
     cells = {"type": "gauge", "mode": "basic", "valueDisplayMode": "text"}
     overrides = [
-        override("Task", links=[*links], custom__minWidth=170),
-        override("Model", custom__minWidth=120),
-        override("Status", mappings=[status_mapping()], custom__cellOptions={"type": "color-text"}, custom__width=80),
+        override("Task", links=[*links], custom__minWidth=180),
+        override("Model", custom__width=115),
+        override("Status", mappings=[status_mapping()], custom__cellOptions={"type": "color-text"}, custom__width=75),
+        override("Run", custom__width=170),
+        override("Id", custom__width=140),
+        override("Worker", custom__width=110),
         hidden("Until"),
         *(override(name, **_FORMATS[name]) for name in values if name in _FORMATS),
-        *(
-            override(name, min=0, custom__cellOptions=cells, color={"mode": "fixed", "fixedColor": colour}, custom__minWidth=110)
-            for name, colour in GAUGES.items()
-            if gauges and name in values
-        ),
+        *(override(name, min=0, custom__cellOptions=cells, **how) for name, how in GAUGES.items() if gauges and name in values),
     ]
     if narrow:
         overrides += [hidden("Run"), hidden("Id"), hidden("Worker")]

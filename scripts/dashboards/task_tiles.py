@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from scripts.dashboards import costs
+from scripts.dashboards.absence import ABSENCE, or_unknown
 from scripts.dashboards.costs import CURRENCY
 from scripts.dashboards.fields import Json, Query, override, steps
 from scripts.dashboards.live_tiles import source_tile
@@ -14,6 +15,11 @@ from joulebench import catalogue as c
 from joulebench.catalogue import Metric
 
 TASK = 'task_id=~"$task_id"'
+
+
+def known(expr: str, legend: str) -> Query:
+    """A number of the task, or the words for one that nobody knows, such as the confidence of calls without logprobs."""
+    return Query(or_unknown(expr, latest(c.TASK_INFO, TASK)), legend, "instant")
 
 
 def wide_tiles() -> list[tuple[Json, int]]:
@@ -57,12 +63,13 @@ def energy() -> Json:
         "Joules of all GPUs from the start of the task to its end, half the distance of the guaranteed bounds, and what of it was"
         " used during LLM calls. It comes a moment after the end.",
         [
-            Query(total(c.TASK_ENERGY), "whole", "instant"),
-            Query(f"({high} - {low}) / 2", "±", "instant"),
-            Query(total(c.TASK_CALL_ENERGY, suffix="_sum"), "in LLM calls", "instant"),
+            known(total(c.TASK_ENERGY), "whole"),
+            known(f"({high} - {low}) / 2", "±"),
+            known(total(c.TASK_CALL_ENERGY, suffix="_sum"), "in LLM calls"),
         ],
         "joule",
         decimals=1,
+        mappings=ABSENCE,
     )
 
 
@@ -86,8 +93,9 @@ def cost() -> Json:
     return stat(
         "Cost",
         "Local cost of the task, and that of the same tokens at the chosen API model.",
-        [Query(here, "here", "instant"), Query(api, "$api_model", "instant")],
+        [known(here, "here"), known(api, "$api_model")],
         CURRENCY,
+        mappings=ABSENCE,
     )
 
 
@@ -96,10 +104,11 @@ def throttled_seconds() -> Json:
     return stat(
         "Throttled",
         "Seconds of the task in which heat held clocks down, all chosen GPUs together, from the samples within it.",
-        [Query(of_this, "by heat", "instant")],
+        [known(of_this, "by heat")],
         "s",
         thresholds=steps((None, "text"), (0.0001, "orange")),
         decimals=1,
+        mappings=ABSENCE,
     )
 
 
@@ -107,9 +116,10 @@ def speed_so_far() -> Json:
     return stat(
         "Output speed",
         "Decoded tokens by the time the server spent on decoding.",
-        [Query(ratio(total(c.TASK_DECODE_TOKENS), total(c.TASK_DECODE, suffix="_sum")), "output", "instant")],
+        [known(ratio(total(c.TASK_DECODE_TOKENS), total(c.TASK_DECODE, suffix="_sum")), "output")],
         "suffix:tok/s",
         decimals=1,
+        mappings=ABSENCE,
     )
 
 
@@ -117,8 +127,9 @@ def first_token() -> Json:
     return stat(
         "TTFT",
         "Mean time to first token of the task's streamed calls.",
-        [Query(ratio(total(c.TASK_TTFT, suffix="_sum"), total(c.TASK_TTFT, suffix="_count")), "mean", "instant")],
+        [known(ratio(total(c.TASK_TTFT, suffix="_sum"), total(c.TASK_TTFT, suffix="_count")), "mean")],
         "s",
+        mappings=ABSENCE,
     )
 
 
@@ -127,14 +138,15 @@ def confidence() -> Json:
         "Confidence",
         "Of the tool calls whose tokens were found, and how many those are.",
         [
-            Query(f"min({latest(c.TASK_CONFIDENCE_MIN, TASK)})", "lowest", "instant"),
-            Query(ratio(total(c.TASK_CONFIDENCE, suffix="_sum"), total(c.TASK_CONFIDENCE, suffix="_count")), "mean", "instant"),
-            Query(f"max({latest(c.TASK_CONFIDENCE_MAX, TASK)})", "highest", "instant"),
-            Query(total(c.TASK_CONFIDENCE, suffix="_count"), "calls", "instant"),
+            known(f"min({latest(c.TASK_CONFIDENCE_MIN, TASK)})", "lowest"),
+            known(ratio(total(c.TASK_CONFIDENCE, suffix="_sum"), total(c.TASK_CONFIDENCE, suffix="_count")), "mean"),
+            known(f"max({latest(c.TASK_CONFIDENCE_MAX, TASK)})", "highest"),
+            known(total(c.TASK_CONFIDENCE, suffix="_count"), "calls"),
         ],
         "percentunit",
         decimals=0,
         overrides=[override("calls", unit="none")],
+        mappings=ABSENCE,
     )
 
 

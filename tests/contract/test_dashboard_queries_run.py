@@ -163,7 +163,7 @@ def test_joules_are_counted_once(prometheus: PrometheusApi) -> None:
     counter, sensor = (number(answer(prometheus, "Energy counter against power", place)) for place in (0, 1))
     assert sensor == WATTS
     # rate() falls short when scrapes come late on a busy machine; a joule counted twice would make it 200 W.
-    assert counter == pytest.approx(WATTS, rel=0.4)
+    assert 0 < counter < 1.5 * WATTS
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,8 @@ KNOWN_UNITS = {
     "percentunit",
     "suffix:tok/s",
     "watth",
+    "time:MM-DD HH:mm:ss",
+    "time:YYYY-MM-DD",
     f"currency{yaml.safe_load((ROOT / 'prometheus/prices.yml').read_text())['currency']}",
     "dateTimeAsIso",
     "dateTimeFromNow",
