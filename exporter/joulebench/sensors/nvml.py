@@ -38,6 +38,15 @@ class Library:
     def close(self) -> None:
         pynvml.nvmlShutdown()
 
+    def binding_version(self) -> str:
+        """The package behind the module, such as ``nvidia-ml-py 13.580.82``."""
+        from importlib import metadata  # the exporter does without
+
+        try:
+            return f"nvidia-ml-py {metadata.version('nvidia-ml-py')}"
+        except metadata.PackageNotFoundError:
+            return f"unknown: {pynvml.__file__}"
+
     def driver_version(self) -> str:
         code, answer = _outcome(pynvml.nvmlSystemGetDriverVersion)
         self._check_running(code)

@@ -7,6 +7,7 @@ The unmodified pynvml loads it, by ``LD_LIBRARY_PATH`` in a subprocess (``enviro
 from tests.fakes.nvml.busy import BusyFile
 from tests.fakes.nvml.library import SCRIPT_VARIABLE, build, calls, environment, load
 from tests.fakes.nvml.script import (
+    Answer,
     During,
     Every,
     FakeGpu,
@@ -23,6 +24,7 @@ from tests.fakes.nvml.virtual_clock import VirtualClock
 
 __all__ = [
     "SCRIPT_VARIABLE",
+    "Answer",
     "BusyFile",
     "During",
     "Every",

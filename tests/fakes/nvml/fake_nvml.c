@@ -26,7 +26,7 @@ enum {
     DRIVER_NOT_LOADED = 9, GPU_IS_LOST = 15, VERSION_MISMATCH = 25, UNKNOWN = 999
 };
 enum { TYPE_UINT = 1, TYPE_ULL = 3 };
-enum { MAX_GPUS = 16, MAX_FAULTS = 64 };
+enum { MAX_GPUS = 16, MAX_FAULTS = 64, MAX_ANSWERS = 32 };
 
 /* The layouts below are NVML's ABI. */
 typedef uintptr_t Device;
@@ -48,6 +48,7 @@ typedef struct { Point *points; int count, room; double loop; } Curve;
 typedef enum { FAULT_CALL, FAULT_FIELD, FAULT_VALUE, FAULT_SLOW, FAULT_GONE } FaultKind;
 typedef enum { WHEN_TIME, WHEN_CALLS, WHEN_EVERY } FaultWhen;
 typedef struct { FaultKind kind; FaultWhen when; double from, until; char target[48]; double value; } Fault;
+typedef struct { char target[56]; int code; double values[4]; } Answer;
 
 #define FUNCTIONS(X) \
     X(nvmlDeviceGetHandleByIndex_v2) X(nvmlDeviceGetHandleByUUID) X(nvmlDeviceGetName) X(nvmlDeviceGetUUID) \
@@ -71,6 +72,8 @@ typedef struct {
     int reset_count;
     Fault faults[MAX_FAULTS];
     int fault_count;
+    Answer answers[MAX_ANSWERS];
+    int answer_count;
     unsigned long calls[FN_COUNT];
     long counted_step; /* part-time counter: what was added up so far */
     double counted_joules;
@@ -217,6 +220,13 @@ static int read_fault(Gpu *gpu, const char *text) {
     return 1;
 }
 
+static int read_answer(Gpu *gpu, const char *text) {
+    if (gpu->answer_count == MAX_ANSWERS) return 0;
+    Answer *answer = &gpu->answers[gpu->answer_count++];
+    double *values = answer->values;
+    return sscanf(text, "%55s %d %lf %lf %lf %lf", answer->target, &answer->code, values, values + 1, values + 2, values + 3) >= 2;
+}
+
 static int read_statement(Gpu *gpu, const char *key, const char *rest) {
     double a = 0.0, b = 0.0;
     int numbers = sscanf(rest, "%lf %lf", &a, &b);
@@ -232,6 +242,7 @@ static int read_statement(Gpu *gpu, const char *key, const char *rest) {
     if (!strcmp(key, "uuid")) return snprintf(gpu->uuid, sizeof gpu->uuid, "%s", rest) > 0;
     if (!strcmp(key, "name")) return snprintf(gpu->name, sizeof gpu->name, "%s", rest) > 0;
     if (!strcmp(key, "fault")) return read_fault(gpu, rest);
+    if (!strcmp(key, "answer")) return read_answer(gpu, rest);
     if (numbers < 1) return 0;
     if (!strcmp(key, "arch")) { gpu->arch = (unsigned)a; return 1; }
     if (!strcmp(key, "step")) { gpu->step = a; return 1; }
@@ -392,11 +403,29 @@ static int leave(int result) {
     return result;
 }
 
+/* A fixed answer of this function for this argument (-1: it takes none), which then stands for what the curves would say. */
+static const Answer *fixed(const Gpu *gpu, int function, int argument) {
+    char target[56];
+    if (!gpu->answer_count) return NULL;
+    if (argument < 0) snprintf(target, sizeof target, "%s", function_names[function]);
+    else snprintf(target, sizeof target, "%s/%d", function_names[function], argument);
+    for (int i = 0; i < gpu->answer_count; i++)
+        if (!strcmp(gpu->answers[i].target, target)) return &gpu->answers[i];
+    return NULL;
+}
+
 #define ENTER(function) \
     Gpu *gpu; \
     double t; \
     int result = enter(device, FN_##function, &gpu, &t); \
     if (result != SUCCESS) return leave(result)
+
+/* To be followed by what is done with the values. */
+#define IF_FIXED(function, argument) \
+    const Answer *given = fixed(gpu, FN_##function, argument); \
+    if (given && given->code) return leave(given->code); \
+    const double *values = given ? given->values : NULL; \
+    if (values)
 
 /* ---- what the sensors show ---------------------------------------------------------------------------------------- */
 
@@ -579,12 +608,20 @@ int nvmlDeviceGetTotalEnergyConsumption(Device device, unsigned long long *energ
 
 int nvmlDeviceGetPowerUsage(Device device, unsigned *power) {
     ENTER(nvmlDeviceGetPowerUsage);
+    IF_FIXED(nvmlDeviceGetPowerUsage, -1) {
+        *power = (unsigned)values[0];
+        return leave(SUCCESS);
+    }
     *power = average_mw(gpu, t);
     return leave(SUCCESS);
 }
 
 int nvmlDeviceGetUtilizationRates(Device device, Utilization *utilization) {
     ENTER(nvmlDeviceGetUtilizationRates);
+    IF_FIXED(nvmlDeviceGetUtilizationRates, -1) {
+        *utilization = (Utilization){(unsigned)values[0], (unsigned)values[1]};
+        return leave(SUCCESS);
+    }
     double percent;
     if (gpu->utilization.count) {
         percent = value_at(&gpu->utilization, t);
@@ -599,6 +636,10 @@ int nvmlDeviceGetUtilizationRates(Device device, Utilization *utilization) {
 
 int nvmlDeviceGetMemoryInfo(Device device, MemoryV1 *memory) {
     ENTER(nvmlDeviceGetMemoryInfo);
+    IF_FIXED(nvmlDeviceGetMemoryInfo, -1) {
+        *memory = (MemoryV1){(unsigned long long)values[0], (unsigned long long)values[1], (unsigned long long)values[2]};
+        return leave(SUCCESS);
+    }
     unsigned long long total = (unsigned long long)gpu->memory_total, used = (unsigned long long)value_at(&gpu->memory_used, t);
     *memory = (MemoryV1){total, total - used, used};
     return leave(SUCCESS);
@@ -606,6 +647,10 @@ int nvmlDeviceGetMemoryInfo(Device device, MemoryV1 *memory) {
 
 int nvmlDeviceGetMemoryInfo_v2(Device device, MemoryV2 *memory) {
     ENTER(nvmlDeviceGetMemoryInfo_v2);
+    IF_FIXED(nvmlDeviceGetMemoryInfo_v2, -1) {
+        *memory = (MemoryV2){memory->version, (unsigned long long)values[0], (unsigned long long)values[1], (unsigned long long)values[2], (unsigned long long)values[3]};
+        return leave(SUCCESS);
+    }
     if (memory->version != 0x02000028) return leave(VERSION_MISMATCH);
     unsigned long long total = (unsigned long long)gpu->memory_total, used = (unsigned long long)value_at(&gpu->memory_used, t);
     *memory = (MemoryV2){memory->version, total, 0, total - used, used};
@@ -614,6 +659,10 @@ int nvmlDeviceGetMemoryInfo_v2(Device device, MemoryV2 *memory) {
 
 int nvmlDeviceGetTemperature(Device device, int sensor, unsigned *temperature) {
     ENTER(nvmlDeviceGetTemperature);
+    IF_FIXED(nvmlDeviceGetTemperature, sensor) {
+        *temperature = (unsigned)values[0];
+        return leave(SUCCESS);
+    }
     if (sensor) return leave(INVALID_ARGUMENT);
     *temperature = (unsigned)value_at(&gpu->temperature, t);
     return leave(SUCCESS);
@@ -621,6 +670,10 @@ int nvmlDeviceGetTemperature(Device device, int sensor, unsigned *temperature) {
 
 int nvmlDeviceGetTemperatureV(Device device, TemperatureV1 *temperature) {
     ENTER(nvmlDeviceGetTemperatureV);
+    IF_FIXED(nvmlDeviceGetTemperatureV, temperature->sensor) {
+        temperature->temperature = (int)values[0];
+        return leave(SUCCESS);
+    }
     if (temperature->version != 0x0100000C) return leave(VERSION_MISMATCH);
     temperature->temperature = (int)value_at(&gpu->temperature, t);
     return leave(SUCCESS);
@@ -628,6 +681,10 @@ int nvmlDeviceGetTemperatureV(Device device, TemperatureV1 *temperature) {
 
 int nvmlDeviceGetTemperatureThreshold(Device device, int threshold, unsigned *temperature) {
     ENTER(nvmlDeviceGetTemperatureThreshold);
+    IF_FIXED(nvmlDeviceGetTemperatureThreshold, threshold) {
+        *temperature = (unsigned)values[0];
+        return leave(SUCCESS);
+    }
     if (threshold != 1 || gpu->margin) return leave(NOT_SUPPORTED);
     *temperature = (unsigned)gpu->slowdown;
     return leave(SUCCESS);
@@ -635,6 +692,10 @@ int nvmlDeviceGetTemperatureThreshold(Device device, int threshold, unsigned *te
 
 int nvmlDeviceGetMarginTemperature(Device device, MarginV1 *margin) {
     ENTER(nvmlDeviceGetMarginTemperature);
+    IF_FIXED(nvmlDeviceGetMarginTemperature, -1) {
+        margin->margin = (int)values[0];
+        return leave(SUCCESS);
+    }
     if (margin->version != 0x01000008) return leave(VERSION_MISMATCH);
     if (!gpu->margin) return leave(NOT_SUPPORTED);
     margin->margin = (int)(gpu->slowdown - value_at(&gpu->temperature, t));
@@ -643,12 +704,20 @@ int nvmlDeviceGetMarginTemperature(Device device, MarginV1 *margin) {
 
 int nvmlDeviceGetEnforcedPowerLimit(Device device, unsigned *limit) {
     ENTER(nvmlDeviceGetEnforcedPowerLimit);
+    IF_FIXED(nvmlDeviceGetEnforcedPowerLimit, -1) {
+        *limit = (unsigned)values[0];
+        return leave(SUCCESS);
+    }
     *limit = (unsigned)(gpu->limit * 1000.0);
     return leave(SUCCESS);
 }
 
 int nvmlDeviceGetClockInfo(Device device, int type, unsigned *mhz) {
     ENTER(nvmlDeviceGetClockInfo);
+    IF_FIXED(nvmlDeviceGetClockInfo, type) {
+        *mhz = (unsigned)values[0];
+        return leave(SUCCESS);
+    }
     if (type < 0 || type > 2) return leave(INVALID_ARGUMENT);
     *mhz = type == 2 ? gpu->max_clocks[2] : (unsigned)value_at(&gpu->clock, t);
     return leave(SUCCESS);
@@ -656,6 +725,10 @@ int nvmlDeviceGetClockInfo(Device device, int type, unsigned *mhz) {
 
 int nvmlDeviceGetMaxClockInfo(Device device, int type, unsigned *mhz) {
     ENTER(nvmlDeviceGetMaxClockInfo);
+    IF_FIXED(nvmlDeviceGetMaxClockInfo, type) {
+        *mhz = (unsigned)values[0];
+        return leave(SUCCESS);
+    }
     if (type < 0 || type > 2) return leave(INVALID_ARGUMENT);
     *mhz = gpu->max_clocks[type];
     return leave(SUCCESS);
@@ -663,12 +736,20 @@ int nvmlDeviceGetMaxClockInfo(Device device, int type, unsigned *mhz) {
 
 int nvmlDeviceGetCurrentClocksEventReasons(Device device, unsigned long long *reasons) {
     ENTER(nvmlDeviceGetCurrentClocksEventReasons);
+    IF_FIXED(nvmlDeviceGetCurrentClocksEventReasons, -1) {
+        *reasons = (unsigned long long)values[0];
+        return leave(SUCCESS);
+    }
     *reasons = (unsigned long long)value_at(&gpu->reasons, t);
     return leave(SUCCESS);
 }
 
 int nvmlDeviceGetCurrentClocksThrottleReasons(Device device, unsigned long long *reasons) {
     ENTER(nvmlDeviceGetCurrentClocksThrottleReasons);
+    IF_FIXED(nvmlDeviceGetCurrentClocksThrottleReasons, -1) {
+        *reasons = (unsigned long long)values[0];
+        return leave(SUCCESS);
+    }
     *reasons = (unsigned long long)value_at(&gpu->reasons, t);
     return leave(SUCCESS);
 }

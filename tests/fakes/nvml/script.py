@@ -88,6 +88,21 @@ def slow(seconds: float, when: When, function: str = "nvmlDeviceGetFieldValues")
     return Fault("slow", when, function, seconds)
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What ``function`` always says, called with ``argument``: ``values`` in the order of NVML's structure (memory: total,
+    reserved in its second version, free, used), or ``code`` alone where it fails. Stands for what the curves would say."""
+
+    function: str
+    values: Sequence[float] = ()
+    argument: int | None = None
+    code: int = 0
+
+    def text(self) -> str:
+        target = self.function if self.argument is None else f"{self.function}/{self.argument}"
+        return " ".join([f"answer {target} {self.code}", *map(repr, self.values)])
+
+
 def gone(start: float, end: float) -> Fault:
     """The GPU falls off the bus and comes back; handles from before stay dead."""
     return Fault("gone", During(start, end), "*", 15)
@@ -122,6 +137,7 @@ class FakeGpu:
     margin: bool = False
     resets: Sequence[float] = ()
     faults: Sequence[Fault] = ()
+    answers: Sequence[Answer] = ()
 
     def lines(self, index: int) -> list[str]:
         lines = [
@@ -144,7 +160,8 @@ class FakeGpu:
             lines += [f"{key} {at!r} {value!r}" for at, value in getattr(self, key)]
         if self.loop:
             lines.append(f"loop {self.loop!r}")
-        return lines + [f"reset {at!r}" for at in self.resets] + [fault.text() for fault in self.faults]
+        lines += [f"reset {at!r}" for at in self.resets]
+        return lines + [fault.text() for fault in self.faults] + [answer.text() for answer in self.answers]
 
 
 @dataclass
