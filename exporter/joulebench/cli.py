@@ -20,12 +20,14 @@ COMMANDS: dict[str, str] = {
     "bench": "run an LLM agent benchmark and push its metrics",
     "proxy": "meter every request to a model server by run and task, without changing its bytes",
     "export": "write result JSON and CSV of a finished run from Prometheus and the journal",
+    "run": "start an unchanged MCPWorld client and measure its tasks live",
     "backfill": "put energy into finished result files of the MCPWorld client, which is not changed",
     "json-to-csv": "make one table of all result files below a directory",
     "collect-metrics": "put a task's rows into the summary and metrics tables of its suite",
     "up": "start Prometheus, Pushgateway, Alertmanager and the exporter on this machine",
     "down": "stop what 'up' started",
     "demo": "run the whole of it once, with a small embedded model where there is no Ollama",
+    "record-capture": "write this machine's NVML answers to a file for a bug report",
 }
 
 
