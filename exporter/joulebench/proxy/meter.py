@@ -80,6 +80,10 @@ class Meter:
             self.piece(piece, now)
         self._too_large = self._cutter.overflowed
 
+    def give_up(self) -> None:
+        """The reply has grown beyond what is read."""
+        self._too_large = True
+
     def end(self, now: float) -> None:
         """The reply is over, complete or not."""
         if self.streamed:

@@ -23,11 +23,12 @@ class Piece(NamedTuple):
 
 
 class Cutter:
-    """``overflowed``: a piece outgrew MAX_PIECE_BYTES; what came since is in ``rest`` uncut."""
+    """``overflowed``: a piece outgrew ``limit`` bytes; what came since is in ``rest`` uncut."""
 
-    def __init__(self, events: bool) -> None:
+    def __init__(self, events: bool, limit: int = MAX_PIECE_BYTES) -> None:
         self._events = events
         self._ending = _BLANK_LINE if events else _LINE_END
+        self._limit = limit
         self._pending = b""
         self.overflowed = False
 
@@ -41,7 +42,7 @@ class Cutter:
             pieces.append(self._piece(pending[start : match.end()]))
             start = match.end()
         self._pending = pending[start:] if start else pending
-        self.overflowed = self.overflowed or len(self._pending) > MAX_PIECE_BYTES
+        self.overflowed = self.overflowed or len(self._pending) > self._limit
         return pieces
 
     def rest(self) -> bytes:

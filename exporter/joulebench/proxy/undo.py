@@ -38,7 +38,10 @@ class Undo:
     def feed(self, data: bytes, now: float) -> bytes:
         """The bytes for the client so far; may be none."""
         out = b"".join(self._piece(piece, now) for piece in self._cutter.feed(data))
-        return out + self._release() + self._cutter.rest() if self._cutter.overflowed else out
+        if self._cutter.overflowed:
+            self._meter.give_up()
+            return out + self._release() + self._cutter.rest()
+        return out
 
     def end(self, now: float) -> bytes:
         last = self._piece(self._cutter.last(), now)

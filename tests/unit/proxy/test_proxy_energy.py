@@ -1,0 +1,146 @@
+"""Shares of window energy add up to the GPU's own, on known power; an exporter that does not answer costs nobody anything."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from itertools import pairwise
+
+import pytest
+import requests
+
+from joulebench import catalogue as c
+from joulebench.clients.exporter_api import EnergyAnswer, GpuWindow
+from joulebench.clock import SystemClock
+from joulebench.errors import EnergyApiError
+from joulebench.families import Sheet
+from joulebench.proxy.energy import EnergySharer
+from joulebench.proxy.tally import Tally
+from joulebench.units import Joules, Seconds
+from tests.fakes.model_server import ModelServer
+from tests.fakes.model_turns import say
+from tests.unit.proxy.conftest import StartProxy
+from tests.unit.proxy.seen import wait_for
+
+WATTS = {"0": 100.0, "1": 40.0}
+
+
+class SteadyPower:
+    """Two GPUs of known power. ``asked`` are the windows."""
+
+    def __init__(self, *, fails: bool = False, unknown: bool = False) -> None:
+        self.asked: list[tuple[float, float]] = []
+        self._fails = fails
+        self._unknown = unknown
+
+    def energy(self, start: Seconds, end: Seconds, wait: float = 0.0) -> EnergyAnswer:  # noqa: ARG002
+        self.asked.append((start, end))
+        if self._fails:
+            raise EnergyApiError("gone")
+        gpus = tuple(
+            GpuWindow(gpu, f"GPU-{gpu}", None if self._unknown else Joules(watts * (end - start)), None, None, "ok")
+            for gpu, watts in WATTS.items()
+        )
+        return EnergyAnswer("nvml", gpus, [], {})
+
+
+class Hands:
+    """A clock whose wall time a test sets; the past, so that every answer is due at once."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self._real = SystemClock()
+
+    def unix(self) -> Seconds:
+        return Seconds(self.now)
+
+    def monotonic(self) -> Seconds:
+        return self._real.monotonic()
+
+
+def joules(tally: Tally, metric: c.Metric) -> dict[tuple[str, str], float]:
+    sheet = Sheet()
+    tally.collect(sheet)
+    samples = [sample for family in sheet.families() for sample in family.samples if sample.name == metric.name]
+    return {(sample.labels["task_id"], sample.labels["gpu"]): sample.value for sample in samples}
+
+
+def play(sharer: EnergySharer, hands: Hands, tally: Tally, events: Sequence[tuple[float, str]]) -> None:
+    """``events``: seconds and ``+task`` or ``-task``."""
+    for at, event in events:
+        hands.now = 1000.0 + at
+        (sharer.begin if event[0] == "+" else sharer.end)(tally.key("r", event[1:], "m"))
+    hands.now += 60.0
+
+
+OVERLAP = [(0.0, "+a"), (1.0, "+b"), (3.0, "+a"), (4.0, "-a"), (5.0, "-b"), (6.0, "-a"), (9.0, "+b"), (10.0, "-b")]
+
+
+def test_shares_of_overlapping_requests_add_up() -> None:
+    tally, hands, power = Tally(), Hands(), SteadyPower()
+    sharer = EnergySharer(power, tally, hands)
+    play(sharer, hands, tally, OVERLAP)
+    sharer.start()
+    wait_for(lambda: len(power.asked) == 6)
+    sharer.stop()
+    assert [(start - 1000, end - 1000) for start, end in power.asked] == [(0, 1), (1, 3), (3, 4), (4, 5), (5, 6), (9, 10)]
+    share, whole = joules(tally, c.PROXY_ENERGY), joules(tally, c.PROXY_ENERGY_WHOLE)
+    # a: 1 + 2/2 + 2/3 + 1/2 + 1, b: 2/2 + 1/3 + 1/2 + 1 seconds of the GPU.
+    assert share["a", "0"] == pytest.approx(100 * (25 / 6))
+    assert share["b", "0"] == pytest.approx(100 * (17 / 6))
+    for gpu, watts in WATTS.items():
+        assert share["a", gpu] + share["b", gpu] == pytest.approx(7 * watts)
+        assert whole["a", gpu] == pytest.approx(6 * watts)
+        assert whole["b", gpu] == pytest.approx(5 * watts)
+
+
+@pytest.mark.parametrize("power", [SteadyPower(fails=True), SteadyPower(unknown=True)], ids=["exporter gone", "no energy"])
+def test_energy_that_is_not_known_is_no_energy(power: SteadyPower) -> None:
+    tally, hands = Tally(), Hands()
+    sharer = EnergySharer(power, tally, hands)
+    play(sharer, hands, tally, OVERLAP)
+    sharer.start()
+
+    def unknown() -> float:
+        sheet = Sheet()
+        tally.collect(sheet)
+        return sum(f.samples[0].value for f in sheet.families() if f.samples[0].name == c.PROXY_ENERGY_UNKNOWN.name)
+
+    wait_for(lambda: unknown() > 0.9)
+    sharer.stop()
+    assert joules(tally, c.PROXY_ENERGY) == {}
+    assert joules(tally, c.PROXY_ENERGY_WHOLE) == {}
+
+
+def test_a_wall_clock_that_is_set_back_makes_no_stretch() -> None:
+    tally, hands, power = Tally(), Hands(), SteadyPower()
+    sharer = EnergySharer(power, tally, hands)
+    play(sharer, hands, tally, [(5.0, "+a"), (1.0, "-a"), (2.0, "+a"), (3.0, "-a")])
+    sharer.start()
+    wait_for(lambda: bool(power.asked))
+    sharer.stop()
+    assert power.asked == [(1002.0, 1003.0)]
+
+
+def test_energy_of_real_requests_covers_the_time_in_which_any_ran(start_proxy: StartProxy) -> None:
+    power = SteadyPower()
+    with ModelServer([say("one two three").with_(token_gap=0.05)] * 6) as server:
+        proxy = start_proxy(server.ollama_url, energy_api=power)
+
+        def ask(task: int) -> None:
+            requests.post(f"{proxy.url}/run/r/task/{task}/api/chat", json={"model": "m", "stream": True}, timeout=5)
+
+        threads = [threading.Thread(target=ask, args=(task,)) for task in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        proxy.wait_until_over(6)
+
+        def busy() -> float:
+            return sum(end - start for start, end in power.asked)
+
+        wait_for(lambda: (proxy.value(c.PROXY_ENERGY, gpu="0") or 0.0) == pytest.approx(100 * busy()) and busy() > 0.1)
+        assert proxy.value(c.PROXY_ENERGY, gpu="1") == pytest.approx(40 * busy())
+        assert all(end == start for (_, end), (start, _) in pairwise(power.asked))
+        assert all((proxy.value(c.PROXY_ENERGY, task_id=str(task)) or 0.0) > 0.0 for task in range(6))
