@@ -41,8 +41,8 @@ def slow_reading(ask_card: Ask, clocks_max: dict[str, Hertz]) -> SlowReading:
         margin = None if slowdown is None else slowdown - temperature
     limit = ask(nvml_calls.POWER_LIMIT)
     clocks = {name: ask(call) for name, call in nvml_calls.CLOCKS.items()}
-    for name in nvml_calls.CLOCKS_MAX.keys() - clocks_max.keys():
-        highest = ask(nvml_calls.CLOCKS_MAX[name])
+    for name, call in nvml_calls.CLOCKS_MAX.items():
+        highest = None if name in clocks_max else ask(call)
         if highest is not None:
             clocks_max[name] = hertz_from_megahertz(highest)
     active = active_reasons(ask)
