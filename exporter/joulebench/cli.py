@@ -21,6 +21,7 @@ COMMANDS: dict[str, str] = {
     "proxy": "meter every request to a model server by run and task, without changing its bytes",
     "export": "write result JSON and CSV of a finished run from Prometheus and the journal",
     "run": "start an unchanged MCPWorld client and measure its tasks live",
+    "monitor": "write GPU and container readings to a CSV until it is told to stop",
     "backfill": "put energy into finished result files of the MCPWorld client, which is not changed",
     "json-to-csv": "make one table of all result files below a directory",
     "collect-metrics": "put a task's rows into the summary and metrics tables of its suite",

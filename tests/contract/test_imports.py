@@ -26,7 +26,7 @@ ROOMS: dict[str, set[str]] = {
     "confidence": set(),
     "push": {"clients", "confidence"},
     "results": {"clients", "energy"},
-    "mcpworld": {"results", "clients", "energy"},
+    "mcpworld": {"results", "sensors", "clients", "energy"},
     "bench": {"push", "confidence"},
     "proxy": {"clients", "confidence"},
     "stack": {"clients"},
