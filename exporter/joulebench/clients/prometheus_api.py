@@ -7,6 +7,7 @@ An answer is complete or an error: nothing partial is handed on.
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from urllib.parse import urlsplit
 import requests
 
 from joulebench import settings
+from joulebench.clients import matrix
+from joulebench.clients.matrix import Column, Times
 from joulebench.clients.session import session_for, told
 from joulebench.clock import Clock, SystemClock
 from joulebench.errors import PrometheusError
@@ -67,16 +70,31 @@ class PrometheusApi:
         parameters = {"query": expr, **_PARAMETERS}
         if time is not None:
             parameters["time"] = f"{time:.3f}"
-        body = self._get(parameters, self._patience)
+        response = self._response(parameters, self._patience)
+        return self._series_of(self._body(response, expr), expr)
+
+    def raw(self, expr: str, time: float) -> bytes:
+        """The body of the answer to a range selector, for ``columns``. Raises PrometheusError."""
+        parameters = {"query": expr, "time": f"{time:.3f}", **_PARAMETERS}
+        response = self._response(parameters, self._patience)
+        if response.status_code != 200:
+            self._body(response, expr)
+        return response.content
+
+    def columns(self, body: bytes, expr: str, times: Times) -> list[Column]:
+        """The series of a body that ``raw`` gave for ``expr``; ``times``: see ``matrix.read``. Raises PrometheusError."""
         try:
-            return _series(body["data"])
-        except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise PrometheusError(f"{self.shown_url}: not an answer of the query API ({error!r}) to {expr}") from error
+            answer, found = matrix.read(body, times)
+        except (ValueError, KeyError, TypeError, IndexError):
+            whole = self._checked(_json(body), 200, expr)
+            return [matrix.of_points(series.labels, series.points) for series in self._series_of(whole, expr)]
+        self._checked(answer, 200, expr)
+        return found
 
     def ready(self) -> bool:
         """Whether a query is answered now."""
         try:
-            self._get({"query": "vector(1)"}, patience=0.0)
+            self._body(self._response({"query": "vector(1)"}, patience=0.0), "vector(1)")
         except PrometheusError:
             return False
         return True
@@ -84,14 +102,14 @@ class PrometheusApi:
     def close(self) -> None:
         self._session.close()
 
-    def _get(self, parameters: Mapping[str, str], patience: float) -> dict[str, Any]:
+    def _response(self, parameters: Mapping[str, str], patience: float) -> requests.Response:
         deadline = self._clock.monotonic() + patience
         pause = FIRST_PAUSE_SECONDS
         while True:
             try:
                 response = self._session.get(f"{self.url}/api/v1/query", params=dict(parameters), timeout=self._timeout)
                 if response.status_code not in _COMING_UP:
-                    return self._body(response, parameters["query"])
+                    return response
                 trouble = f"HTTP {response.status_code}"
             except requests.RequestException as error:
                 trouble = told(error)
@@ -101,17 +119,34 @@ class PrometheusApi:
             pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
 
     def _body(self, response: requests.Response, expr: str) -> dict[str, Any]:
-        try:
-            body = response.json()
-        except ValueError as error:
-            raise PrometheusError(f"{self.shown_url}: HTTP {response.status_code} without valid JSON to {expr}") from error
+        return self._checked(_json(response.content), response.status_code, expr)
+
+    def _checked(self, body: object, status: int, expr: str) -> dict[str, Any]:
+        """Raises PrometheusError for what is no successful answer; keeps its warnings."""
+        if body is None:
+            raise PrometheusError(f"{self.shown_url}: HTTP {status} without valid JSON to {expr}")
         if not isinstance(body, dict):
-            raise PrometheusError(f"{self.shown_url}: HTTP {response.status_code} without a JSON object to {expr}")
-        if response.status_code != 200 or body.get("status") != "success":
+            raise PrometheusError(f"{self.shown_url}: HTTP {status} without a JSON object to {expr}")
+        if status != 200 or body.get("status") != "success":
             reason = body.get("error", "no reason given")
-            raise PrometheusError(f"{self.shown_url}: HTTP {response.status_code}, {reason}; the query was {expr}")
+            raise PrometheusError(f"{self.shown_url}: HTTP {status}, {reason}; the query was {expr}")
         self.warnings.update(dict.fromkeys(map(str, body.get("warnings") or ())))
         return body
+
+    def _series_of(self, body: Mapping[str, Any], expr: str) -> list[Series]:
+        try:
+            return _series(body["data"])
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise PrometheusError(f"{self.shown_url}: not an answer of the query API ({error!r}) to {expr}") from error
+
+
+def _json(body: bytes) -> object:
+    """None for what is no JSON, or the JSON null, which is no answer either."""
+    try:
+        found: object = json.loads(body)
+    except ValueError:
+        return None
+    return found
 
 
 def _series(data: Mapping[str, Any]) -> list[Series]:

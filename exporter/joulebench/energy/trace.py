@@ -10,10 +10,14 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, field
+from itertools import compress
+from operator import gt, lt
 from threading import Lock
 
 MARGIN = 16
 """Points that a view keeps on either side of its window: neighbours for the edge split, the usual step, safe bounds."""
+ROUNDED_UP = 1 + 1e-6
+"""Uncertainties are kept in single precision to stay small; a hair more, so that rounding never narrows a bound."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +78,33 @@ class CounterTrace:
             self._at.append(at)
             # The max only undoes rounding of the shift: a curve that never falls is what every bound rests on.
             self._joules.append(max(joules + self._shift, self._joules[-1]) if self._joules else joules)
-            # Kept in single precision to stay small; a hair more, so that rounding never narrows a bound.
-            self._uncertainty.append(uncertainty * (1 + 1e-6))
+            self._uncertainty.append(uncertainty * ROUNDED_UP)
             if self._capacity is not None and len(self._at) > self._capacity + max(self._capacity // 4, 1):
                 self._forget(len(self._at) - self._capacity)
+
+    def extend(self, at: array[float], joules: array[float], uncertainty: array[float]) -> None:
+        """``append`` of many: columns in which neither time nor counter falls are taken in one go."""
+        with self._lock:
+            if self._plain(at, joules):
+                if self._whole is not None:
+                    self._leave_to_readers()
+                later = [True, *map(gt, at[1:], at)]
+                kept = len(self._at)
+                self._at.extend(compress(at, later))
+                self._joules.extend(compress(joules, later))
+                self._uncertainty.extend(one * ROUNDED_UP for one in compress(uncertainty, later))
+                self._refused += len(at) - (len(self._at) - kept)
+                return
+        for one in zip(at, joules, uncertainty, strict=True):
+            self.append(*one)
+
+    def _plain(self, at: array[float], joules: array[float]) -> bool:
+        """Whether these columns go on from the last point without anything that ``append`` would have to look at."""
+        if self._capacity is not None or self._resets or not at:
+            return False
+        if any(map(lt, at[1:], at)) or any(map(lt, joules[1:], joules)):
+            return False
+        return not self._at or (at[0] > self._at[-1] and joules[0] >= self._joules[-1])
 
     def _leave_to_readers(self) -> None:
         """Goes on with columns of its own; those that a view holds stay as they are."""

@@ -6,14 +6,16 @@ no sample falls into has no statistics.
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from operator import sub
 from statistics import median
 
-from joulebench.results.samples import Points, inside
+from joulebench.results.points import EMPTY, Columns, Points
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,43 +34,49 @@ class Stats:
 
 
 def stats(points: Points, start: float, end: float) -> Stats | None:
-    some = inside(points, start, end)
-    if not some or end <= start:
+    columns = Columns.of(points)
+    first, last = bisect_left(columns.at, start), bisect_right(columns.at, end) - 1
+    if last < first or end <= start:
         return None
-    at = [start, *(t for t, _ in some), end]
-    weights = [_upper(at, i, end) - _lower(at, i, start) for i in range(1, len(at) - 1)]
-    total = sum(weights)
-    values = [value for _, value in some]
-    mean = sum(map(_product, weights, values)) / total if total > 0 else values[0]
-    gaps = [later - earlier for earlier, later in pairwise(at)]
-    usual = median(gaps[1:-1]) if len(gaps) > 2 else end - start
-    covered = sum(min(gap, usual) for gap in gaps)
-    return Stats(mean, min(values), max(values), len(some), min(covered / (end - start), 1.0), max(gaps))
+    at, values = columns.at[first : last + 1], columns.value[first : last + 1]
+    before, after = at[0] - start, end - at[-1]
+    gaps = list(map(sub, at[1:], at))
+    # Half of the way to each neighbour is the straight line between them; the edges belong to the sample nearest to them.
+    inner = columns.areas[last] - columns.areas[first]
+    mean = (values[0] * before + inner + values[-1] * after) / (end - start)
+    usual = median(gaps) if gaps else end - start
+    longest = max(before, after, max(gaps, default=0.0))
+    covered = end - start
+    if longest > usual:
+        covered = sum(map(min, (before, after, *gaps), [usual] * (len(gaps) + 2)))
+    low, high = min(values), max(values)
+    # Rounding of a long sum must not put the mean of equal values beside them.
+    return Stats(min(max(mean, low), high), low, high, len(values), min(covered / (end - start), 1.0), longest)
 
 
-def _lower(at: Sequence[float], i: int, start: float) -> float:
-    return start if i == 1 else (at[i - 1] + at[i]) / 2
-
-
-def _upper(at: Sequence[float], i: int, end: float) -> float:
-    return end if i == len(at) - 2 else (at[i] + at[i + 1]) / 2
-
-
-def _product(a: float, b: float) -> float:
-    return a * b
+def lowest(points: Points, start: float, end: float) -> float | None:
+    """The lowest value of a sample inside the window."""
+    columns = Columns.of(points)
+    return min(columns.value[bisect_left(columns.at, start) : bisect_right(columns.at, end)], default=None)
 
 
 def together(series: Sequence[Points], fold: Callable[[Iterable[float]], float]) -> Points:
     """Several GPUs as one series: ``fold`` over the values of the moments at which every GPU has one."""
-    if len(series) == 1:
-        return series[0]
-    seen = Counter(at for points in series for at, _ in points)
-    values: dict[float, list[float]] = {at: [] for at, times in sorted(seen.items()) if times == len(series)}
-    for points in series:
-        for at, value in points:
-            if at in values:
-                values[at].append(value)
-    return [(at, fold(some)) for at, some in values.items()]
+    if not series:
+        return EMPTY
+    columns = [Columns.of(points) for points in series]
+    if len(columns) == 1:
+        return columns[0]
+    if all(columns[0].same_times(other) for other in columns[1:]):
+        values = map(fold, zip(*(one.value for one in columns), strict=True))
+        return Columns(columns[0].at, array("d", values))
+    seen = Counter(at for one in columns for at in one.at)
+    common: dict[float, list[float]] = {at: [] for at, times in sorted(seen.items()) if times == len(columns)}
+    for one in columns:
+        for at, value in one:
+            if at in common:
+                common[at].append(value)
+    return Columns.of((at, fold(some)) for at, some in common.items())
 
 
 def mean(values: Iterable[float]) -> float:
@@ -83,10 +91,11 @@ def increase(points: Points, start: float, end: float) -> float | None:
     """
     if len(points) < 2 or points[0][0] > start or points[-1][0] < end:
         return None
-    first = max(bisect_right(points, (start, float("inf"))) - 1, 0)
-    last = bisect_left(points, (end, float("-inf"))) + 1
+    columns = Columns.of(points)
+    first = max(bisect_right(columns.at, start) - 1, 0)
+    last = bisect_left(columns.at, end) + 1
     total = 0.0
-    for (t0, v0), (t1, v1) in pairwise(points[first:last]):
+    for (t0, v0), (t1, v1) in pairwise(columns[first:last]):
         rise = v1 - v0 if v1 >= v0 else v1
         total += rise * max(min(t1, end) - max(t0, start), 0.0) / (t1 - t0)
     return total

@@ -8,6 +8,7 @@ the counter. Unknown is null. No container is measured, so its four keys are nul
 from __future__ import annotations
 
 import itertools
+from array import array
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -16,7 +17,8 @@ from joulebench.catalogue import Metric
 from joulebench.energy.window import energy_between
 from joulebench.results.energy import TaskEnergy
 from joulebench.results.gauge_stats import Stats, mean, stats, together
-from joulebench.results.samples import GpuSamples, Points
+from joulebench.results.points import EMPTY, Columns, Points
+from joulebench.results.samples import GpuSamples
 from joulebench.units import BYTES_PER_MIB, kwh_from_joules
 
 _FOLDS: tuple[tuple[Metric, Callable[[Iterable[float]], float], float], ...] = (
@@ -44,9 +46,10 @@ class Gauges:
 
 
 def _folded(gpus: Sequence[GpuSamples], metric: Metric, fold: Callable[[Iterable[float]], float], scale: float) -> Points:
-    series = [gpu.gauges.get(metric.name, []) for gpu in gpus]
+    series = [gpu.gauges.get(metric.name, EMPTY) for gpu in gpus]
     # A GPU that never reports the value (no temperature sensor, say) does not take it from the others.
-    return [(at, value * scale) for at, value in together([points for points in series if points], fold)]
+    found = Columns.of(together([points for points in series if points], fold))
+    return found if scale == 1.0 else Columns(found.at, array("d", (value * scale for value in found.value)))
 
 
 def hardware_metrics(gauges: Gauges, gpus: Sequence[GpuSamples], energy: TaskEnergy, start: float, end: float) -> Values:

@@ -22,7 +22,13 @@ RUN_METRICS = tuple(
 """What is read back of every task of a run."""
 
 ENERGY_METRICS = (catalogue.GPU_ENERGY, catalogue.GPU_ENERGY_SAMPLE_TIMESTAMP, catalogue.GPU_ENERGY_SAMPLE_UNCERTAINTY)
-GAUGE_METRICS = (catalogue.GPU_UTILIZATION, catalogue.GPU_MEMORY_USED, catalogue.GPU_TEMPERATURE, catalogue.GPU_POWER)
+GAUGE_METRICS = (
+    catalogue.GPU_UTILIZATION,
+    catalogue.GPU_MEMORY_USED,
+    catalogue.GPU_TEMPERATURE,
+    catalogue.GPU_TEMPERATURE_MARGIN,
+    catalogue.GPU_POWER,
+)
 RAW_METRICS = (
     *ENERGY_METRICS,
     *GAUGE_METRICS,
@@ -30,7 +36,7 @@ RAW_METRICS = (
     catalogue.EXPORTER_CLOCK,
     catalogue.EXPORTER_CLOCK_STEPS,
 )
-"""What is read as raw samples around the tasks. Throttle counters are many and mostly rest: see ``changed``."""
+"""What may be read as raw samples around the tasks. What mostly rests is asked for first: see ``changed``."""
 
 
 def quoted(value: str) -> str:
@@ -77,6 +83,16 @@ def last_push_time(seconds: float, run_id: str) -> str:
 def changed(metric: Metric, seconds: float, equal: Mapping[str, str]) -> str:
     """Series that moved within ``seconds``."""
     return f"changes({selector(metric, equal)}[{milliseconds(seconds)}]) > 0"
+
+
+def fell_below_1(metric: Metric, seconds: float, equal: Mapping[str, str]) -> str:
+    """Series that were below 1 within ``seconds``."""
+    return f"min_over_time({selector(metric, equal)}[{milliseconds(seconds)}]) < 1"
+
+
+def counted(metric: Metric, seconds: float, equal: Mapping[str, str]) -> str:
+    """Samples within ``seconds``, by job and target."""
+    return f"sum by (job, instance) (count_over_time({selector(metric, equal)}[{milliseconds(seconds)}]))"
 
 
 def runs(seconds: float) -> str:

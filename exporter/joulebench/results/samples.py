@@ -1,54 +1,32 @@
 """Raw samples around the tasks, fetched in chunks over the union of their windows: never one query for each task.
 
 Each GPU becomes one ``GpuSamples``: its counter as a trace in unix time, its gauges as stored, its throttle counters. The
-same GPU is scraped by two jobs; their samples are merged. A counter value counts only with the time that belongs to it: the
-sample timestamp of the same scrape.
+same GPU is scraped by two jobs; their samples are merged.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from array import array
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from joulebench import catalogue
-from joulebench.catalogue import Metric
-from joulebench.clients.prometheus_api import PrometheusApi, Series
-from joulebench.energy.trace import CounterTrace
-from joulebench.results import queries
+from joulebench.clients.matrix import Column, Times
+from joulebench.clients.prometheus_api import PrometheusApi
+from joulebench.results import energy_samples, queries
+from joulebench.results.asking import Answer, Chunk, ask, ask_energy
+from joulebench.results.gpu_samples import GpuSamples, Samples
+from joulebench.results.points import Columns, Points, inside
+
+__all__ = ["GpuSamples", "Points", "Samples", "Window", "chunks", "fetch", "inside", "union"]
 
 CHUNK_SECONDS = 3600.0
 PAD_SECONDS = 30.0
 """Fetched before and after a window: the steps around its edges, also where somebody scrapes every 10 s."""
-ROUNDED_STORE_SECONDS = 0.005
 
 Window = tuple[float, float]
-Points = list[tuple[float, float]]
-
-
-@dataclass
-class GpuSamples:
-    """``gauges``: by metric name. ``throttle``: cumulative seconds by reason."""
-
-    gpu: str
-    uuid: str
-    energy: CounterTrace = field(default_factory=CounterTrace)
-    gauges: dict[str, Points] = field(default_factory=lambda: defaultdict(list))
-    throttle: dict[str, Points] = field(default_factory=lambda: defaultdict(list))
-    instances: set[str] = field(default_factory=set)
-    source: str | None = None
-    method: str | None = None
-    name: str | None = None
-
-
-@dataclass
-class Samples:
-    """``clock_offsets``: exporter clock minus scrape time. ``clock_steps``: the exporter's count of wall clock jumps."""
-
-    gpus: list[GpuSamples]
-    clock_offsets: Points
-    clock_steps: Points
 
 
 def union(windows: Iterable[Window], pad: float = PAD_SECONDS) -> list[Window]:
@@ -82,23 +60,38 @@ def fetch(
 
     Raises PrometheusError.
     """
-    collected = _Collected()
     spans = list(chunks(union(windows), chunk))
-    for done, (start, end) in enumerate(spans, 1):
-        _fetch_chunk(api, collected, start, end, equal or {})
-        if step is not None:
-            step(done, len(spans))
+    collected = _Collected(api, equal or {})
+    # One thread: the session of the client is not made for more, and a store answers one query with one core.
+    with ThreadPoolExecutor(1, thread_name_prefix="joulebench-ask") as asking:
+        collected.asking = asking
+        try:
+            ahead: Future[Chunk] | None = None
+            for done, (start, end) in enumerate(spans, 1):
+                now = ahead or asking.submit(ask, api, start, end, collected.equal)
+                ahead = asking.submit(ask, api, *spans[done], collected.equal) if done < len(spans) else None
+                collected.add(now.result())
+                if step is not None:
+                    step(done, len(spans))
+        finally:
+            asking.shutdown(cancel_futures=True)
     if spans:
-        _fetch_info(api, collected, spans[0][0], spans[-1][1], equal or {})
-    gpus = sorted(collected.gpus.values(), key=lambda one: (one.gpu.zfill(4), one.uuid))
-    return Samples(gpus, sorted(collected.clock_offsets), sorted(collected.clock_steps))
+        collected.add_info(spans[0][0], spans[-1][1])
+    return collected.samples()
 
 
 @dataclass
 class _Collected:
+    """What came so far; parts of gauges are put together once, at the end."""
+
+    api: PrometheusApi
+    equal: Mapping[str, str]
+    asking: ThreadPoolExecutor | None = None
     gpus: dict[str, GpuSamples] = field(default_factory=dict)
-    clock_offsets: Points = field(default_factory=list)
-    clock_steps: Points = field(default_factory=list)
+    gauges: defaultdict[tuple[str, str], list[Columns]] = field(default_factory=lambda: defaultdict(list))
+    throttle: defaultdict[tuple[str, str], list[Columns]] = field(default_factory=lambda: defaultdict(list))
+    clock_offsets: list[Columns] = field(default_factory=list)
+    clock_steps: list[Columns] = field(default_factory=list)
 
     def gpu(self, labels: Mapping[str, str]) -> GpuSamples:
         uuid = labels.get("uuid", "")
@@ -107,74 +100,56 @@ class _Collected:
         self.gpus[uuid].instances.add(labels.get("instance", ""))
         return self.gpus[uuid]
 
+    def add(self, chunk: Chunk) -> None:
+        times: Times = {}
+        self._add_energy(chunk, times)
+        for metric, answer in chunk.raw.items():
+            for one in self._columns(answer, times):
+                columns = Columns(one.at, one.value)
+                if metric is catalogue.EXPORTER_CLOCK:
+                    offsets = array("d", (value - at for at, value in columns))
+                    self.clock_offsets.append(Columns(one.at, offsets))
+                elif metric is catalogue.EXPORTER_CLOCK_STEPS:
+                    self.clock_steps.append(columns)
+                else:
+                    self.gauges[self.gpu(one.labels).uuid, metric.name].append(columns)
+        for series in chunk.throttle:
+            points = series.points
+            if chunk.throttle_rests:
+                points = [(at, points[-1][1]) for at in (chunk.start, chunk.end)]
+            self.throttle[self.gpu(series.labels).uuid, series.labels.get("reason", "")].append(Columns.of(points))
 
-def _fetch_chunk(api: PrometheusApi, into: _Collected, start: float, end: float, equal: Mapping[str, str]) -> None:
-    def stored(metric: Metric) -> list[Series]:
-        return api.query(queries.raw(metric, end - start, equal), end)
+    def _add_energy(self, chunk: Chunk, times: Times) -> None:
+        counters, moments, slacks = (self._columns(answer, times) for answer in chunk.energy)
+        if chunk.narrowed and self.asking is not None and energy_samples.has_hole(moments, chunk.start, chunk.end):
+            every = self.asking.submit(ask_energy, self.api, chunk.start, chunk.end, self.equal).result()
+            counters, moments, slacks = (self._columns(answer, times) for answer in every)
+        found = energy_samples.changes(counters, moments, slacks)
+        for counter, _ in found:
+            self.gpu(counter.labels)
+        for uuid, jobs in energy_samples.by_uuid(found).items():
+            energy_samples.add(self.gpus[uuid].energy, jobs)
 
-    _add_energy(into, *map(stored, queries.ENERGY_METRICS))
-    for metric in (*queries.GAUGE_METRICS, catalogue.GPU_UP):
-        for series in stored(metric):
-            _extend(into.gpu(series.labels).gauges[metric.name], series.points)
-    for series in stored(catalogue.EXPORTER_CLOCK):
-        _extend(into.clock_offsets, [(at, value - at) for at, value in series.points])
-    for series in stored(catalogue.EXPORTER_CLOCK_STEPS):
-        _extend(into.clock_steps, series.points)
-    _add_throttle(api, into, start, end, equal)
+    def _columns(self, answer: Answer, times: Times) -> list[Column]:
+        query, body = answer
+        return [one for one in self.api.columns(body, query, times) if len(one.at)]
 
+    def add_info(self, start: float, end: float) -> None:
+        for series in self.api.query(queries.last(catalogue.GPU_INFO, end - start, self.equal), end):
+            gpu = self.gpu(series.labels)
+            gpu.source = series.labels.get("source")
+            gpu.method = series.labels.get("energy_method")
+            gpu.name = series.labels.get("name")
 
-def _add_throttle(api: PrometheusApi, into: _Collected, start: float, end: float, equal: Mapping[str, str]) -> None:
-    """Throttle counters are six for each GPU and mostly rest: where none moved, one value stands for the whole chunk."""
-    metric = catalogue.GPU_THROTTLE_SECONDS
-    moved = bool(api.query(queries.changed(metric, end - start, equal), end))
-    for series in api.query((queries.raw if moved else queries.last)(metric, end - start, equal), end):
-        points = series.points if moved else [(at, series.points[-1][1]) for at in (start, end) if series.points]
-        _extend(into.gpu(series.labels).throttle[series.labels.get("reason", "")], points)
-
-
-def _extend(points: Points, more: Points) -> None:
-    """Neighbouring chunks, and jobs that scrape the same thing, may repeat a moment."""
-    if points and more and more[0][0] <= points[-1][0]:
-        points[:] = sorted({**dict(points), **dict(more)}.items())
-    else:
-        points.extend(more)
-
-
-def _add_energy(into: _Collected, counters: list[Series], times: list[Series], slacks: list[Series]) -> None:
-    time_of = {_identity(series): dict(series.points) for series in times}
-    slack_of = {_identity(series): dict(series.points) for series in slacks}
-    changes: defaultdict[str, list[tuple[float, float, float, float]]] = defaultdict(list)
-    for series in counters:
-        gpu = into.gpu(series.labels)
-        at = time_of.get(_identity(series), {})
-        slack = slack_of.get(_identity(series), {})
-        changes[gpu.uuid] += [(t, at[t], joules, slack.get(t, 0.0)) for t, joules in series.points if t in at]
-    for uuid, rows in changes.items():
-        trace = into.gpus[uuid].energy
-        extra = ROUNDED_STORE_SECONDS if _rounded(rows) else 0.0
-        # In the order of scrapes, not of sample times: after a reset or a clock step these two differ. What is not later than
-        # the last change is the same change seen again, and the trace leaves it out.
-        for _, moment, joules, slack_seconds in sorted(rows):
-            trace.append(moment, joules, slack_seconds + extra)
-
-
-def _identity(series: Series) -> frozenset[tuple[str, str]]:
-    return frozenset((name, value) for name, value in series.labels.items() if name != "__name__")
+    def samples(self) -> Samples:
+        for (uuid, name), parts in self.gauges.items():
+            self.gpus[uuid].gauges[name] = Columns.joined(parts)
+        for (uuid, reason), parts in self.throttle.items():
+            self.gpus[uuid].throttle[reason] = Columns.joined(parts)
+        gpus = sorted(self.gpus.values(), key=lambda one: (one.gpu.zfill(4), one.uuid))
+        return Samples(gpus, _by_time(self.clock_offsets), _by_time(self.clock_steps))
 
 
-def _rounded(rows: Sequence[tuple[float, float, float, float]]) -> bool:
-    """Whether the store keeps 12 digits of a value, so that a unix time is true to 5 ms only."""
-    return all(abs(at * 100 - round(at * 100)) < 1e-4 for _, at, _, _ in rows)
-
-
-def _fetch_info(api: PrometheusApi, into: _Collected, start: float, end: float, equal: Mapping[str, str]) -> None:
-    for series in api.query(queries.last(catalogue.GPU_INFO, end - start, equal), end):
-        gpu = into.gpu(series.labels)
-        gpu.source = series.labels.get("source")
-        gpu.method = series.labels.get("energy_method")
-        gpu.name = series.labels.get("name")
-
-
-def inside(points: Points, start: float, end: float) -> Points:
-    """The points within [start, end]."""
-    return points[bisect_left(points, (start, float("-inf"))) : bisect_left(points, (end, float("inf")))]
+def _by_time(parts: Sequence[Columns]) -> Columns:
+    """Several exporters in one row; each says something at its own moments."""
+    return Columns.of(sorted(point for part in parts for point in part))

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from joulebench import catalogue
 from joulebench.results.gauge_stats import increase
-from joulebench.results.samples import GpuSamples, Points
+from joulebench.results.points import EMPTY, Columns, Points
+from joulebench.results.samples import GpuSamples
 
 SEEN_WITHIN_SECONDS = 10.0
 LIMITED_BY_DESIGN = ("sw_power_cap", "sync_boost")
@@ -21,8 +22,8 @@ Reasons = Mapping[str, float | None]
 
 def reasons(gpu: GpuSamples, start: float, end: float) -> Reasons:
     """Seconds by reason for one GPU."""
-    seen = _seen_around(gpu.gauges.get(catalogue.GPU_UP.name, []), start, end)
-    return {r: increase(gpu.throttle.get(r, []), start, end) if seen else None for r in catalogue.THROTTLE_REASONS}
+    seen = _seen_around(gpu.seen, start, end)
+    return {r: increase(gpu.throttle.get(r, EMPTY), start, end) if seen else None for r in catalogue.THROTTLE_REASONS}
 
 
 def together(gpus: Sequence[Reasons]) -> Reasons:
@@ -39,9 +40,9 @@ def _most(values: Iterable[float | None]) -> float | None:
     return max((value for value in values if value is not None), default=None)
 
 
-def _seen_around(up: Points, start: float, end: float) -> bool:
-    before = bisect_right(up, (start, float("inf"))) - 1
-    after = bisect_left(up, (end, float("-inf")))
-    if before < 0 or after >= len(up):
+def _seen_around(seen: Points, start: float, end: float) -> bool:
+    at = Columns.of(seen).at
+    before, after = bisect_right(at, start) - 1, bisect_left(at, end)
+    if before < 0 or after >= len(at):
         return False
-    return start - up[before][0] <= SEEN_WITHIN_SECONDS and up[after][0] - end <= SEEN_WITHIN_SECONDS
+    return start - at[before] <= SEEN_WITHIN_SECONDS and at[after] - end <= SEEN_WITHIN_SECONDS
