@@ -9,11 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from joulebench.bench import prompts, tools
-from joulebench.bench.grading import grade
 from joulebench.bench.llm.chat import CallTimeout, ChatModel, Message, ModelUnreachable, Reply, ToolRequest
-from joulebench.bench.suites import TaskSpec
-from joulebench.bench.workspace import Workspace
+from joulebench.bench.stage import Attempt, Stage, Work
 from joulebench.clock import Clock
 from joulebench.confidence.measures import CallConfidence, tool_call_confidences
 from joulebench.errors import ModelError
@@ -62,14 +59,14 @@ class Agent:
         self._clock = clock
         self._task_timeout = task_timeout
 
-    def work(self, spec: TaskSpec, outcome: Outcome) -> None:
+    def work(self, spec: Work, outcome: Outcome) -> None:
         """Fills ``outcome`` as it goes. Never raises for what the model or its server does."""
         started = self._clock.monotonic()
-        with Workspace(spec.files) as workspace:
+        with spec.stage() as stage:
             try:
                 with self._run.task(spec.name, task_id=outcome.task_id, model=self._model.name) as task:
                     outcome.task_id, outcome.task = task.task_id, task
-                    self._attempt(_Attempt(spec, task, workspace, outcome, self._clock.monotonic()))
+                    self._attempt(_Attempt(spec, task, stage, outcome, self._clock.monotonic()))
             except ModelError as error:
                 outcome.status, outcome.reason = "error", str(error)
                 outcome.unreachable = isinstance(error, ModelUnreachable)
@@ -79,22 +76,22 @@ class Agent:
         timeout = self._task_timeout or attempt.spec.timeout_seconds
         deadline = Seconds(attempt.started + timeout)
         try:
-            answer = self._answer(attempt, deadline)
+            is_over = self._play(attempt, deadline)
         except CallTimeout as error:
             attempt.end("timeout", f"{timeout:g} s are over: {error}")
             return
-        if answer is None:
+        if not is_over:
             attempt.end("failure", attempt.outcome.reason or f"not finished after {attempt.outcome.turns} turns")
             return
-        verdict = grade(attempt.spec.grade, answer, attempt.workspace.snapshot())
-        for index, (check, held) in enumerate(zip(attempt.spec.grade, verdict.held, strict=True), start=1):
-            if held:
-                attempt.task.key_step(index, str(check))
-        attempt.end("success" if verdict.passed else "failure", verdict.reason)
+        result = attempt.stage.result()
+        for index, name in result.steps:
+            attempt.task.key_step(index, name)
+        attempt.end("success" if result.passed else "failure", result.reason)
 
-    def _answer(self, attempt: _Attempt, deadline: Seconds) -> str | None:
-        """What the model answered in the end; None where its turns were used up. A reply without a tool call is an answer."""
-        messages = prompts.opening(attempt.spec.instruction)
+    def _play(self, attempt: _Attempt, deadline: Seconds) -> bool:
+        """Whether the stage came to its end; False where the turns were used up or the model is stuck."""
+        stage = attempt.stage
+        messages = stage.opening()
         attempt.outcome.messages = messages
         for _ in range(attempt.spec.max_turns):
             if self._clock.monotonic() >= deadline:
@@ -102,21 +99,22 @@ class Agent:
             attempt.outcome.turns += 1
             reply = self._ask(attempt, messages, deadline)
             messages.append(Message("assistant", reply.text, reply.tool_calls))
-            if not reply.tool_calls:
-                return reply.text
-            for request, confidence in zip(reply.tool_calls, _confidences(reply), strict=True):
+            for request, confidence in zip(reply.tool_calls, _confidences(reply, stage), strict=True):
                 result = attempt.use_tool(request, confidence)
                 messages.append(Message("tool", result.text, tool_name=request.name or "tool call", call_id=request.call_id))
-                if request.name == tools.FINISH and result.outcome == "ok":
-                    return result.text
+                if stage.over:
+                    return True
+            messages += stage.replied(reply)
+            if stage.over:
+                return True
             if _is_stuck(messages):
                 attempt.outcome.reason = f"the same call {STUCK_AFTER} times over"
                 break
-        return None
+        return False
 
     def _ask(self, attempt: _Attempt, messages: Sequence[Message], deadline: Seconds) -> Reply:
         with attempt.task.call(self._model.name) as call:
-            reply = self._model.reply(messages, tools.SPECS, call.first_token, deadline)
+            reply = self._model.reply(messages, attempt.stage.specs, call.first_token, deadline)
             call.finish(
                 reply.prompt_tokens,
                 reply.completion_tokens,
@@ -137,16 +135,16 @@ class Agent:
 class _Attempt:
     """One task while it is worked on."""
 
-    spec: TaskSpec
+    spec: Work
     task: Task
-    workspace: Workspace
+    stage: Stage
     outcome: Outcome
     started: float
 
-    def use_tool(self, request: ToolRequest, confidence: CallConfidence) -> tools.Attempt:
+    def use_tool(self, request: ToolRequest, confidence: CallConfidence) -> Attempt:
         arguments = request.raw_arguments if request.arguments is None else request.arguments
         with self.task.tool(request.name, arguments, confidence) as tool:
-            result = tools.attempt(self.workspace, request)
+            result = self.stage.use(request)
             tool.result(result.text)
             tool.outcome(result.outcome, result.error)
         self.outcome.tool_calls += 1
@@ -173,5 +171,6 @@ def _is_stuck(messages: Sequence[Message]) -> bool:
     return len(last) == STUCK_AFTER and all(turn == last[0] for turn in last)
 
 
-def _confidences(reply: Reply) -> list[CallConfidence]:
-    return tool_call_confidences(reply.rows or (), [request.name for request in reply.tool_calls], tools.NAMES)
+def _confidences(reply: Reply, stage: Stage) -> list[CallConfidence]:
+    declared = [tool.name for tool in stage.specs]
+    return tool_call_confidences(reply.rows or (), [request.name for request in reply.tool_calls], declared)

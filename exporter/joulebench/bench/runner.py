@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Protocol
 
 from joulebench.bench.agent import Agent, Outcome
-from joulebench.bench.suites import Suite, TaskSpec
+from joulebench.bench.stage import Work
+from joulebench.bench.suites import Suite
 
 
 class Listener(Protocol):
@@ -22,7 +23,7 @@ class Listener(Protocol):
 
 
 def run_suite(
-    agent: Agent, suite: Suite, listener: Listener, transcripts: Path, *, repeat: int = 1, workers: int = 1
+    agent: Agent, suite: Suite[Work], listener: Listener, transcripts: Path, *, repeat: int = 1, workers: int = 1
 ) -> list[Outcome]:
     """Every task ``repeat`` times, a whole round of the suite before the next, so that a drift of the machine meets all tasks.
 
@@ -30,7 +31,7 @@ def run_suite(
     """
     jobs = [spec for _ in range(repeat) for spec in suite.tasks]
 
-    def work(spec: TaskSpec) -> Outcome:
+    def work(spec: Work) -> Outcome:
         outcome = Outcome(spec.id)
         listener.started(outcome)
         agent.work(spec, outcome)

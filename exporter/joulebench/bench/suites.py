@@ -7,18 +7,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import jsonschema
 import yaml
 
+from joulebench.bench.file_stage import file_stage
 from joulebench.bench.grading import CHECKS, Check
+from joulebench.bench.stage import Stage, Work
 from joulebench.bench.workspace import MAX_FILE_BYTES, MAX_FILES, path_problem
 from joulebench.errors import UserError
 
 SHIPPED = Path(__file__).parent / "suite"
+MOST_SHOWN = 40
+
+T_co = TypeVar("T_co", bound=Work, covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,19 +40,22 @@ class TaskSpec:
     max_turns: int
     timeout_seconds: float
 
+    def stage(self) -> AbstractContextManager[Stage]:
+        return file_stage(self.instruction, self.files, self.grade)
+
 
 @dataclass(frozen=True, slots=True)
-class Suite:
+class Suite(Generic[T_co]):
     name: str
-    tasks: tuple[TaskSpec, ...]
+    tasks: tuple[T_co, ...]
 
-    def only(self, glob: str) -> Suite:
+    def only(self, glob: str) -> Suite[T_co]:
         """The tasks whose id matches; raises UserError when none does."""
         found = tuple(task for task in self.tasks if fnmatchcase(task.id, glob))
         if not found:
-            raise UserError(
-                f"--tasks: no task of suite {self.name} matches {glob!r}; it has {', '.join(task.id for task in self.tasks)}"
-            )
+            shown = ", ".join(task.id for task in self.tasks[:MOST_SHOWN])
+            more = ", ..." if len(self.tasks) > MOST_SHOWN else ""
+            raise UserError(f"--tasks: no task of suite {self.name} matches {glob!r}; it has {shown}{more}")
         return Suite(self.name, found)
 
 
@@ -108,7 +118,7 @@ def _is_regex(value: object) -> bool:
     return not isinstance(value, str) or bool(re.compile(value))
 
 
-def load(name_or_path: str) -> Suite:
+def load(name_or_path: str) -> Suite[TaskSpec]:
     """A shipped suite by name or a file by path; raises UserError."""
     path = SHIPPED / f"{name_or_path}.yaml"
     if "/" in name_or_path or not path.is_file():

