@@ -45,6 +45,10 @@ class Curve:
         covered = min(end, at[-1]) - max(start, at[0])
         return max(covered - epoch_changes(self._view, start, end)[1], 0.0)
 
+    def is_plain(self, start: float, end: float) -> bool:
+        """Whether the counter reaches over [start, end] without ever falling."""
+        return self.known and self._view.is_plain(start, end)
+
     def whole(self, *parts: tuple[float, float]) -> bool:
         """Whether the counter reaches over all of these intervals, but for what ``window_energy`` overlooks too."""
         seconds = fsum(end - start for start, end in parts)

@@ -36,11 +36,15 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """The window cut into phases, in order and without holes. ``notes``: by phase, what its times rest on."""
+    """The window cut into phases, in order and without holes. ``by_phase``: the same, for phases that have any.
+
+    ``notes``: by phase, what its times rest on.
+    """
 
     start: float
     end: float
     spans: tuple[Span, ...]
+    by_phase: Mapping[str, Sequence[Span]]
     unknown: frozenset[str]
     notes: Mapping[str, tuple[str, ...]]
 
@@ -92,22 +96,24 @@ def timeline(start: float, end: float, calls: Sequence[LlmCall], tools: Iterable
         partial = ("partial",) if 0 < telling < len(calls) else ()
         by_ttft = ("by_ttft",) if any(piece.by_ttft for piece in work if piece.phase == phase) else ()
         notes[phase] = (*partial, *by_ttft)
-    return Timeline(start, end, tuple(_sweep(start, end, going)), frozenset(unknown), notes)
+    spans = tuple(_sweep(start, end, going))
+    by_phase: defaultdict[str, list[Span]] = defaultdict(list)
+    for span in spans:
+        by_phase[span.phase].append(span)
+    return Timeline(start, end, spans, by_phase, frozenset(unknown), notes)
 
 
 def phase_energy(trace: CounterTrace, line: Timeline, idle_watts: float | None = None, *, method: str = "counter") -> PhaseEnergy:
     """The energy of one GPU over the window, by phase. ``idle_watts``: its power with the model loaded and no work."""
     whole = window_energy(trace, line.start, line.end, method=method)
     curve = Curve(trace, line.start, line.end)
-    spans: defaultdict[str, list[Span]] = defaultdict(list)
-    for span in line.spans:
-        spans[span.phase].append(span)
+    plain = curve.is_plain(line.start, line.end)
     found = {}
     for phase in PHASES:
         if phase in line.unknown:
             found[phase] = Phase(None, None, ("not_reported",))
         else:
-            found[phase] = _phase(curve, spans[phase], line.notes.get(phase, ()))
+            found[phase] = _phase(curve, line.by_phase.get(phase, ()), line.notes.get(phase, ()), plain=plain)
     return PhaseEnergy(whole, found, *idle_split(whole.joules, line.end - line.start, idle_watts))
 
 
@@ -150,14 +156,17 @@ def _sweep(start: float, end: float, going: Iterable[tuple[str, float, float]]) 
         yield Span(phase, since, at)
 
 
-def _phase(curve: Curve, spans: Sequence[Span], notes: tuple[str, ...]) -> Phase:
-    seconds = fsum(span.end - span.start for span in spans)
+def _phase(curve: Curve, spans: Sequence[Span], notes: tuple[str, ...], *, plain: bool) -> Phase:
+    """``plain``: the counter is known over the whole window."""
     if not spans:
         return Phase(0.0, 0.0, notes)
+    seconds = fsum(span.end - span.start for span in spans)
+    found = [*notes]
+    if not plain:
+        found += [reason for span in spans for reason in curve.reasons(span.start, span.end)]
+        if not curve.whole(*((span.start, span.end) for span in spans)):
+            return Phase(seconds, None, tuple(dict.fromkeys(found)))
     joules = fsum(curve.joules(span.end) - curve.joules(span.start) for span in spans)
-    found = [*notes, *(reason for span in spans for reason in curve.reasons(span.start, span.end))]
-    if not curve.whole(*((span.start, span.end) for span in spans)):
-        return Phase(seconds, None, tuple(dict.fromkeys(found)))
     if any(curve.gap(span.start) or curve.gap(span.end) for span in spans):
         found.append("gap")
     if seconds < SHORT_STEPS * curve.step(spans[0].start) * len(spans):

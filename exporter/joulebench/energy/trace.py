@@ -34,6 +34,10 @@ class TraceView:
     energies: dict[float, float] = field(default_factory=dict, compare=False)
     steps: dict[int, float] = field(default_factory=dict, compare=False)
 
+    def is_plain(self, start: float, end: float) -> bool:
+        """Whether the points reach over [start, end] and the counter never fell: nothing to look out for."""
+        return not self.epoch_starts and self.at[0] <= start and end <= self.at[-1]
+
     def power(self, segment: int) -> float | None:
         """Mean watts between point ``segment`` and the next; None where there is no such pair in one epoch."""
         if not 0 <= segment < len(self.at) - 1 or segment + 1 in self.epoch_starts:

@@ -72,15 +72,16 @@ def window_energy(trace: CounterTrace, start: float, end: float, *, method: str 
     if len(at) < 2 or covered < 0 or (covered == 0 and end > start):
         return missing(method, uncovered(at, start, end) or ("no_samples",))
 
-    resets, lost = epoch_changes(view, start, end)
-    coverage = (covered - lost) / (end - start) if end > start else 1.0
+    plain = view.is_plain(start, end)
+    resets, lost = (0, 0.0) if plain else epoch_changes(view, start, end)
+    coverage = (covered - lost) / (end - start) if end > start and not plain else 1.0
     first, last = bisect_left(at, start), bisect_right(at, end)
     edges = sorted({max(first - 1, 0), min(last - 1, len(at) - 2)})
     touching = at[edges[0] : edges[-1] + 2]
     joules = cumulative(view, end) - cumulative(view, start)
     low, high = _bounds(view, start, end) if method == "counter" else (None, None)
 
-    reasons = list(uncovered(at, start, end))
+    reasons = [] if plain else list(uncovered(at, start, end))
     if resets:
         reasons.append("reset")
     if any(at[edge + 1] - at[edge] > GAP_FACTOR * usual_step(view, edge) for edge in edges):
@@ -89,7 +90,7 @@ def window_energy(trace: CounterTrace, start: float, end: float, *, method: str 
     if last - first < 2 or (low is not None and high is not None and high - low > SHORT_WIDTH * joules):
         reasons.append("short")
         quality = "short" if quality == "ok" else quality
-    known = coverage >= COVERAGE_NEEDED and longest_lost(view, start, end) <= LOST_STEPS
+    known = plain or (coverage >= COVERAGE_NEEDED and longest_lost(view, start, end) <= LOST_STEPS)
     return WindowEnergy(
         joules=joules if known else None,
         low=low,
