@@ -82,7 +82,7 @@ class GpuChannel:
         return after
 
     def _take(self, before: float, after: float, reading: FastReading) -> None:
-        self._settled = None
+        self._unsettle()
         if reading.power is not None:
             self._power = (after, reading.power)
         elif self._power is not None:
@@ -103,7 +103,7 @@ class GpuChannel:
 
     def _fail(self, at: float, error: Exception) -> None:
         self._errors["fast"] += 1
-        self._settled = None
+        self._unsettle()
         self._wonder("fast", error)
         if not isinstance(error, GpuLost) and at - self._good_at <= DOWN_AFTER:
             return
@@ -112,6 +112,11 @@ class GpuChannel:
         self._lost = True
         self.due_at = at + self._retry_after
         self._retry_after = min(self._retry_after * 2, LAST_RETRY)
+
+    def _unsettle(self) -> None:
+        if self._settled is not None and self._settled.power is not None:
+            self._power = (self._good_at, self._settled.power)
+        self._settled = None
 
     def _wonder(self, group: str, error: Exception) -> None:
         """A fault nobody thought of is told with its traceback, once until the group works again."""

@@ -18,7 +18,7 @@ from joulebench.sensors.monitor import GpuMonitor
 from joulebench.sensors.reading import FastReading, GpuIdentity, SlowReading
 from joulebench.sensors.simulated import SimulatedSource
 from joulebench.units import Joules, Ratio, Seconds, Watts
-from tests.fakes.nvml import Every, FakeGpu, FakeGpuScript, VirtualClock, calls, environment, fails, field_fails
+from tests.fakes.nvml import During, Every, FakeGpu, FakeGpuScript, VirtualClock, calls, environment, fails, field_fails
 from tests.fakes.nvml.script import HW_THERMAL
 from tests.unit.sensors.rig import POLL, Play
 
@@ -69,6 +69,13 @@ def test_a_power_field_that_comes_and_goes_is_never_an_old_value(play: Play) -> 
     rig.clock.advance(1.01)
     powers = {rig.source.read_fast(0).power for _ in range(4)}
     assert powers == {None, 50.0}
+
+
+def test_power_that_has_long_been_the_same_outlives_one_failed_poll(play: Play) -> None:
+    rig = play(FakeGpu(step=60.0, faults=(fails(FIELDS, During(3.0, 3.05), code=999),)))
+    rig.run(3.03)
+    state = rig.state()
+    assert (state.power, state.read_errors["fast"]) == (50.0, 2)
 
 
 READ = """
