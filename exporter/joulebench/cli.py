@@ -25,6 +25,7 @@ COMMANDS: dict[str, str] = {
     "backfill": "put energy into finished result files of the MCPWorld client, which is not changed",
     "json-to-csv": "make one table of all result files below a directory",
     "collect-metrics": "put a task's rows into the summary and metrics tables of its suite",
+    "doctor": "check whether finished results can be believed, and say how to mend what cannot",
     "up": "start Prometheus, Pushgateway, Alertmanager and the exporter on this machine",
     "down": "stop what 'up' started",
     "demo": "run the whole of it once, with a small embedded model where there is no Ollama",
