@@ -23,6 +23,16 @@ from types import TracebackType
 from tests.fakes.model_shapes import OllamaShape, OpenAIShape
 from tests.fakes.model_turns import MODEL, Json, Logprobs, Script, Turn
 
+LOADED: Json = {
+    "name": MODEL,
+    "size": 2_000_000_000,
+    "size_vram": 1_500_000_000,
+    "context_length": 4096,
+    "expires_at": "2099-01-01T00:00:00Z",
+    "details": {"family": "scripted", "parameter_size": "1B", "quantization_level": "Q4_0"},
+}
+"""The one model in memory, a quarter of it on the CPU."""
+
 
 @dataclass
 class Exchange:
@@ -99,7 +109,7 @@ def _handler(server: ModelServer) -> type[BaseHTTPRequestHandler]:
                 "/v1/models": {"object": "list", "data": [{"id": MODEL, "object": "model"}]},
                 "/api/version": {"version": "0.17.4"},
                 "/api/tags": {"models": [model]},
-                "/api/ps": {"models": []},
+                "/api/ps": {"models": [LOADED]},
             }
             found = answers.get(self.path)
             self._json(200 if found else 404, found or {"error": "not found"})
