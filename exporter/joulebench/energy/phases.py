@@ -15,7 +15,7 @@ from math import fsum
 from joulebench.energy.calls import PARTS, UNSPLIT, LlmCall, pieces, told
 from joulebench.energy.curve import Curve
 from joulebench.energy.trace import CounterTrace
-from joulebench.energy.window import WindowEnergy, window_energy
+from joulebench.energy.window import GAP_FACTOR, WindowEnergy, window_energy
 
 PHASES = (*PARTS, UNSPLIT, "tool_wait", "other")
 """By priority: a moment in which several go on belongs to the first of them."""
@@ -108,12 +108,13 @@ def phase_energy(trace: CounterTrace, line: Timeline, idle_watts: float | None =
     whole = window_energy(trace, line.start, line.end, method=method)
     curve = Curve(trace, line.start, line.end)
     plain = curve.is_plain(line.start, line.end)
+    holes = whole.longest_gap is None or whole.longest_gap > GAP_FACTOR * min(curve.step(line.start), curve.step(line.end))
     found = {}
     for phase in PHASES:
         if phase in line.unknown:
             found[phase] = Phase(None, None, ("not_reported",))
         else:
-            found[phase] = _phase(curve, line.by_phase.get(phase, ()), line.notes.get(phase, ()), plain=plain)
+            found[phase] = _phase(curve, line.by_phase.get(phase, ()), line.notes.get(phase, ()), plain=plain, holes=holes)
     return PhaseEnergy(whole, found, *idle_split(whole.joules, line.end - line.start, idle_watts))
 
 
@@ -156,18 +157,18 @@ def _sweep(start: float, end: float, going: Iterable[tuple[str, float, float]]) 
         yield Span(phase, since, at)
 
 
-def _phase(curve: Curve, spans: Sequence[Span], notes: tuple[str, ...], *, plain: bool) -> Phase:
-    """``plain``: the counter is known over the whole window."""
+def _phase(curve: Curve, spans: Sequence[Span], notes: tuple[str, ...], *, plain: bool, holes: bool) -> Phase:
+    """``plain``: the counter is known over the whole window. ``holes``: a step in it may be much longer than the usual ones."""
     if not spans:
         return Phase(0.0, 0.0, notes)
-    seconds = fsum(span.end - span.start for span in spans)
+    seconds = fsum([span.end - span.start for span in spans])
     found = [*notes]
     if not plain:
         found += [reason for span in spans for reason in curve.reasons(span.start, span.end)]
         if not curve.whole(*((span.start, span.end) for span in spans)):
             return Phase(seconds, None, tuple(dict.fromkeys(found)))
-    joules = fsum(curve.joules(span.end) - curve.joules(span.start) for span in spans)
-    if any(curve.gap(span.start) or curve.gap(span.end) for span in spans):
+    joules = fsum([curve.joules(span.end) - curve.joules(span.start) for span in spans])
+    if holes and any(curve.gap(span.start) or curve.gap(span.end) for span in spans):
         found.append("gap")
     if seconds < SHORT_STEPS * curve.step(spans[0].start) * len(spans):
         found.append("short")

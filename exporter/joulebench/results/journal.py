@@ -6,22 +6,26 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from joulebench.results.task import Event, TaskKey
+from joulebench.results.task import Event, TaskKey, TaskValues
 
 PATTERN = "journal-*.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
 class Journal:
-    """Events in the order in which each worker wrote them. ``damaged``: lines that are no event."""
+    """Events in the order in which each worker wrote them. ``damaged``: lines that are no event.
+
+    ``values`` keeps what was counted of a task's events, which do not change any more.
+    """
 
     tasks: Mapping[TaskKey, list[Event]]
     run_events: list[Event]
     damaged: int
     files: int
+    values: dict[TaskKey, TaskValues] = field(default_factory=dict, compare=False)
 
 
 def read(directory: Path) -> Journal:

@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from joulebench.energy.attribution import TaskAttribution
+from joulebench.energy.ledger import Share
 from joulebench.energy.window import QUALITIES, WindowEnergy
 from joulebench.results import calls, idle, shares, throttle
 from joulebench.results.computed import computed_metrics
@@ -218,9 +219,13 @@ def _attribution(attribution: TaskAttribution | None, verdict: WindowEnergy) -> 
         return {"method": None, "overlap_fraction": None, "attributed": None}
     found: Record = {"method": attribution.method, "overlap_fraction": attribution.overlap_fraction}
     # As they stand in the books of the run, which Prometheus alone feeds: these add up with what run.json tells of each GPU.
-    gpus = {uuid: asdict(share) for uuid, share in attribution.gpus.items()}
+    gpus = {uuid: _share(share) for uuid, share in attribution.gpus.items()}
     if attribution.overlap_fraction == 0:
         # Alone on the GPUs, all of the window is the task's.
         alone = dict.fromkeys(("lower", "attributed", "fully_loaded", "upper"), verdict.joules)
         return {**found, **alone, "reasons": [], "gpus": gpus}
-    return {**found, **asdict(attribution.total), "gpus": gpus}
+    return {**found, **_share(attribution.total), "gpus": gpus}
+
+
+def _share(share: Share) -> Record:
+    return {name: getattr(share, name) for name in share.__slots__}

@@ -61,7 +61,8 @@ def fetch(
     Raises PrometheusError.
     """
     spans = list(chunks(union(windows), chunk))
-    collected = _Collected(api, equal or {})
+    needed = min((start for start, _ in windows), default=0.0), max((end for _, end in windows), default=0.0)
+    collected = _Collected(api, equal or {}, needed)
     # One thread: the session of the client is not made for more, and a store answers one query with one core.
     with ThreadPoolExecutor(1, thread_name_prefix="joulebench-ask") as asking:
         collected.asking = asking
@@ -82,10 +83,11 @@ def fetch(
 
 @dataclass
 class _Collected:
-    """What came so far; parts of gauges are put together once, at the end."""
+    """What came so far; parts of gauges are put together once, at the end. ``needed``: from the first to the last window."""
 
     api: PrometheusApi
     equal: Mapping[str, str]
+    needed: Window
     asking: ThreadPoolExecutor | None = None
     gpus: dict[str, GpuSamples] = field(default_factory=dict)
     gauges: defaultdict[tuple[str, str], list[Columns]] = field(default_factory=lambda: defaultdict(list))
@@ -121,7 +123,8 @@ class _Collected:
 
     def _add_energy(self, chunk: Chunk, times: Times) -> None:
         counters, moments, slacks = (self._columns(answer, times) for answer in chunk.energy)
-        if chunk.narrowed and self.asking is not None and energy_samples.has_hole(moments, chunk.start, chunk.end):
+        start, end = max(chunk.start, self.needed[0]), min(chunk.end, self.needed[1])
+        if chunk.narrowed and self.asking is not None and energy_samples.has_hole(moments, start, end):
             every = self.asking.submit(ask_energy, self.api, chunk.start, chunk.end, self.equal).result()
             counters, moments, slacks = (self._columns(answer, times) for answer in every)
         found = energy_samples.changes(counters, moments, slacks)

@@ -25,12 +25,15 @@ _ENERGY_EVENTS = ("TASK_ENERGY", "CALL_ENERGY")
 def tasks(journal: Journal, pushed: Mapping[TaskKey, PushedTask]) -> list[Task]:
     """Every task that either source knows, by start."""
     runs = {str(event.get("worker", "")): event for event in journal.run_events if event["event_type"] == "RUN_START"}
-    found = [_task(key, journal.tasks.get(key), pushed.get(key), runs.get(key.worker, {})) for key in {*journal.tasks, *pushed}]
+    for key, events in journal.tasks.items():
+        if key not in journal.values:
+            journal.values[key] = from_journal.values(events, runs.get(key.worker, {}))
+    found = [_task(key, journal, pushed.get(key), runs.get(key.worker, {})) for key in {*journal.tasks, *pushed}]
     return sorted(found, key=lambda task: (task.values.start is None, task.values.start or 0.0, task.key))
 
 
-def _task(key: TaskKey, events: list[Event] | None, pushed: PushedTask | None, run: Event) -> Task:
-    ours = from_journal.values(events, run) if events else None
+def _task(key: TaskKey, journal: Journal, pushed: PushedTask | None, run: Event) -> Task:
+    events, ours = journal.tasks.get(key), journal.values.get(key)
     theirs = pushed.values if pushed else None
     values, sources, disagreements = _together(ours, theirs)
     energy, source = from_journal.exporter_energy(events) if events else ((), None)
