@@ -10,7 +10,7 @@ from joulebench.clock import SystemClock
 from joulebench.stack.programs import CHECKOUT
 from tests.benchmarks.report import Report
 
-PARTS = ("accuracy", "cost", "push", "export")
+PARTS = ("accuracy", "cost", "push", "export", "proxy", "monitor")
 
 
 def main() -> None:
@@ -39,6 +39,14 @@ def main() -> None:
                     from tests.benchmarks import push_cost
 
                     push_cost.run(report, clock)
+                case "proxy":
+                    from tests.benchmarks import proxy_cost
+
+                    proxy_cost.run(report, clock)
+                case "monitor":
+                    from tests.benchmarks import monitor_rows
+
+                    monitor_rows.run(report, clock)
                 case "export":
                     from tests.benchmarks import export_cost
 

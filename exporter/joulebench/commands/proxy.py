@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 MAX_TASKS = 2000
 MAX_TOP_LOGPROBS = 20
-SWITCH_INTERVAL = 0.001
+SWITCH_INTERVAL = 0.0002
 """Seconds for which a thread that counts may keep the interpreter from the thread that passes bytes on."""
 
 
