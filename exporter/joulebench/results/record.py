@@ -67,7 +67,11 @@ def build(task: Task, energy: TaskEnergy, attribution: TaskAttribution | None, c
         "gpu_hardware_metrics": _hardware(task, energy, gpus, context),
         "measurement": _measurement(task, energy, verdict, context),
         "per_gpu": [_gpu(task, one, next((g for g in gpus if g.uuid == one.uuid), None), context) for one in energy.gpus],
-        "throttle": {"throttled_seconds": throttled, "seconds_by_reason": dict(throttling) if by_gpu else {}},
+        "throttle": {
+            "throttled_seconds": throttled,
+            "seconds_by_reason": dict(throttling) if by_gpu else {},
+            "min_temp_margin_c": throttle.least_margin(gpus, *task.window) if task.window else None,
+        },
         "phases": phases,
         "idle": idle.of_task(context.idle, _uuids(energy), verdict, _seconds(task)),
         "efficiency": calls.efficiency(task, call_rows, phases["by_phase"], overlap),
@@ -206,6 +210,7 @@ def _gpu(task: Task, energy: GpuEnergy, samples: GpuSamples | None, context: Con
         "energy_exporter": _sum_of([energy.exporter]),
         "energy_prometheus": _sum_of([energy.prometheus]),
         "throttle_seconds_by_reason": dict(throttle.reasons(samples, *task.window)) if samples and task.window else {},
+        "min_temp_margin_c": throttle.least_margin([samples], *task.window) if samples and task.window else None,
     }
     for name, unit in (("util", "pct"), ("vram", "mb"), ("temp", "c"), ("power", "w")):
         one = stats(getattr(gauges, name), *task.window) if gauges and task.window else None

@@ -9,7 +9,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 
 from joulebench import catalogue
-from joulebench.results.gauge_stats import increase
+from joulebench.results.gauge_stats import increase, lowest
 from joulebench.results.points import EMPTY, Columns, Points
 from joulebench.results.samples import GpuSamples
 
@@ -34,6 +34,12 @@ def together(gpus: Sequence[Reasons]) -> Reasons:
 def throttled_seconds(found: Reasons) -> float | None:
     """Longest of the reasons that are trouble; they overlap, so they do not add up."""
     return _most(seconds for reason, seconds in found.items() if reason not in LIMITED_BY_DESIGN)
+
+
+def least_margin(gpus: Iterable[GpuSamples], start: float, end: float) -> float | None:
+    """How near the GPU that was nearest came to slowing itself down, in degrees; None where no card tells."""
+    margins = (lowest(gpu.gauges.get(catalogue.GPU_TEMPERATURE_MARGIN.name, EMPTY), start, end) for gpu in gpus)
+    return min((margin for margin in margins if margin is not None), default=None)
 
 
 def _most(values: Iterable[float | None]) -> float | None:

@@ -116,6 +116,8 @@ def _gauges(store: Store, index: int, labels: Mapping[str, str], at: float) -> N
     store.add(catalogue.GPU_UTILIZATION, labels, at, 0.9 if busy else 0.1 * index)
     store.add(catalogue.GPU_MEMORY_USED, labels, at, (6 + 2 * index) * 2**30)
     store.add(catalogue.GPU_TEMPERATURE, labels, at, 70.0 if busy else 45.0 + index)
+    if index == 0:
+        store.add(catalogue.GPU_TEMPERATURE_MARGIN, labels, at, 18.0 if busy else 43.0)
     store.add(catalogue.GPU_POWER, labels, at, watts(index, at))
     info = {
         **labels,

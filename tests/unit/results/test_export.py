@@ -134,6 +134,8 @@ def test_gauges_and_throttling(exported: Export) -> None:
     assert row["throttled_seconds"] == pytest.approx(1.0)
     assert row["throttled_sw_power_cap_seconds"] == 0.0
     assert rows(exported)["only/in:store"]["throttled_seconds"] == 0.0
+    assert row["min_temp_margin_c"] == 18.0
+    assert [one["min_temp_margin_c"] for one in record(exported, "plain")["per_gpu"]] == [18.0, None]
     assert [gpu["avg_gpu_util_pct"], gpu["max_gpu_util_pct"]] == pytest.approx([90.0, 90.0])
     assert [gpu["avg_vram_mb"], gpu["peak_vram_mb"]] == pytest.approx([14 * 1024, 14 * 1024])
     assert [gpu["max_temp_c"], gpu["avg_power_w"], gpu["max_power_w"]] == pytest.approx([70.0, 400.0, 400.0], rel=0.01)
