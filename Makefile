@@ -3,11 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test check lint format docs bench clean help
+.PHONY: setup demo test test-ui check lint format docs bench clean help
 
 help:
 	@echo "make demo    the whole job once, end to end, in a few minutes"
 	@echo "make test    lint, types and all tests"
+	@echo "make test-ui draw and read the dashboards with Grafana's own libraries (Node, Chromium)"
 	@echo "make setup   the environment alone: $(BIN)/joulebench"
 	@echo "make check   lint and types only"
 	@echo "make docs    regenerate METRICS.md and the dashboards"
@@ -36,6 +37,10 @@ check: $(VENV)/.installed
 test: check
 	@scripts/ensure_programs.sh --with-compiler
 	$(BIN)/pytest
+
+test-ui: setup
+	@tests/dashboards_ui/install.sh
+	$(BIN)/pytest tests/dashboards_ui/check_dashboards.py
 
 format: $(VENV)/.installed
 	$(BIN)/ruff format .

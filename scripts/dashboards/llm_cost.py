@@ -173,8 +173,8 @@ def model_table() -> Json:
         "Wh per 1k tokens": (f"{energy} / {JOULES_PER_KWH / MILLION} / ({tokens} > 0)", {"unit": "watth", "decimals": 2}),
         "Here, per task": (f"{local} / ({tasks} > 0)", {"unit": CURRENCY}),
         "API, per task": (f"{api} / ({tasks} > 0)", {"unit": CURRENCY}),
-        "Here, per 1M tokens": (f"{local} * {MILLION} / ({tokens} > 0)", {"unit": CURRENCY, "decimals": 2}),
-        "API, per 1M tokens": (f"{api} * {MILLION} / ({tokens} > 0)", {"unit": CURRENCY, "decimals": 2}),
+        "Here, 1M tokens": (f"{local} * {MILLION} / ({tokens} > 0)", {"unit": CURRENCY, "decimals": 2}),
+        "API, 1M tokens": (f"{api} * {MILLION} / ({tokens} > 0)", {"unit": CURRENCY, "decimals": 2}),
         "Here / API": (f"{local} / ({api} > 0)", {"unit": "percentunit", "decimals": 0}),
     }
     fields = {f"Value #{chr(ord('A') + place)}": name for place, name in enumerate(values)}
@@ -183,7 +183,10 @@ def model_table() -> Json:
         "One row a model, over the tasks in this time range. Tokens are prompt and completion together. n/a: not known.",
         [Query(expr, "__auto", "table") for expr, _ in values.values()],
         {"model": "Model", **fields},
-        overrides=[override(name, **shown) for name, (_, shown) in values.items() if shown],
+        overrides=[
+            override("Model", custom__minWidth=160),
+            *(override(name, custom__width=135, **shown) for name, (_, shown) in values.items()),
+        ],
         sort="Energy",
     )
 

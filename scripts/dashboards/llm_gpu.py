@@ -97,7 +97,7 @@ def gpu_table() -> Json:
     absent = states({NOT_AVAILABLE: ("n/a", "text")})
     shares = dict.fromkeys(("Utilization", "VRAM"), "blue")
     widths = {"Index": 65, "Up": 60, "SM clock": 100, "Energy by": 120, "Driver": 110, "Energy": 100}
-    widths |= dict.fromkeys(("Temperature", "Margin", "Power", "Limit", "Throttled"), 95)
+    widths |= {"Temperature": 110} | dict.fromkeys(("Margin", "Power", "Limit", "Throttled"), 95)
     units = {"Temperature": "celsius", "Margin": "celsius", "Power": "watt", "Limit": "watt", "SM clock": "hertz"}
     return table(
         "GPUs",
@@ -108,7 +108,7 @@ def gpu_table() -> Json:
         drop=("job", "Value #A", "architecture"),
         overrides=[
             override("GPU", links=[link], custom__minWidth=170),
-            override("Exporter", custom__minWidth=130),
+            override("Exporter", custom__width=150),
             override("Source", mappings=[SOURCE_NAMES], custom__cellOptions={"type": "color-text"}, custom__minWidth=100),
             override("Up", mappings=states({0: ("lost", "red"), 1: ("up", "green")}), custom__cellOptions={"type": "color-text"}),
             *(
@@ -125,7 +125,7 @@ def gpu_table() -> Json:
                 for name, colour in shares.items()
             ),
             *(override(name, custom__width=width) for name, width in widths.items()),
-            *(override(name, unit=unit, decimals=0, mappings=absent) for name, unit in units.items()),
+            *(override(name, unit=unit, decimals=2 if unit == "hertz" else 0, mappings=absent) for name, unit in units.items()),
             override(
                 "Throttled",
                 unit="percentunit",

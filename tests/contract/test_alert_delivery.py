@@ -45,9 +45,9 @@ def test_alerts_reach_the_receiver_of_their_severity_and_a_lost_gpu_silences_its
         (tmp_path / "logs").mkdir()
         manager = stack.alertmanager().start()
         try:
-            sent = [alert(name) for name in OF_SEVERITY.values()]
-            sent += [alert("JoulebenchEnergyCounterStale"), alert("JoulebenchEnergyCounterStale", gpu="1")]
-            post(stack.alertmanager_url, sent)
+            post(stack.alertmanager_url, [alert(name) for name in OF_SEVERITY.values()])
+            until(lambda: bool(receiver.told(OF_SEVERITY["critical"])), "the lost GPU, before what it explains")
+            post(stack.alertmanager_url, [alert("JoulebenchEnergyCounterStale", gpu=gpu) for gpu in ("0", "1")])
             for severity in ("critical", "warning"):
                 until(lambda name=OF_SEVERITY[severity]: bool(receiver.told(name)), severity)  # type: ignore[misc]
             until(lambda: bool(receiver.told("JoulebenchEnergyCounterStale")), "the stale counter of the GPU that answers")

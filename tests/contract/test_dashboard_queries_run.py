@@ -176,7 +176,7 @@ def test_every_table_row_query_joins_on_the_same_labels(prometheus: PrometheusAp
         found = answer(prometheus, title, place, board)
         keys.append({frozenset(series.labels) for series in found})
     common = {"run_id", "task_id", "worker"}
-    assert keys[0] == {frozenset({*common, "task_name", "model"})}
+    assert keys[0] == {frozenset({*common, "task_name", "model", "key"})}
     assert keys[1] == {frozenset({*common, "status"})}
     assert all(found == {frozenset(common)} for found in keys[2:])
 

@@ -49,7 +49,7 @@ class Asker:
         return {
             "from": self._stretch.start * 1000,
             "to": self._stretch.end * 1000,
-            "variables": {**self._variables, **self._stretch.grafana_values(1)},
+            "variables": {"datasource": "prometheus", **self._variables, **self._stretch.grafana_values(1)},
             "panels": panels,
             "marks": dict(self._marks(board)),
         }

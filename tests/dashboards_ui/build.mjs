@@ -13,3 +13,19 @@ await build({
   loader: asData,
   define: { ...common.define, global: 'window' },
 });
+
+await build({
+  ...common,
+  entryPoints: ['check.mjs'],
+  minify: false,
+  outfile: 'out/check.mjs',
+  platform: 'node',
+  format: 'esm',
+  // Some packages inside call require() for Node's own modules, and ask the browser for its language.
+  banner: {
+    js:
+      "import { createRequire } from 'node:module'; const require = createRequire(import.meta.url);" +
+      'globalThis.window ??= globalThis;' +
+      "globalThis.navigator ??= { language: 'en-US', languages: ['en-US'] };",
+  },
+});
