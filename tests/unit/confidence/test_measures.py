@@ -12,6 +12,9 @@ import pytest
 
 from joulebench.confidence.measures import AttemptedCall, CallConfidence, TokenLogprob, attempted_calls, tool_call_confidences
 
+MARK = "<\uff5c{}\uff5c>"
+CALLS, CALL, SEPARATOR = (MARK.format(f"tool▁{name}") for name in ("calls▁begin", "call▁begin", "sep"))
+
 WEATHER = ["get_weather", "get_time", "search"]
 
 
@@ -83,6 +86,16 @@ def test_marker_in_pieces_counts_as_a_whole() -> None:
         ("<tool_call>\n<function=", ">\n<parameter=q>\n", "\n</parameter>\n</function>\n</tool_call>"),
         ("<tool_call>", "\n<arg_key>q</arg_key>\n<arg_value>", "</arg_value>\n</tool_call>"),
         ("<|channel|>commentary to=functions.", ' <|constrain|>json<|message|>{"q": "', '"}'),
+        ("<|channel|>analysis<|message|>to=functions.get_time<|end|>to=functions.", '<|message|>{"q": "', '"}'),
+        ("<|tool_call>call:", '{q:<|"|>', '<|"|>}<tool_call|>'),
+        ("<start_function_call>call:", "{q:<escape>", "<escape>}<end_function_call>"),
+        (f"{CALLS}{CALL}", f'{SEPARATOR}{{"q": "', f'"}}{MARK.format("tool▁call▁end")}'),
+        (f"{CALLS}{CALL}function{SEPARATOR}", '\n```json\n{"q": "', f'"}}\n```{MARK.format("tool▁call▁end")}'),
+        ('<|START_ACTION|>[\n {"tool_call_id": "0", "tool_name": "', '", "parameters": {"q": "', '"}}\n]<|END_ACTION|>'),
+        ("<|tool_call_start|>[", '(q="', '")]<|tool_call_end|>'),
+        ("<function_calls>\n", "(q='", "')\n</function_calls>"),
+        ("[", '(q="', '")]'),
+        ("<|python_start|>[", '(q="', '")]<|python_end|>'),
     ],
 )
 def test_every_format_gives_the_same_measures(opening: str, between: str, end: str) -> None:
