@@ -186,6 +186,16 @@ OLLAMA_MODEL_CONTEXT = _gauge(
 OLLAMA_MODEL_EXPIRES = _gauge(
     "ollama_model_expires_timestamp_seconds", "When a loaded model will be unloaded (/api/ps expires_at).", ("model",)
 )
+_NOT_SHOWN = "for whoever looks after the Ollama server; the dashboards show what a benchmark needs"
+OLLAMA_MODEL_KV_CACHE = _gauge(
+    "ollama_model_kv_cache_bytes",
+    "KV cache of a loaded model at its whole context, estimated from the file's metadata (/api/show); absent where the layout is"
+    " another than full or sliding-window attention.",
+    ("model",),
+    _NOT_SHOWN,
+)
+OLLAMA_MODEL_LOADS = _counter("ollama_model_loads_total", "Loads of the model that the exporter saw.", ("model",), _NOT_SHOWN)
+OLLAMA_MODEL_UNLOADS = _counter("ollama_model_unloads_total", "Unloads of the model that it saw.", ("model",), _NOT_SHOWN)
 
 # --- prices, from the file of --prices.file ----------------------------------------------------------------------------
 
@@ -303,7 +313,7 @@ PROXY_REFUSED_ADDITIONS = _proxy(
     ("model",),
 )
 PROXY_FORGOTTEN_TASKS = _proxy(
-    _COUNTER, "forgotten_tasks_total", "Tasks whose series were dropped to keep their number bounded, longest idle first.", ()
+    _COUNTER, "forgotten_tasks_total", "Tasks whose series were dropped, longest idle first, to keep their number bounded.", ()
 )
 PROXY_PROMPT_TOKENS = _proxy(_COUNTER, "prompt_tokens_total", "Prompt tokens as the model server counted them.")
 PROXY_CACHED_TOKENS = _proxy(
@@ -313,9 +323,7 @@ PROXY_COMPLETION_TOKENS = _proxy(
     _COUNTER, "completion_tokens_total", "Completion tokens as the model server counted them, thinking included."
 )
 PROXY_TASK_DURATION = _proxy(_SUMMARY, "task_request_seconds", "Durations of requests that were answered.")
-PROXY_TASK_TTFT = _proxy(
-    _SUMMARY, "task_time_to_first_token_seconds", "Times from request to first token, streamed replies only."
-)
+PROXY_TASK_TTFT = _proxy(_SUMMARY, "task_time_to_first_token_seconds", "Times from request to first token, streamed.")
 PROXY_PREFILL = _proxy(_SUMMARY, "prefill_seconds", "Prompt evaluation as the model server timed it.")
 PROXY_PREFILL_TOKENS = _proxy(
     _COUNTER,

@@ -20,6 +20,7 @@ from joulebench.errors import GpuUnavailable, UserError
 
 if TYPE_CHECKING:
     from joulebench.scrape.collector import Collector
+    from joulebench.sensors.kv_cache import CacheSettings
     from joulebench.sensors.monitor import GpuMonitor
     from joulebench.sensors.reading import GpuSource
 
@@ -85,6 +86,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
     ollama = parser.add_argument_group("Ollama")
     ollama.add_argument(
         "--ollama.url", dest="ollama_url", metavar="URL", help=f"default: $OLLAMA_HOST, else {settings.DEFAULT_OLLAMA_URL}"
+    )
+    ollama.add_argument(
+        "--ollama.kv-cache-type",
+        dest="ollama_cache",
+        metavar="TYPE",
+        help=f"what ${settings.ENV_OLLAMA_CACHE} is for the server, to estimate its KV caches"
+        " (default: the exporter's own, else f16)",
+    )
+    ollama.add_argument(
+        "--ollama.num-parallel",
+        dest="ollama_parallel",
+        metavar="N",
+        help=f"likewise ${settings.ENV_OLLAMA_PARALLEL} (default: the exporter's own, else 1)",
     )
     ollama.add_argument("--no-ollama", dest="no_ollama", action="store_true", help="leave Ollama alone; no ollama metrics")
     parser.add_argument(
@@ -195,7 +209,20 @@ def _ollama(args: argparse.Namespace, stack: ExitStack, clock: Clock) -> Collect
     from joulebench.sensors.ollama_poller import OllamaPoller
 
     url = settings.ollama_url() if args.ollama_url is None else settings.http_url(args.ollama_url, "--ollama.url")
-    poller = OllamaPoller(OllamaApi(url), clock)
+    poller = OllamaPoller(OllamaApi(url, cache=_cache_settings(args)), clock)
     poller.start()
     stack.callback(poller.stop)
     return OllamaCollector(poller)
+
+
+def _cache_settings(args: argparse.Namespace) -> CacheSettings:
+    from joulebench.sensors.kv_cache import ELEMENT_BYTES, CacheSettings
+
+    kind = args.ollama_cache or settings.from_env(settings.ENV_OLLAMA_CACHE, "f16")
+    if kind not in ELEMENT_BYTES:
+        raise UserError(f"--ollama.kv-cache-type: {kind!r} is none of {', '.join(ELEMENT_BYTES)}")
+    parallel = args.ollama_parallel or settings.from_env(settings.ENV_OLLAMA_PARALLEL, "1")
+    # Old servers take 0 for "choose yourself"; it is not known what they chose.
+    if not parallel.isdecimal() or not 0 <= int(parallel) <= 1024:
+        raise UserError(f"--ollama.num-parallel: {parallel!r} is not between 1 and 1024")
+    return CacheSettings(kind, max(1, int(parallel)))

@@ -29,6 +29,9 @@ class OllamaCollector:
         catalogue.OLLAMA_MODEL_OFFLOAD,
         catalogue.OLLAMA_MODEL_CONTEXT,
         catalogue.OLLAMA_MODEL_EXPIRES,
+        catalogue.OLLAMA_MODEL_KV_CACHE,
+        catalogue.OLLAMA_MODEL_LOADS,
+        catalogue.OLLAMA_MODEL_UNLOADS,
     )
 
     def __init__(self, provider: SightProvider) -> None:
@@ -45,6 +48,9 @@ class OllamaCollector:
         if inventory.version is not None:
             sheet.value(catalogue.OLLAMA_INFO, 1.0, (inventory.version,))
         sheet.value(catalogue.OLLAMA_MODELS_AVAILABLE, None if inventory.available is None else len(inventory.available))
+        for metric, counts in ((catalogue.OLLAMA_MODEL_LOADS, sight.loads), (catalogue.OLLAMA_MODEL_UNLOADS, sight.unloads)):
+            for name, count in counts.items():
+                sheet.value(metric, count, (name,))
         if inventory.loaded is None:
             return
         sheet.value(catalogue.OLLAMA_MODELS_LOADED, len(inventory.loaded))
@@ -60,3 +66,4 @@ def _model(sheet: Sheet, model: LoadedModel) -> None:
     sheet.value(catalogue.OLLAMA_MODEL_OFFLOAD, model.offload, labels)
     sheet.value(catalogue.OLLAMA_MODEL_CONTEXT, model.context_length, labels)
     sheet.value(catalogue.OLLAMA_MODEL_EXPIRES, model.expires_at, labels)
+    sheet.value(catalogue.OLLAMA_MODEL_KV_CACHE, model.kv_cache, labels)

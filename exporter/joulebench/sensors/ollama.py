@@ -1,15 +1,17 @@
-"""What an Ollama server holds: the only inventory GETs (/api/version, /api/ps, /api/tags), parsed into frozen records.
+"""What an Ollama server holds: its only inventory requests, parsed into frozen records.
 
-None of these calls loads a model or keeps one loaded. A field that is missing, of another type or out of range is None: newer
-and older servers differ in fields, and an inventory with a gap is worth more than none.
+GET /api/version, /api/ps and /api/tags each time, and POST /api/show once for each model that was loaded. None of them loads a
+model or keeps one loaded. A field that is missing, of another type or out of range is None: newer and older servers differ in
+fields, and an inventory with a gap is worth more than none.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,16 +19,20 @@ from urllib.parse import urlsplit
 import requests
 
 from joulebench.errors import OllamaError
+from joulebench.sensors.kv_cache import CacheLayout, CacheSettings, layout_of
 from joulebench.units import Bytes, Ratio, Seconds
+
+log = logging.getLogger(__name__)
 
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(\.\d+)?(?:([Zz])|([+-])(\d\d):(\d\d))")
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """One entry of /api/ps. ``size`` is CPU and GPU memory together; ``expires_at`` is unix time."""
+    """One entry of /api/ps. ``size`` is CPU and GPU memory together; ``expires_at`` is unix time; ``kv_cache`` is estimated."""
 
     name: str
+    digest: str = ""
     family: str = ""
     parameter_size: str = ""
     quantization: str = ""
@@ -34,6 +40,7 @@ class LoadedModel:
     size_vram: Bytes | None = None
     context_length: int | None = None
     expires_at: Seconds | None = None
+    kv_cache: Bytes | None = None
 
     @property
     def offload(self) -> Ratio | None:
@@ -58,9 +65,11 @@ class OllamaApi:
     ``timeout`` bounds the wait for a connection and for each piece of an answer, in seconds.
     """
 
-    def __init__(self, url: str, timeout: float = 2.0) -> None:
+    def __init__(self, url: str, timeout: float = 2.0, cache: CacheSettings | None = None) -> None:
         self._url = url
         self._timeout = timeout
+        self._cache = cache or CacheSettings()
+        self._layouts: dict[str, CacheLayout | None] = {}
         self._session = requests.Session()
         # A proxy from the environment is never the way to this machine itself.
         self._session.trust_env = urlsplit(url).hostname not in ("127.0.0.1", "::1", "localhost")
@@ -70,29 +79,53 @@ class OllamaApi:
         version = self._get("/api/version")
         running = self._get("/api/ps")
         tags = _items(self._get("/api/tags"))
+        loaded = _loaded(_items(running))
         return OllamaInventory(
             version=_text(version.get("version")) or None if version is not None else None,
-            loaded=_loaded(_items(running)),
+            loaded=None if loaded is None else self._with_caches(loaded),
             available=None if tags is None else tuple(_name(item) for item in tags),
         )
 
     def close(self) -> None:
         self._session.close()
 
+    def _with_caches(self, loaded: Sequence[LoadedModel]) -> tuple[LoadedModel, ...]:
+        keys = {model.name: f"{model.name} {model.digest}" for model in loaded}
+        self._layouts = {key: layout for key, layout in self._layouts.items() if key in keys.values()}
+        return tuple(self._with_cache(model, keys[model.name]) for model in loaded)
+
+    def _with_cache(self, model: LoadedModel, key: str) -> LoadedModel:
+        """A model's metadata is asked for once; where that fails, the next time again, and the inventory does without."""
+        if model.context_length is None:
+            return model
+        if key not in self._layouts:
+            try:
+                shown = self._ask("POST", "/api/show", {"model": model.name})
+            except OllamaError as error:
+                log.debug("%s: %s", model.name, error)
+                return model
+            info = shown.get("model_info") if shown is not None else None
+            self._layouts[key] = layout_of(info) if isinstance(info, Mapping) else None
+        layout = self._layouts[key]
+        return model if layout is None else replace(model, kv_cache=layout.bytes(model.context_length, self._cache))
+
     def _get(self, path: str) -> Mapping[str, Any] | None:
+        return self._ask("GET", path)
+
+    def _ask(self, method: str, path: str, body: object = None) -> Mapping[str, Any] | None:
         """The JSON object at ``path``; None where this server has no such endpoint."""
         try:
-            answer = self._session.get(self._url + path, timeout=self._timeout, allow_redirects=False)
+            answer = self._session.request(method, self._url + path, json=body, timeout=self._timeout, allow_redirects=False)
             if answer.status_code == 404:
                 return None
             if answer.status_code != 200:
-                raise OllamaError(f"GET {path}: HTTP {answer.status_code}")
-            body = answer.json()
+                raise OllamaError(f"{method} {path}: HTTP {answer.status_code}")
+            found = answer.json()
         except (requests.RequestException, ValueError) as error:
-            raise OllamaError(f"GET {path}: {_root(error)}") from error
-        if not isinstance(body, Mapping):
-            raise OllamaError(f"GET {path}: a JSON object was expected, got {type(body).__name__}")
-        return body
+            raise OllamaError(f"{method} {path}: {_root(error)}") from error
+        if not isinstance(found, Mapping):
+            raise OllamaError(f"{method} {path}: a JSON object was expected, got {type(found).__name__}")
+        return found
 
 
 def unix_time(text: object) -> Seconds | None:
@@ -144,6 +177,7 @@ def _model(name: str, item: Mapping[str, Any]) -> LoadedModel:
     size, size_vram, context = (_amount(item.get(key)) for key in ("size", "size_vram", "context_length"))
     return LoadedModel(
         name=name,
+        digest=_text(item.get("digest")),
         family=_text(details.get("family")),
         parameter_size=_text(details.get("parameter_size")),
         quantization=_text(details.get("quantization_level")),

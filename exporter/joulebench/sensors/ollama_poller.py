@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import logging
 import threading
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from joulebench.clock import Clock
 from joulebench.errors import OllamaError
 from joulebench.sensors.ollama import OllamaInventory
+from joulebench.sensors.ollama_changes import LoadCounts
 
 log = logging.getLogger(__name__)
 
@@ -29,10 +31,12 @@ class InventorySource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class OllamaSight:
-    """The outcome of one poll: ``inventory`` is None when Ollama did not answer."""
+    """The outcome of one poll: ``inventory`` is None when Ollama did not answer. ``loads``, ``unloads``: seen so far, by name."""
 
     inventory: OllamaInventory | None
     at: float
+    loads: Mapping[str, int] = field(default_factory=dict)
+    unloads: Mapping[str, int] = field(default_factory=dict)
 
 
 class OllamaPoller:
@@ -43,6 +47,7 @@ class OllamaPoller:
         self._clock = clock
         self._period = period
         self._sight: OllamaSight | None = None
+        self._counts = LoadCounts()
         self._started_at = clock.monotonic()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ollama-poller", daemon=True)
@@ -78,7 +83,9 @@ class OllamaPoller:
             log.exception("reading the Ollama inventory failed")
         if found is not None and not was_up:
             log.info("Ollama answers again")
-        self._sight = OllamaSight(found, self._clock.monotonic())
+        if found is not None:
+            self._counts.see(found)
+        self._sight = OllamaSight(found, self._clock.monotonic(), self._counts.loads, self._counts.unloads)
 
     def _run(self) -> None:
         while not self._stop.is_set():

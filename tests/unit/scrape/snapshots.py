@@ -90,6 +90,7 @@ MODELS = OllamaInventory(
             size_vram=Bytes(4_500_000_000),
             context_length=8192,
             expires_at=Seconds(1_790_000_300.5),
+            kv_cache=Bytes(1_073_741_824),
         ),
         LoadedModel("cpu:latest", size=Bytes(0), size_vram=Bytes(0)),
     ),

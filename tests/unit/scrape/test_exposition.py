@@ -40,7 +40,8 @@ def scrape(made: CollectorRegistry, names: Sequence[str] | None = None) -> str:
 
 
 def everything() -> str:
-    return scrape(registry(collectors((FULL, SPARSE, LOST), OllamaSight(MODELS, 0.0)), ManualClock(), process=False))
+    sight = OllamaSight(MODELS, 0.0, loads={"llama3.1:8b": 2, "model-1": 0}, unloads={"llama3.1:8b": 1, "model-1": 0})
+    return scrape(registry(collectors((FULL, SPARSE, LOST), sight), ManualClock(), process=False))
 
 
 def test_the_whole_exposition_is_the_golden(golden: Golden) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from joulebench.errors import OllamaError
+from joulebench.sensors.kv_cache import CacheSettings
 from joulebench.sensors.ollama import LoadedModel, OllamaApi, OllamaInventory, unix_time
 from joulebench.units import Bytes
 from tests.unit.scrape.ollama_server import LLAMA, FakeOllama, ollama_server
@@ -42,9 +43,52 @@ def test_a_usual_answer_is_read_whole(fake: FakeOllama) -> None:
     assert model.expires_at == pytest.approx(1_795_500_720.123456, abs=1e-6)
 
 
-def test_only_the_three_inventory_endpoints_are_asked(fake: FakeOllama) -> None:
-    read(fake)
-    assert fake.asked == [("GET", "/api/version"), ("GET", "/api/ps"), ("GET", "/api/tags")]
+INVENTORY = [("GET", "/api/version"), ("GET", "/api/ps"), ("GET", "/api/tags")]
+SHOWN = {
+    "model_info": {
+        "general.architecture": "llama",
+        "llama.block_count": 32,
+        "llama.embedding_length": 4096,
+        "llama.attention.head_count": 32,
+        "llama.attention.head_count_kv": 8,
+    }
+}
+
+
+def test_a_models_metadata_is_asked_for_once_while_it_is_loaded(fake: FakeOllama) -> None:
+    fake.bodies["/api/show"] = SHOWN
+    with closing(OllamaApi(fake.url, timeout=0.3, cache=CacheSettings("q8_0"))) as api:
+        for _ in range(3):
+            (model,) = api.inventory().loaded or ()
+            assert model.kv_cache == Bytes(544 * 2**20)
+        assert fake.asked == [*INVENTORY, ("POST", "/api/show"), *INVENTORY, *INVENTORY]
+        fake.bodies["/api/ps"] = {"models": [LLAMA | {"digest": "of another file"}]}
+        api.inventory()
+        assert fake.asked[-4:] == [*INVENTORY, ("POST", "/api/show")]
+
+
+def test_metadata_that_fails_is_asked_for_again_and_holds_nothing_up(fake: FakeOllama) -> None:
+    with closing(OllamaApi(fake.url, timeout=0.3)) as api:
+        for body in (b"{", b"[]"):
+            fake.bodies["/api/show"] = body
+            (model,) = api.inventory().loaded or ()
+            assert model.kv_cache is None
+        fake.bodies["/api/show"] = SHOWN
+        (model,) = api.inventory().loaded or ()
+        assert model.kv_cache == Bytes(2**30)
+
+
+@pytest.mark.parametrize("shown", [None, {}, {"model_info": {"general.architecture": "mamba"}}])
+def test_a_server_or_model_without_usable_metadata_has_no_estimate_and_is_not_asked_again(
+    fake: FakeOllama, shown: object
+) -> None:
+    if shown is not None:
+        fake.bodies["/api/show"] = shown
+    with closing(OllamaApi(fake.url, timeout=0.3)) as api:
+        for _ in range(2):
+            (model,) = api.inventory().loaded or ()
+            assert model.kv_cache is None
+        assert fake.asked.count(("POST", "/api/show")) == 1
 
 
 @pytest.mark.parametrize("models", [None, []])
@@ -86,7 +130,7 @@ def test_fields_of_the_wrong_kind_are_unknown(fake: FakeOllama) -> None:
             {"size": 4},
         ]
     }
-    assert only_model(fake) == LoadedModel("llama3.1:8b")
+    assert only_model(fake) == LoadedModel("llama3.1:8b", digest=str(LLAMA["digest"]))
 
 
 def test_a_model_that_is_listed_twice_is_one_series(fake: FakeOllama) -> None:

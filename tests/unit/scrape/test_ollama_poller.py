@@ -16,7 +16,7 @@ from joulebench.scrape.collector import registry
 from joulebench.scrape.ollama import OllamaCollector
 from joulebench.sensors.ollama import OllamaApi, OllamaInventory
 from joulebench.sensors.ollama_poller import OllamaPoller
-from tests.unit.scrape.ollama_server import FakeOllama, ollama_server
+from tests.unit.scrape.ollama_server import LLAMA, FakeOllama, ollama_server
 from tests.unit.scrape.snapshots import MODELS, ManualClock
 
 
@@ -64,8 +64,37 @@ def test_a_model_that_is_unloaded_leaves_no_series(poller: OllamaPoller, fake: F
         "joulebench_ollama_up 1.0",
         'joulebench_ollama_info{version="0.17.4"} 1.0',
         "joulebench_ollama_models_available 2.0",
+        'joulebench_ollama_model_loads_total{model="llama3.1:8b"} 0.0',
+        'joulebench_ollama_model_loads_total{model="qwen3:4b"} 0.0',
+        'joulebench_ollama_model_unloads_total{model="llama3.1:8b"} 1.0',
+        'joulebench_ollama_model_unloads_total{model="qwen3:4b"} 0.0',
         "joulebench_ollama_models_loaded 0.0",
     ]
+
+
+def counts(poller: OllamaPoller) -> tuple[dict[str, int], dict[str, int]]:
+    sight = poller.sight()
+    assert sight is not None
+    return dict(sight.loads), dict(sight.unloads)
+
+
+def test_loads_and_unloads_are_counted_also_over_an_ollama_that_was_gone(poller: OllamaPoller, fake: FakeOllama) -> None:
+    llama, qwen = LLAMA, LLAMA | {"name": "qwen3:4b", "digest": "q"}
+    for loaded, loads, unloads in (
+        ([llama], 0, 0),
+        ([llama, qwen], 1, 0),
+        ([llama, qwen], 1, 0),
+        ([llama], 1, 1),
+        (None, 1, 1),
+        ([qwen], 2, 1),
+        ([qwen | {"digest": "q2"}], 3, 2),
+    ):
+        fake.status = 500 if loaded is None else 200
+        fake.bodies["/api/ps"] = {"models": loaded}
+        poller.poll()
+        assert [counts(poller)[0]["qwen3:4b"], counts(poller)[1]["qwen3:4b"]] == [loads, unloads]
+    # Gone with the server that went: seen when it came back.
+    assert counts(poller)[1]["llama3.1:8b"] == 1
 
 
 @pytest.mark.parametrize("body", [b'{"models": [{"na', b"<html>", [1]])
