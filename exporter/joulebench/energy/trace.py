@@ -89,26 +89,26 @@ class CounterTrace:
     def extend(self, at: array[float], joules: array[float], uncertainty: array[float]) -> None:
         """``append`` of many: columns in which neither time nor counter falls are taken in one go."""
         with self._lock:
-            if self._plain(at, joules):
-                if self._whole is not None:
-                    self._leave_to_readers()
-                later = [True, *map(gt, at[1:], at)]
-                kept = len(self._at)
-                self._at.extend(compress(at, later))
-                self._joules.extend(compress(joules, later))
-                self._uncertainty.extend(one * ROUNDED_UP for one in compress(uncertainty, later))
-                self._refused += len(at) - (len(self._at) - kept)
-                return
+            if self._capacity is None and not self._resets and not any(map(lt, at[1:], at)):
+                # A neighbouring column may repeat the last points of this one.
+                known = bisect_right(at, self._at[-1]) if self._at else 0
+                rest = joules[known:]
+                if not any(map(lt, rest, (self._joules[-1:] or rest[:1]) + rest)):
+                    self._take(at[known:], rest, uncertainty[known:])
+                    self._refused += known
+                    return
         for one in zip(at, joules, uncertainty, strict=True):
             self.append(*one)
 
-    def _plain(self, at: array[float], joules: array[float]) -> bool:
-        """Whether these columns go on from the last point without anything that ``append`` would have to look at."""
-        if self._capacity is not None or self._resets or not at:
-            return False
-        if any(map(lt, at[1:], at)) or any(map(lt, joules[1:], joules)):
-            return False
-        return not self._at or (at[0] > self._at[-1] and joules[0] >= self._joules[-1])
+    def _take(self, at: array[float], joules: array[float], uncertainty: array[float]) -> None:
+        """Columns that go on from the last point and never fall; of points at one time the first counts."""
+        if self._whole is not None:
+            self._leave_to_readers()
+        later = [True, *map(gt, at[1:], at)]
+        self._at.extend(compress(at, later))
+        self._joules.extend(compress(joules, later))
+        self._uncertainty.extend(one * ROUNDED_UP for one in compress(uncertainty, later))
+        self._refused += len(at) - sum(later[: len(at)])
 
     def _leave_to_readers(self) -> None:
         """Goes on with columns of its own; those that a view holds stay as they are."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from threading import Event, Thread
 
 import pytest
@@ -73,3 +74,44 @@ def test_readers_see_whole_points_while_the_ring_turns() -> None:
         checked += 1
     writer.join()
     assert checked > 0
+
+
+def columns(*points: tuple[float, float]) -> tuple[array[float], array[float], array[float]]:
+    return array("d", (t for t, _ in points)), array("d", (j for _, j in points)), array("d", [0.01] * len(points))
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        [(2.0, 20.0), (3.0, 30.0), (4.0, 40.0)],
+        [(3.0, 30.0), (3.0, 30.0), (4.0, 40.0)],
+        [(3.0, 20.0), (4.0, 5.0), (5.0, 6.0)],
+        [(3.0, 1.0), (4.0, 2.0)],
+        [(5.0, 30.0), (4.0, 40.0), (6.0, 50.0)],
+        [(0.5, 90.0), (1.0, 10.0)],
+        [],
+    ],
+)
+def test_many_points_at_once_are_as_many_one_by_one(second: list[tuple[float, float]]) -> None:
+    first = [(1.0, 10.0), (2.0, 20.0)]
+    single, many = CounterTrace(), CounterTrace()
+    for at, joules in first + second:
+        single.append(at, joules, 0.01)
+    many.extend(*columns(*first))
+    assert len(many.around(0.0, 9.0).at) == 2
+    many.extend(*columns(*second))
+    assert many.view(0.0, 9.0) == single.view(0.0, 9.0)
+    assert (many.resets, many.refused) == (single.resets, single.refused)
+
+
+def test_what_a_reader_holds_does_not_change() -> None:
+    trace = CounterTrace()
+    trace.extend(*columns((1.0, 10.0), (2.0, 20.0)))
+    held = trace.around(0.0, 1.0)
+    assert trace.around(5.0, 6.0) is held
+    trace.append(3.0, 30.0)
+    assert list(held.at) == [1.0, 2.0]
+    assert list(trace.around(0.0, 1.0).at) == [1.0, 2.0, 3.0]
+    ring = CounterTrace(4)
+    ring.append(1.0, 10.0)
+    assert ring.around(0.0, 2.0) == ring.view(0.0, 2.0)
