@@ -11,11 +11,15 @@ from joulebench.stack.programs import CHECKOUT
 from tests.benchmarks.report import Report
 
 PARTS = ("accuracy", "cost", "push", "export", "proxy", "monitor")
+ON_DEMAND = ("export_speed",)
+"""Parts that take minutes to set up; only where they are named."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description="Print the benchmarks.")
-    parser.add_argument("--only", action="append", choices=PARTS, help="this part; may be given again (default: all)")
+    parser.add_argument(
+        "--only", action="append", choices=(*PARTS, *ON_DEMAND), help="this part; may be given again (default: all)"
+    )
     parser.add_argument("--seconds", type=float, default=75.0, help="length of the accuracy run (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of the power curves (default: %(default)s)")
     parser.add_argument("--ramp", type=float, default=0.0, help="milliseconds that power takes to change (default: %(default)s)")
@@ -47,6 +51,10 @@ def main() -> None:
                     from tests.benchmarks import monitor_rows
 
                     monitor_rows.run(report, clock)
+                case "export_speed":
+                    from tests.benchmarks import export_speed
+
+                    export_speed.run(report, clock)
                 case "export":
                     from tests.benchmarks import export_cost
 

@@ -21,11 +21,12 @@ UNCERTAINTY = 0.01
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """From ``start`` to ``end`` in unix seconds, of ``gpus`` GPUs."""
+    """From ``start`` to ``end`` in unix seconds, of ``gpus`` GPUs. ``jobs``: (name, period) of those that scrape the counter."""
 
     start: float
     end: float
     gpus: int
+    jobs: Sequence[tuple[str, float]] = (FULL_JOB, ENERGY_JOB)
 
 
 def write(history: History, directory: Path) -> int:
@@ -47,7 +48,7 @@ def write(history: History, directory: Path) -> int:
 def _series(history: History) -> Iterator[Sequence[str]]:
     """One list of lines for each series; series of one metric in a row, as the format wants it."""
     for metric in ENERGY_METRICS:
-        for job, period in (FULL_JOB, ENERGY_JOB):
+        for job, period in history.jobs:
             for gpu in range(history.gpus):
                 yield _lines(history, metric, job, period, gpu)
     for metric in (*GAUGE_METRICS, catalogue.GPU_UP):

@@ -6,7 +6,7 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, chain
-from operator import add, le, mul, sub
+from operator import add, lt, mul, sub
 from typing import TypeAlias, overload
 
 Points: TypeAlias = Sequence[tuple[float, float]]
@@ -36,10 +36,13 @@ class Columns(Sequence[tuple[float, float]]):
         parts = [part for part in parts if len(part)]
         if len(parts) == 1:
             return parts[0]
-        if any(map(le, (part.at[0] for part in parts[1:]), (part.at[-1] for part in parts))):
+        if any(map(lt, (part.at[0] for part in parts[1:]), (part.at[-1] for part in parts))):
             return cls.of(sorted(dict(chain.from_iterable(parts)).items()))
         at, value = array("d"), array("d")
         for part in parts:
+            if at and at[-1] == part.at[0]:
+                # Neighbouring chunks share the moment between them.
+                del at[-1], value[-1]
             at.extend(part.at)
             value.extend(part.value)
         return cls(at, value)

@@ -119,4 +119,5 @@ def test_columns_are_points() -> None:
     assert list(inside(columns, 1.5, 4.0)) == list(inside(points, 1.5, 4.0)) == points[1:]
     assert list(Columns.joined([columns, Columns.of([(5.0, 1.0)])])) == [*points, (5.0, 1.0)]
     assert list(Columns.joined([Columns.of([(3.0, 7.0), (4.0, 8.0)]), columns])) == [*points[:2], (3.0, 7.0), (4.0, 0.0)]
+    assert list(Columns.joined([columns, Columns.of([(4.0, 7.0), (5.0, 1.0)])])) == [*points[:2], (4.0, 7.0), (5.0, 1.0)]
     assert list(Columns.joined([])) == []
