@@ -10,6 +10,7 @@ import pytest
 
 from joulebench.bench import tools
 from joulebench.bench.llm.chat import ToolRequest
+from joulebench.bench.stage import Attempt
 from joulebench.bench.workspace import MAX_FILE_BYTES, MAX_FILES, ToolFailure, Workspace
 from joulebench.catalogue import TOOL_OUTCOMES
 
@@ -22,7 +23,7 @@ def workspace() -> Iterator[Workspace]:
         yield made
 
 
-def use(workspace: Workspace, name: str, **arguments: object) -> tools.Attempt:
+def use(workspace: Workspace, name: str, **arguments: object) -> Attempt:
     return tools.attempt(workspace, ToolRequest(name, json.dumps(arguments), arguments))
 
 
@@ -40,7 +41,7 @@ def use(workspace: Workspace, name: str, **arguments: object) -> tools.Attempt:
     ],
 )
 def test_reading(workspace: Workspace, name: str, arguments: dict[str, str], text: str) -> None:
-    assert use(workspace, name, **arguments) == tools.Attempt("ok", text)
+    assert use(workspace, name, **arguments) == Attempt("ok", text)
 
 
 def test_writing(workspace: Workspace) -> None:
