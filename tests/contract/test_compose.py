@@ -60,10 +60,10 @@ def test_nothing_runs_as_root_or_may_become_it(name: str, service: dict[str, Any
 
 @services
 def test_everything_says_when_it_is_healthy(name: str, service: dict[str, Any]) -> None:
-    if "build" in service:
-        assert "HEALTHCHECK" in DOCKERFILE.read_text()
-    else:
+    if "healthcheck" in service or "build" not in service:
         assert service["healthcheck"]["test"]
+    else:
+        assert "HEALTHCHECK" in DOCKERFILE.read_text()
 
 
 @services
@@ -109,7 +109,7 @@ def test_prometheus_scrapes_services_that_exist() -> None:
 
 def test_the_scrape_jobs_are_those_that_dashboards_and_the_native_stack_name() -> None:
     jobs = {job["job_name"]: job for job in loaded(ROOT / "prometheus/prometheus.yml")["scrape_configs"]}
-    assert set(jobs) == {"joulebench", "joulebench-energy", "joulebench-pushgateway"}
+    assert set(jobs) == {"joulebench", "joulebench-energy", "joulebench-pushgateway", "joulebench-proxy"}
     assert jobs["joulebench-pushgateway"]["honor_labels"] is True
     assert jobs["joulebench-energy"]["scrape_interval"] == "250ms"
     assert int(jobs["joulebench-energy"]["scrape_timeout"].removesuffix("ms")) < 250

@@ -59,8 +59,9 @@ def test_rules_never_read_the_fine_scrape_beside_the_full_one() -> None:
         for rule in rules(kind):
             expr = re.sub(r"\w+:joulebench_\w+:\w+", "", rule["expr"])
             assert not bare.search(expr), f"{rule[kind]}: a selector without a job"
-            for selector in re.findall(r"\bjoulebench_\w+\{([^}]*)\}", expr):
-                assert 'job="joulebench"' in selector, f"{rule[kind]}: {selector}"
+            for name, selector in re.findall(r"\b(joulebench_\w+)\{([^}]*)\}", expr):
+                job = "joulebench-proxy" if name.startswith("joulebench_proxy_") else "joulebench"
+                assert f'job="{job}"' in selector, f"{rule[kind]}: {selector}"
 
 
 @alerts
