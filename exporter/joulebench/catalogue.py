@@ -311,10 +311,7 @@ PROXY_UNREAD_REQUESTS = _proxy(
     _COUNTER, "unread_requests_total", "Requests that were passed on but not, or not wholly, metered.", ("cause",)
 )
 PROXY_REFUSED_ADDITIONS = _proxy(
-    _COUNTER,
-    "refused_additions_total",
-    "Requests sent again as the client wrote them, since the model server refused what the proxy had added.",
-    ("model",),
+    _COUNTER, "refused_additions_total", "Requests whose additions the model server refused, sent again without.", ("model",)
 )
 PROXY_FORGOTTEN_TASKS = _proxy(
     _COUNTER, "forgotten_tasks_total", "Tasks whose series were dropped, longest idle first, to keep their number bounded.", ()
@@ -370,26 +367,14 @@ PROXY_DURATION = _proxy(
     _HISTOGRAM, "request_duration_seconds", "Durations of requests that were answered.", ("model",), SECONDS_BUCKETS
 )
 PROXY_TOKEN_GAP = _proxy(
-    _HISTOGRAM,
-    "inter_token_seconds",
-    "Time between two pieces of a streamed reply as they arrive; what arrives together has none between.",
-    ("model",),
-    TOKEN_GAP_BUCKETS,
+    _HISTOGRAM, "inter_token_seconds", "Time between two pieces of a stream as they arrive.", ("model",), TOKEN_GAP_BUCKETS
 )
 PROXY_PREFILL_RATE = _proxy(
-    _HISTOGRAM,
-    "prefill_tokens_per_second",
-    "Speed of prompt evaluation, of requests for which the server tells how much was cached.",
-    ("model",),
-    TOKEN_RATE_BUCKETS,
+    _HISTOGRAM, "prefill_tokens_per_second", "Speed of prompt evaluation, without cached tokens.", ("model",), TOKEN_RATE_BUCKETS
 )
 PROXY_DECODE_RATE = _proxy(_HISTOGRAM, "decode_tokens_per_second", "Speed of token generation.", ("model",), TOKEN_RATE_BUCKETS)
 PROXY_CONFIDENCE = _proxy(
-    _HISTOGRAM,
-    "tool_call_confidence_ratio",
-    "Confidence of tool calls whose tokens were found: min(name_branch, args_min).",
-    ("model",),
-    CONFIDENCE_BUCKETS,
+    _HISTOGRAM, "tool_call_confidence_ratio", "Confidence of calls whose tokens were found.", ("model",), CONFIDENCE_BUCKETS
 )
 
 METRICS: tuple[Metric, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
