@@ -25,6 +25,7 @@ COMMANDS: dict[str, str] = {
     "backfill": "put energy into finished result files of the MCPWorld client, which is not changed",
     "json-to-csv": "make one table of all result files below a directory",
     "collect-metrics": "put a task's rows into the summary and metrics tables of its suite",
+    "compare": "compare runs or models task by task: joules per success and more, with intervals, or why they cannot be",
     "doctor": "check whether finished results can be believed, and say how to mend what cannot",
     "analyze": "say whether the confidence of tool calls predicts their failure, with intervals and base rates",
     "up": "start Prometheus, Pushgateway, Alertmanager and the exporter on this machine",

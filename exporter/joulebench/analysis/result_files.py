@@ -20,11 +20,11 @@ def read(directory: Path) -> Iterator[tuple[Path, Mapping[str, Any]]]:
             record = json.loads(path.read_bytes())
             missing = [name for name in SECTIONS if name not in record]
         except (OSError, ValueError, TypeError) as error:
-            raise _wrong(path, repr(error)) from error
+            raise wrong(path, repr(error)) from error
         if missing or not isinstance(record, dict):
-            raise _wrong(path, f"without {', '.join(missing) or 'sections'}")
+            raise wrong(path, f"without {', '.join(missing) or 'sections'}")
         yield path, record
 
 
-def _wrong(path: Path, why: str) -> UserError:
+def wrong(path: Path, why: str) -> UserError:
     return UserError(f"{path}: not a result file of joulebench export ({why}); export the run again")

@@ -38,7 +38,7 @@ class Timeline:
 class Row:
     """One attempt. ``task`` is the same for all attempts at it. Joules, seconds, tokens, celsius, MiB, percent.
 
-    ``seconds_by_phase`` and ``joules_by_phase`` hold only phases that are known. ``joules_low`` and ``joules_high`` bound the joules.
+    ``seconds_by_phase`` and ``joules_by_phase`` hold only phases that are known; ``joules_low`` and ``joules_high`` are bounds.
     """
 
     run: str
@@ -103,7 +103,9 @@ def read(directory: Path, *, timelines: bool = False) -> Run:
         raise UserError(f"{directory} is no directory; give the directory of an exported run, as runs/RUN_ID")
     rows = tuple(_rows(directory, timelines=timelines))
     if not rows:
-        raise UserError(f"{directory}: no {result_files.PATTERN}; export the run first: joulebench export --run-id {directory.name}")
+        raise UserError(
+            f"{directory}: no {result_files.PATTERN}; export the run first: joulebench export --run-id {directory.name}"
+        )
     told = _run_record(directory)
     planned = count(told.get("planned_tasks"))
     return Run(rows[0].run or directory.name, directory, rows, planned, tuple(map(str, told.get("notes") or ())))
@@ -119,10 +121,14 @@ def _run_record(directory: Path) -> Mapping[str, Any]:
 
 def _rows(directory: Path, *, timelines: bool) -> Iterator[Row]:
     for path, record in result_files.read(directory):
-        try:
-            yield _row(path, record, timelines=timelines)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{path}: not a result file of joulebench export ({error!r}); export the run again") from error
+        yield _checked(path, record, timelines=timelines)
+
+
+def _checked(path: Path, record: Mapping[str, Any], *, timelines: bool) -> Row:
+    try:
+        return _row(path, record, timelines=timelines)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise result_files.wrong(path, repr(error)) from error
 
 
 def _row(path: Path, record: Mapping[str, Any], *, timelines: bool) -> Row:

@@ -1,0 +1,194 @@
+"""Comparisons of runs whose joules and successes the test wrote: every number must be the truth, every refusal must say why."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from joulebench import cli
+from joulebench.analysis import runs
+from joulebench.analysis.bootstrap import Draws, Interval, share
+from joulebench.analysis.compare import BETTER, NONE, TOO_FEW, UNKNOWN, WORSE, Comparison, Difference, arms_of, compare, parsed
+from joulebench.errors import UserError
+from tests.fakes.scripted_run import Scripted, write
+
+TASKS = 20
+BASE = [Scripted(f"t{n}", success=n % 2 == 0, joules=100.0 + n) for n in range(TASKS)]
+THRIFTY = [replace(one, model="model-b", joules=(one.joules or 0) / 2, completion_tokens=60) for one in BASE]
+
+
+def compared(folder: Path, *arms: Sequence[Scripted], allow: Sequence[str] = ()) -> Comparison:
+    found = [runs.read(write(folder / f"run-{place}", rows)) for place, rows in enumerate(arms)]
+    return compare(arms_of([(run, None) for run in found]), allow)
+
+
+def differences(comparison: Comparison) -> dict[str, Difference]:
+    (pair,) = comparison.pairs
+    assert pair.refusals == ()
+    return {one.measure.key: one for one in pair.differences}
+
+
+def test_every_measure_is_the_ratio_of_the_sums(tmp_path: Path) -> None:
+    found = differences(compared(tmp_path, BASE, THRIFTY))
+    joules = sum(100.0 + n for n in range(TASKS))
+    truth = {
+        "joules_per_success": (joules / 10, joules / 20),
+        "success_rate": (0.5, 0.5),
+        "success_per_joule": (10 / joules, 20 / joules),
+        "tokens_per_joule": (TASKS * 550 / joules, TASKS * 560 * 2 / joules),
+        "joules_per_completion_token": (joules / (TASKS * 50), joules / 2 / (TASKS * 60)),
+        "seconds_per_task": (10.0, 10.0),
+    }
+    assert {key: one.base.value for key, one in found.items()} == pytest.approx({key: base for key, (base, _) in truth.items()})
+    assert {key: one.arm.value for key, one in found.items()} == pytest.approx({key: arm for key, (_, arm) in truth.items()})
+    energy = found["joules_per_success"]
+    assert energy.difference.value == pytest.approx(joules / 20 - joules / 10)
+    assert energy.quotient.value == pytest.approx(0.5)
+    assert energy.difference.interval is not None
+    assert energy.difference.interval.holds(-joules / 20)
+
+
+def test_the_same_tasks_at_half_the_joules_are_better_and_the_other_way_round_worse(tmp_path: Path) -> None:
+    findings = {key: one.finding for key, one in differences(compared(tmp_path, BASE, THRIFTY)).items()}
+    assert findings["joules_per_success"] == BETTER
+    assert findings["success_per_joule"] == BETTER
+    assert findings["success_rate"] == findings["seconds_per_task"] == NONE
+    assert differences(compared(tmp_path / "turned", THRIFTY, BASE))["joules_per_success"].finding == WORSE
+
+
+def test_a_run_against_itself_shows_no_difference(tmp_path: Path) -> None:
+    found = differences(compared(tmp_path, BASE, BASE))
+    assert {one.finding for one in found.values()} == {NONE}
+
+
+def test_failures_cost_their_joules(tmp_path: Path) -> None:
+    """Cheaper attempts that mostly fail are dearer by success, and cheaper by nothing else that counts them."""
+    hasty = [replace(one, model="model-b", joules=60.0, success=n < 4) for n, one in enumerate(BASE)]
+    sure = [replace(one, joules=100.0, success=True) for one in BASE]
+    found = differences(compared(tmp_path, sure, hasty))
+    assert found["joules_per_success"].arm.value == pytest.approx(60 * TASKS / 4)
+    assert found["joules_per_success"].finding == WORSE
+
+
+def test_without_a_success_there_is_no_number_and_no_finding(tmp_path: Path) -> None:
+    none = [replace(one, model="model-b", success=False) for one in BASE]
+    energy = differences(compared(tmp_path, BASE, none))["joules_per_success"]
+    assert (energy.arm.value, energy.difference.value, energy.finding) == (None, None, UNKNOWN)
+
+
+def test_an_outcome_that_nobody_knows_is_no_success(tmp_path: Path) -> None:
+    unknown = [replace(one, model="model-b", success=None if one.success else False) for one in BASE]
+    assert differences(compared(tmp_path, BASE, unknown))["success_rate"].arm.value == 0
+
+
+def test_below_five_tasks_no_interval_is_told(tmp_path: Path) -> None:
+    found = differences(compared(tmp_path, BASE[:4], THRIFTY[:4]))
+    assert {one.finding for one in found.values()} == {TOO_FEW}
+    assert found["joules_per_success"].difference.interval is None
+
+
+def test_repeats_belong_to_their_task_and_uneven_ones_weigh_the_same(tmp_path: Path) -> None:
+    repeated = [*THRIFTY, *(replace(one, task_id=f"{one.task_id}#2", joules=1e6) for one in THRIFTY[:1])]
+    comparison = compared(tmp_path, BASE, repeated)
+    (pair,) = comparison.pairs
+    assert (pair.tasks, pair.attempts) == (TASKS, (TASKS, TASKS + 1))
+    assert any("differ in number" in note for note in pair.notes)
+    mean = (sum(one.joules or 0 for one in THRIFTY[1:]) + (50 + 1e6) / 2) / 10
+    assert differences(comparison)["joules_per_success"].arm.value == pytest.approx(mean)
+
+
+def test_tasks_of_one_arm_only_do_not_count_and_are_named(tmp_path: Path) -> None:
+    (pair,) = compared(tmp_path, BASE, THRIFTY[:-2]).pairs
+    assert pair.tasks == TASKS - 2
+    assert "only model-a has t18, t19" in pair.notes
+
+
+@pytest.mark.parametrize(
+    ("changed", "why", "allow"),
+    [
+        ({"suite": "other"}, "different suites (files and other)", "suite"),
+        ({"simulated": True}, "model-b are simulated", "simulated"),
+        ({"quality": "suspect", "reasons": ("throttled",)}, "20 of 20 attempts of model-b are throttled", "throttled"),
+        ({"quality": "suspect", "reasons": ("overlap",), "overlap": 0.5}, "overlapped by other tasks", "overlap"),
+        ({"quality": "suspect", "reasons": ("below_idle",)}, "20 of 20 attempts of model-b are suspect", "suspect"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_until_told_to(
+    tmp_path: Path, changed: dict[str, object], why: str, allow: str
+) -> None:
+    other = [replace(one, **changed) for one in THRIFTY]  # type: ignore[arg-type]
+    refused = compared(tmp_path, BASE, other)
+    (pair,) = refused.pairs
+    assert refused.refused
+    assert pair.differences == ()
+    assert any(why in refusal and f"--allow {allow}" in refusal for refusal in pair.refusals), pair.refusals
+    assert differences(compared(tmp_path / "told", BASE, other, allow=[allow]))["joules_per_success"].arm.value is not None
+
+
+def test_a_few_doubtful_attempts_are_left_out_with_their_reason(tmp_path: Path) -> None:
+    doubtful = [replace(THRIFTY[0], quality="suspect", reasons=("throttled",), joules=1e9), *THRIFTY[1:]]
+    doubtful[1] = replace(doubtful[1], joules=None, quality="missing", reasons=("no_samples",))
+    comparison = compared(tmp_path, BASE, doubtful)
+    assert [(one.task_id, one.reason) for one in comparison.excluded] == [("t0", "throttled"), ("t1", "no joules (no_samples)")]
+    assert comparison.pairs[0].tasks == TASKS - 2
+    assert differences(comparison)["joules_per_success"].finding == BETTER
+
+
+def test_models_of_one_run_are_arms_and_one_can_be_picked(tmp_path: Path) -> None:
+    directory = write(tmp_path / "both", [*BASE, *THRIFTY])
+    assert [arm.label for arm in arms_of([(runs.read(directory), None)])] == ["model-a", "model-b"]
+    assert parsed(f"{directory}@qwen3:8b") == (directory, "qwen3:8b")
+    with pytest.raises(UserError, match="no such model; it has model-a, model-b"):
+        arms_of([(runs.read(directory), "qwen3:8b")])
+    with pytest.raises(UserError, match="only model-a to compare"):
+        compare(arms_of([(runs.read(directory), "model-a")]))
+
+
+def test_the_command_prints_and_tells_by_its_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a, b = write(tmp_path / "a", BASE), write(tmp_path / "b", THRIFTY)
+    simulated = write(tmp_path / "c", [replace(one, simulated=True) for one in BASE])
+    assert cli.main(["compare", str(a), str(b)]) == 0
+    shown = capsys.readouterr().out
+    assert "model-b is better (0.50 times" in shown
+    assert "no difference shown" in shown
+    assert cli.main(["compare", str(a), str(simulated)]) == 1
+    assert "refused: the joules of" in capsys.readouterr().out
+    assert cli.main(["compare", str(a), str(b), "--format", "json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["pairs"][0]["measures"]["joules_per_success"]["finding"] == BETTER
+    assert cli.main(["compare", str(a), str(tmp_path / "nowhere")]) == 2
+    assert "give the directory of an exported run" in capsys.readouterr().err
+
+
+def test_a_file_that_is_no_result_is_told_by_name(tmp_path: Path) -> None:
+    directory = write(tmp_path / "a", BASE[:1])
+    (directory / "result_zzz.json").write_text('{"metadata": {}}')
+    with pytest.raises(UserError, match=r"result_zzz\.json: not a result file"):
+        runs.read(directory)
+
+
+def test_a_share_of_one_still_knows_that_the_next_task_may_fail() -> None:
+    import numpy as np
+
+    sure = share(np.ones(20), np.ones(20))
+    assert sure.value == 1
+    assert sure.interval is not None
+    assert sure.interval.low is not None
+    assert 0.75 < sure.interval.low < 0.87
+
+
+def test_a_resample_without_success_leaves_the_interval_open_above() -> None:
+    import numpy as np
+
+    successes = np.zeros(20)
+    successes[3] = 1
+    estimate = Draws(20).ratio(np.full(20, 100.0), successes)
+    assert estimate.value == 2000
+    assert estimate.interval is not None
+    assert estimate.interval.high is None
+    assert estimate.interval.holds(1e12)
+    assert not Interval(1.0, 2.0).holds(3.0)
