@@ -23,6 +23,8 @@ IDLE_UPSTREAM = 2.0
 """Seconds that a connection to the model server is kept: below the 5 s after which uvicorn and llama.cpp close it, since a
 request that meets that moment is lost."""
 IDLE_CLIENT = 75.0
+MAX_HEADER = 64 * 1024
+"""Bytes of one header or of the request line: some carry a long token."""
 FINISH_WITHIN = 3.0
 """Seconds that requests in flight have when the proxy is told to stop."""
 
@@ -80,7 +82,13 @@ class ProxyServer:
                 web.Server(page.handle, access_log=None), options.metrics_listen, "--web.listen-address"
             )
             served = web.Server(
-                forwarder.handle, handler_cancellation=True, access_log=None, keepalive_timeout=IDLE_CLIENT, auto_decompress=False
+                forwarder.handle,
+                handler_cancellation=True,
+                access_log=None,
+                keepalive_timeout=IDLE_CLIENT,
+                auto_decompress=False,
+                max_line_size=MAX_HEADER,
+                max_field_size=MAX_HEADER,
             )
             self.url = await self._listen(served, options.listen, "--listen")
         except BaseException:
@@ -111,6 +119,8 @@ def _session() -> aiohttp.ClientSession:
         connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_UPSTREAM),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT),
         cookie_jar=aiohttp.DummyCookieJar(),
+        max_line_size=MAX_HEADER,
+        max_field_size=MAX_HEADER,
         auto_decompress=False,
     )
 

@@ -140,6 +140,23 @@ def test_head_get_and_empty_replies_pass(start_proxy: StartProxy) -> None:
     assert proxy.value(c.PROXY_REQUESTS) is None
 
 
+def test_an_old_client_and_a_long_header_pass(start_proxy: StartProxy) -> None:
+    with RawUpstream(lambda _: chunked(EVENTS, more=f"X-Long: {'b' * 30_000}\r\n")) as upstream:
+        proxy = start_proxy(upstream.url)
+        address = urlsplit(proxy.url)
+        body = json.dumps({**CHAT, "stream": True}).encode()
+        with socket.create_connection((address.hostname, address.port), 5) as link:
+            head = f"POST /v1/chat/completions HTTP/1.0\r\nX-Long: {'a' * 30_000}\r\nContent-Length: {len(body)}\r\n\r\n"
+            link.sendall(head.encode() + body)
+            got = b"".join(iter(lambda: link.recv(65536), b""))
+    shown, _, rest = got.partition(b"\r\n\r\n")
+    assert b"b" * 30_000 in shown
+    assert b"chunked" not in shown.lower()
+    # The usage event is the one that the proxy had asked for.
+    assert rest == b"".join(event for event in EVENTS if b'"usage"' not in event)
+    assert len(upstream.requests[0].headers["X-Long"]) == 30_000
+
+
 def test_an_upload_that_is_not_metered_is_streamed(start_proxy: StartProxy) -> None:
     with RawUpstream(lambda _: whole(b"")) as upstream:
         proxy = start_proxy(upstream.url)
