@@ -17,6 +17,10 @@ from joulebench.stack.native import NativeStack, Ports
 from tests.fakes.overheating import OverheatingScene
 from tests.goldens_support import *  # noqa: F403
 
+# A run in a test meets the programs that the test names, never those that happen to run on this machine's usual ports.
+for variable in ("JOULEBENCH_PROMETHEUS_URL", "JOULEBENCH_EXPORTER_URL"):
+    os.environ[variable] = "none"
+
 
 def need_program(name: str) -> Path:
     found = programs.find(name)

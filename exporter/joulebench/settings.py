@@ -21,6 +21,8 @@ DEFAULT_PROXY_ADDRESS = f"127.0.0.1:{PROXY_PORT}"
 DEFAULT_EXPORTER_URL = f"http://127.0.0.1:{EXPORTER_PORT}"
 DEFAULT_GATEWAY_URL = "http://127.0.0.1:9091"
 DEFAULT_PROMETHEUS_URL = "http://127.0.0.1:9090"
+NO_URL = "none"
+"""Given instead of an address: there is no such program."""
 DEFAULT_OLLAMA_URL = "http://127.0.0.1:11434"
 DEFAULT_RUNS_DIR = "runs"
 

@@ -34,11 +34,12 @@ class Connections:
 
     @classmethod
     def from_settings(cls, gateway_url: str | None, prometheus_url: str | None, exporter_url: str | None) -> Connections:
-        """Argument first, environment second; raises UserError on what is no URL."""
+        """Argument first, environment second, loopback last; ``none`` is for a program that is not there. Raises UserError on
+        what is no URL."""
         return cls(
-            _address(gateway_url, "gateway_url", settings.ENV_GATEWAY_URL) or settings.DEFAULT_GATEWAY_URL,
-            _address(prometheus_url, "prometheus_url", settings.ENV_PROMETHEUS_URL),
-            _address(exporter_url, "exporter_url", settings.ENV_EXPORTER_URL),
+            _address(gateway_url, "gateway_url", settings.ENV_GATEWAY_URL, settings.DEFAULT_GATEWAY_URL),
+            _optional(prometheus_url, "prometheus_url", settings.ENV_PROMETHEUS_URL, settings.DEFAULT_PROMETHEUS_URL),
+            _optional(exporter_url, "exporter_url", settings.ENV_EXPORTER_URL, settings.DEFAULT_EXPORTER_URL),
         )
 
     def open(self, clock: Clock, identity: Mapping[str, str], journal: Journal, run: RunState) -> tuple[Pushes, EnergyQuestions]:
@@ -85,11 +86,15 @@ class Connections:
         }
 
 
-def _address(given: str | None, setting: str, variable: str) -> str | None:
+def _address(given: str | None, setting: str, variable: str, default: str) -> str:
     if given is not None:
         return settings.http_url(given, setting)
-    value = settings.from_env(variable, "")
-    return settings.http_url(value, variable) if value else None
+    return settings.http_url(settings.from_env(variable, default), variable)
+
+
+def _optional(given: str | None, setting: str, variable: str, default: str) -> str | None:
+    value = given if given is not None else settings.from_env(variable, default)
+    return None if value == settings.NO_URL else _address(given, setting, variable, default)
 
 
 def _instant_query(url: str) -> InstantQuery:

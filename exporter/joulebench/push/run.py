@@ -39,9 +39,9 @@ class Run:
 
     ``model``: default of the tasks. ``worker``: host and process unless given. ``planned_tasks``: how many this worker means to
     run. Addresses not given come from the environment (``JOULEBENCH_GATEWAY_URL``, ``JOULEBENCH_PROMETHEUS_URL``,
-    ``JOULEBENCH_EXPORTER_URL``); the gateway alone has a default, without a Prometheus finished groups stay on the gateway, and
-    without an exporter no window energies are asked for. ``drain_seconds``: how long the end of the run waits for pushes and
-    acknowledgements. Raises UserError on a value that cannot be used.
+    ``JOULEBENCH_EXPORTER_URL``), else are the usual ports of this machine; ``none`` says that there is no Prometheus (finished
+    groups then stay on the gateway) or no exporter (no window energies are asked for). ``drain_seconds``: how long the end of
+    the run waits for pushes and acknowledgements. Raises UserError on a value that cannot be used.
     """
 
     def __init__(

@@ -35,8 +35,6 @@ class SteppingClock:
 @pytest.fixture
 def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    for name in ("GATEWAY", "PROMETHEUS", "EXPORTER"):
-        monkeypatch.delenv(f"JOULEBENCH_{name}_URL", raising=False)
     monkeypatch.setenv("JOULEBENCH_GATEWAY_URL", NOWHERE)
     return tmp_path
 
@@ -49,6 +47,23 @@ def test_three_lines_are_enough_and_need_no_gateway(in_tmp: Path) -> None:
     (state,) = events(run.directory, "PUSH_STATE")
     assert (state["pushes"], state["groups_left"], state["groups_unpushed"]) == (0, None, 2)
     assert "Connection refused" in state["reasons"][0]
+
+
+def test_programs_that_nobody_named_are_looked_for_at_their_usual_ports(in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PROMETHEUS", "EXPORTER"):
+        monkeypatch.setenv(f"JOULEBENCH_{name}_URL", "")
+    with Run(drain_seconds=0) as run, run.task("t"):
+        pass
+    (state,) = events(run.directory, "PUSH_STATE")
+    assert state["windows_without_energy"] is not None, "the exporter was asked"
+    assert not any("no prometheus_url" in reason for reason in state["reasons"])
+
+
+def test_none_says_that_a_program_is_not_there(in_tmp: Path) -> None:
+    with Run(prometheus_url="none", exporter_url="none") as run, run.task("t"):
+        pass
+    (state,) = events(run.directory, "PUSH_STATE")
+    assert state["windows_without_energy"] is None
 
 
 def test_times_come_from_the_right_clock(in_tmp: Path) -> None:
