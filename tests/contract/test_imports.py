@@ -17,7 +17,7 @@ import pytest
 
 from tests.contract.sources import PACKAGE
 
-VOCABULARY = {"catalogue", "families", "units", "clock", "errors", "settings", "labels"}
+VOCABULARY = {"catalogue", "families", "units", "clock", "errors", "settings", "labels", "prices"}
 ROOMS: dict[str, set[str]] = {
     "energy": set(),
     "clients": {"energy"},

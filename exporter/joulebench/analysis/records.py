@@ -6,12 +6,12 @@ from its journals, with the joules that the exporter answered.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from joulebench.analysis import result_files
 from joulebench.errors import UserError
 from joulebench.results import journal
 from joulebench.results.journal import count, number, text
@@ -62,13 +62,12 @@ def read(directories: Sequence[Path]) -> list[TaskRecord]:
 
 
 def _from_results(directory: Path) -> Iterator[TaskRecord]:
-    for path in sorted(directory.glob("result_*.json")):
+    for path, record in result_files.read(directory):
         try:
-            record = json.loads(path.read_text(encoding="utf-8"))
             events, metadata, measured = record["raw_events"], record["metadata"], record["measurement"]
             overlap = (record.get("attribution") or {}).get("overlap_fraction")
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{path}: not a result file of joulebench export ({error!r}); export the run again") from error
+        except AttributeError as error:
+            raise result_files.wrong(path, repr(error)) from error
         task = _task(str(metadata["run_id"]), events, record.get("call_energy") or (), {})
         calls = {
             count(one.get("call")) or 0: joules

@@ -10,7 +10,7 @@ from typing import Any
 from joulebench.errors import UserError
 
 PATTERN = "result_*.json"
-SECTIONS = ("raw_events", "metadata", "measurement", "computed_metrics")
+SECTIONS = ("raw_events", "metadata", "measurement")
 
 
 def read(directory: Path) -> Iterator[tuple[Path, Mapping[str, Any]]]:

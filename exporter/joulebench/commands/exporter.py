@@ -198,9 +198,10 @@ def _gpu_source(args: argparse.Namespace, clock: Clock) -> GpuSource | None:
 
 
 def _prices(path: Path) -> Collector:
-    from joulebench.scrape import prices
+    from joulebench import prices
+    from joulebench.scrape.prices import PricesCollector
 
-    return prices.PricesCollector(prices.load(path))
+    return PricesCollector(prices.load(path))
 
 
 def _ollama(args: argparse.Namespace, stack: ExitStack, clock: Clock) -> Collector:

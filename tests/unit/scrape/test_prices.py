@@ -10,8 +10,9 @@ from prometheus_client import generate_latest
 
 from joulebench.clock import SystemClock
 from joulebench.errors import UserError
+from joulebench.prices import load
 from joulebench.scrape.collector import registry
-from joulebench.scrape.prices import PricesCollector, load
+from joulebench.scrape.prices import PricesCollector
 from tests.unit.scrape.exporter_process import COMMAND, exporter
 
 ROOT = Path(__file__).resolve().parents[3]
