@@ -15,8 +15,8 @@ ARGUMENT_KEYS = ("arguments", "parameters", "args", "input")
 HARMONY_ARGUMENTS = re.compile(r"[^{]*?<\|message\|>\s*")
 MISTRAL_ARGUMENTS = re.compile(r"(?:\[CALL_ID\]\w*)?(?:\[ARGS\])?\s*")
 DEEPSEEK_MARK = "<\uff5c{}\uff5c>"
-"""Its bars are full-width."""
-DEEPSEEK_SEPARATOR = DEEPSEEK_MARK.format("tool▁sep")
+"""Its bars are full-width. Between its words stands U+2581, which tokenizers that use it for spaces give back as a space."""
+DEEPSEEK_SEPARATOR = DEEPSEEK_MARK.format("tool[▁ ]sep")
 DEEPSEEK_ARGUMENTS = re.compile(rf"(?:{DEEPSEEK_SEPARATOR}|\s*```(?:json)?)\s*")
 GEMMA_ARGUMENTS = re.compile(r"(?=\{)")
 

@@ -40,8 +40,8 @@ _THINKING_ENDS = re.compile(
 _THINKING_BEGINS = re.compile(
     r"\s*(?:<think>|<thinking>|\[THINK\]|<\|START_THINKING\|>|<\|channel>|<\|channel\|>analysis<\|message\|>)"
 )
-_DEEPSEEK = DEEPSEEK_MARK.format("tool▁call▁begin")
-_DEEPSEEK_OPENER = f"(?:{DEEPSEEK_MARK.format('tool▁calls▁begin')})?{_DEEPSEEK}"
+_DEEPSEEK = DEEPSEEK_MARK.format("tool[▁ ]call[▁ ]begin")
+_DEEPSEEK_OPENER = f"(?:{DEEPSEEK_MARK.format('tool[▁ ]calls[▁ ]begin')})?{_DEEPSEEK}"
 _PYTHON_TAGS = ("<|tool_call_start|>", "<function_calls>", "<|python_start|>", "<|python_tag|>")
 _GEMMA_TAGS = {"<|tool_call>": GEMMA, "<start_function_call>": FUNCTION_GEMMA}
 _TAGS = ("<tool_call>", "[TOOL_CALLS]", "<|START_ACTION|>", "<function=", "to=functions.", *_PYTHON_TAGS, *_GEMMA_TAGS)
@@ -88,7 +88,7 @@ def _calls_at(text: str, opener: Span) -> Iterator[FoundCall]:
         yield function_call(text, opener, opener.end)
     elif tag == "to=functions.":
         yield named_call(text, opener, opener.end, HARMONY_ARGUMENTS)
-    elif tag.endswith(_DEEPSEEK):
+    elif re.search(_DEEPSEEK, tag):
         yield named_call(text, opener, _behind(_DEEPSEEK_NAME, text, opener.end), DEEPSEEK_ARGUMENTS)
     elif tag in _GEMMA_TAGS and (call := _GEMMA_NAME.match(text, body)):
         yield named_call(text, opener, call.end(), GEMMA_ARGUMENTS, _GEMMA_TAGS[tag])
