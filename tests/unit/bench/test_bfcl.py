@@ -236,6 +236,25 @@ def test_a_task_is_one_call_of_the_model_and_its_grade(
         assert (start["span_status"], start["confidence"]) == ("ok", pytest.approx(0.99**2, abs=0.02))
 
 
+def test_the_agent_plays_a_conversation_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PROMETHEUS", "EXPORTER"):
+        monkeypatch.delenv(f"JOULEBENCH_{name}_URL", raising=False)
+    task = multi_turn(25)
+    with task.stage() as stage:
+        turns = known_turns(task, stage)
+    script = [turn for calls in turns for turn in (*(call_text(one.name, one.raw_arguments) for one in calls), say("Done."))]
+    outcome = Outcome(task.id)
+    with (
+        ModelServer(script) as server,
+        Run("m", "bfcl-multi-turn-base", gateway_url=NOWHERE, runs_dir=tmp_path, drain_seconds=0.0) as run,
+    ):
+        Agent(run, openai(server), CLOCK).work(task, outcome)
+    assert (outcome.status, outcome.reason) == ("success", "")
+    assert outcome.turns == len(script)
+    ends = of_type(journal(run.directory), "TOOL_CALL_END")
+    assert [one["outcome"] for one in ends] == ["ok"] * sum(map(len, turns))
+
+
 @pytest.mark.parametrize(
     ("name", "told"),
     [
