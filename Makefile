@@ -3,12 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test test-ui check lint format docs bench clean help
+.PHONY: setup demo test test-ui test-profile check lint format docs bench clean help
 
 help:
 	@echo "make demo    the whole job once, end to end, in a few minutes"
 	@echo "make test    lint, types and all tests"
 	@echo "make test-ui draw and read the dashboards with Grafana's own libraries (Node, Chromium)"
+	@echo "make test-profile  build llama-cpp-python and time the layers of a real small model"
 	@echo "make setup   the environment alone: $(BIN)/joulebench"
 	@echo "make check   lint and types only"
 	@echo "make docs    regenerate METRICS.md and the dashboards"
@@ -43,6 +44,10 @@ test: check
 test-ui: setup
 	@tests/dashboards_ui/install.sh
 	$(BIN)/pytest tests/dashboards_ui/check_dashboards.py
+
+test-profile: $(VENV)/.installed
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[profile]'
+	$(BIN)/pytest -m profile
 
 format: $(VENV)/.installed
 	$(BIN)/ruff format .

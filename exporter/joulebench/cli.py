@@ -28,6 +28,7 @@ COMMANDS: dict[str, str] = {
     "compare": "compare runs or models task by task: joules per success and more, with intervals, or why they cannot be",
     "doctor": "check whether finished results can be believed, and say how to mend what cannot",
     "analyze": "say whether the confidence of tool calls predicts their failure, with intervals and base rates",
+    "profile": "time each layer of a model file, in prefill and in decode, with what the measuring costs",
     "up": "start Prometheus, Pushgateway, Alertmanager and the exporter on this machine",
     "down": "stop what 'up' started",
     "demo": "run the whole of it once, with a small embedded model where there is no Ollama",

@@ -31,6 +31,7 @@ ROOMS: dict[str, set[str]] = {
     "bench": {"push", "confidence"},
     "proxy": {"clients", "confidence"},
     "stack": {"clients"},
+    "profile": {"clients"},
     "analysis": {"results", "confidence"},
 }
 """What each room may import beside the vocabulary; ``commands`` may import all, and nothing but cli.py imports ``commands``."""
@@ -40,6 +41,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "requests": ("clients/", "sensors/ollama.py", "bench/llm/"),
     "pandas": ("results/",),
     "xllamacpp": ("bench/",),
+    "llama_cpp": ("profile/llama.py",),
     "prometheus_client": ("families.py", "scrape/", "clients/pushgateway.py", "proxy/web.py"),
     "aiohttp": ("proxy/",),
     "bfcl_eval": ("bench/bfcl/",),
