@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import importlib.util
 import logging
 import signal
@@ -125,6 +126,9 @@ async def _serve(args: argparse.Namespace, options: Options) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     await server.start()
+    # What is there now stays: without it, each full collection would look through all of it and hold a token up meanwhile.
+    gc.collect()
+    gc.freeze()
     try:
         print(f"metrics on {server.metrics_url}", file=sys.stderr)  # noqa: T201
         print(f"listening on {server.url}, for {options.upstream}", file=sys.stderr, flush=True)  # noqa: T201
