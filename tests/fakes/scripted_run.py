@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from joulebench.analysis.runs import Row, row
+
 START = 1_790_000_000.0
 
 
@@ -140,3 +142,8 @@ def record(one: Scripted, run_id: str, start: float) -> dict[str, Any]:
         },
         **one.extra,
     }
+
+
+def row_of(one: Scripted, run_id: str, start: float) -> Row:
+    """The row that would be read from its result file."""
+    return row(Path("result_scripted.json"), record(one, run_id, start))

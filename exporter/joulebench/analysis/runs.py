@@ -126,12 +126,13 @@ def _rows(directory: Path, *, timelines: bool) -> Iterator[Row]:
 
 def _checked(path: Path, record: Mapping[str, Any], *, timelines: bool) -> Row:
     try:
-        return _row(path, record, timelines=timelines)
+        return row(path, record, timelines=timelines)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise result_files.wrong(path, repr(error)) from error
 
 
-def _row(path: Path, record: Mapping[str, Any], *, timelines: bool) -> Row:
+def row(path: Path, record: Mapping[str, Any], *, timelines: bool = False) -> Row:
+    """Of one result file's content."""
     meta, computed, measured = record["metadata"], record["computed_metrics"], record["measurement"]
     usage, sure = computed["llm_token_usage"], computed["tool_confidence_metrics"]
     status = computed["task_completion_status"]

@@ -1,0 +1,112 @@
+"""How often the 95 % intervals of a comparison hold the truth, over worlds of tasks whose truth is known.
+
+Every repetition draws the tasks of a suite from a world in which tasks differ in how hard and how dear they are, and both arms
+find the same ones hard; the truth is the ratio of the expected sums. Each goes the whole way through rows and comparison.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from random import Random
+
+from joulebench.analysis.compare import Arm, compare
+from joulebench.analysis.runs import Row
+from joulebench.clock import Clock
+from tests.benchmarks.report import Report, Target
+from tests.fakes.scripted_run import Scripted, row_of
+
+REPETITIONS = 200
+LEAST_COVERAGE = 0.93
+WORLDS = ((20, 1), (30, 3), (100, 1))
+"""(tasks of a suite, attempts at each)"""
+TRUTH_TASKS = 400_000
+
+
+@dataclass(frozen=True)
+class Model:
+    """``skill`` shifts the log odds of success; ``joules`` of a typical task; a failure takes ``failure`` times as many."""
+
+    name: str
+    skill: float
+    joules: float
+    failure: float
+
+
+BASE, ARM = Model("base", 0.6, 900.0, 1.6), Model("arm", 0.1, 700.0, 1.4)
+
+
+@dataclass(frozen=True)
+class Kind:
+    hardness: float
+    size: float
+
+    @classmethod
+    def drawn(cls, random: Random) -> Kind:
+        return cls(random.gauss(0.0, 1.2), random.lognormvariate(0.0, 0.6))
+
+    def chance(self, model: Model) -> float:
+        return 1 / (1 + math.exp(self.hardness - model.skill))
+
+
+def _attempts(model: Model, kinds: list[Kind], attempts: int, random: Random) -> Iterator[Row]:
+    for number, kind in enumerate(kinds):
+        for attempt in range(attempts):
+            good = random.random() < kind.chance(model)
+            joules = kind.size * model.joules * (1.0 if good else model.failure) * random.lognormvariate(0.0, 0.15)
+            tokens = max(1, round(80 * kind.size * random.lognormvariate(0.0, 0.1)))
+            task_id = f"t{number}" if not attempt else f"t{number}#{attempt + 1}"
+            seconds = joules / 300
+            yield row_of(
+                Scripted(task_id, good, joules, seconds, 0.1 * seconds, 500, None, tokens, model.name), model.name, 1e9 + number
+            )
+
+
+def _truth(model: Model) -> dict[str, float]:
+    """Ratios of expected sums, by averaging over many drawn tasks what the rest of a task does on average."""
+    random = Random(99)
+    noise, token_noise = math.exp(0.15**2 / 2), math.exp(0.1**2 / 2)
+    joules = success = tokens = 0.0
+    for _ in range(TRUTH_TASKS):
+        kind = Kind.drawn(random)
+        chance = kind.chance(model)
+        success += chance
+        joules += kind.size * model.joules * (chance + (1 - chance) * model.failure) * noise
+        tokens += 80 * kind.size * token_noise
+    return {
+        "joules_per_success": joules / success,
+        "success_rate": success / TRUTH_TASKS,
+        "success_per_joule": success / joules,
+        "tokens_per_joule": (500 * TRUTH_TASKS + tokens) / joules,
+        "joules_per_completion_token": joules / tokens,
+        "seconds_per_task": joules / 300 / TRUTH_TASKS,
+    }
+
+
+def run(report: Report, clock: Clock) -> None:
+    report.heading("Coverage of intervals")
+    truth = [_truth(model) for model in (BASE, ARM)]
+    began = clock.monotonic()
+    worst = 1.0
+    for tasks, attempts in WORLDS:
+        held: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
+        found = 0
+        for repetition in range(REPETITIONS):
+            random = Random(f"{tasks} {repetition}")
+            kinds = [Kind.drawn(random) for _ in range(tasks)]
+            arms = [Arm(m.name, m.name, m.name, tuple(_attempts(m, kinds, attempts, random))) for m in (BASE, ARM)]
+            (pair,) = compare(arms).pairs
+            for one in pair.differences:
+                key = one.measure.key
+                wanted = (truth[0][key], truth[1][key], truth[1][key] - truth[0][key])
+                for place, (estimate, value) in enumerate(zip((one.base, one.arm, one.difference), wanted, strict=True)):
+                    held[key][place] += estimate.interval is not None and estimate.interval.holds(value)
+            found += pair.differences[0].finding == "better"
+        rows = [(key, *(f"{100 * count / REPETITIONS:.1f} %" for count in counts)) for key, counts in held.items()]
+        worst = min([worst, *(count / REPETITIONS for counts in held.values() for count in counts)])
+        title = f"{tasks} tasks, {attempts} attempts each; {REPETITIONS} repetitions; share of intervals that hold the truth"
+        report.table(("measure", BASE.name, ARM.name, "difference"), rows, title)
+    report.say(f"{len(WORLDS) * REPETITIONS} comparisons in {clock.monotonic() - began:.0f} s")
+    report.targets.append(Target("worst coverage of all 95 % intervals", 100 * LEAST_COVERAGE, 100 * worst, "%", at_least=True))
