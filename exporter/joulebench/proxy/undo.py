@@ -15,8 +15,6 @@ from joulebench.proxy.pieces import Cutter, Piece
 from joulebench.proxy.surgery import Path, member_text, with_members, without
 from joulebench.proxy.values import Json, items, members
 
-LOGPROBS: dict[Protocol, Path] = {Protocol.OPENAI_CHAT: ("choices", 0, "logprobs"), Protocol.OLLAMA_CHAT: ("logprobs",)}
-
 
 class Undo:
     """For one reply that ``meter`` reads; every byte of it goes in here, and what the client may see comes out."""
@@ -76,8 +74,10 @@ class Undo:
     def _edited(self, data: bytes, value: Json) -> tuple[bytes, bool]:
         """The JSON without what was added, and whether nothing is left that it would have been sent for."""
         paths: list[Path] = []
-        if self._added.logprobs:
-            paths.append(LOGPROBS[self._protocol])
+        if self._added.logprobs and self._protocol is Protocol.OLLAMA_CHAT:
+            paths.append(("logprobs",))
+        elif self._added.logprobs:
+            paths += [("choices", number, "logprobs") for number in range(len(items(value.get("choices"))))]
         if self._added.usage and "usage" in value and value["usage"] is None:
             paths.append(("usage",))
         # Most pieces hold neither; to find that out is cheap.

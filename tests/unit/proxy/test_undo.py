@@ -157,6 +157,15 @@ def test_a_stream_that_stops_anywhere_loses_nothing_of_what_came() -> None:
         assert undo.feed(sent[:length], 0.0) + undo.end(0.0) == sent[:length]
 
 
+def test_every_choice_loses_its_logprobs() -> None:
+    choices = [{"index": index, "message": {"content": "a"}, "logprobs": {"content": [ROW]}} for index in range(3)]
+    bare = [{name: value for name, value in choice.items() if name != "logprobs"} for choice in choices]
+    undo = Undo(CHAT, Added(b"", logprobs=True), Meter(CHAT, "application/json", ""))
+    assert undo.whole(json.dumps({"choices": choices, "usage": USAGE}).encode(), 0.0).decode() == json.dumps(
+        {"choices": bare, "usage": USAGE}
+    )
+
+
 def test_what_is_no_json_passes_as_it_is() -> None:
     sent = b"data: {broken\n\n: comment\n\ndata: [1]\n\nevent: error\ndata: {}\n\n"
     undo = Undo(CHAT, Added(b"", True, True), Meter(CHAT, "text/event-stream", ""))

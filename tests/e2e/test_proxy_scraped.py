@@ -1,0 +1,114 @@
+"""The way of a proxied request into a real Prometheus: a client that only changed its base URL, the repository's scrape job and
+recording rules, and joules of a real exporter whose simulated GPU has known power."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+import requests
+
+from joulebench.clients.prometheus_api import PrometheusApi
+from joulebench.stack import programs
+from joulebench.stack.process import Program, free_port, wait_until
+from joulebench.stack.prometheus_config import write_readdressed
+from tests.conftest import need_program
+from tests.fakes.model_server import ModelServer
+from tests.fakes.model_turns import call, say
+
+pytestmark = pytest.mark.e2e
+
+RUN, TASKS = "run-1", ("sort a list", "count words")
+
+
+@contextmanager
+def joulebench(command: str, *flags: str) -> Iterator[str]:
+    """The address that it tells."""
+    argv = [sys.executable, "-m", "joulebench.cli", command, *flags]
+    with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True, env={**os.environ}) as running:
+        assert running.stderr is not None
+        try:
+            found = next(match for line in running.stderr if (match := re.search(r"listening on (http://[\d.:]+)", line)))
+            yield found.group(1)
+        finally:
+            running.terminate()
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Iterator[tuple[str, PrometheusApi]]:
+    """The proxy's address, and a Prometheus that scrapes it."""
+    program = need_program("prometheus")
+    metrics, port = f"127.0.0.1:{free_port()}", free_port()
+    turns = [say("one two three").with_(token_gap=0.2, prompt_tokens=40), call("finish", answer="7").with_(prompt_tokens=60)]
+    with ExitStack() as stack:
+        upstream = stack.enter_context(ModelServer([*turns, *turns]))
+        exporter = stack.enter_context(
+            joulebench("exporter", "--web.listen-address=127.0.0.1:0", "--gpu-source=simulated", "--no-ollama")
+        )
+        proxy = stack.enter_context(
+            joulebench(
+                "proxy",
+                f"--upstream={upstream.ollama_url}",
+                "--listen=127.0.0.1:0",
+                f"--web.listen-address={metrics}",
+                f"--exporter.url={exporter}",
+                "--add-logprobs=2",
+            )
+        )
+        source, config = programs.checkout_file("prometheus/prometheus.yml"), tmp_path / "prometheus.yml"
+        rules = programs.checkout_file("prometheus/rules")
+        write_readdressed(source, config, {"joulebench-proxy": metrics}, alertmanager=None, rules=rules)
+        url = f"http://127.0.0.1:{port}"
+        flags = [f"--config.file={config}", f"--storage.tsdb.path={tmp_path / 'data'}", f"--web.listen-address=127.0.0.1:{port}"]
+        started = Program("prometheus", [str(program), *flags, "--log.level=warn"], tmp_path / "prometheus.log", f"{url}/-/ready")
+        started.start()
+        stack.callback(started.stop)
+        api = PrometheusApi(url)
+        stack.callback(api.close)
+        yield proxy, api
+
+
+def values(api: PrometheusApi, expr: str, label: str) -> Mapping[str, float]:
+    return {series.labels.get(label, ""): series.points[-1][1] for series in api.query(expr)}
+
+
+def test_a_client_that_changed_only_its_base_url_is_in_prometheus_task_by_task(scene: tuple[str, PrometheusApi]) -> None:
+    proxy, api = scene
+    tools = [{"type": "function", "function": {"name": "finish", "parameters": {"type": "object"}}}]
+    for task in TASKS:
+        base_url = f"{proxy}/run/{RUN}/task/{task.replace(' ', '%20')}/v1"
+        for _ in range(2):
+            body = {"model": "m", "messages": [], "stream": True, "tools": tools}
+            reply = requests.post(f"{base_url}/chat/completions", json=body, timeout=10)
+            assert reply.status_code == 200
+            assert b"logprob" not in reply.content
+    job = '{job="joulebench-proxy"}'
+
+    def complete() -> bool:
+        # The energy of the last request is asked for a moment later than the rest.
+        told = values(api, f"sum by (task_id) (joulebench_proxy_energy_joules_total{job})", "task_id")
+        rate = api.query('server:joulebench_server_completion_tokens:rate1m{server="proxy"} > 0')
+        return (
+            set(told) == set(TASKS) and bool(rate) and values(api, f"sum(joulebench_proxy_requests_total{job})", "") == {"": 4.0}
+        )
+
+    assert wait_until(complete, 30.0)
+    for metric, expected in (
+        ("joulebench_proxy_requests_total", 2.0),
+        ("joulebench_proxy_prompt_tokens_total", 100.0),
+        ("joulebench_proxy_tool_calls_total", 1.0),
+        ("joulebench_proxy_task_tool_confidence_ratio_count", 1.0),
+    ):
+        told = values(api, f'sum by (task_id) ({metric}{{job="joulebench-proxy", run_id="{RUN}"}})', "task_id")
+        assert told == dict.fromkeys(TASKS, expected), metric
+    joules = values(api, f"sum by (task_id) (joulebench_proxy_energy_joules_total{job})", "task_id")
+    seconds = values(api, f"sum by (task_id) (joulebench_proxy_task_request_seconds_sum{job})", "task_id")
+    for task in TASKS:
+        # The simulated card takes 55 to 350 W.
+        assert 55 * seconds[task] * 0.9 < joules[task] < 350 * seconds[task] * 1.1
