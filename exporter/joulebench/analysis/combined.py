@@ -35,8 +35,11 @@ def usable(samples: Sequence[Sample]) -> list[Sample]:
     return [sample for sample in samples if SCORE in sample.measures]
 
 
-def cross_validated(samples: Sequence[Sample]) -> Floats | None:
-    """P(good) of each usable sample from a fit to the other folds of tasks; None where there are fewer tasks than folds."""
+def cross_validated(samples: Sequence[Sample], hidden: Sequence[str] = ()) -> Floats | None:
+    """P(good) of each usable sample from a fit to the other folds of tasks; None where there are fewer tasks than folds.
+
+    ``hidden``: measures that may not be used.
+    """
     try:
         from sklearn.linear_model import LogisticRegression
         from sklearn.model_selection import StratifiedGroupKFold
@@ -45,7 +48,8 @@ def cross_validated(samples: Sequence[Sample]) -> Floats | None:
     except ImportError as error:
         raise UserError(f"the analysis needs {error.name}; install it with: {INSTALL}") from error
 
-    names = [name for name in FEATURES if all(name in {**_WITHOUT_CHOICE, **sample.measures} for sample in samples)]
+    offered = [name for name in FEATURES if name not in hidden]
+    names = [name for name in offered if all(name in {**_WITHOUT_CHOICE, **sample.measures} for sample in samples)]
     features = np.array([[_feature(name, sample) for name in names] for sample in samples])
     good = np.array([sample.good for sample in samples])
     groups = np.array([sample.group for sample in samples])

@@ -8,7 +8,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from joulebench.analysis import combined
-from joulebench.analysis.levels import LEVELS, MEASURES, NO_PROBABILITY, Sample, samples, sureness
+from joulebench.analysis.levels import (
+    KNOW_THE_DECLARED,
+    LEVELS,
+    NO_PROBABILITY,
+    WELL_FORMED,
+    Sample,
+    measures_of,
+    samples,
+    sureness,
+)
 from joulebench.analysis.records import TaskRecord
 from joulebench.analysis.savings import Saving, savings
 from joulebench.analysis.statistics import (
@@ -26,6 +35,7 @@ from joulebench.analysis.statistics import (
 LEAST_FAILURES = 50
 LEAST_SUCCESSES = 10
 REGRESSION = "regression"
+KNOWS = "worked out against the declared names, so it knows this outcome"
 
 NULL, ABOVE, BELOW = "no better than chance", "above chance", "below chance"
 
@@ -104,7 +114,8 @@ def _report(model: str, tasks: Sequence[TaskRecord]) -> Report:
 def _level(name: str, found: Sequence[Sample]) -> Level:
     failures = sum(not sample.good for sample in found)
     refused = _refusal(len(found), failures)
-    rows = [] if refused else [*(_measure(measure, found) for measure in MEASURES), _regression(found)]
+    hidden = KNOW_THE_DECLARED if name == WELL_FORMED else ()
+    rows = [] if refused else [_measure(measure, found, hidden) for measure in measures_of(name)] + [_regression(found, hidden)]
     return Level(name, len(found), failures, 1 - failures / len(found) if found else None, refused, tuple(rows))
 
 
@@ -116,16 +127,19 @@ def _refusal(n: int, failures: int) -> str:
     return ""
 
 
-def _measure(measure: str, found: Sequence[Sample]) -> Row:
+def _measure(measure: str, found: Sequence[Sample], hidden: Sequence[str]) -> Row:
     known = [sample for sample in found if measure in sample.measures]
+    if measure in hidden:
+        failures = sum(not sample.good for sample in known)
+        return Row(measure, len(known), failures, 1 - failures / len(known) if known else None, KNOWS)
     sure = np.array([sureness(measure, sample.measures[measure]) for sample in known])
     return _row(measure, known, sure, probability=measure not in NO_PROBABILITY)
 
 
-def _regression(found: Sequence[Sample]) -> Row:
+def _regression(found: Sequence[Sample], hidden: Sequence[str]) -> Row:
     known = combined.usable(found)
     failures = sum(not sample.good for sample in known)
-    predicted = combined.cross_validated(known) if not _refusal(len(known), failures) else np.zeros(len(known))
+    predicted = combined.cross_validated(known, hidden) if not _refusal(len(known), failures) else np.zeros(len(known))
     if predicted is None:
         too_few = f"fewer than {combined.FOLDS} tasks with a failure or with a success; none can be left out for a test"
         return Row(REGRESSION, len(known), failures, 1 - failures / len(known), too_few)

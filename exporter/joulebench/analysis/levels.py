@@ -1,6 +1,7 @@
 """What "it went well" means, level by level, and the samples of each level: one per call, or one per task.
 
-A task's measure is that of its least sure call: one wrong call is enough to fail.
+Each level of calls looks at those that passed the level before. A task's measure is that of its least sure call: one wrong call
+is enough to fail. Beside the measures a task has what anyone sees without them: whether all of its calls went through.
 """
 
 from __future__ import annotations
@@ -24,16 +25,22 @@ MEASURES = (
     "naive_mean",
 )
 UNSURE_WHEN_HIGH = ("sem_nll", "entropy_max")
-NO_PROBABILITY = ("name_margin", *UNSURE_WHEN_HIGH)
-"""Nats: they order calls, and neither Brier nor ECE can be said of them."""
+NO_ERROR_SEEN = "no_error_seen"
+"""The baseline of task success. What does not beat it is not worth its logprobs."""
+NO_PROBABILITY = ("name_margin", *UNSURE_WHEN_HIGH, NO_ERROR_SEEN)
+"""Nats, and yes or no: they order calls, and neither Brier nor ECE can be said of them."""
+KNOW_THE_DECLARED = (SCORE, "name_branch", "name_margin", "name_choice")
+"""Worked out against the declared names (with one tool there is no choice, and all is 1), so they know whether a call's name is
+declared. At the level that asks just this they would be graded on their own answer."""
 
 WELL_FORMED, SCHEMA_VALID, TOOL_OK, TASK_SUCCESS = "well-formed", "schema-valid", "tool ok", "task success"
 LEVELS = (WELL_FORMED, SCHEMA_VALID, TOOL_OK, TASK_SUCCESS)
 _FAILED_AT: dict[str, tuple[str, ...]] = {
     WELL_FORMED: ("malformed", "undeclared"),
-    SCHEMA_VALID: ("malformed", "undeclared", "schema_invalid"),
-    TOOL_OK: ("malformed", "undeclared", "schema_invalid", "tool_error"),
+    SCHEMA_VALID: ("schema_invalid",),
+    TOOL_OK: ("tool_error",),
 }
+"""Outcomes of catalogue.TOOL_OUTCOMES that fail at each level of calls; a call that failed is not seen by the levels below."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +55,26 @@ class Sample:
 def samples(tasks: Sequence[TaskRecord], level: str) -> list[Sample]:
     """Calls whose tokens were not found are samples without measures."""
     if level == TASK_SUCCESS:
-        known = [(task, task.success) for task in tasks if task.success is not None and task.calls]
-        return [Sample(task.name, success, _least_sure(call.measures for call in task.calls)) for task, success in known]
-    failed = _FAILED_AT[level]
-    return [Sample(task.name, call.outcome not in failed, call.measures) for task in tasks for call in task.calls]
+        return [Sample(task.name, task.success, _of_task(task)) for task in tasks if task.success is not None and task.calls]
+    before = [outcome for name in LEVELS[: LEVELS.index(level)] for outcome in _FAILED_AT[name]]
+    calls = [(task.name, call) for task in tasks for call in task.calls if call.outcome not in before]
+    return [Sample(name, call.outcome not in _FAILED_AT[level], call.measures) for name, call in calls]
+
+
+def measures_of(level: str) -> tuple[str, ...]:
+    return (*MEASURES, NO_ERROR_SEEN) if level == TASK_SUCCESS else MEASURES
 
 
 def sureness(measure: str, value: float) -> float:
     """Such that more is surer."""
     return -value if measure in UNSURE_WHEN_HIGH else value
+
+
+def _of_task(task: TaskRecord) -> dict[str, float]:
+    return {
+        **_least_sure(call.measures for call in task.calls),
+        NO_ERROR_SEEN: float(all(call.outcome == "ok" for call in task.calls)),
+    }
 
 
 def _least_sure(measures: Iterable[Mapping[str, float]]) -> dict[str, float]:

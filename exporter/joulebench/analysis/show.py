@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from html import escape
 
 from joulebench.analysis.confidence import ABOVE, LEAST_FAILURES, LEAST_SUCCESSES, REGRESSION, Level, Report, Row
+from joulebench.analysis.levels import NO_ERROR_SEEN
 from joulebench.analysis.records import SCORE
 from joulebench.analysis.savings import Saving
 from joulebench.analysis.statistics import RESAMPLES
@@ -18,6 +19,7 @@ _NOTES = (
     f"AUROC: chance is 0.5; intervals from {RESAMPLES} resamples of whole tasks.",
     "base: share of successes. AURC: less is better, chance is 1 - base.",
     f"{REGRESSION}: logistic regression over all measures, each task predicted by a fit to other tasks.",
+    f"{NO_ERROR_SEEN}: whether all calls of the task went through, which is seen without any confidence.",
     "Each row is one of many looked at: the best of them looks better here than it will be on new tasks.",
 )
 
@@ -51,7 +53,7 @@ def _level(level: Level) -> Iterator[str]:
         return
     yield _HEAD
     yield from map(_row, level.rows)
-    if not any(row.finding == ABOVE for row in level.rows):
+    if not any(row.finding == ABOVE and row.measure != NO_ERROR_SEEN for row in level.rows):
         yield "  a null result: no measure told good from bad better than chance"
 
 

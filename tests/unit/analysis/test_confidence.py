@@ -10,7 +10,7 @@ import pytest
 
 from joulebench import cli
 from joulebench.analysis.confidence import ABOVE, NULL, REGRESSION, Report, Row, reports
-from joulebench.analysis.levels import SCHEMA_VALID, TASK_SUCCESS, WELL_FORMED, samples
+from joulebench.analysis.levels import LEVELS, SCHEMA_VALID, TASK_SUCCESS, TOOL_OK, WELL_FORMED, samples
 from joulebench.analysis.records import read
 from joulebench.analysis.savings import joules_after, savings
 from tests.unit.analysis.runs import Call, planted, task_events, write_journal
@@ -41,11 +41,13 @@ def test_a_planted_signal_is_found(tmp_path: Path) -> None:
         assert rows[REGRESSION].ece is not None
         assert rows["name_margin"].n == 0
     assert rows_of(report, WELL_FORMED) == {}
+    assert rows_of(report, TASK_SUCCESS)["no_error_seen"].auroc == 1.0
 
 
 def test_noise_is_a_null_result(tmp_path: Path) -> None:
     rows = rows_of(report_of(planted(tmp_path / "r", 160, signal=0.0)), TASK_SUCCESS)
     known = {name: row.finding for name, row in rows.items() if not row.refused}
+    assert known.pop("no_error_seen") == ABOVE
     assert set(known.values()) == {NULL}
     assert rows["score"].auroc == pytest.approx(0.5, abs=0.12)
 
@@ -61,6 +63,44 @@ def test_a_regression_is_tested_on_other_tasks_only(tmp_path: Path) -> None:
     assert "fewer than 5 tasks" in rows[REGRESSION].refused
 
 
+def test_levels_see_only_what_passed_the_level_before(tmp_path: Path) -> None:
+    outcomes = ["malformed", "undeclared", "schema_invalid", "tool_error", "ok", "ok"]
+    tasks = read([write_journal(tmp_path / "r", task_events("a", [Call(one) for one in outcomes], success=True, start=0.0))])
+    found = {level: [sample.good for sample in samples(tasks, level)] for level in LEVELS}
+    assert {level: (len(good), good.count(False)) for level, good in found.items()} == {
+        WELL_FORMED: (6, 2),
+        SCHEMA_VALID: (4, 1),
+        TOOL_OK: (3, 1),
+        TASK_SUCCESS: (1, 0),
+    }
+
+
+def test_no_measure_is_graded_on_what_it_was_made_of(tmp_path: Path) -> None:
+    """With one declared tool, name_branch is 1 for its name and a product of guesses for any other: it knows who is declared."""
+    events = []
+    for number in range(140):
+        good = number % 2 == 0
+        measures = {
+            "name_branch": 1.0 if good else 0.4,
+            "name_joint": 0.4,
+            "naive_mean": 0.9,
+            "args_min": 0.5,
+            "call_decision": 0.9,
+        }
+        call = Call("ok" if good else "undeclared", 0.5, measures=measures)
+        events += task_events(f"t{number}", [call], success=good, start=20.0 * number)
+    rows = rows_of(report_of(write_journal(tmp_path / "r", events)), WELL_FORMED)
+    assert {name for name, row in rows.items() if "knows this outcome" in row.refused} == {
+        "score",
+        "name_branch",
+        "name_margin",
+        "name_choice",
+    }
+    assert (rows["name_branch"].n, rows["name_branch"].auroc) == (140, None)
+    assert (rows["name_joint"].auroc, rows["name_joint"].finding) == (0.5, NULL)
+    assert rows[REGRESSION].finding != ABOVE
+
+
 def test_few_failures_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     directory = planted(tmp_path / "r", 98, signal=0.3)
     assert cli.main(["analyze", "confidence", str(directory)]) == 1
@@ -73,7 +113,7 @@ def test_a_task_is_as_sure_as_its_least_sure_call(tmp_path: Path) -> None:
     calls = [Call(measures={"args_min": 0.9, "sem_nll": 1.0}), Call(score=0.3, measures={"args_min": 0.4, "sem_nll": 3.0})]
     tasks = read([write_journal(tmp_path / "r", task_events("a", calls, success=True, start=0.0))])
     (sample,) = samples(tasks, TASK_SUCCESS)
-    assert sample.measures == {"args_min": 0.4, "sem_nll": 3.0, "score": 0.3}
+    assert sample.measures == {"args_min": 0.4, "sem_nll": 3.0, "score": 0.3, "no_error_seen": 1.0}
 
 
 def test_savings_count_what_came_after_the_doubtful_call(tmp_path: Path) -> None:
@@ -102,7 +142,7 @@ def test_the_command_prints_a_table_json_and_a_plot(tmp_path: Path, capsys: pyte
     assert cli.main(["analyze", "confidence", str(directory), "--plot", str(plot)]) == 0
     said = capsys.readouterr().out
     assert "task success: n 120, failures 60, 50.0 % good" in said
-    assert sum(line.startswith("  score ") for line in said.splitlines()) == 3
+    assert sum(line.startswith("  score ") for line in said.splitlines()) == 2
     assert "unknown" in said
     assert ElementTree.parse(plot).getroot().tag == "{http://www.w3.org/2000/svg}svg"
     assert cli.main(["analyze", "confidence", str(directory), "--format", "json"]) == 0
