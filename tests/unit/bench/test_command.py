@@ -144,3 +144,17 @@ def test_bad_numbers_are_refused_by_the_parser(flags: list[str], places: list[st
         cli.main(["bench", *flags, *places])
     assert stopped.value.code == 2
     assert flags[0] in capsys.readouterr().err
+
+
+def test_a_public_benchmark_is_a_suite(places: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("bfcl_eval")
+    rest = [*places[2:], "--no-progress", "--idle-seconds", "0", "--no-warm-up"]
+    turns = [call("calculate_triangle_area", base=10, height=5, unit="units"), call("math_factorial", number=4)]
+    with ModelServer(turns) as server:
+        where = ["--base-url", server.openai_url, "--model", MODEL, "--suite", "bfcl:simple:2"]
+        assert cli.main(["bench", *where, *rest]) == 0
+    assert "2 tasks of suite bfcl-simple" in capsys.readouterr().out
+    statuses = [(end["task_id"], end["status"]) for end in of_type(events_of(tmp_path), "TASK_END")]
+    assert statuses == [("simple_python_0", "success"), ("simple_python_1", "failure")]
+    assert cli.main(["bench", "--examples", "2", *rest]) == 2
+    assert "--examples: only bfcl suites take them" in capsys.readouterr().err
