@@ -43,7 +43,7 @@ test: check
 
 test-ui: setup
 	@tests/dashboards_ui/install.sh
-	$(BIN)/pytest tests/dashboards_ui/check_dashboards.py
+	$(BIN)/pytest tests/dashboards_ui/check_dashboards.py tests/report_ui/check_report.py
 
 test-profile: $(VENV)/.installed
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[profile]'

@@ -26,6 +26,7 @@ COMMANDS: dict[str, str] = {
     "json-to-csv": "make one table of all result files below a directory",
     "collect-metrics": "put a task's rows into the summary and metrics tables of its suite",
     "compare": "compare runs or models task by task: joules per success and more, with intervals, or why they cannot be",
+    "report": "make one page of finished runs: the verdict, charts, costs with sliders, and why what was left out",
     "doctor": "check whether finished results can be believed, and say how to mend what cannot",
     "analyze": "say whether the confidence of tool calls predicts their failure, with intervals and base rates",
     "profile": "time each layer of a model file, in prefill and in decode, with what the measuring costs",

@@ -47,6 +47,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "bfcl_eval": ("bench/bfcl/",),
     "numpy": ("analysis/",),
     "sklearn": ("analysis/",),
+    "plotly": ("analysis/report/html.py",),
     "time": ("clock.py",),
 }
 EXPORTER_NEVER_LOADS = ("pandas", "rich", "jsonschema", "pynvml", "requests", "joulebench.push", "joulebench.results")

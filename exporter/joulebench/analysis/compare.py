@@ -117,15 +117,15 @@ def compare(arms: Sequence[Arm], allow: Collection[str] = ()) -> Comparison:
     """Every arm with every one before it. Raises UserError where there is only one."""
     if len(arms) < 2:
         raise UserError(f"only {arms[0].label if arms else 'nothing'} to compare; give two runs, or a run of several models")
-    excluded = [gone for arm in arms for gone in _excluded(arm, allow)]
-    return Comparison(tuple(arms), tuple(_pair(base, arm, allow) for base, arm in combinations(arms, 2)), tuple(excluded))
+    gone = tuple(one for arm in arms for one in excluded(arm, allow))
+    return Comparison(tuple(arms), tuple(_pair(base, arm, allow) for base, arm in combinations(arms, 2)), gone)
 
 
 def reasons(row: Row, allow: Collection[str]) -> list[str]:
     return [reason for reason in row.exclusions if reason not in allow]
 
 
-def _excluded(arm: Arm, allow: Collection[str]) -> Iterator[Excluded]:
+def excluded(arm: Arm, allow: Collection[str]) -> Iterator[Excluded]:
     for row in arm.rows:
         if why := reasons(row, allow):
             detail = f" ({', '.join(row.reasons)})" if row.reasons and tuple(why) != row.reasons else ""

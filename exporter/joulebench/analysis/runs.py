@@ -28,10 +28,14 @@ _REPEAT = re.compile(r"#\d+$")
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """``events``: (kind, start, end, label) in seconds after the start of the task. ``power``: (start, end, watts)."""
+    """``events``: (kind, start, end, label) in seconds after the start of the task. ``power``: (start, end, watts) of its fifths.
+
+    ``samples`` by ``power``, ``util`` or ``temp``: (seconds, value) as stored, where a Prometheus was asked.
+    """
 
     events: tuple[tuple[str, float, float, str], ...]
     power: tuple[tuple[float, float, float], ...]
+    samples: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

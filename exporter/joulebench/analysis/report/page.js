@@ -1,0 +1,198 @@
+"use strict";
+// Draws the charts and reckons costs as analysis/cost.py does; tables stand in the page without it.
+(function () {
+  const data = JSON.parse(document.getElementById("data").textContent);
+  const colours = ["#0969da", "#cf5c00", "#1a7f37", "#8250df", "#bf3989", "#57606a", "#9a6700", "#0b7285"];
+  const phaseColours = { prefill: "#54aeff", decode: "#0969da", llm_unsplit: "#8c959f", load: "#bf3989", tool_wait: "#e3b341", other: "#d0d7de" };
+  const config = { displaylogo: false, responsive: true, showTips: false };
+  const byId = (id) => document.getElementById(id);
+  document.documentElement.classList.add("js");
+
+  const shown = (value) => {
+    if (value === null || value === undefined || !isFinite(value)) return "-";
+    return Math.abs(value) >= 1000 ? Math.round(value).toLocaleString("en-US") : String(Number(value.toPrecision(3)));
+  };
+  // Names come from data, and Plotly reads some markup in text.
+  const plain = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+
+  const layout = (title, simulated, more) => Object.assign({
+    title: { text: title, font: { size: 14 }, x: 0, xanchor: "left" },
+    margin: { l: 70, r: 20, t: 40, b: 50 }, paper_bgcolor: "#fff", plot_bgcolor: "#fff", font: { size: 12 },
+    annotations: simulated ? [{ text: "SIMULATED", xref: "paper", yref: "paper", x: 0.5, y: 0.5, showarrow: false,
+      textangle: -18, opacity: 0.18, font: { size: 84, color: "#b35900" } }] : [],
+  }, more);
+
+  function front() {
+    const known = data.models.filter((m) => m.measures.joules_per_success && m.measures.joules_per_success.value !== null);
+    const bars = (one, bound) => (one[bound] === null ? 0 : Math.abs(one[bound] - one.value));
+    const traces = known.map((m) => {
+      const x = m.measures.joules_per_success, y = m.measures.success_rate;
+      const colour = colours[data.models.indexOf(m) % colours.length];
+      return {
+        type: "scatter", mode: "markers+text", name: plain(m.label) + (m.pareto ? " (Pareto front)" : ""), x: [x.value], y: [y.value],
+        text: [plain(m.label)], textposition: "top right",
+        marker: { size: 13, color: colour, symbol: m.pareto ? "star" : "circle" },
+        error_x: { type: "data", symmetric: false, array: [bars(x, "high")], arrayminus: [bars(x, "low")], thickness: 1, color: colour },
+        error_y: { type: "data", symmetric: false, array: [bars(y, "high")], arrayminus: [bars(y, "low")], thickness: 1, color: colour },
+        hovertemplate: "%{x:.4g} J per success<br>%{y:.1%} success<extra>" + plain(m.label) + "</extra>",
+      };
+    });
+    const best = known.filter((m) => m.pareto).sort((a, b) => a.measures.joules_per_success.value - b.measures.joules_per_success.value);
+    traces.unshift({ type: "scatter", mode: "lines", name: "Pareto front", hoverinfo: "skip", line: { color: "#57606a", dash: "dot", shape: "hv" },
+      x: best.map((m) => m.measures.joules_per_success.value), y: best.map((m) => m.measures.success_rate.value) });
+    Plotly.newPlot("front", traces, layout("Success against joules per successful task: up and left is better; bars are 95 %", data.simulated, {
+      xaxis: { title: { text: "joules per successful task (failures counted)" }, rangemode: "tozero" },
+      yaxis: { title: { text: "success rate" }, tickformat: ".0%", range: [-0.02, 1.05] }, legend: { orientation: "h", y: -0.2 },
+    }), config);
+  }
+
+  function phases() {
+    const labels = data.models.flatMap((m) => [plain(m.label) + " · joules", plain(m.label) + " · time"]);
+    const traces = Object.keys(phaseColours).map((phase) => ({
+      type: "bar", orientation: "h", name: phase.replace("_", " "), y: labels, marker: { color: phaseColours[phase] },
+      x: data.models.flatMap((m) => [m.joules_share[phase] || null, m.seconds_share[phase] || null]), hovertemplate: "%{x:.1%}",
+    }));
+    byId("phases").style.height = 120 + 46 * data.models.length + "px";
+    Plotly.newPlot("phases", traces, layout("Where time and joules went", data.simulated, {
+      barmode: "stack", xaxis: { tickformat: ".0%", range: [0, 1] }, yaxis: { automargin: true }, legend: { orientation: "h", y: -0.25 },
+    }), config);
+  }
+
+  function timeline() {
+    const select = byId("which");
+    if (!select) return;
+    data.timelines.forEach((one, place) => select.add(new Option(one.label, place)));
+    const lanes = { prefill: 0, decode: 0, tool: 1, step: 2 };
+    const names = ["model", "tool", "step"];
+    const colour = { prefill: "#54aeff", decode: "#0969da", tool: "#e3b341", step: "#1a7f37" };
+    const draw = () => {
+      const one = data.timelines[select.value];
+      const traces = Object.keys(lanes).map((kind) => {
+        const events = one.events.filter((event) => event[0] === kind);
+        return { type: "bar", orientation: "h", name: kind, yaxis: "y4", marker: { color: colour[kind] }, width: 0.7,
+          base: events.map((event) => event[1]), x: events.map((event) => Math.max(event[2] - event[1], one.seconds / 400)),
+          y: events.map(() => names[lanes[kind]]), hovertext: events.map((event) => plain(event[3])), hoverinfo: "text" };
+      });
+      const stored = (key, axis, unit, tint) => traces.push({ type: "scatter", mode: "lines", yaxis: axis, name: unit, line: { color: tint },
+        x: one.samples[key].map((point) => point[0]), y: one.samples[key].map((point) => point[1]) });
+      const level = (value, axis, unit, tint) => traces.push({ type: "scatter", mode: "lines", yaxis: axis, name: unit,
+        line: { color: tint, dash: "dash" }, x: [0, one.seconds], y: [value, value] });
+      if (one.samples.power) stored("power", "y", "power (W)", "#cf222e");
+      else if (one.power.length) traces.push({ type: "scatter", mode: "lines", name: "power (W), mean of each fifth", yaxis: "y",
+        line: { color: "#cf222e", shape: "hv" }, x: [...one.power.map((part) => part[0]), one.seconds],
+        y: [...one.power.map((part) => part[2]), one.power[one.power.length - 1][2]] });
+      if (one.samples.util) stored("util", "y2", "utilisation (%)", "#1a7f37");
+      else if (one.util !== null) level(one.util, "y2", "utilisation (%), mean", "#1a7f37");
+      if (one.samples.temp) stored("temp", "y3", "temperature (°C)", "#8250df");
+      else if (one.temp !== null) level(one.temp, "y3", "temperature (°C), maximum", "#8250df");
+      Plotly.react("timeline", traces, layout(plain(one.label), one.simulated, {
+        barmode: "overlay", showlegend: true, legend: { orientation: "h", y: -0.12 },
+        xaxis: { title: { text: "seconds since the start of the task" }, range: [0, one.seconds], anchor: "y4" },
+        yaxis: { domain: [0.72, 1], title: { text: "W" }, rangemode: "tozero" }, yaxis2: { domain: [0.5, 0.68], title: { text: "%" }, range: [0, 105] },
+        yaxis3: { domain: [0.3, 0.46], title: { text: "°C" } },
+        yaxis4: { domain: [0, 0.26], categoryorder: "array", categoryarray: ["step", "tool", "model"], type: "category" },
+      }), config);
+    };
+    select.addEventListener("change", draw);
+    if (data.timelines.length) draw();
+  }
+
+  function local(work, t, utilisation) {
+    const hours = work.busy_seconds / 3600, perKwh = t.per_kwh * t.pue;
+    const electricity = (work.joules / 3.6e6) * perKwh;
+    const machine = hours * t.per_hour, idle = hours * (t.idle_watts / 1000) * perKwh;
+    return { electricity, machine, idle, total: electricity + machine / utilisation + (idle * (1 - utilisation)) / utilisation };
+  }
+
+  function fromApi(work, price) {
+    const cached = work.cached_tokens || 0;
+    const cachedPrice = price.cached_prompt === undefined ? price.prompt : price.cached_prompt;
+    return (work.prompt_tokens - cached) * price.prompt + cached * cachedPrice + work.completion_tokens * price.completion;
+  }
+
+  function breakEven(work, t, api) {
+    const here = local(work, t, 1);
+    if (api <= here.electricity) return [null, "never: electricity alone costs more"];
+    if (!(here.machine + here.idle)) return [null, "always"];
+    const share = (here.machine + here.idle) / (api - here.electricity + here.idle);
+    return share > 1 ? [null, "never: dearer even when always busy"] : [share, ""];
+  }
+
+  function cost() {
+    const section = byId("cost-live");
+    if (!section) return;
+    const c = data.cost, first = c.arms[0].terms;
+    const years = 3, hoursPerYear = 365.25 * 24;
+    const inputs = {
+      per_kwh: ["electricity, " + c.currency + " per kWh", first.per_kwh, 0, Math.max(1, 3 * first.per_kwh), 0.005],
+      price: ["hardware, " + c.currency, first.per_hour * years * hoursPerYear, 0, Math.max(20000, 3 * first.per_hour * years * hoursPerYear), 10],
+      years: ["years it is kept", years, 1, 10, 0.5],
+      utilisation: ["utilisation, % of its hours", 100 * c.utilisation, 1, 100, 1],
+      pue: ["PUE", first.pue, 1, 2.5, 0.05],
+      idle_watts: ["idle power, W", first.idle_watts, 0, Math.max(500, 2 * first.idle_watts), 1],
+    };
+    const touched = new Set();
+    const place = byId("sliders");
+    for (const [key, [label, value, low, high, step]] of Object.entries(inputs)) {
+      const row = document.createElement("label"), input = document.createElement("input"), out = document.createElement("output");
+      Object.assign(input, { type: "range", id: "slider-" + key, min: low, max: high, step, value });
+      out.id = "told-" + key;
+      row.append(label, out, input);
+      place.append(row);
+      input.addEventListener("input", () => { touched.add(key); reckon(); });
+    }
+    // Until a slider is moved its number is the one of the price list, not the step of the slider beside it.
+    const read = (key) => (touched.has(key) ? Number(byId("slider-" + key).value) : inputs[key][1]);
+    const apis = byId("api");
+    c.apis.forEach((one, at) => apis.add(new Option(one.model + " (" + one.as_of + ")", at)));
+    apis.addEventListener("change", reckon);
+
+    function terms(arm) {
+      return { per_kwh: touched.has("per_kwh") ? read("per_kwh") : arm.terms.per_kwh, per_hour: read("price") / (read("years") * hoursPerYear),
+        pue: read("pue"), idle_watts: touched.has("idle_watts") ? read("idle_watts") : arm.terms.idle_watts };
+    }
+
+    function reckon() {
+      for (const key of Object.keys(inputs)) byId("told-" + key).textContent = shown(read(key));
+      const utilisation = read("utilisation") / 100, api = c.apis[apis.value];
+      const body = byId("live-rows");
+      body.replaceChildren();
+      const traces = [];
+      c.arms.forEach((arm, at) => {
+        const t = terms(arm), work = arm.work, here = local(work, t, utilisation).total;
+        const there = api ? fromApi(work, api.per_token) : null;
+        const [share, why] = api ? breakEven(work, t, there) : [null, "no API listed"];
+        const perDay = share === null || !work.busy_seconds ? null : (work.tokens / work.busy_seconds) * 86400 * share;
+        const by = (whole, count) => (whole === null || !count ? null : whole / count);
+        const cells = [arm.label, shown(by(here, work.attempts)), shown(by(here, work.successes)), shown(by(there, work.attempts)),
+          shown(by(there, work.successes)), share === null ? why : (100 * share).toFixed(1) + " %", shown(perDay)];
+        const row = document.createElement("tr");
+        cells.forEach((text, column) => {
+          const cell = document.createElement("td");
+          cell.textContent = text;
+          if (column) cell.className = "n";
+          row.append(cell);
+        });
+        body.append(row);
+        const count = work.successes || work.attempts;
+        const shares = Array.from({ length: 100 }, (_, n) => (n + 1) / 100);
+        const tint = colours[at % colours.length];
+        traces.push({ type: "scatter", mode: "lines", name: plain(arm.label) + ", local", line: { color: tint }, x: shares,
+          y: shares.map((u) => local(work, t, u).total / count) });
+        if (there !== null) traces.push({ type: "scatter", mode: "lines", name: plain(arm.label) + "'s tokens from " + plain(api.model),
+          line: { color: tint, dash: "dash" }, x: [0.01, 1], y: [there / count, there / count] });
+      });
+      Plotly.react("sensitivity", traces, layout("Cost per success (" + c.currency + ") by utilisation; where a line crosses its dashes is break-even",
+        data.simulated, { xaxis: { tickformat: ".0%", title: { text: "utilisation" } }, yaxis: { type: "log", title: { text: c.currency } },
+          legend: { orientation: "h", y: -0.2 },
+          shapes: [{ type: "line", x0: utilisation, x1: utilisation, yref: "paper", y0: 0, y1: 1, line: { color: "#8c959f", dash: "dot" } }] }), config);
+    }
+    reckon();
+  }
+
+  front();
+  phases();
+  cost();
+  timeline();
+  document.body.dataset.drawn = "yes";
+})();

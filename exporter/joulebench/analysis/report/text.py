@@ -1,0 +1,84 @@
+"""The content as JSON, Markdown and CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from joulebench.analysis.report import tables
+from joulebench.analysis.report.content import Content
+from joulebench.analysis.report.tables import Table
+from joulebench.results.table import cell
+
+COLUMNS = ("section", "model", "item", "measure", "value", "low", "high")
+
+
+def as_json(content: Content) -> str:
+    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def as_markdown(content: Content) -> str:
+    lines = ["# Joulebench report", "", f"Of {', '.join(run['run'] for run in content['runs'])}; made {content['created']}.", ""]
+    lines += [*content["verdict"], ""]
+    for table in tables.all_of(content):
+        lines += [f"## {table.title}", "", *table.notes, *([""] if table.notes else []), *_markdown(table), ""]
+    return "\n".join(lines)
+
+
+def _markdown(table: Table) -> Iterator[str]:
+    if not table.rows:
+        yield "none"
+        return
+    yield f"| {' | '.join(map(_plain, table.columns))} |"
+    yield f"|{' --- |' * len(table.columns)}"
+    yield from (f"| {' | '.join(map(_plain, row))} |" for row in table.rows)
+
+
+def _plain(text: str) -> str:
+    """Data cannot become a cell, an element or a line of its own."""
+    return " ".join(text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").split())
+
+
+def as_csv(content: Content) -> str:
+    """One line for each number, with its interval where it has one."""
+    out = io.StringIO(newline="")
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows([cell(value) for value in row] for row in _numbers(content))
+    return out.getvalue()
+
+
+def _numbers(content: Content) -> Iterator[tuple[Any, ...]]:
+    for model in content["models"]:
+        yield from _of("model", model["label"], "", model)
+    for pair in content["pairs"]:
+        for key, one in pair["measures"].items():
+            for name in ("difference", "quotient"):
+                bounds = one[name]
+                yield "pair", pair["arm"], pair["base"], f"{key} {name}", bounds["value"], bounds["low"], bounds["high"]
+            yield "pair", pair["arm"], pair["base"], f"{key} finding", one["finding"], None, None
+    for task in content["tasks"]:
+        yield from _of("task", task["arm"], task["task_id"], task)
+    for one in content["excluded"]:
+        yield "excluded", one["arm"], one["task_id"], "reason", one["reason"], None, None
+    for arm in (content["cost"] or {"arms": ()})["arms"]:
+        yield from _of("cost", arm["label"], "local", arm["local"])
+        for api in arm["apis"]:
+            yield from _of("cost", arm["label"], api["model"], api)
+
+
+def _of(section: str, model: str, item: str, values: Content) -> Iterator[tuple[Any, ...]]:
+    for key, value in values.items():
+        if key == "measures":
+            yield from ((section, model, item, name, one["value"], one["low"], one["high"]) for name, one in value.items())
+        elif isinstance(value, dict):
+            yield from ((section, model, item, f"{key} {name}", one, None, None) for name, one in value.items())
+        elif isinstance(value, list):
+            yield section, model, item, key, ";".join(map(str, value)), None, None
+        elif key == "joules":
+            yield section, model, item, key, value, values.get("joules_low"), values.get("joules_high")
+        elif key not in ("label", "arm", "task_id", "joules_low", "joules_high"):
+            yield section, model, item, key, value, None, None

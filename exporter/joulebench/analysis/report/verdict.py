@@ -1,0 +1,112 @@
+"""The verdict in three sentences: joules, successes, and what to hold against both."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from joulebench.analysis.compare import BETTER, NONE, WORSE
+from joulebench.analysis.show_comparison import number
+
+Values = Mapping[str, Any]
+
+
+def sentences(content: Values) -> list[str]:
+    models: Sequence[Values] = content["models"]
+    best = least(models)
+    if best is None:
+        first = "No model finished a task that counts, so there are no joules per successful task."
+        return [first, _rates(models), _caveats(content)]
+    return [_energy(best, content), _success(best, content), _caveats(content)]
+
+
+def least(models: Sequence[Values]) -> Values | None:
+    """The one with the fewest joules per success."""
+    known = [model for model in models if _value(model, "joules_per_success") is not None]
+    return min(known, key=lambda model: float(_value(model, "joules_per_success") or 0.0), default=None)
+
+
+def _energy(best: Values, content: Values) -> str:
+    told = f"{_bounded(best, 'joules_per_success', 'J')} per successful task"
+    if len(content["models"]) == 1:
+        return f"{best['label']} spends {told}, the joules of its failures included."
+    others = _findings(best, content, "joules_per_success")
+    open_ = [(label, finding) for label, finding in others if finding != BETTER]
+    if not open_:
+        return f"{best['label']} spends the fewest joules: {told}, which is shown against every other model."
+    label, finding = open_[0]
+    more = f" (and {len(open_) - 1} more)" if len(open_) > 1 else ""
+    why = {NONE: f"against {label}{more} no difference is shown"}.get(finding, f"against {label}{more}: {finding}")
+    return f"No winner by energy can be named: {best['label']} has the lowest, {told}, but {why}."
+
+
+def _success(best: Values, content: Values) -> str:
+    mine = f"{best['label']} finishes {_bounded(best, 'success_rate', percent=True)} of its tasks"
+    if len(content["models"]) == 1:
+        return f"{mine}."
+    findings = _findings(best, content, "success_rate")
+    told = {BETTER: "more than {}", WORSE: "fewer than {}", NONE: "no difference shown from {}"}
+    parts = []
+    for finding, words in told.items():
+        named = [label for label, one in findings if one == finding]
+        if named:
+            parts.append(words.format(_listed(named)))
+    unsure = [label for label, one in findings if one not in told]
+    if unsure:
+        parts.append(f"not compared with {_listed(unsure)}")
+    return f"{mine}: {'; '.join(parts)}."
+
+
+def _rates(models: Sequence[Values]) -> str:
+    return f"{sum(model['successes'] for model in models)} of {sum(model['counted'] for model in models)} attempts succeeded."
+
+
+def _caveats(content: Values) -> str:
+    attempts = sum(model["attempts"] for model in content["models"])
+    gone = Counter(str(one["reason"]).partition(" (")[0] for one in content["excluded"])
+    parts = []
+    if content["simulated"]:
+        parts.append("the joules are those of a SIMULATED GPU and say nothing of a real one")
+    why = ", ".join(f"{count} {reason}" for reason, count in gone.most_common())
+    parts.append(
+        f"{sum(gone.values())} of {attempts} attempts do not count ({why})" if gone else f"all {attempts} attempts count"
+    )
+    if missing := sum(run["missing"] for run in content["runs"]):
+        parts.append(f"{missing} planned tasks left no result")
+    text = "; ".join(parts)
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def _findings(best: Values, content: Values, key: str) -> list[tuple[str, str]]:
+    """(other, finding of the best one against it)"""
+    turned = {BETTER: WORSE, WORSE: BETTER}
+    found = []
+    for pair in content["pairs"]:
+        if best["label"] not in (pair["base"], pair["arm"]):
+            continue
+        other = pair["arm"] if pair["base"] == best["label"] else pair["base"]
+        if pair["refusals"]:
+            found.append((other, f"not compared, {pair['refusals'][0].partition(';')[0]}"))
+            continue
+        finding = pair["measures"][key]["finding"]
+        found.append((other, finding if pair["arm"] == best["label"] else turned.get(finding, finding)))
+    return found
+
+
+def _value(model: Values, key: str) -> float | None:
+    value = model["measures"].get(key, {}).get("value")
+    return None if value is None else float(value)
+
+
+def _bounded(model: Values, key: str, unit: str = "", *, percent: bool = False) -> str:
+    one = model["measures"][key]
+    told = f"{number(one['value'], percent=percent)} {unit}".rstrip()
+    if one["low"] is None and one["high"] is None:
+        return told
+    low, high = ("unbounded" if one[bound] is None else number(one[bound], percent=percent) for bound in ("low", "high"))
+    return f"{told} [{low} to {high}]"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

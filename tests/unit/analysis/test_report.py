@@ -1,0 +1,131 @@
+"""The content of a report is the truth of scripted runs, and every format tells the same numbers."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from joulebench import cli
+from joulebench.analysis import runs
+from joulebench.analysis.report import content, html, text
+from joulebench.prices import load
+from tests.fakes.scripted_run import Scripted, write
+
+CHEAP = [Scripted(f"t{n}", n % 4 != 0, 100.0 + n, model="cheap", confidence=0.5 + n / 100) for n in range(24)]
+DEAR = [replace(one, model="dear", joules=3 * (one.joules or 0)) for one in CHEAP]
+PRICES = "currency: EUR\nelectricity: {per_kwh: 0.3, as_of: 2026-11-01}\nhardware: {per_hour: 1, as_of: 2026-11-01}\n"
+API = "api: [{model: small, prompt: 1, completion: 10, as_of: 2026-06-15}]\n"
+
+
+def built(folder: Path, *attempts: Scripted, allow: tuple[str, ...] = ()) -> dict[str, Any]:
+    (folder / "prices.yml").write_text(PRICES + API)
+    run = runs.read(write(folder / "run", attempts, planned=len(attempts) + 2), timelines=True)
+    return content.build([run], load(folder / "prices.yml"), 0.5, allow, "today")
+
+
+def test_the_numbers_of_a_model_are_those_of_its_attempts(tmp_path: Path) -> None:
+    cheap, dear = built(tmp_path, *CHEAP, *DEAR)["models"]
+    joules = sum(100.0 + n for n in range(24))
+    assert (cheap["label"], cheap["successes"], cheap["counted"], cheap["joules"]) == ("cheap", 18, 24, joules)
+    assert cheap["measures"]["joules_per_success"]["value"] == pytest.approx(joules / 18)
+    assert (cheap["joules_low"], cheap["joules_high"]) == (pytest.approx(0.99 * joules), pytest.approx(1.01 * joules))
+    assert cheap["ttft_seconds"] == pytest.approx(0.9)
+    assert cheap["decode_tokens_per_second"] == pytest.approx(50 / 8.1)
+    assert cheap["seconds_share"] == pytest.approx({"prefill": 0.09, "decode": 0.81, "tool_wait": 0.1})
+    assert cheap["least_confidence"] == 0.5
+    assert (cheap["pareto"], dear["pareto"]) == (True, False)
+
+
+def test_the_verdict_has_three_sentences_and_names_the_winner(tmp_path: Path) -> None:
+    energy, success, caveats = built(tmp_path, *CHEAP, *DEAR)["verdict"]
+    assert energy.startswith("cheap spends the fewest joules: 149 J [")
+    assert success.startswith("cheap finishes 75.0 % [")
+    assert "no difference shown from dear" in success
+    assert caveats == "All 48 attempts count; 2 planned tasks left no result."
+
+
+def test_no_winner_is_named_where_no_difference_is_shown(tmp_path: Path) -> None:
+    same = [replace(one, model="same") for one in CHEAP]
+    assert built(tmp_path, *CHEAP, *same)["verdict"][0].startswith("No winner by energy can be named: ")
+
+
+def test_a_comparison_that_was_refused_is_told_in_the_verdict(tmp_path: Path) -> None:
+    other = [replace(one, suite="other") for one in DEAR]
+    energy, success, _ = built(tmp_path, *CHEAP, *other)["verdict"]
+    assert "not compared, different suites" in energy
+    assert "not compared with dear" in success
+
+
+def test_a_run_without_a_success_says_so(tmp_path: Path) -> None:
+    verdict = built(tmp_path, *(replace(one, success=False) for one in CHEAP))["verdict"]
+    assert verdict[:2] == [
+        "No model finished a task that counts, so there are no joules per successful task.",
+        "0 of 24 attempts succeeded.",
+    ]
+
+
+def test_what_is_left_out_is_listed_with_its_reason(tmp_path: Path) -> None:
+    odd = [replace(CHEAP[0], quality="suspect", reasons=("throttled",)), replace(CHEAP[1], joules=None, quality="missing")]
+    found = built(tmp_path, *odd, *CHEAP[2:])
+    assert [(one["task_id"], one["reason"]) for one in found["excluded"]] == [("t0", "throttled"), ("t1", "no joules")]
+    assert "2 of 24 attempts do not count (1 throttled, 1 no joules)" in found["verdict"][2]
+    assert found["models"][0]["counted"] == 22
+    told = built(tmp_path / "run", *odd, *CHEAP[2:], allow=("throttled",))
+    assert told["models"][0]["counted"] == 23
+
+
+def test_every_format_tells_the_same(tmp_path: Path) -> None:
+    found = built(tmp_path, *CHEAP, *DEAR)
+    value = found["models"][0]["measures"]["joules_per_success"]
+    assert json.loads(text.as_json(found)) == json.loads(json.dumps(found))
+    rows = list(csv.DictReader(io.StringIO(text.as_csv(found))))
+    (row,) = (
+        one for one in rows if one["section"] == "model" and one["model"] == "cheap" and one["measure"] == "joules_per_success"
+    )
+    assert [float(row[name]) for name in ("value", "low", "high")] == pytest.approx(list(value.values()))
+    shown = f"149 [{value['low']:.3g} to {value['high']:.3g}]"
+    assert f"| {shown} |" in text.as_markdown(found)
+    page = html.page(found, [])
+    assert f'<td class="n">{shown}</td>' in page
+
+
+def test_what_a_task_is_called_stays_text(tmp_path: Path) -> None:
+    name = "</script><b>|`bad\n=1+1"
+    found = built(tmp_path, replace(CHEAP[0], task_id=name, name=name, model="<i>m"), *CHEAP[1:])
+    page = html.page(found, content.timelines([runs.read(tmp_path / "run", timelines=True)]))
+    assert "<b>" not in re.sub(r"<script>.*</script>", "", page, flags=re.DOTALL)
+    assert "<i>m" not in re.sub(r"<script>.*</script>", "", page, flags=re.DOTALL)
+    assert "&lt;/script&gt;<b>" not in page
+    assert "\\|`bad =1+1" in text.as_markdown(found)
+
+
+def test_the_timeline_has_the_phases_tools_and_power_of_a_task(tmp_path: Path) -> None:
+    built(tmp_path, CHEAP[0])
+    (line,) = content.timelines([runs.read(tmp_path / "run", timelines=True)])
+    assert [event[:3] for event in line["events"]] == [("prefill", 0, 0.9), ("decode", 0.9, 9), ("tool", 9, 10)]
+    assert line["events"][2][3] == "read_file: ok, confidence 0.50"
+    assert line["power"] == tuple((2.0 * part, 2.0 * part + 2, 10.0) for part in range(5))
+
+
+def test_the_command_writes_each_format(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = write(tmp_path / "run", CHEAP)
+    (tmp_path / "prices.yml").write_text(PRICES)
+    given = ["report", str(run), "--prices.file", str(tmp_path / "prices.yml")]
+    assert cli.main(given) == 0
+    assert "written to" in capsys.readouterr().out
+    assert (run / "report.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+    for format_ in ("json", "md", "csv"):
+        assert cli.main([*given, "--format", format_, "--out", str(tmp_path / format_)]) == 0
+        assert (tmp_path / format_).stat().st_size > 1000
+    capsys.readouterr()
+    assert cli.main([*given, "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["cost"]["utilisation"] == 0.25
+    assert cli.main(["report", str(tmp_path)]) == 2
+    assert "export the run first" in capsys.readouterr().err
