@@ -10,7 +10,7 @@ from joulebench.clock import SystemClock
 from joulebench.stack.programs import CHECKOUT
 from tests.benchmarks.report import Report
 
-PARTS = ("accuracy", "cost", "push", "export", "proxy", "monitor", "intervals")
+PARTS = ("accuracy", "cost", "push", "export", "proxy", "monitor", "intervals", "report")
 ON_DEMAND = ("export_speed",)
 """Parts that take minutes to set up; only where they are named."""
 
@@ -39,6 +39,10 @@ def main() -> None:
                     from tests.benchmarks import cost
 
                     cost.run(report, clock)
+                case "report":
+                    from tests.benchmarks import report_cost
+
+                    report_cost.run(report, clock)
                 case "intervals":
                     from tests.benchmarks import intervals
 
