@@ -28,7 +28,7 @@ COMMANDS: dict[str, str] = {
     "compare": "compare runs or models task by task: joules per success and more, with intervals, or why they cannot be",
     "report": "make one page of finished runs: the verdict, charts, costs with sliders, and why what was left out",
     "doctor": "check whether finished results can be believed, and say how to mend what cannot",
-    "analyze": "say whether the confidence of tool calls predicts their failure, with intervals and base rates",
+    "analyze": "say what predicts the failures of finished runs, and what limits their models: waits, bandwidth, heat, memory",
     "profile": "time each layer of a model file, in prefill and in decode, with what the measuring costs",
     "up": "start Prometheus, Pushgateway, Alertmanager and the exporter on this machine",
     "down": "stop what 'up' started",

@@ -7,6 +7,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+from joulebench.commands import analyze_limits
 from joulebench.errors import UserError
 
 INSTALL = "pip install 'joulebench[analysis]'"
@@ -23,10 +24,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     confidence.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="directories of runs, as runs/RUN_ID")
     confidence.add_argument("--format", choices=("text", "json"), default="text", help="default: %(default)s")
     confidence.add_argument("--plot", type=Path, metavar="FILE.svg", help="write reliability diagrams there")
+    analyze_limits.add(kinds)
 
 
 def run(args: argparse.Namespace) -> int:
     """0 where something could be said of every model, 1 where a model was refused."""
+    if args.analysis in analyze_limits.HELP:
+        return analyze_limits.run(args)
     from joulebench.analysis import records
 
     for directory in args.runs:

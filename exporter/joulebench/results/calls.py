@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 from joulebench.energy.window import total, window_energy
+from joulebench.results import throttle
 from joulebench.results.hardware import ratio
 from joulebench.results.journal import count, number, text
 from joulebench.results.samples import GpuSamples
@@ -24,15 +25,15 @@ COMPUTED, EFFECTIVE = "computed", "effective"
 Row = dict[str, Any]
 
 
-def rows(task: Task, gpus: Sequence[GpuSamples]) -> list[Row]:
-    """In the order in which the calls began; one that never ended has its start only."""
+def rows(task: Task, gpus: Sequence[GpuSamples], throttled: float | None = None) -> list[Row]:
+    """In the order in which the calls began; one that never ended has its start only. ``throttled``: seconds of the task."""
     ends = {event.get("call"): event for event in task.events if event["event_type"] == "LLM_QUERY_END"}
     answers = {event.get("call"): event for event in task.call_energy}
     found = []
     for event in task.events:
         if event["event_type"] == "LLM_QUERY_START":
             call = event.get("call")
-            found.append(_row(event, ends.get(call), answers.get(call), gpus))
+            found.append(_row(event, ends.get(call), answers.get(call), gpus, throttled))
     return found
 
 
@@ -81,7 +82,7 @@ def cached(told: Mapping[str, object]) -> tuple[int | None, int | None]:
     return prompt - from_cache, from_cache
 
 
-def _row(begun: Event, ended: Event | None, answer: Event | None, gpus: Sequence[GpuSamples]) -> Row:
+def _row(begun: Event, ended: Event | None, answer: Event | None, gpus: Sequence[GpuSamples], throttled: float | None) -> Row:
     start, end = float(begun["timestamp"]), float(ended["timestamp"]) if ended else None
     told = ended or {}
     return {
@@ -95,6 +96,7 @@ def _row(begun: Event, ended: Event | None, answer: Event | None, gpus: Sequence
         **{name: number(told.get(name)) for name in ("prefill_seconds", "decode_seconds", "load_seconds")},
         "computed_tokens": cached(told)[0],
         **_energy(start, end, answer, gpus),
+        **throttle.within(gpus, start, end, throttled),
     }
 
 

@@ -54,7 +54,7 @@ def build(task: Task, energy: TaskEnergy, attribution: TaskAttribution | None, c
     by_gpu = [throttle.reasons(gpu, *task.window) for gpu in gpus] if task.window else []
     throttling = throttle.together(by_gpu)
     throttled = throttle.throttled_seconds(throttling)
-    call_rows = calls.rows(task, gpus)
+    call_rows = calls.rows(task, gpus, throttled)
     verdict = _verdict(energy, [*_findings(task, energy, attribution, context, throttled), *_exceeded(call_rows, energy)])
     phases = shares.phases(task, verdict, gpus)
     overlap = None if attribution is None else attribution.overlap_fraction

@@ -9,7 +9,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 
 from joulebench import catalogue
-from joulebench.results.gauge_stats import increase, lowest
+from joulebench.results.gauge_stats import increase, lowest, stats
 from joulebench.results.points import EMPTY, Columns, Points
 from joulebench.results.samples import GpuSamples
 
@@ -40,6 +40,15 @@ def least_margin(gpus: Iterable[GpuSamples], start: float, end: float) -> float 
     """How near the GPU that was nearest came to slowing itself down, in degrees; None where no card tells."""
     margins = (lowest(gpu.gauges.get(catalogue.GPU_TEMPERATURE_MARGIN.name, EMPTY), start, end) for gpu in gpus)
     return min((margin for margin in margins if margin is not None), default=None)
+
+
+def within(gpus: Sequence[GpuSamples], start: float, end: float | None, of_task: float | None) -> dict[str, float | None]:
+    """Of one call: seconds throttled, and how hot the hottest GPU was, which is told only of a task that was throttled at all."""
+    if end is None or not of_task:
+        return {"throttled_seconds": None if end is None else of_task, "max_temp_c": None}
+    highs = [found.high for gpu in gpus if (found := stats(gpu.gauges.get(catalogue.GPU_TEMPERATURE.name, EMPTY), start, end))]
+    seconds = throttled_seconds(together([reasons(gpu, start, end) for gpu in gpus]))
+    return {"throttled_seconds": seconds, "max_temp_c": _most(highs)}
 
 
 def _most(values: Iterable[float | None]) -> float | None:

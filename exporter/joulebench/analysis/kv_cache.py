@@ -1,0 +1,194 @@
+"""The KV cache over a conversation: tokens held after each turn, their bytes, and memory that grows where tokens do not.
+
+Bytes are tokens times the size of one, which the user gives from the model's shape; without it there is only what VRAM shows:
+the slope of VRAM over tokens, with its interval. A server that sets its cache aside at the start has a slope of nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import Any
+
+from joulebench.analysis.observed import Finding, Observed, by_model
+from joulebench.units import BYTES_PER_MIB
+
+LEAST_POINTS = 8
+LEAK_MIB = 64.0
+LEAK_SHARE = 0.01
+RISING = 0.8
+"""Rank correlation with the order of the tasks from which VRAM counts as rising."""
+STEADY = 0.4
+"""Below it, tokens do not rise with the order of the tasks."""
+_T_95 = {6: 2.447, 8: 2.306, 10: 2.228, 15: 2.131, 20: 2.086, 30: 2.042, 60: 2.000}
+
+
+@dataclass(frozen=True, slots=True)
+class Slope:
+    """Bytes of VRAM for one more token held, with its 95 % interval. Tells of a cache that grows only if above 0."""
+
+    value: float
+    low: float
+    high: float
+    points: int
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """Means over all tasks that have this turn. ``growth``: tokens more than after the turn before."""
+
+    turn: int
+    tasks: int
+    tokens: float
+    growth: float
+    bytes: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class KvCache:
+    """``method``: shape or vram, by which bytes are told, or none. ``slope`` is None where VRAM or tokens are not known."""
+
+    model: str
+    simulated: bool
+    method: str
+    turns: tuple[Turn, ...]
+    slope: Slope | None
+    findings: tuple[Finding, ...]
+
+    def data(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def kv_cache(tasks: Sequence[Observed], token_bytes: Mapping[str, float] | None = None) -> list[KvCache]:
+    sizes = token_bytes or {}
+    return [_of_model(model, own, sizes.get(model)) for model, own in by_model(tasks).items()]
+
+
+def _of_model(model: str, tasks: Sequence[Observed], token_bytes: float | None) -> KvCache:
+    slope = _slope(tasks)
+    method = "shape" if token_bytes is not None else "vram" if slope is not None and slope.low > 0 else "none"
+    size = token_bytes if method == "shape" else slope.value if method == "vram" and slope is not None else None
+    return KvCache(
+        model=model,
+        simulated=any(task.row.simulated for task in tasks),
+        method=method,
+        turns=tuple(_turns(tasks, size)),
+        slope=slope,
+        findings=tuple(_leaks(model, tasks)),
+    )
+
+
+def _turns(tasks: Sequence[Observed], size: float | None) -> list[Turn]:
+    held = [[call.held_tokens for call in task.calls] for task in tasks]
+    found = []
+    for turn in range(max(map(len, held), default=0)):
+        here = [(one[turn], one[turn - 1] if turn else 0) for one in held if len(one) > turn]
+        known = [(now, before) for now, before in here if now is not None and before is not None]
+        if known:
+            tokens = sum(now for now, _ in known) / len(known)
+            growth = sum(now - before for now, before in known) / len(known)
+            found.append(Turn(turn + 1, len(known), tokens, growth, None if size is None else size * tokens))
+    return found
+
+
+def _points(tasks: Sequence[Observed]) -> list[tuple[float, float]]:
+    """(most tokens held at once, highest MiB) of each task, in the order in which they ran."""
+    found = []
+    for task in sorted(tasks, key=lambda one: one.row.start or 0.0):
+        held = [call.held_tokens for call in task.calls]
+        tokens = max((one for one in held if one is not None), default=None)
+        peaks = [gpu.peak_vram_mib for gpu in task.gpus]
+        if tokens is not None and peaks and None not in peaks:
+            found.append((float(tokens), sum(peak for peak in peaks if peak is not None)))
+    return found
+
+
+def _slope(tasks: Sequence[Observed]) -> Slope | None:
+    """Least squares, with the interval of Student's t."""
+    points = _points(tasks)
+    number = len(points)
+    if number < LEAST_POINTS:
+        return None
+    mean_x, mean_y = (sum(point[axis] for point in points) / number for axis in (0, 1))
+    spread = sum((x - mean_x) ** 2 for x, _ in points)
+    if spread == 0:
+        return None
+    value = sum((x - mean_x) * (y - mean_y) for x, y in points) / spread
+    left = sum((y - mean_y - value * (x - mean_x)) ** 2 for x, y in points)
+    around = _t(number - 2) * math.sqrt(left / (number - 2) / spread)
+    return Slope(value * BYTES_PER_MIB, (value - around) * BYTES_PER_MIB, (value + around) * BYTES_PER_MIB, number)
+
+
+def _t(freedom: int) -> float:
+    """Of the next lower row of the table, which is wider."""
+    return _T_95[max(row for row in _T_95 if row <= freedom)]
+
+
+def _leaks(model: str, tasks: Sequence[Observed]) -> list[Finding]:
+    """Memory that rises from task to task while contexts do not, and within a task while its context does not."""
+    found, points = [], _points(tasks)
+    if len(points) >= LEAST_POINTS:
+        order = [float(number) for number in range(len(points))]
+        grown = points[-1][1] - points[0][1]
+        tokens_rise = _rank_correlation(order, [tokens for tokens, _ in points])
+        vram_rises = _rank_correlation(order, [mib for _, mib in points])
+        if _large(grown, points[0][1]) and vram_rises >= RISING and tokens_rise < STEADY:
+            found.append(
+                Finding(
+                    kind="VRAM grows from task to task, tokens do not",
+                    scope=model,
+                    evidence=f"{grown:.0f} MiB more after {len(points)} tasks (rank correlation with order {vram_rises:.2f},"
+                    f" of the tokens held {tokens_rise:.2f})",
+                    gain="",
+                    next_step="suspect a leak: watch the server over more tasks, and restart it to see whether it begins anew",
+                )
+            )
+    within = [task for task in tasks if _grows_within(task)]
+    if within:
+        worst = max(within, key=_grown)
+        found.append(
+            Finding(
+                kind="VRAM grows within a task, its context does not",
+                scope=model,
+                evidence=f"in {len(within)} of {len(tasks)} tasks, at most {_grown(worst):.0f} MiB from"
+                " the first fifth to the last, rising all the time",
+                gain="",
+                next_step="see whether another program uses the card; if not, suspect a leak in the server",
+                tasks=(worst.row.task_id,),
+            )
+        )
+    return found
+
+
+def _grows_within(task: Observed) -> bool:
+    held = [call.held_tokens for call in task.calls if call.held_tokens is not None]
+    fifths = task.vram_fifths
+    if len(held) < 2 or len(held) < len(task.calls) or len(fifths) < 2:
+        return False
+    rising = all(before < after for before, after in pairwise(fifths))
+    return rising and _large(_grown(task), fifths[0]) and max(held) <= held[0]
+
+
+def _grown(task: Observed) -> float:
+    return task.vram_fifths[-1] - task.vram_fifths[0]
+
+
+def _large(grown: float, of: float) -> bool:
+    return grown > LEAK_MIB and grown > LEAK_SHARE * of
+
+
+def _rank_correlation(one: Sequence[float], other: Sequence[float]) -> float:
+    """Spearman's, ties sharing their rank; 0 where one of them does not change."""
+    first, second = _ranks(one), _ranks(other)
+    mean = (len(first) - 1) / 2
+    top = sum((a - mean) * (b - mean) for a, b in zip(first, second, strict=True))
+    bottom = math.sqrt(sum((a - mean) ** 2 for a in first) * sum((b - mean) ** 2 for b in second))
+    return top / bottom if bottom else 0.0
+
+
+def _ranks(values: Sequence[float]) -> list[float]:
+    below = sorted(values)
+    first = {value: place for place, value in reversed(list(enumerate(below)))}
+    return [first[value] + (below.count(value) - 1) / 2 for value in values]

@@ -1,0 +1,146 @@
+"""Tasks of exported runs with what the search for limits needs beside a row: calls, GPUs, throttling, VRAM in time.
+
+``Finding`` is how such a search tells what it found: never without its evidence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from joulebench.analysis import result_files
+from joulebench.analysis.runs import Row, row
+from joulebench.errors import UserError
+from joulebench.results.journal import count, number, text
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """``gain``: what mending it would bring, by what estimate; empty where the files do not tell. ``tasks``: the clearest."""
+
+    kind: str
+    scope: str
+    evidence: str
+    gain: str
+    next_step: str
+    tasks: tuple[str, ...] = ()
+
+    def lines(self) -> Iterator[str]:
+        yield f"{self.scope}: {self.kind}"
+        yield f"  evidence: {self.evidence}"
+        if self.gain:
+            yield f"  estimated gain: {self.gain}"
+        yield f"  next step: {self.next_step}"
+        if self.tasks:
+            yield f"  clearest in: {', '.join(self.tasks)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Seconds, tokens, celsius. ``throttled_seconds`` and ``max_temp_c`` are told since results know them by call."""
+
+    seconds: float | None
+    ttft_seconds: float | None
+    prefill_seconds: float | None
+    decode_seconds: float | None
+    load_seconds: float | None
+    prompt_tokens: int | None
+    cached_tokens: int | None
+    completion_tokens: int | None
+    decode_tokens: int | None
+    throttled_seconds: float | None
+    max_temp_c: float | None
+
+    @property
+    def held_tokens(self) -> int | None:
+        """In the context once the reply is there."""
+        return (
+            None if self.prompt_tokens is None or self.completion_tokens is None else self.prompt_tokens + self.completion_tokens
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """One GPU over a task: mean utilisation in percent, peak VRAM in MiB, mean watts, joules."""
+
+    gpu: str
+    name: str
+    util: float | None
+    peak_vram_mib: float | None
+    watts: float | None
+    joules: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """``throttled_by_reason``: seconds. ``vram_fifths``: mean MiB of all GPUs in each fifth of the task."""
+
+    row: Row
+    calls: tuple[Call, ...]
+    gpus: tuple[Gpu, ...]
+    throttled_by_reason: Mapping[str, float]
+    vram_fifths: tuple[float, ...]
+
+
+def read(directories: Iterable[Path]) -> list[Observed]:
+    """Raises UserError for a directory without result files."""
+    found: list[Observed] = []
+    for directory in directories:
+        of_run = [_observed(path, record) for path, record in result_files.read(directory)]
+        if not of_run:
+            raise UserError(
+                f"{directory}: no {result_files.PATTERN}; export the run first, then give its directory, as runs/RUN_ID"
+            )
+        found += of_run
+    return found
+
+
+def by_model(tasks: Sequence[Observed]) -> dict[str, list[Observed]]:
+    return {model: [one for one in tasks if one.row.model == model] for model in sorted({one.row.model for one in tasks})}
+
+
+def _observed(path: Path, record: Mapping[str, Any]) -> Observed:
+    try:
+        hardware = record.get("gpu_hardware_metrics") or {}
+        slowed = (record.get("throttle") or {}).get("seconds_by_reason") or {}
+        fifths = [number(hardware.get(f"avg_vram_q{part}_mb")) for part in range(1, 6)]
+        known = [value for value in fifths if value is not None]
+        return Observed(
+            row=row(path, record),
+            calls=tuple(_call(one) for one in record.get("calls") or ()),
+            gpus=tuple(_gpu(one) for one in record.get("per_gpu") or ()),
+            throttled_by_reason={name: value for name, told in slowed.items() if (value := number(told)) is not None},
+            vram_fifths=tuple(known) if len(known) == len(fifths) else (),
+        )
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise result_files.wrong(path, repr(error)) from error
+
+
+def _call(told: Mapping[str, Any]) -> Call:
+    return Call(
+        seconds=number(told.get("duration_seconds")),
+        ttft_seconds=number(told.get("ttft_seconds")),
+        prefill_seconds=number(told.get("prefill_seconds")),
+        decode_seconds=number(told.get("decode_seconds")),
+        load_seconds=number(told.get("load_seconds")),
+        prompt_tokens=count(told.get("prompt_tokens")),
+        cached_tokens=count(told.get("cached_tokens")),
+        completion_tokens=count(told.get("completion_tokens")),
+        decode_tokens=count(told.get("decode_tokens")),
+        throttled_seconds=number(told.get("throttled_seconds")),
+        max_temp_c=number(told.get("max_temp_c")),
+    )
+
+
+def _gpu(told: Mapping[str, Any]) -> Gpu:
+    util, vram, power = (told.get(name) or {} for name in ("util_pct", "vram_mb", "power_w"))
+    return Gpu(
+        gpu=text(told.get("gpu")) or "",
+        name=text(told.get("name")) or "",
+        util=number(util.get("mean")),
+        peak_vram_mib=number(vram.get("high")),
+        watts=number(power.get("mean")),
+        joules=number((told.get("energy") or {}).get("joules")),
+    )
