@@ -30,11 +30,12 @@ _REPEAT = re.compile(r"#\d+$")
 class Timeline:
     """``events``: (kind, start, end, label) in seconds after the start of the task. ``power``: (start, end, watts) of its fifths.
 
-    ``samples`` by ``power``, ``util`` or ``temp``: (seconds, value) as stored, where a Prometheus was asked.
+    ``uuids`` of its GPUs; ``samples`` by ``power``, ``util`` or ``temp``: (seconds, value), where a Prometheus was asked.
     """
 
     events: tuple[tuple[str, float, float, str], ...]
     power: tuple[tuple[float, float, float], ...]
+    uuids: tuple[str, ...] = ()
     samples: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
 
 
@@ -270,4 +271,5 @@ def _timeline(record: Mapping[str, Any], gpu: Mapping[str, Any], calls: Sequence
     return Timeline(
         tuple((kind, round(a - start, 3), round(b - start, 3), label[:120]) for kind, a, b, label in events),
         tuple((round(a, 3), round(b, 3), round(watts, 1)) for a, b, watts in power),
+        tuple(str(one.get("uuid")) for one in record.get("per_gpu") or ()),
     )

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from joulebench import prices
 from joulebench.clock import SystemClock
+from joulebench.errors import PrometheusError
+
+if TYPE_CHECKING:
+    from joulebench.analysis.runs import Run
 
 ALLOW = ("suite", "simulated", "throttled", "overlap", "suspect")
 """As in analysis.compare, whose numpy the help does not need."""
@@ -23,6 +29,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="FILE",
         help="default: report.html in the first run's directory for html, else standard output",
+    )
+    parser.add_argument(
+        "--prometheus-url",
+        metavar="URL",
+        help="power, utilisation and temperature of timelines as it stored them (default: means from the result files)",
     )
     parser.add_argument(
         "--prices.file", dest="prices_file", type=Path, metavar="FILE", help="default: prometheus/prices.yml where it is there"
@@ -51,6 +62,8 @@ def run(args: argparse.Namespace) -> int:
     from joulebench.results.files import write_whole
 
     found = [runs.read(directory, timelines=args.format == "html") for directory in args.runs]
+    if args.prometheus_url and args.format == "html":
+        found = _with_samples(found, args.prometheus_url)
     created = f"{datetime.fromtimestamp(SystemClock().unix(), tz=timezone.utc):%Y-%m-%d %H:%M} UTC"
     built = content.build(found, _prices(args.prices_file), args.utilisation, args.allow, created)
     match args.format:
@@ -70,6 +83,19 @@ def run(args: argparse.Namespace) -> int:
     print("\n".join(built["verdict"]))  # noqa: T201
     print(f"written to {out}")  # noqa: T201
     return 0
+
+
+def _with_samples(found: list[Run], url: str) -> list[Run]:
+    """As they were where Prometheus fails, which is said: all else of a report does not need it."""
+    from joulebench.analysis.report import samples
+    from joulebench.clients.prometheus_api import PrometheusApi
+    from joulebench.results.samples import fetch
+
+    try:
+        return samples.with_samples(found, fetch(PrometheusApi(url), samples.windows(found)))
+    except PrometheusError as error:
+        print(f"timelines without stored samples: {error}", file=sys.stderr)  # noqa: T201
+        return found
 
 
 def _prices(path: Path | None) -> prices.PriceList | None:

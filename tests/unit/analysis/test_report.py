@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
-from joulebench import cli
+from joulebench import catalogue, cli
 from joulebench.analysis import runs
-from joulebench.analysis.report import content, html, text
+from joulebench.analysis.report import content, html, samples, text
 from joulebench.prices import load
-from tests.fakes.scripted_run import Scripted, write
+from joulebench.results.gpu_samples import GpuSamples, Samples
+from tests.fakes.scripted_run import START, Scripted, write
 
 CHEAP = [Scripted(f"t{n}", n % 4 != 0, 100.0 + n, model="cheap", confidence=0.5 + n / 100) for n in range(24)]
 DEAR = [replace(one, model="dear", joules=3 * (one.joules or 0)) for one in CHEAP]
@@ -112,6 +113,27 @@ def test_the_timeline_has_the_phases_tools_and_power_of_a_task(tmp_path: Path) -
     assert [event[:3] for event in line["events"]] == [("prefill", 0, 0.9), ("decode", 0.9, 9), ("tool", 9, 10)]
     assert line["events"][2][3] == "read_file: ok, confidence 0.50"
     assert line["power"] == tuple((2.0 * part, 2.0 * part + 2, 10.0) for part in range(5))
+
+
+def test_a_timeline_shows_what_was_stored_of_its_own_gpus(tmp_path: Path) -> None:
+    built(tmp_path, CHEAP[0])
+    found = [runs.read(tmp_path / "run", timelines=True)]
+    ticks = [START - 5 + n / 10 for n in range(400)]
+    names = (catalogue.GPU_POWER.name, catalogue.GPU_UTILIZATION.name)
+    gpus = [GpuSamples(str(n), f"GPU-{n}", gauges={names[0]: [(at, 50.0 + n) for at in ticks]}) for n in range(2)]
+    gpus[0].gauges[names[1]] = [(at, 0.5) for at in ticks]
+    assert samples.windows(found) == [(START, START + 10)]
+    (line,) = content.timelines(samples.with_samples(found, Samples(gpus, [], [])))
+    assert {name: len(points) for name, points in line["samples"].items()} == {"power": 51, "util": 51}
+    assert line["samples"]["power"][-1] == (10.0, 50.0)
+    assert line["samples"]["util"][0] == (0.0, 50.0)
+
+
+def test_a_prometheus_that_fails_is_told_and_the_page_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = write(tmp_path / "run", CHEAP)
+    assert cli.main(["report", str(run), "--prometheus-url", "http://127.0.0.1:9"]) == 0
+    assert "timelines without stored samples" in capsys.readouterr().err
+    assert (run / "report.html").exists()
 
 
 def test_the_command_writes_each_format(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

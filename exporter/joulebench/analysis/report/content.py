@@ -51,9 +51,6 @@ def build(found: Sequence[Run], prices: PriceList | None, utilisation: float, al
 
 
 def timelines(found: Sequence[Run]) -> list[Content]:
-    """Of the failures first, then of the longest, as many as a page can hold."""
-    rows = [(run, row) for run in found for row in run.rows if row.timeline is not None]
-    rows.sort(key=lambda one: (one[1].success is True, -(one[1].seconds or 0.0)))
     return [
         {
             "label": f"{row.task_id} · {row.model} · {row.status} · {run.name}",
@@ -65,9 +62,16 @@ def timelines(found: Sequence[Run]) -> list[Content]:
             "temp": row.max_temp_c,
             "simulated": row.simulated,
         }
-        for run, row in rows[:MOST_TIMELINES]
+        for run, row in shown(found)
         if row.timeline is not None
     ]
+
+
+def shown(found: Sequence[Run]) -> list[tuple[Run, Row]]:
+    """Those whose timelines a page holds: the failures first, then the longest, as many as it can."""
+    rows = [(run, row) for run in found for row in run.rows if row.timeline is not None]
+    rows.sort(key=lambda one: (one[1].success is True, -(one[1].seconds or 0.0)))
+    return rows[:MOST_TIMELINES]
 
 
 def _comparisons(arms: Sequence[Arm], models: Sequence[Content], allow: Collection[str]) -> Iterator[Comparison]:
