@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import unquote, urlsplit
 
 from joulebench.labels import label_text
@@ -47,4 +48,9 @@ def address_of(raw_target: str, headers: Mapping[str, str]) -> Address:
         target = target[prefix.end() :]
         if not target.startswith("/"):
             target = f"/{target}"
-    return Address(label_text(run), label_text(task), target)
+    return Address(_label(run), _label(task), target)
+
+
+@lru_cache(1024)
+def _label(value: str) -> str:
+    return label_text(value)

@@ -125,9 +125,7 @@ class Forwarder:
     def _request(
         self, request: web.BaseRequest, address: Address, data: Body, *, keep_length: bool = False, uncompressed: bool = False
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
-        sent = headers.for_upstream(request.headers, uncompressed)
-        if not keep_length:
-            sent.popall("Content-Length", None)
+        sent = headers.for_upstream(request.headers, keep_length=keep_length, uncompressed=uncompressed)
         return self._session.request(
             request.method,
             URL(self._upstream + address.target, encoded=True),
@@ -156,8 +154,7 @@ class Forwarder:
     async def _edited_whole(self, request: web.BaseRequest, upstream: aiohttp.ClientResponse, undo: Undo) -> Relayed:
         """A reply that comes at once is read before any of it goes on, and an upstream that breaks is then told as that."""
         body = undo.whole(await upstream.read(), self._clock.monotonic())
-        kept = headers.for_client(upstream.headers)
-        kept.popall("Content-Length", None)
+        kept = headers.for_client(upstream.headers, keep_length=False)
         response = web.Response(status=upstream.status, reason=upstream.reason, headers=kept, body=body)
         try:
             await response.prepare(request)

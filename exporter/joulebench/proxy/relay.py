@@ -36,11 +36,9 @@ async def relay(
 ) -> Relayed:
     """Waits while the client's buffer is full, and so does the model server. A client that closes its connection cancels this.
 
-    Through ``undo``, if there is one, go all bytes; without it ``meter`` reads each chunk after it was sent on.
+    Through ``undo``, if there is one, go all bytes; without it ``meter`` reads each chunk, after it was sent on.
     """
-    kept = headers.for_client(upstream.headers)
-    if undo is not None:
-        kept.popall("Content-Length", None)
+    kept = headers.for_client(upstream.headers, keep_length=undo is None)
     response = web.StreamResponse(status=upstream.status, reason=upstream.reason, headers=kept)
     try:
         await response.prepare(request)
@@ -58,6 +56,7 @@ async def relay(
             if undo is not None:
                 if shown := undo.feed(chunk, arrived):
                     await response.write(shown)
+                undo.settle()
                 continue
             await response.write(chunk)
             if meter is not None:

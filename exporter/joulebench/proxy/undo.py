@@ -25,6 +25,7 @@ class Undo:
         self._meter = meter
         self._cutter = Cutter(meter.events)
         self._held: Piece | None = None
+        self._unread: list[tuple[Piece, float]] = []
 
     def whole(self, data: bytes, now: float) -> bytes:
         """A reply that came at once."""
@@ -34,18 +35,29 @@ class Undo:
         return data if value is None else self._edited(data, value)[0]
 
     def feed(self, data: bytes, now: float) -> bytes:
-        """The bytes for the client so far; may be none."""
+        """The bytes for the client so far; may be none. To be followed by ``settle`` once they are sent."""
         out = b"".join(self._piece(piece, now) for piece in self._cutter.feed(data))
         if self._cutter.overflowed:
             self._meter.give_up()
             return out + self._release() + self._cutter.rest()
         return out
 
+    def settle(self) -> None:
+        """Reads what went on unread, since nothing in it could be the proxy's."""
+        for piece, arrived in self._unread:
+            self._meter.piece(piece, arrived)
+        self._unread.clear()
+
     def end(self, now: float) -> bytes:
         last = self._piece(self._cutter.last(), now)
+        self.settle()
         return self._release() + last
 
     def _piece(self, piece: Piece, now: float) -> bytes:
+        if self._held is None and not self._added.logprobs and _goes_on(piece.data):
+            self._unread.append((piece, now))
+            return piece.raw
+        self.settle()
         value = self._meter.piece(piece, now)
         if value is None:
             return self._release() + piece.raw
@@ -86,6 +98,11 @@ class Undo:
             return data, False
         is_empty = self._meter.streamed and self._added.logprobs and _rows(self._protocol, value) and _says_nothing(value)
         return without(data.decode("utf-8"), value, paths).encode(), bool(is_empty)
+
+
+def _goes_on(data: bytes) -> bool:
+    """Whether the event is neither the end of a stream nor about usage, as nearly all are; told without reading it."""
+    return b'"usage"' not in data and (b'"finish_reason":null' in data or b'"finish_reason": null' in data)
 
 
 def _rows(protocol: Protocol, value: Json) -> bool:
