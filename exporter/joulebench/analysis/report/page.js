@@ -191,8 +191,12 @@
   }
 
   front();
-  phases();
-  cost();
-  timeline();
-  document.body.dataset.drawn = "yes";
+  performance.mark("first screen");
+  // What is further down waits until the first screen can be seen.
+  setTimeout(() => {
+    phases();
+    cost();
+    timeline();
+    document.body.dataset.drawn = "yes";
+  });
 })();
