@@ -25,6 +25,7 @@ COMMANDS: dict[str, str] = {
     "backfill": "put energy into finished result files of the MCPWorld client, which is not changed",
     "json-to-csv": "make one table of all result files below a directory",
     "collect-metrics": "put a task's rows into the summary and metrics tables of its suite",
+    "range": "run tasks FROM to TO of a suite on one or several models, going on where an earlier start ended",
     "compare": "compare runs or models task by task: joules per success and more, with intervals, or why they cannot be",
     "report": "make one page of finished runs: the verdict, charts, costs with sliders, and why what was left out",
     "doctor": "check whether finished results can be believed, and say how to mend what cannot",

@@ -27,6 +27,7 @@ ROOMS: dict[str, set[str]] = {
     "push": {"clients", "confidence"},
     "results": {"clients", "energy"},
     "mcpworld": {"results", "sensors", "clients", "energy"},
+    "ranges": {"mcpworld", "results", "clients", "stack"},
     "doctor": {"mcpworld", "results"},
     "bench": {"push", "confidence"},
     "proxy": {"clients", "confidence"},

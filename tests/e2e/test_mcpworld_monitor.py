@@ -24,7 +24,7 @@ pytestmark = pytest.mark.e2e
 
 SCRIPT = Path(__file__).parents[2] / "scripts/monitor_gpu.py"
 INTERVAL = 0.25
-SECONDS = 16
+SECONDS = 11
 STEPS = ((0.0, 62.0), (1.3, 331.0), (1.9, 279.0), (4.05, 62.0))
 
 
