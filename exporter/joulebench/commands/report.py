@@ -58,14 +58,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """0 once written; what could not be compared is told in the report."""
     from joulebench.analysis import runs
-    from joulebench.analysis.report import content, html, text
+    from joulebench.analysis.report import content, findings, html, text
     from joulebench.results.files import write_whole
 
     found = [runs.read(directory, timelines=args.format == "html") for directory in args.runs]
     if args.prometheus_url and args.format == "html":
         found = _with_samples(found, args.prometheus_url)
     created = f"{datetime.fromtimestamp(SystemClock().unix(), tz=timezone.utc):%Y-%m-%d %H:%M} UTC"
-    built = content.build(found, _prices(args.prices_file), args.utilisation, args.allow, created)
+    built = content.build(found, _prices(args.prices_file), args.utilisation, args.allow, created, findings.read(args.runs))
     match args.format:
         case "html":
             written = html.page(built, content.timelines(found))

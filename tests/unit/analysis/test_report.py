@@ -136,6 +136,13 @@ def test_a_prometheus_that_fails_is_told_and_the_page_is_written(tmp_path: Path,
     assert (run / "report.html").exists()
 
 
+def test_what_limits_a_run_is_in_the_report_with_its_evidence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    slow_tools = [replace(one, tool_seconds=6.0) for one in CHEAP]
+    assert cli.main(["report", str(write(tmp_path / "run", slow_tools)), "--format", "json"]) == 0
+    found = json.loads(capsys.readouterr().out)["findings"]
+    assert any("tool" in one["kind"] and one["evidence"] and one["next_step"] for one in found), found
+
+
 def test_the_command_writes_each_format(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = write(tmp_path / "run", CHEAP)
     (tmp_path / "prices.yml").write_text(PRICES)

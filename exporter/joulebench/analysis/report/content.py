@@ -24,7 +24,15 @@ MOST_PAIRED = 12
 """Arms of which every pair is compared; of more, each with the one that spends the fewest joules per success."""
 
 
-def build(found: Sequence[Run], prices: PriceList | None, utilisation: float, allow: Collection[str], created: str) -> Content:
+def build(
+    found: Sequence[Run],
+    prices: PriceList | None,
+    utilisation: float,
+    allow: Collection[str],
+    created: str,
+    findings: Sequence[Content] = (),
+) -> Content:
+    """``findings`` as ``report.findings`` reads them; ``created``: when, as text."""
     arms = compare.arms_of([(run, None) for run in found])
     kept = {arm.label: [row for row in arm.rows if not compare.reasons(row, allow)] for arm in arms}
     models = [_model(arm, kept[arm.label]) for arm in arms]
@@ -45,6 +53,7 @@ def build(found: Sequence[Run], prices: PriceList | None, utilisation: float, al
         "pairs": pairs,
         "tasks": [_task(arm, row, allow) for arm in arms for row in arm.rows],
         "excluded": excluded,
+        "findings": list(findings),
         "cost": None if prices is None else costs.build(kept, prices, utilisation),
     }
     return {"verdict": verdict.sentences(content), **content}

@@ -38,6 +38,7 @@ def page(content: Content, timelines: list[Content]) -> str:
         *(_table(one) for key, one in found.items() if key.startswith("pair-")),
         '<div id="phases" class="chart low live"></div>',
         _table(found["phases"]),
+        _table(found["findings"]),
         *(_cost(found["costs"]) if "costs" in found else ["<h2>Cost</h2><p>No price list: give --prices.file.</p>"]),
         *_timeline(len(content["tasks"]), len(timelines)),
         *(_table(found[key]) for key in ("tasks", "excluded", "runs")),

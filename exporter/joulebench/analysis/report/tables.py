@@ -35,6 +35,7 @@ class Table:
 def all_of(content: Content) -> Iterator[Table]:
     yield models(content)
     yield phases(content)
+    yield findings(content)
     yield from comparisons(content)
     if content["cost"] is not None:
         yield costs(content)
@@ -72,6 +73,15 @@ def phases(content: Content) -> Table:
             rows.append([model["label"], unit, *(number(share, percent=True) for share in shares)])
     named = [phase.replace("_", " ").replace("llm", "LLM") for phase in PHASES]
     return Table("phases", "Phases: where time and joules went", ["model", "share of", *named], rows, frozenset(range(2, 8)))
+
+
+def findings(content: Content) -> Table:
+    rows = [
+        [one["scope"], one["kind"], one["evidence"], one["gain"] or "-", one["next_step"], ", ".join(one["tasks"])]
+        for one in content["findings"]
+    ]
+    columns = ["of", "finding", "evidence", "estimated gain", "next step", "clearest in"]
+    return Table("findings", "What limits them", columns, rows)
 
 
 def comparisons(content: Content) -> Iterator[Table]:

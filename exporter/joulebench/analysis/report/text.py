@@ -62,6 +62,8 @@ def _numbers(content: Content) -> Iterator[tuple[Any, ...]]:
             yield "pair", pair["arm"], pair["base"], f"{key} finding", one["finding"], None, None
     for task in content["tasks"]:
         yield from _of("task", task["arm"], task["task_id"], task)
+    for one in content["findings"]:
+        yield from _of("finding", one["scope"], one["kind"], one)
     for one in content["excluded"]:
         yield "excluded", one["arm"], one["task_id"], "reason", one["reason"], None, None
     for arm in (content["cost"] or {"arms": ()})["arms"]:
