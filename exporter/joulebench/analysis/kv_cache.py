@@ -7,6 +7,7 @@ the slope of VRAM over tokens, with its interval. A server that sets its cache a
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -189,6 +190,8 @@ def _rank_correlation(one: Sequence[float], other: Sequence[float]) -> float:
 
 
 def _ranks(values: Sequence[float]) -> list[float]:
-    below = sorted(values)
-    first = {value: place for place, value in reversed(list(enumerate(below)))}
-    return [first[value] + (below.count(value) - 1) / 2 for value in values]
+    times, rank, below = Counter(values), {}, 0
+    for value in sorted(times):
+        rank[value] = below + (times[value] - 1) / 2
+        below += times[value]
+    return [rank[value] for value in values]

@@ -91,7 +91,7 @@ class LlamaModel:
         if not made:
             raise ModelError(f"llama.cpp cannot make a context of {self._settings.context} tokens: {self._last_words()}")
         try:
-            yield LlamaContext(self._lib, made, callback)
+            yield LlamaContext(self._lib, made, stopwatch, callback)
         finally:
             self._lib.llama_free(made)
 
@@ -110,8 +110,10 @@ class LlamaModel:
 
 
 class LlamaContext:
-    def __init__(self, lib: Any, made: Any, callback: Any) -> None:
-        self._lib, self._made, self._callback = lib, made, callback
+    def __init__(self, lib: Any, made: Any, stopwatch: Stopwatch | None, callback: Any) -> None:
+        self._lib, self._made, self._stopwatch = lib, made, stopwatch
+        # Held as long as llama.cpp may call it.
+        self._callback = callback
 
     def clear(self) -> None:
         """Forget all tokens."""
@@ -123,6 +125,8 @@ class LlamaContext:
         held = (self._lib.llama_token * len(tokens))(*tokens)
         batch = self._lib.llama_batch_get_one(held, len(tokens))
         begun = clock.monotonic()
+        if self._stopwatch is not None:
+            self._stopwatch.start(begun)
         status = self._lib.llama_decode(self._made, batch)
         self._lib.llama_synchronize(self._made)
         took = clock.monotonic() - begun

@@ -72,7 +72,7 @@ class Context(Protocol):
         ...
 
     def evaluate(self, tokens: Sequence[int], clock: Clock) -> float:
-        """Seconds that it took. Raises ModelError."""
+        """Seconds that it took; its stopwatch, if any, starts with it. Raises ModelError."""
         ...
 
 

@@ -14,6 +14,8 @@ from joulebench.profile.graph import ATTENTION, FEED_FORWARD, INPUT, KINDS, LAYE
 from joulebench.profile.measure import DECODE, Phase, Work
 
 BAR = 24
+MUCH = 0.1
+"""Overhead from which the reader is warned."""
 SHOWN = {INPUT: "input", ATTENTION: "attention", FEED_FORWARD: "feed-forward", LAYER: "whole layers", OUTPUT: "output"}
 
 
@@ -106,6 +108,8 @@ class Profile:
             f"  measuring: {rate:.1f} tokens/s with it, {plain:.1f} without; it adds {middle:+.1f} % to the time"
             f" (half of {len(phase.ratios)} pairs: {low:+.1f} to {high:+.1f})"
         )
+        if middle > 100 * MUCH:
+            yield "  that is much: believe the shares and not the times, or measure again on a machine with nothing else to do"
         yield f"  parts add up to {100 * phase.accounted:.1f} % of the measured time"
         yield "  " + ", ".join(f"{SHOWN[kind]} {100 * share:.1f} %" for kind, share in by_kind(phase).items())
         if phase.name in self.energy:

@@ -29,9 +29,13 @@ class Stopwatch:
         self._listing, self.names = True, []
 
     def begin(self, ends: Mapping[int, Part]) -> None:
+        """Time the parts of the next evaluation."""
         self._listing, self._ends = False, ends
         self._asked, self.seconds = -1, {}
-        self._last = self._now()
+
+    def start(self, at: float) -> None:
+        """The evaluation begins, by the same clock: its first part is timed from here."""
+        self._last = at
 
     @property
     def asked(self) -> int:

@@ -53,6 +53,8 @@ class ScriptedContext:
         model, begun = self._model, clock.monotonic()
         model.evaluations.append((self._stopwatch is not None, len(tokens)))
         self.held += len(tokens)
+        if self._stopwatch is not None:
+            self._stopwatch.start(begun)
         for node, seconds in enumerate(model.seconds):
             wanted = self._stopwatch is not None and self._stopwatch(node, True)
             model.clock.now += seconds * len(tokens) + (ASKING if wanted else 0.0)

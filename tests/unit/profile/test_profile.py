@@ -138,3 +138,14 @@ def test_the_table_shows_layers_bars_and_what_measuring_cost() -> None:
 def test_simulated_energy_is_named_before_the_numbers() -> None:
     shown = list(profiled(energy={"prefill": PhaseJoules(4.0, 4.0, 4.0, "simulated")}).lines())
     assert shown[1] == "The GPU is simulated: the joules below are no measurement."
+
+
+def test_an_instrument_that_costs_much_warns_of_its_times() -> None:
+    def warned(layers: int) -> bool:
+        clock = HandClock()
+        phases = profile(ScriptedModel(clock, *layered(layers, 0.0005, 0.0005)), Work(1, 1, 1), clock)
+        of = Profile("m.gguf", "llama 1B Q4", layers, False, Work(1, 1, 1), tuple(phases), {})
+        return any("believe the shares" in line for line in of.lines())
+
+    assert not warned(1), "4 waits of 0.1 ms in 6 ms"
+    assert warned(30), "62 waits in 35 ms"
