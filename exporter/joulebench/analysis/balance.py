@@ -122,8 +122,12 @@ def _findings(model: str, tasks: Sequence[TaskBalance], seconds: float, cards: S
         return []
     idle = {card.gpu: sum(task.idle_seconds.get(card.gpu, 0.0) for task in tasks) for card in cards}
     found = []
-    for gpu, waited in idle.items():
+    for card in cards:
+        gpu, waited = card.gpu, idle[card.gpu]
         if waited < WAITING_SHARE * seconds:
+            continue
+        if card.util is not None and card.util < BUSY:
+            found.append(_unused(model, card))
             continue
         clearest = sorted(tasks, key=lambda task: task.idle_seconds.get(gpu, 0.0), reverse=True)[:3]
         found.append(
@@ -137,3 +141,14 @@ def _findings(model: str, tasks: Sequence[TaskBalance], seconds: float, cards: S
             )
         )
     return found
+
+
+def _unused(model: str, card: Card) -> Finding:
+    joules = "" if card.joules is None else f", and its {card.joules:.0f} J are in those of the tasks"
+    return Finding(
+        kind=f"GPU {card.gpu} has no work",
+        scope=model,
+        evidence=f"it was busy for {card.util:.0f} % of the time{joules}",
+        gain="" if card.joules is None else f"{card.joules:.0f} J, if tasks are charged with the cards that they use",
+        next_step="name the cards of the model to the benchmark, or give this one a share of the model or tasks of its own",
+    )

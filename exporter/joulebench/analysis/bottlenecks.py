@@ -86,9 +86,7 @@ def _limits(model: str, tasks: Sequence[Observed], known: Known) -> Limits:
         simulated=any(task.row.simulated for task in tasks),
         waiting=waiting,
         tasks=tuple(
-            TaskTime(
-                task.row.task_id, task.row.run, time.idle_share, {k: time.share(k) for k in time.seconds}, task.row.util_percent
-            )
+            TaskTime(task.row.task_id, task.row.run, time.idle_share, {k: time.share(k) for k in time.seconds}, task.busiest)
             for task, time in times
         ),
         decode=decode,
@@ -124,13 +122,13 @@ def _idle_joules(times: Sequence[tuple[Observed, Waiting]], kind: str) -> str:
 
 
 def _low(model: str, tasks: Sequence[Observed]) -> Iterator[Finding]:
-    known = [(task.row.util_percent, task.row.task_id) for task in tasks if task.row.util_percent is not None]
+    known = [(util, task.row.task_id) for task in tasks if (util := task.busiest) is not None]
     low = sorted((util, task) for util, task in known if util < LOW_UTILISATION)
     if low and 2 * len(low) >= len(known):
         yield Finding(
             kind="the GPU is little used",
             scope=model,
-            evidence=f"utilisation below {LOW_UTILISATION:.0f} % in {len(low)} of {len(known)} tasks, lowest {low[0][0]:.0f} %",
+            evidence=f"no card above {LOW_UTILISATION:.0f} % use in {len(low)} of {len(known)} tasks, lowest {low[0][0]:.0f} %",
             gain="more tasks in the same time and idle energy, by as much as tasks can run beside each other",
             next_step="run several tasks at once; if decode is slow too, see whether layers run on the CPU",
             tasks=tuple(task for _, task in low[:SHOWN]),

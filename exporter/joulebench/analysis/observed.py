@@ -83,6 +83,13 @@ class Observed:
     throttled_by_reason: Mapping[str, float]
     vram_fifths: tuple[float, ...]
 
+    @property
+    def busiest(self) -> float | None:
+        """Utilisation of the GPU that worked most, in percent; None where one of them is not known."""
+        utils = [gpu.util for gpu in self.gpus]
+        known = [util for util in utils if util is not None]
+        return max(known) if known and len(known) == len(utils) else None
+
 
 def read(directories: Iterable[Path]) -> list[Observed]:
     """Raises UserError for a directory without result files."""
@@ -109,13 +116,19 @@ def _observed(path: Path, record: Mapping[str, Any]) -> Observed:
         known = [value for value in fifths if value is not None]
         return Observed(
             row=row(path, record),
-            calls=tuple(_call(one) for one in record.get("calls") or ()),
+            calls=tuple(_call(one) for one in _calls(record)),
             gpus=tuple(_gpu(one) for one in record.get("per_gpu") or ()),
             throttled_by_reason={name: value for name, told in slowed.items() if (value := number(told)) is not None},
             vram_fifths=tuple(known) if len(known) == len(fifths) else (),
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise result_files.wrong(path, repr(error)) from error
+
+
+def _calls(record: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """Rows of the calls; of a file written before there were any, the events that ended them, which name the same."""
+    found = record.get("calls")
+    return found if isinstance(found, list) else [one for one in record["raw_events"] if one["event_type"] == "LLM_QUERY_END"]
 
 
 def _call(told: Mapping[str, Any]) -> Call:

@@ -37,6 +37,13 @@ def test_the_card_that_waits_is_found_with_its_seconds(tmp_path: Path) -> None:
     assert finding.tasks[0] == "a"
 
 
+def test_a_card_without_work_is_called_that(tmp_path: Path) -> None:
+    of = found(tmp_path, task("a", TEN, gpus=[Gpu(util=90), Gpu(util=1, joules=540)]))
+    (finding,) = of.findings
+    assert finding.kind == "GPU 1 has no work"
+    assert finding.evidence == "it was busy for 1 % of the time, and its 540 J are in those of the tasks"
+
+
 def test_idle_beside_busy_is_never_more_than_it_was() -> None:
     """The bound against made-up seconds of two cards, whatever overlap they had."""
     for own in range(11):

@@ -172,3 +172,20 @@ def test_a_directory_without_results_is_refused(tmp_path: Path, capsys: pytest.C
     assert "export the run first" in capsys.readouterr().err
     assert cli.main(["analyze", "balance", str(tmp_path / "none")]) == 2
     assert "is no directory" in capsys.readouterr().err
+
+
+def test_a_card_that_is_not_used_does_not_make_the_other_look_idle(tmp_path: Path) -> None:
+    of = found(tmp_path, task("a", gpus=[Gpu(util=90), Gpu(util=0)]))
+    assert of.tasks[0].util_percent == 90
+    assert "the GPU is little used" not in kinds(of)
+
+
+def test_calls_of_an_older_result_file_are_read_from_its_events(tmp_path: Path) -> None:
+    whole = task("a", [Turn(prompt=700, queue=3.0)])
+    ended = {"event_type": "LLM_QUERY_END", "timestamp": 1.0, **whole.extra["calls"][0]}
+    older = replace(whole, extra={**whole.extra, "calls": None, "raw_events": [ended]})
+    (one,) = read(tmp_path, older)
+    assert [call.prompt_tokens for call in one.calls] == [700]
+    waiting = of_task(one)
+    assert waiting is not None
+    assert waiting.seconds["queue"] == 3.0
