@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs a whole suite on each model of MODELS or models.cfg: run_multi_model_benchmark.sh SUITE TAG [flags of 'joulebench range'].
+# Runs a whole suite on each model of MODELS or models.cfg: run_multi_model_benchmark.sh SUITE TAG [FROM [TO]] [flags].
 # Each model has a run of its own, TAG-MODEL; it is loaded before and unloaded after. Start it again to go on where it ended.
 set -euo pipefail
 
@@ -8,7 +8,7 @@ joulebench=${JOULEBENCH:-$here/../.venv/bin/joulebench}
 [[ -x $joulebench ]] || joulebench=joulebench
 
 if [[ $# -lt 2 ]]; then
-  echo "usage: MODELS='NAME NAME ...' $0 SUITE TAG [flags; see 'joulebench range --help']" >&2
+  echo "usage: MODELS='NAME NAME ...' $0 SUITE TAG [FROM [TO]] [flags; see 'joulebench range --help']" >&2
   exit 2
 fi
 suite=$1 tag=$2
@@ -17,4 +17,4 @@ models=()
 if [[ -z ${MODELS:-} && -f $here/models.cfg ]]; then
   models=(--models-file "$here/models.cfg")
 fi
-exec "$joulebench" range "$suite" --tag "$tag" "${models[@]}" "$@"
+exec "$joulebench" range "$suite" "$@" --tag "$tag" "${models[@]}"

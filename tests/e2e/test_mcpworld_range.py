@@ -31,6 +31,7 @@ pytestmark = pytest.mark.e2e
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "scripts/run_tasks_range.sh"
+SEVERAL = str(ROOT / "scripts/run_multi_model_benchmark.sh")
 NOWHERE = "http://127.0.0.1:9"
 SECONDS = 0.6
 
@@ -164,27 +165,40 @@ def test_cut_off_again_and_again_it_keeps_what_is_done_and_goes_on(bench: Bench)
     for number, code, task_id, times, done in (
         (signal.SIGINT, 130, "t2", 1, {"t1"}),
         (signal.SIGTERM, 143, "t2", 2, {"t1"}),
-        (signal.SIGKILL, -9, "t3", 1, {"t1", "t2"}),
+        (signal.SIGKILL, -9, "t2", 3, {"t1"}),
     ):
-        with bench.start("1", "4") as process:
+        with bench.start("1", "3") as process:
             bench.await_begun(task_id, times)
             process.send_signal(number)
             assert process.wait(30) == code
         assert wait_until(lambda: bench.processes() == [], 20.0), bench.processes()
         assert {one for one, status in bench.results().items() if status == "success"} == done, number
     with subprocess.Popen(
-        bench.command("1", "4", timeout=2.0), env=bench.environment, stderr=subprocess.PIPE, text=True
+        bench.command("1", "3", timeout=1.8), env=bench.environment, stderr=subprocess.PIPE, text=True
     ) as process:
-        bench.await_begun("t4", 1)
+        bench.await_begun("t3", 1)
         bench.server.send_signal(signal.SIGSTOP)
         _, told = process.communicate(timeout=60)
         assert process.returncode == 1
     assert "does not answer" in told
     assert bench.processes() == []
     bench.server.send_signal(signal.SIGCONT)
-    assert bench.run("1", "4").returncode == 0
-    assert bench.begun() == ["t1", "t2", "t2", "t2", "t3", "t3", "t4", "t4"]
-    assert list(bench.statuses().values()) == ["success", "success", "failure", "success"]
+    assert bench.run("1", "3").returncode == 0
+    assert bench.begun() == ["t1", "t2", "t2", "t2", "t2", "t3", "t3"]
+    assert list(bench.statuses().values()) == ["success", "success", "failure"]
+
+
+def test_several_models_have_a_run_each(bench: Bench) -> None:
+    flags = bench.command("1", "1")
+    flags = [SEVERAL, flags[1], "tag", *(one for one in flags[2:] if one not in ("--model", MODEL))]
+    place = flags.index("--tag")
+    del flags[place : place + 2]
+    done = subprocess.run(
+        flags, check=False, capture_output=True, text=True, env={**bench.environment, "MODELS": f"{MODEL} hf.co/x/other:2b"}
+    )
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in (bench.directory / "runs").iterdir()) == ["tag-hf.co_x_other-2b", "tag-scripted-1b"]
+    assert bench.results() == {"t1": "success"}
 
 
 def test_bad_ranges_are_refused(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
