@@ -65,7 +65,9 @@ def run(args: argparse.Namespace) -> int:
     if args.prometheus_url and args.format == "html":
         found = _with_samples(found, args.prometheus_url)
     created = f"{datetime.fromtimestamp(SystemClock().unix(), tz=timezone.utc):%Y-%m-%d %H:%M} UTC"
-    built = content.build(found, _prices(args.prices_file), args.utilisation, args.allow, created, findings.read(args.runs))
+    built = content.build(
+        found, _prices(args.prices_file), args.utilisation, args.allow, created, findings=findings.read(args.runs)
+    )
     match args.format:
         case "html":
             written = html.page(built, content.timelines(found))

@@ -30,6 +30,7 @@ def build(
     utilisation: float,
     allow: Collection[str],
     created: str,
+    *,
     findings: Sequence[Content] = (),
 ) -> Content:
     """``findings`` as ``report.findings`` reads them; ``created``: when, as text."""

@@ -20,6 +20,8 @@ INSTALL = "pip install 'joulebench[report]'"
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 NUMBER = ' class="n"'
 _HERE = Path(__file__).parent
+LONG_TABLE = 100
+"""Rows; a longer table is laid out when it comes into view."""
 _DRAWN = ("cost", "models", "simulated")
 
 
@@ -69,7 +71,7 @@ def _table(table: Table) -> str:
         for row in table.rows
     )
     shown = f'<table id="table-{table.key}"><thead><tr>{columns}</tr></thead><tbody>{rows}</tbody></table>'
-    return f'{head}<div class="wide">{shown}</div>'
+    return f'{head}<div class="wide{" long" if len(table.rows) > LONG_TABLE else ""}">{shown}</div>'
 
 
 def _class(place: int, table: Table) -> str:
