@@ -52,8 +52,8 @@ def run(args: argparse.Namespace) -> int:
     model = LlamaModel(path, LlamaSettings(work.context, args.gpu_layers, args.threads))
     try:
         phases = profile(model, work, SystemClock())
-        energy = {} if url is None else _energy(url, phases)
-        found = Profile(args.model, model.described, model.layers, model.on_gpu, work, tuple(phases), energy)
+        joules = {} if url is None else energy(url, phases)
+        found = Profile(args.model, model.described, model.layers, model.on_gpu, work, tuple(phases), joules)
     finally:
         model.close()
     if args.format == "json":
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _energy(url: str, phases: Sequence[Phase]) -> dict[str, PhaseJoules]:
+def energy(url: str, phases: Sequence[Phase]) -> dict[str, PhaseJoules]:
     """Asked only when all is done: asking takes time that would be measured."""
     from joulebench.clients.exporter_api import ExporterApi
     from joulebench.profile.report import PhaseJoules
