@@ -12,7 +12,21 @@ import pytest
 from joulebench import cli
 from joulebench.analysis import runs
 from joulebench.analysis.bootstrap import Draws, Interval, share
-from joulebench.analysis.compare import BETTER, NONE, TOO_FEW, UNKNOWN, WORSE, Comparison, Difference, arms_of, compare, parsed
+from joulebench.analysis.compare import (
+    ALLOWABLE,
+    BETTER,
+    NONE,
+    TOO_FEW,
+    UNKNOWN,
+    WORSE,
+    Comparison,
+    Difference,
+    arms_of,
+    compare,
+    parsed,
+)
+from joulebench.commands import compare as command_compare
+from joulebench.commands import report as command_report
 from joulebench.errors import UserError
 from tests.fakes.scripted_run import Scripted, write
 
@@ -162,6 +176,10 @@ def test_the_command_prints_and_tells_by_its_code(tmp_path: Path, capsys: pytest
     assert told["pairs"][0]["measures"]["joules_per_success"]["finding"] == BETTER
     assert cli.main(["compare", str(a), str(tmp_path / "nowhere")]) == 2
     assert "give the directory of an exported run" in capsys.readouterr().err
+
+
+def test_the_commands_offer_what_can_be_allowed() -> None:
+    assert set(command_compare.ALLOW) == set(command_report.ALLOW) == set(ALLOWABLE)
 
 
 def test_a_file_that_is_no_result_is_told_by_name(tmp_path: Path) -> None:
