@@ -8,15 +8,11 @@ from pathlib import Path
 
 from joulebench import settings
 
-NO_PROMETHEUS = "none"
-
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("directory", type=Path, metavar="DIR", help="where the client logs; every result_*.json below it is read")
     parser.add_argument(
-        "--prometheus-url",
-        default=settings.from_env(settings.ENV_PROMETHEUS_URL, settings.DEFAULT_PROMETHEUS_URL),
-        help="'none' uses logs of the monitor alone (default: %(default)s)",
+        "--prometheus-url", help=f"'none' uses logs of the monitor alone (default: {settings.DEFAULT_PROMETHEUS_URL})"
     )
     parser.add_argument(
         "--monitor-csv",
@@ -39,7 +35,8 @@ def run(args: argparse.Namespace) -> int:
     from joulebench.clients.prometheus_api import PrometheusApi
     from joulebench.mcpworld.backfill import Options, backfill
 
-    api = None if args.prometheus_url == NO_PROMETHEUS else PrometheusApi(args.prometheus_url)
+    url = args.prometheus_url or settings.from_env(settings.ENV_PROMETHEUS_URL, settings.DEFAULT_PROMETHEUS_URL)
+    api = None if url == settings.NO_URL else PrometheusApi(url)
     try:
         report = backfill(Options(args.directory, args.monitor_csv, args.instance, args.dry_run), api)
     finally:

@@ -99,13 +99,16 @@ def _places(args: argparse.Namespace, suite_name: str, model: str, run_id: str) 
     from joulebench.ranges.work import Places
 
     bench = ["--embedded"] if args.embedded else ["--model", model]
-    for flag in ("base_url", "ollama_url", "gateway_url", "exporter_url"):
-        value = getattr(args, flag)
-        if value:
-            bench += [f"--{flag.replace('_', '-')}", settings.http_url(value, f"--{flag.replace('_', '-')}")]
     prometheus = args.prometheus_url or settings.from_env(settings.ENV_PROMETHEUS_URL, settings.DEFAULT_PROMETHEUS_URL)
-    if prometheus != NONE:
-        bench += ["--prometheus-url", settings.http_url(prometheus, "--prometheus-url")]
+    for flag, value in (
+        ("--base-url", args.base_url),
+        ("--ollama-url", args.ollama_url),
+        ("--gateway-url", args.gateway_url),
+        ("--exporter-url", args.exporter_url),
+        ("--prometheus-url", prometheus),
+    ):
+        if value:
+            bench += [flag, value if value == settings.NO_URL else settings.http_url(value, flag)]
     return Places(
         suite=args.suite,
         suite_name=suite_name,
@@ -113,7 +116,7 @@ def _places(args: argparse.Namespace, suite_name: str, model: str, run_id: str) 
         model=model,
         runs_dir=(args.runs_dir or Path(settings.from_env(settings.ENV_RUNS_DIR, settings.DEFAULT_RUNS_DIR))).resolve(),
         bench=[*bench, *_further(args.bench)],
-        prometheus_url=None if prometheus == NONE else prometheus,
+        prometheus_url=None if prometheus == settings.NO_URL else prometheus,
         monitor=None if args.monitor == NONE else [args.interval, "--gpu-source", args.monitor, "--per-gpu"],
         health=_health(args),
         kill_after=args.kill_after,

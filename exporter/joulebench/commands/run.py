@@ -20,7 +20,6 @@ from joulebench.errors import UserError
 
 OUR_PATHS = "JOULEBENCH_PYTHONPATH"
 NEEDED = ("joulebench", "prometheus_client", "requests", "urllib3", "certifi", "idna", "charset_normalizer")
-NOT_ASKED = "none"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -62,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
         (args.exporter_url, settings.ENV_EXPORTER_URL, settings.DEFAULT_EXPORTER_URL),
     ):
         url = given or settings.from_env(variable, default)
-        environment[variable] = "" if url == NOT_ASKED else settings.http_url(url, variable)
+        environment[variable] = url if url == settings.NO_URL else settings.http_url(url, variable)
     places = shlex.join(["--run-id", run_id, "--runs-dir", str(runs_dir)])
     print(f"joulebench run {run_id}; results afterwards: joulebench export {places}", file=sys.stderr, flush=True)  # noqa: T201
     os.execve(program, command, environment)
