@@ -94,7 +94,7 @@ def _with_samples(found: list[Run], url: str) -> list[Run]:
     from joulebench.results.samples import fetch
 
     try:
-        return samples.with_samples(found, fetch(PrometheusApi(url), samples.windows(found)))
+        return samples.with_samples(found, fetch(PrometheusApi(url, patience=0.0), samples.windows(found)))
     except PrometheusError as error:
         print(f"timelines without stored samples: {error}", file=sys.stderr)  # noqa: T201
         return found
