@@ -24,6 +24,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         " (default: every gpu_metrics_*.csv below DIR)",
     )
     parser.add_argument("--instance", help="only GPUs of this scrape target, as its instance label has it")
+    parser.add_argument(
+        "--wait",
+        type=float,
+        default=15.0,
+        metavar="SECONDS",
+        help="for Prometheus to scrape what follows a session that has just ended (default: %(default)s)",
+    )
     parser.add_argument("--dry-run", action="store_true", help="tell what would be done and write nothing")
     parser.add_argument("--quiet", action="store_true", help="show only files that are not all well")
 
@@ -38,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     url = args.prometheus_url or settings.from_env(settings.ENV_PROMETHEUS_URL, settings.DEFAULT_PROMETHEUS_URL)
     api = None if url == settings.NO_URL else PrometheusApi(url)
     try:
-        report = backfill(Options(args.directory, args.monitor_csv, args.instance, args.dry_run), api)
+        report = backfill(Options(args.directory, args.monitor_csv, args.instance, args.dry_run, args.wait), api)
     finally:
         if api is not None:
             api.close()

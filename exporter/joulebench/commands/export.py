@@ -20,7 +20,6 @@ from joulebench.errors import UserError
 from joulebench.results.cleanup import release
 from joulebench.results.export import LOOKBACK_SECONDS, Export, Options, export
 
-NO_PROMETHEUS = "none"
 SHOWN_ROWS = 40
 
 
@@ -28,14 +27,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--run-id", required=True, help="the run to export")
     parser.add_argument(
         "--prometheus-url",
-        default=settings.from_env(settings.ENV_PROMETHEUS_URL, settings.DEFAULT_PROMETHEUS_URL),
-        help="'none' reads the journal alone (default: %(default)s)",
+        help=f"'none' reads the journal alone (default: {settings.ENV_PROMETHEUS_URL}, else {settings.DEFAULT_PROMETHEUS_URL})",
     )
     parser.add_argument(
         "--runs-dir",
         type=Path,
-        default=Path(settings.from_env(settings.ENV_RUNS_DIR, settings.DEFAULT_RUNS_DIR)),
-        help="where runs keep their journals (default: %(default)s)",
+        help=f"where runs keep their journals (default: {settings.ENV_RUNS_DIR}, else {settings.DEFAULT_RUNS_DIR})",
     )
     parser.add_argument("--out", type=Path, help="directory for the results (default: RUNS_DIR/RUN_ID)")
     parser.add_argument(
@@ -52,12 +49,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    runs_dir = args.runs_dir or Path(settings.from_env(settings.ENV_RUNS_DIR, settings.DEFAULT_RUNS_DIR))
+    url = args.prometheus_url or settings.from_env(settings.ENV_PROMETHEUS_URL, settings.DEFAULT_PROMETHEUS_URL)
     options = Options(
-        run_id=args.run_id, runs_dir=args.runs_dir, out=args.out, instance=args.instance, wait=args.wait, lookback=args.lookback
+        run_id=args.run_id, runs_dir=runs_dir, out=args.out, instance=args.instance, wait=args.wait, lookback=args.lookback
     )
     # A file or a pipe has no width; 80 columns would fold the reasons.
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
-    api = None if args.prometheus_url == NO_PROMETHEUS else PrometheusApi(args.prometheus_url)
+    api = None if url == settings.NO_URL else PrometheusApi(url)
     try:
         with _Bar() as bar:
             result = export(options, api, progress=bar.tell)

@@ -53,12 +53,14 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """``monitor_csv``: logs to read; empty means those that lie below ``root``. ``instance``: only GPUs of this scrape target."""
+    """``monitor_csv``: logs to read; empty means those that lie below ``root``. ``instance``: only GPUs of this scrape target.
+    ``wait``: seconds for Prometheus to scrape what follows a session that has just ended."""
 
     root: Path
     monitor_csv: Sequence[Path] = ()
     instance: str | None = None
     dry_run: bool = False
+    wait: float = 0.0
 
 
 def backfill(options: Options, api: PrometheusApi | None, step: Callable[[int, int], None] | None = None) -> Report:
@@ -76,7 +78,7 @@ def backfill(options: Options, api: PrometheusApi | None, step: Callable[[int, i
     if not sessions and not outcomes:
         raise UserError(f"DIR: no result_*.json below {options.root}; give the directory in which the client logs")
     logs = options.monitor_csv or telemetry.logs_below(options.root)
-    known = telemetry.gather(sessions, api, options.instance, logs, step)
+    known = telemetry.gather(sessions, api, options.instance, logs, step=step, wait=options.wait)
     why = "prometheus_failed" if known.trouble else "no_samples" if api or logs else "no_telemetry_given"
     first_of: dict[str, Path] = {}
     for one, source, share in _with_shares(sessions, known):

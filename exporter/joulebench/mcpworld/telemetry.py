@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from joulebench.clients.prometheus_api import PrometheusApi
+from joulebench.clock import SystemClock
 from joulebench.errors import PrometheusError, UserError
 from joulebench.mcpworld import monitor_csv
 from joulebench.mcpworld.monitor_csv import MonitorLog
 from joulebench.mcpworld.schema import MONITOR_LOG_PATTERN
 from joulebench.mcpworld.session import Session
-from joulebench.results import samples
+from joulebench.results import samples, waiting
 from joulebench.results.samples import Samples, Window
 
 PROMETHEUS, MONITOR_CSV = "prometheus", "monitor_csv"
@@ -61,9 +62,12 @@ def gather(
     api: PrometheusApi | None,
     instance: str | None,
     log_paths: Sequence[Path],
+    *,
     step: Callable[[int, int], None] | None = None,
+    wait: float = 0.0,
 ) -> Telemetry:
-    """Raises UserError for a log that cannot be read; Prometheus failing is a note."""
+    """``wait``: seconds that Prometheus is given to scrape what follows a session that has just ended. Raises UserError for a log
+    that cannot be read; Prometheus failing is a note."""
     telemetry = Telemetry(logs=[monitor_csv.read(path) for path in log_paths])
     for log in telemetry.logs:
         if log.damaged:
@@ -73,6 +77,8 @@ def gather(
     equal: Mapping[str, str] = {"instance": instance} if instance else {}
     windows: list[Window] = [span for session in sessions for span in session.spans]
     try:
+        if windows and not waiting.wait_until_settled(api, max(end for _, end in windows), wait, SystemClock()):
+            telemetry.notes.append(f"Prometheus had not scraped all of it after {wait:g} s; a later backfill may know more")
         telemetry.stored = samples.fetch(api, windows, equal, step=step)
     except PrometheusError as error:
         telemetry.trouble = str(error)

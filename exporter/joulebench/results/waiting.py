@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from joulebench import catalogue
 from joulebench.clients.prometheus_api import PrometheusApi
@@ -14,6 +14,8 @@ from joulebench.results.task import Task
 SETTLED_SECONDS = 120.0
 """What Prometheus has not seen this long after a run, it will not see."""
 BEYOND_SECONDS = 0.5
+NEIGHBOURS_SECONDS = 6.0
+"""No number of a window looks further than 5 s past its end (clock offsets do), and a scrape takes up to 1 s more."""
 POLL_SECONDS = 0.25
 RECENT_SECONDS = 60.0
 
@@ -26,18 +28,35 @@ def wait_until_scraped(api: PrometheusApi, run_id: str, tasks: Sequence[Task], s
     last_end = max((task.values.end for task in tasks if task.values.end is not None), default=None)
     if last_end is None or clock.unix() - last_end > SETTLED_SECONDS:
         return True
+    return _wait(lambda: _scraped(api, run_id, tasks, last_end, clock), seconds, clock)
+
+
+def wait_until_settled(api: PrometheusApi, last_end: float, seconds: float, clock: Clock) -> bool:
+    """Whether a later look at windows up to ``last_end`` (unix seconds) would find the same energy samples. Raises
+    PrometheusError."""
+    if clock.unix() - last_end > SETTLED_SECONDS:
+        return True
+    return _wait(lambda: _energy_reaches(api, last_end + NEIGHBOURS_SECONDS), seconds, clock)
+
+
+def _wait(condition: Callable[[], bool], seconds: float, clock: Clock) -> bool:
     deadline = clock.monotonic() + seconds
     pause = threading.Event()
-    while not _scraped(api, run_id, tasks, last_end, clock):
+    while not condition():
         if clock.monotonic() >= deadline:
             return False
         pause.wait(POLL_SECONDS)
     return True
 
 
-def _scraped(api: PrometheusApi, run_id: str, tasks: Sequence[Task], last_end: float, clock: Clock) -> bool:
+def _energy_reaches(api: PrometheusApi, time: float) -> bool:
+    """Also where no energy is scraped at all: there is nothing to wait for."""
     energy = api.query(queries.oldest_energy_sample())
-    if energy and energy[0].points[-1][1] < last_end + BEYOND_SECONDS:
+    return not energy or energy[0].points[-1][1] >= time
+
+
+def _scraped(api: PrometheusApi, run_id: str, tasks: Sequence[Task], last_end: float, clock: Clock) -> bool:
+    if not _energy_reaches(api, last_end + BEYOND_SECONDS):
         return False
     length = clock.unix() - min((t.values.start for t in tasks if t.values.start is not None), default=last_end) + RECENT_SECONDS
     begun = api.query(queries.last(catalogue.TASK_START, length, {"run_id": run_id}))
