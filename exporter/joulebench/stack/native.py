@@ -92,10 +92,11 @@ class NativeStack:
 
     def _await_first_scrapes(self) -> None:
         """A run that began before the first scrape would have no energy to its left edge."""
-        jobs = 3 if self.with_exporter else 1
+        jobs = ["joulebench-pushgateway", *(["joulebench", "joulebench-energy"] if self.with_exporter else [])]
+        scraped = f'count(up{{job=~"{"|".join(jobs)}"}} == 1) == {len(jobs)}'
         api = PrometheusApi(self.prometheus_url)
         try:
-            if not wait_until(lambda: bool(api.query(f"count(up == 1) == {jobs}")), FIRST_SCRAPE_SECONDS):
+            if not wait_until(lambda: bool(api.query(scraped)), FIRST_SCRAPE_SECONDS):
                 raise ProcessError(
                     f"Prometheus scraped nothing within {FIRST_SCRAPE_SECONDS:.0f} s; see {self.prometheus_url}/targets"
                 )
