@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from joulebench import settings
 from joulebench.clock import Clock, SystemClock
+from joulebench.commands import logs
 from joulebench.errors import GpuUnavailable, UserError
 
 if TYPE_CHECKING:
@@ -108,17 +109,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="price list (YAML) for the cost dashboard, such as the repository's prometheus/prices.yml; without it, no prices",
     )
-    parser.add_argument(
-        "--log.level",
-        dest="log_level",
-        choices=("debug", "info", "warning", "error"),
-        default="info",
-        help="what is told on stderr (default: %(default)s)",
-    )
+    logs.configure(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    logging.basicConfig(stream=sys.stderr, level=args.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logs.begin(args)
     _check(args)
     address = settings.listen_address(args.listen_address)
     stopped = threading.Event()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from joulebench import settings
 from joulebench.clock import SystemClock
+from joulebench.commands import logs
 from joulebench.errors import UserError
 
 if TYPE_CHECKING:
@@ -78,19 +79,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default=200,
         help="tasks that have series; beyond that those that were idle longest are dropped (default: %(default)s)",
     )
-    parser.add_argument(
-        "--log.level",
-        dest="log_level",
-        choices=("debug", "info", "warning", "error"),
-        default="info",
-        help="what is told on stderr (default: %(default)s)",
-    )
+    logs.configure(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     if importlib.util.find_spec("aiohttp") is None:
         raise UserError("the proxy needs aiohttp, not installed here; install with: pip install 'joulebench[proxy]'")
-    logging.basicConfig(stream=sys.stderr, level=args.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logs.begin(args)
     sys.setswitchinterval(SWITCH_INTERVAL)
     asyncio.run(_serve(args, _options(args)))
     return 0
