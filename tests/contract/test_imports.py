@@ -17,7 +17,7 @@ import pytest
 
 from tests.contract.sources import PACKAGE
 
-VOCABULARY = {"catalogue", "families", "units", "clock", "errors", "settings", "labels", "prices"}
+VOCABULARY = {"catalogue", "families", "units", "clock", "errors", "settings", "labels", "prices", "values"}
 ROOMS: dict[str, set[str]] = {
     "energy": set(),
     "clients": {"energy"},

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from joulebench.proxy.asked import Asked, Protocol
 from joulebench.proxy.surgery import with_members
-from joulebench.proxy.values import members
+from joulebench.values import members
 
 MAX_KINDS = 1000
 

@@ -14,7 +14,7 @@ from joulebench.proxy.ollama_reply import OllamaReader
 from joulebench.proxy.openai_reply import OpenAIReader
 from joulebench.proxy.pieces import Cutter, Piece
 from joulebench.proxy.reply import Reply
-from joulebench.proxy.values import Json
+from joulebench.values import Json
 
 MAX_WHOLE_BYTES = 64 * 1024 * 1024
 STREAMS = {"text/event-stream": True, "application/x-ndjson": False, "application/ndjson": False, "application/jsonl": False}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from joulebench.proxy.reply import Call, Reply, cached_in, error_in
-from joulebench.proxy.values import Json, count, items, members, seconds, text
+from joulebench.values import Json, count, items, members, seconds, text
 
 
 class OpenAIReader:

@@ -13,7 +13,7 @@ from joulebench.proxy.asked import Protocol
 from joulebench.proxy.meter import Meter
 from joulebench.proxy.pieces import Cutter, Piece
 from joulebench.proxy.surgery import Path, member_text, with_members, without
-from joulebench.proxy.values import Json, items, members
+from joulebench.values import Json, items, members
 
 
 class Undo:

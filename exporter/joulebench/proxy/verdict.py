@@ -16,7 +16,7 @@ from referencing import Registry
 
 from joulebench.confidence.measures import CallConfidence, attempted_calls, tool_call_confidences
 from joulebench.proxy.reply import Call, Reply
-from joulebench.proxy.values import Json
+from joulebench.values import Json
 
 
 class Verdict(NamedTuple):

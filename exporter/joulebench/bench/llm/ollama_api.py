@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from joulebench import values
 from joulebench.bench.llm import hermes, parts
 from joulebench.bench.llm.chat import Json, Message, ModelRefused, Reply, Timings, ToolMode, ToolRequest, ToolSpec
 from joulebench.bench.llm.wire import Wire, json_line, server_error
@@ -97,15 +98,15 @@ class _Assembly:
         failure = server_error(answer)
         if failure is not None:
             raise ModelError(f"the server failed: {failure}")
-        message = parts.members(answer.get("message"))
+        message = values.members(answer.get("message"))
         rows = parts.logprob_rows(answer.get("logprobs"))
-        content = parts.text(message.get("content"))
+        content = values.text(message.get("content"))
         self._text.append(content)
         self._rows += rows
-        for call in map(parts.members, parts.items(message.get("tool_calls"))):
-            function = parts.members(call.get("function"))
-            self._calls.append(parts.tool_request(function.get("name"), function.get("arguments"), parts.text(call.get("id"))))
-        if self._streamed and (rows or content or parts.text(message.get("thinking"))):
+        for call in map(values.members, values.items(message.get("tool_calls"))):
+            function = values.members(call.get("function"))
+            self._calls.append(parts.tool_request(function.get("name"), function.get("arguments"), values.text(call.get("id"))))
+        if self._streamed and (rows or content or values.text(message.get("thinking"))):
             self._times.piece()
         if answer.get("done") is True:
             self._last = answer
@@ -115,20 +116,20 @@ class _Assembly:
             raise ModelError("the stream broke off before the reply was complete")
         content = "".join(self._text)
         rows = tuple(self._rows) or None
-        completion_tokens = parts.count(self._last.get("eval_count"))
+        completion_tokens = values.count(self._last.get("eval_count"))
         return Reply(
             text=content,
             tool_calls=parts.tool_calls_of(mode, content, tuple(self._calls), rows, tools),
             rows=rows,
-            prompt_tokens=parts.count(self._last.get("prompt_eval_count")),
+            prompt_tokens=values.count(self._last.get("prompt_eval_count")),
             completion_tokens=completion_tokens,
-            finish_reason=parts.text(self._last.get("done_reason")),
+            finish_reason=values.text(self._last.get("done_reason")),
             first_token_seconds=self._times.first_token_seconds,
             timings=Timings(
-                prefill_seconds=parts.seconds(self._last.get("prompt_eval_duration"), 1e9),
-                decode_seconds=parts.seconds(self._last.get("eval_duration"), 1e9),
+                prefill_seconds=values.seconds(self._last.get("prompt_eval_duration"), 1e9),
+                decode_seconds=values.seconds(self._last.get("eval_duration"), 1e9),
                 decode_tokens=completion_tokens,
-                load_seconds=parts.seconds(self._last.get("load_duration"), 1e9),
+                load_seconds=values.seconds(self._last.get("load_duration"), 1e9),
             ),
         )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from joulebench import values
 from joulebench.bench.llm import parts
 from joulebench.bench.llm.chat import Json, Reply, Timings, ToolMode, ToolSpec
 from joulebench.bench.llm.wire import json_line, server_error
@@ -45,53 +46,53 @@ class Assembly:
         if failure is not None:
             raise ModelError(f"the server failed mid-stream: {failure}")
         self._common(chunk)
-        for choice in map(parts.members, parts.items(chunk.get("choices"))[:1]):
-            self._delta(choice, parts.members(choice.get("delta")))
+        for choice in map(values.members, values.items(chunk.get("choices"))[:1]):
+            self._delta(choice, values.members(choice.get("delta")))
 
     def whole(self, answer: Json) -> None:
         failure = server_error(answer)
         if failure is not None:
             raise ModelError(f"the server failed: {failure}")
-        choices = parts.items(answer.get("choices"))
+        choices = values.items(answer.get("choices"))
         if not choices:
             raise ModelError("the answer has no choices")
         self._common(answer)
-        choice = parts.members(choices[0])
-        message = parts.members(choice.get("message"))
-        self._text.append(parts.text(message.get("content")))
-        self._rows = parts.logprob_rows(parts.members(choice.get("logprobs")).get("content"))
-        for number, call in enumerate(parts.items(message.get("tool_calls"))):
-            self._call_piece(number, parts.members(call))
-        self._finish = parts.text(choice.get("finish_reason"))
+        choice = values.members(choices[0])
+        message = values.members(choice.get("message"))
+        self._text.append(values.text(message.get("content")))
+        self._rows = parts.logprob_rows(values.members(choice.get("logprobs")).get("content"))
+        for number, call in enumerate(values.items(message.get("tool_calls"))):
+            self._call_piece(number, values.members(call))
+        self._finish = values.text(choice.get("finish_reason"))
         self._complete = True
 
     def _common(self, answer: Json) -> None:
-        self._usage = parts.members(answer.get("usage")) or self._usage
-        self._timings = parts.members(answer.get("timings")) or self._timings
+        self._usage = values.members(answer.get("usage")) or self._usage
+        self._timings = values.members(answer.get("timings")) or self._timings
 
     def _delta(self, choice: Json, delta: Json) -> None:
-        rows = parts.logprob_rows(parts.members(choice.get("logprobs")).get("content"))
-        content = parts.text(delta.get("content"))
-        thinking = parts.text(delta.get("reasoning_content")) or parts.text(delta.get("reasoning"))
-        calls = [parts.members(call) for call in parts.items(delta.get("tool_calls"))]
+        rows = parts.logprob_rows(values.members(choice.get("logprobs")).get("content"))
+        content = values.text(delta.get("content"))
+        thinking = values.text(delta.get("reasoning_content")) or values.text(delta.get("reasoning"))
+        calls = [values.members(call) for call in values.items(delta.get("tool_calls"))]
         self._text.append(content)
         self._rows += rows
         for call in calls:
-            self._call_piece(parts.count(call.get("index")) or 0, call)
+            self._call_piece(values.count(call.get("index")) or 0, call)
         if rows or content or thinking or any(map(_in_progress, calls)):
             self._times.piece()
-        finish = parts.text(choice.get("finish_reason"))
+        finish = values.text(choice.get("finish_reason"))
         if finish:
             self._finish = finish
             self._complete = True
 
     def _call_piece(self, index: int, call: Json) -> None:
-        function = parts.members(call.get("function"))
+        function = values.members(call.get("function"))
         known = self._calls.setdefault(index, {"id": "", "name": "", "arguments": ""})
-        known["id"] = known["id"] or parts.text(call.get("id"))
-        known["name"] += parts.text(function.get("name"))
+        known["id"] = known["id"] or values.text(call.get("id"))
+        known["name"] += values.text(function.get("name"))
         arguments = function.get("arguments")
-        known["arguments"] += json.dumps(arguments) if isinstance(arguments, dict) else parts.text(arguments)
+        known["arguments"] += json.dumps(arguments) if isinstance(arguments, dict) else values.text(arguments)
 
     def reply(self, mode: ToolMode, tools: Sequence[ToolSpec]) -> Reply:
         if not self._complete:
@@ -99,12 +100,12 @@ class Assembly:
         content = "".join(self._text)
         rows = tuple(self._rows) or None
         calls = tuple(parts.tool_request(call["name"], call["arguments"], call["id"]) for _, call in sorted(self._calls.items()))
-        completion_tokens = parts.count(self._usage.get("completion_tokens"))
+        completion_tokens = values.count(self._usage.get("completion_tokens"))
         return Reply(
             text=content,
             tool_calls=parts.tool_calls_of(mode, content, calls, rows, tools),
             rows=rows,
-            prompt_tokens=parts.count(self._usage.get("prompt_tokens")),
+            prompt_tokens=values.count(self._usage.get("prompt_tokens")),
             completion_tokens=completion_tokens,
             finish_reason=self._finish,
             first_token_seconds=self._times.first_token_seconds,
@@ -116,21 +117,21 @@ class Assembly:
         if not self._timings:
             return None
         return Timings(
-            prefill_seconds=parts.seconds(self._timings.get("prompt_ms"), 1e3),
-            decode_seconds=parts.seconds(self._timings.get("predicted_ms"), 1e3),
-            decode_tokens=parts.count(self._timings.get("predicted_n")),
-            cached_tokens=parts.count(self._timings.get("cache_n")),
+            prefill_seconds=values.seconds(self._timings.get("prompt_ms"), 1e3),
+            decode_seconds=values.seconds(self._timings.get("predicted_ms"), 1e3),
+            decode_tokens=values.count(self._timings.get("predicted_n")),
+            cached_tokens=values.count(self._timings.get("cache_n")),
         )
 
     def _own_timings(self, completion_tokens: int | None) -> Timings:
         decode_seconds, decode_tokens = self._times.decode(completion_tokens)
-        details = parts.members(self._usage.get("prompt_tokens_details"))
+        details = values.members(self._usage.get("prompt_tokens_details"))
         return Timings(
-            decode_seconds=decode_seconds, decode_tokens=decode_tokens, cached_tokens=parts.count(details.get("cached_tokens"))
+            decode_seconds=decode_seconds, decode_tokens=decode_tokens, cached_tokens=values.count(details.get("cached_tokens"))
         )
 
 
 def _in_progress(call: Json) -> bool:
     """Whether a piece of a tool call is less than the whole of it."""
-    arguments = parts.members(call.get("function")).get("arguments")
-    return not isinstance(arguments, dict) and parts.tool_request("", parts.text(arguments) or "{").problem != ""
+    arguments = values.members(call.get("function")).get("arguments")
+    return not isinstance(arguments, dict) and parts.tool_request("", values.text(arguments) or "{").problem != ""

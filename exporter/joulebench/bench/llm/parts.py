@@ -1,9 +1,8 @@
-"""Pieces that both protocols share: numbers and logprob rows read with suspicion, and the assembly of a streamed reply."""
+"""Pieces that both protocols share: logprob rows read with suspicion, and the assembly of a streamed reply."""
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Sequence
 
 from joulebench.bench.llm import hermes
@@ -11,36 +10,9 @@ from joulebench.bench.llm.chat import Json, ToolMode, ToolRequest, ToolSpec
 from joulebench.clock import Clock
 from joulebench.confidence.measures import TokenLogprob, attempted_calls
 from joulebench.units import Seconds
+from joulebench.values import items, members, number, text
 
 UNPARSED = "this is not the form of a tool call"
-
-
-def count(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
-
-
-def number(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return float(value)
-
-
-def seconds(value: object, per_second: float) -> Seconds | None:
-    """A duration given in parts of a second: 1e3 for milliseconds, 1e9 for nanoseconds."""
-    found = number(value)
-    return None if found is None or found < 0 else Seconds(found / per_second)
-
-
-def text(value: object) -> str:
-    return value if isinstance(value, str) else ""
-
-
-def members(value: object) -> dict[str, object]:
-    return value if isinstance(value, dict) else {}
-
-
-def items(value: object) -> list[object]:
-    return value if isinstance(value, list) else []
 
 
 def declarations(tools: Sequence[ToolSpec]) -> list[Json]:

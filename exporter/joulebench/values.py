@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TypeAlias
 
+from joulebench.units import Seconds
+
 Json: TypeAlias = dict[str, object]
 
 _EMPTY: Json = {}
@@ -32,7 +34,7 @@ def number(value: object) -> float | None:
     return float(value)
 
 
-def seconds(value: object, per_second: float) -> float | None:
+def seconds(value: object, per_second: float) -> Seconds | None:
     """A duration in parts of a second: 1e3 for milliseconds, 1e9 for nanoseconds."""
     found = number(value)
-    return None if found is None or found < 0 else found / per_second
+    return None if found is None or found < 0 else Seconds(found / per_second)
