@@ -27,7 +27,8 @@ class LoadCounts:
             return
         now = {model.name: model.digest for model in inventory.loaded}
         before, self._loaded = self._loaded, now
-        for name in {*now, *(inventory.available or ())} - {""}:
+        # Sorted: the order in which names are first seen is the order of the series.
+        for name in sorted({*now, *(inventory.available or ())} - {""}):
             self._loads[name] += 0
             self._unloads[name] += 0
         if before is None:
