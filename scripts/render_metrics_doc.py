@@ -61,7 +61,7 @@ CLOSED_LABELS: dict[str, tuple[str, ...]] = {
 INTRO = """\
 # Metrics
 
-Made from `exporter/joulebench/catalogue.py` by `python scripts/render_metrics_doc.py`; change it there.
+Made from `exporter/joulebench/catalogue/` by `python scripts/render_metrics_doc.py`; change it there.
 
 All values are in base units: joules, watts, seconds, bytes, celsius, hertz, ratios from 0 to 1. A value that is not known has no
 series; 0 is always a measurement. A summary is `NAME_sum` and `NAME_count`, without quantiles.

@@ -64,7 +64,7 @@ def labels_of(series: str) -> set[str]:
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_every_metric_that_a_document_names_exists(path: Path) -> None:
     unknown = sorted({name for name in METRIC_TOKEN.findall(path.read_text(encoding="utf-8")) if not is_known(name)})
-    assert not unknown, f"{path.name} names {', '.join(unknown)}: not in catalogue.py. Renamed? Change it here too."
+    assert not unknown, f"{path.name} names {', '.join(unknown)}: not in the catalogue. Renamed? Change it here too."
 
 
 def is_known(token: str) -> bool:

@@ -109,7 +109,7 @@ def test_a_room_imports_only_what_its_direction_allows(room: str) -> None:
 
 def test_every_room_has_a_direction() -> None:
     rooms = {path.name for path in PACKAGE.iterdir() if path.is_dir() and (path / "__init__.py").exists()}
-    assert rooms == {*ROOMS, "commands"}, "a new room needs its line in ROOMS"
+    assert rooms - VOCABULARY == {*ROOMS, "commands"}, "a new room needs its line in ROOMS"
 
 
 def test_the_vocabulary_imports_nothing_but_vocabulary() -> None:
@@ -125,7 +125,7 @@ def test_the_catalogue_needs_the_standard_library_only() -> None:
     wrong = [
         str(found)
         for found in FOUND
-        if found.file == "catalogue.py" and found.module.split(".")[0] not in sys.stdlib_module_names
+        if found.room == "catalogue" and found.module.split(".")[0] not in sys.stdlib_module_names and inner(found) != "catalogue"
     ]
     assert not wrong, "\n".join(wrong)
 

@@ -1,0 +1,21 @@
+"""Closed label sets and histogram buckets that several metrics share."""
+
+from __future__ import annotations
+
+GPU = ("gpu", "uuid")
+
+THROTTLE_REASONS = ("sw_power_cap", "hw_slowdown", "sync_boost", "sw_thermal", "hw_thermal", "hw_power_brake")
+THERMAL_REASONS = ("sw_thermal", "hw_thermal")
+CLOCK_DOMAINS = ("graphics", "sm", "memory")
+TOOL_OUTCOMES = ("ok", "malformed", "undeclared", "schema_invalid", "tool_error")
+TASK_STATUSES = ("success", "failure", "timeout", "error", "unknown")
+PHASES = ("idle", "prefill", "decode", "tool")
+API_TOKENS = ("prompt", "cached_prompt", "completion")
+PROXY_RESULTS = ("ok", "refused", "broken", "client_gone", "unreachable")
+PROXY_UNREAD_CAUSES = ("other_path", "too_large", "encoding", "not_json", "no_usage")
+SPAN_STATUSES = ("ok", "partial", "not_found", "no_logprobs", "speculative")
+
+SECONDS_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 640.0)
+TOKEN_GAP_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.5)
+TOKEN_RATE_BUCKETS = (1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 50.0, 75.0, 100.0, 150.0, 250.0, 500.0, 1e3, 2.5e3, 5e3, 1e4, 1e5)
+CONFIDENCE_BUCKETS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
