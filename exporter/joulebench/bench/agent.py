@@ -92,6 +92,7 @@ class Agent:
         """Whether the stage came to its end; False where the turns were used up or the model is stuck."""
         stage = attempt.stage
         messages = stage.opening()
+        attempt.task.declare_tools(tool.name for tool in stage.specs)
         attempt.outcome.messages = messages
         for _ in range(attempt.spec.max_turns):
             if self._clock.monotonic() >= deadline:

@@ -15,8 +15,9 @@ CALL_TTFT = histogram(
 CALL_DURATION = histogram("call_duration_seconds", "Duration of LLM calls.", ("model",), SECONDS_BUCKETS)
 TOOL_CONFIDENCE = histogram(
     "tool_call_confidence_ratio",
-    "Confidence of tool calls whose tokens were found: min(name_branch, args_min).",
-    ("model",),
+    "Confidence of tool calls whose tokens were found: min(name_branch, args_min). tool: one of the tools that the benchmark"
+    " declared, the first 24 of a run; other for all else.",
+    ("model", "tool"),
     CONFIDENCE_BUCKETS,
 )
 PUSH_FAILURES = counter(

@@ -226,7 +226,7 @@ class Tool:
         with self._recorder.run as run:
             run.move("tool", None)
             if score is not None:
-                run.add_confidence(self._model, Ratio(score))
+                run.add_confidence(self._model, self.name, Ratio(score))
         self._recorder.changed()
 
     def result(self, text: str) -> None:

@@ -70,6 +70,7 @@ class ReportedTask:
     def _tools_initialized(self, at: float, data: Data) -> None:  # noqa: ARG002
         names = data.get("tool_names")
         self._declared = {name for name in names if isinstance(name, str)} if isinstance(names, list | tuple | set) else ()
+        self._task.declare_tools(sorted(self._declared))
 
     def _query_start(self, at: float, data: Data) -> None:
         self._works(at)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -127,6 +127,14 @@ class Run:
         )
         group = Group({**self._identity, "task_id": unique_id}, lambda sent: task_families(state.snapshot(), sent))
         return Task(TaskRecorder(recorder, unique_id, state, group))
+
+    def declare_tools(self, names: Iterable[str]) -> None:
+        """The tools that there are, for confidences by tool on the dashboards; may be called again with more.
+
+        The first ``tool_names.MAX_TOOLS`` of a run are told apart; calls of all others, invented ones too, count as ``other``.
+        """
+        with self._open().run as totals:
+            totals.declare_tools(names)
 
     def exporter_answers(self) -> bool:
         """Whether energy, and so idle power, can be measured now."""

@@ -79,8 +79,8 @@ def run_families(run: RunTotals, sent: Seconds) -> list[Family]:
         sheet.histogram(catalogue.CALL_DURATION, calls.counts, calls.total, (model,))
     for model, calls in run.ttft.items():
         sheet.histogram(catalogue.CALL_TTFT, calls.counts, calls.total, (model,))
-    for model, tools in run.confidence.items():
-        sheet.histogram(catalogue.TOOL_CONFIDENCE, tools.counts, tools.total, (model,))
+    for model_and_tool, tools in run.confidence.items():
+        sheet.histogram(catalogue.TOOL_CONFIDENCE, tools.counts, tools.total, model_and_tool)
     sheet.value(catalogue.PUSH_FAILURES, run.push_failures)
     sheet.value(catalogue.TASK_SENT, sent)
     return sheet.families()

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
 from joulebench.catalogue import CONFIDENCE_BUCKETS, PHASES, SECONDS_BUCKETS, TASK_STATUSES, TOOL_OUTCOMES
+from joulebench.push import tool_names
 from joulebench.units import Joules, Ratio, Seconds
 
 
@@ -98,7 +99,10 @@ class TaskTotals:
 
 @dataclass(slots=True)
 class RunTotals:
-    """One worker of one run. ``active`` counts what goes on now, by phase; several at once where tasks run in threads."""
+    """One worker of one run. ``active`` counts what goes on now, by phase; several at once where tasks run in threads.
+
+    ``tools``: label by name of each declared tool. ``confidence``: by model and tool's label.
+    """
 
     suite: str
     version: str
@@ -108,7 +112,8 @@ class RunTotals:
     active: Mapping[str, int] = field(default_factory=lambda: dict.fromkeys(PHASES, 0))
     ttft: Mapping[str, Buckets] = field(default_factory=dict)
     call_duration: Mapping[str, Buckets] = field(default_factory=dict)
-    confidence: Mapping[str, Buckets] = field(default_factory=dict)
+    tools: Mapping[str, str] = field(default_factory=dict)
+    confidence: Mapping[tuple[str, str], Buckets] = field(default_factory=dict)
     push_failures: int = 0
 
     def move(self, left: str | None, entered: str | None) -> None:
@@ -125,13 +130,20 @@ class RunTotals:
         if ttft is not None:
             self.ttft = _observed(self.ttft, model, ttft, SECONDS_BUCKETS)
 
-    def add_confidence(self, model: str, score: Ratio) -> None:
-        self.confidence = _observed(self.confidence, model, score, CONFIDENCE_BUCKETS)
+    def declare_tools(self, names: Iterable[str]) -> None:
+        self.tools = tool_names.declared(self.tools, names)
+
+    def add_confidence(self, model: str, tool: str, score: Ratio) -> None:
+        series = (model, tool_names.label_of(self.tools, tool))
+        self.confidence = _observed(self.confidence, series, score, CONFIDENCE_BUCKETS)
 
 
-def _observed(histograms: Mapping[str, Buckets], model: str, value: float, bounds: tuple[float, ...]) -> Mapping[str, Buckets]:
-    found = histograms.get(model) or Buckets((0,) * (len(bounds) + 1))
-    return {**histograms, model: found.plus(value, bounds)}
+K = TypeVar("K")
+
+
+def _observed(histograms: Mapping[K, Buckets], key: K, value: float, bounds: tuple[float, ...]) -> Mapping[K, Buckets]:
+    found = histograms.get(key) or Buckets((0,) * (len(bounds) + 1))
+    return {**histograms, key: found.plus(value, bounds)}
 
 
 T = TypeVar("T", TaskTotals, RunTotals)

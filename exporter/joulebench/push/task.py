@@ -7,6 +7,7 @@ block is recorded (``TimeoutError`` as ``timeout``, any other as ``error``) and 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 from types import TracebackType
 
 from joulebench.confidence.measures import CallConfidence
@@ -86,6 +87,11 @@ class Task:
         number = next(self._calls)
         self._last_call = number
         return Call(self._recorder, number, model or self.model)
+
+    def declare_tools(self, names: Iterable[str]) -> None:
+        """As ``Run.declare_tools``, for a benchmark that knows a task's tools only then."""
+        with self._recorder.run as run:
+            run.declare_tools(names)
 
     def tool(self, name: str, args: object, confidence: CallConfidence | None = None) -> Tool:
         """A tool call that the model tried in the last LLM call, to be used in ``with``; ``args`` as far as they parse."""
