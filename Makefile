@@ -3,13 +3,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test test-ui test-profile check lint format docs bench clean help
+.PHONY: setup demo test test-ui test-profile test-ollama ollama check lint format docs bench clean help
 
 help:
 	@echo "make demo    the whole job once, end to end, in a few minutes"
 	@echo "make test    lint, types and all tests"
 	@echo "make test-ui draw and read the dashboards with Grafana's own libraries (Node, Chromium)"
 	@echo "make test-profile  build llama-cpp-python and time the layers of a real small model"
+	@echo "make test-ollama   build a real Ollama from its Go module and measure it on the CPU"
+	@echo "make ollama  that build alone: .build/ollama/ollama"
 	@echo "make setup   the environment alone: $(BIN)/joulebench"
 	@echo "make check   lint and types only"
 	@echo "make docs    regenerate METRICS.md and the dashboards"
@@ -48,6 +50,14 @@ test-ui: setup
 test-profile: $(VENV)/.installed
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[profile]'
 	$(BIN)/pytest -m profile
+
+ollama: $(VENV)/.installed
+	@scripts/build_ollama.sh
+
+# Without Go the tier says that it is skipped; a build that fails where Go is present fails here.
+test-ollama: setup
+	@scripts/build_ollama.sh || [ $$? = 3 ]
+	$(BIN)/pytest -m ollama
 
 format: $(VENV)/.installed
 	$(BIN)/ruff format .
