@@ -41,7 +41,7 @@ check: $(VENV)/.installed
 
 test: check
 	@scripts/ensure_programs.sh --with-compiler
-	$(BIN)/pytest
+	$(BIN)/pytest -m "not ollama"
 
 test-ui: setup
 	@tests/dashboards_ui/install.sh

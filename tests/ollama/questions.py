@@ -1,0 +1,68 @@
+"""Requests for either of Ollama's two doors: three past turns that were answered by a call, and a question.
+
+Shown three of them a small model does the same; what it writes for each question is its own affair, and read off its answer.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from tests.ollama.server import MODEL
+
+Json = dict[str, Any]
+
+
+def _tool(name: str, **arguments: str) -> Json:
+    properties = {key: {"type": kind} for key, kind in arguments.items()}
+    parameters = {"type": "object", "properties": properties, "required": list(arguments)}
+    return {"type": "function", "function": {"name": name, "description": name.replace("_", " "), "parameters": parameters}}
+
+
+TOOLS = [_tool("get_weather", city="string"), _tool("get_time", city="string"), _tool("add", a="number", b="number")]
+DECLARED = [tool["function"]["name"] for tool in TOOLS]
+EXAMPLES: tuple[tuple[str, str, Json], ...] = (
+    ("What is the weather in Rome?", "get_weather", {"city": "Rome"}),
+    ("Add 3 and 4.", "add", {"a": 3, "b": 4}),
+    ("What time is it in Oslo?", "get_time", {"city": "Oslo"}),
+)
+SYSTEM = "Answer with one tool call."
+
+WEATHER = "What is the weather in Paris?"
+ADD = "Add 17 and 25."
+TIME = "What time is it in Lisbon?"
+DIVIDE = "Divide 9 by 3."
+TRANSLATE = "Translate 'hello' to German."
+WORDS = "Count to five."
+
+
+def chat(question: str, *, stream: bool = False, tools: bool = True, logprobs: bool = False, tokens: int = 60) -> Json:
+    """For /api/chat."""
+    body: Json = {"model": MODEL, "stream": stream, "options": {"temperature": 0, "seed": 1, "num_predict": tokens}}
+    body["messages"] = _messages(question, openai=False) if tools else [{"role": "user", "content": question}]
+    if tools:
+        body["tools"] = TOOLS
+    return body | ({"logprobs": True, "top_logprobs": 3} if logprobs else {})
+
+
+def completion(question: str, *, stream: bool = False, tools: bool = True, logprobs: bool = False, tokens: int = 60) -> Json:
+    """For /v1/chat/completions."""
+    body: Json = {"model": MODEL, "stream": stream, "temperature": 0, "seed": 1, "max_tokens": tokens}
+    body["messages"] = _messages(question, openai=True) if tools else [{"role": "user", "content": question}]
+    if tools:
+        body["tools"] = TOOLS
+    return body | ({"logprobs": True, "top_logprobs": 3} if logprobs else {})
+
+
+def _messages(question: str, *, openai: bool) -> list[Json]:
+    messages: list[Json] = [{"role": "system", "content": SYSTEM}]
+    for number, (asked, name, arguments) in enumerate(EXAMPLES):
+        function: Json = {"name": name, "arguments": json.dumps(arguments) if openai else arguments}
+        call: Json = {"function": function}
+        if openai:
+            call |= {"id": f"call_{number}", "type": "function"}
+        messages += [
+            {"role": "user", "content": asked},
+            {"role": "assistant", "content": "", "tool_calls": [call]},
+        ]
+    return [*messages, {"role": "user", "content": question}]
