@@ -62,18 +62,18 @@ class Page:
         return told["result"].get("value")
 
     async def open(self, path: Path) -> float:
-        """Seconds from asking for the page to its charts having been drawn."""
+        """Seconds from asking for the page to all of it having been read and its script having run."""
         for room in ("Network", "Runtime", "Log", "Page"):
             await self.ask(f"{room}.enable")
         began = asyncio.get_running_loop().time()
         await self.ask("Page.navigate", url=path.as_uri())
-        while not await self._drawn():
-            assert asyncio.get_running_loop().time() - began < TIMEOUT, "the page was never drawn"
+        while not await self._ready():
+            assert asyncio.get_running_loop().time() - began < TIMEOUT, "the page was never ready"
             await asyncio.sleep(0.02)
         return asyncio.get_running_loop().time() - began
 
-    async def _drawn(self) -> bool:
-        return bool(await self.value("!!document.body && document.body.dataset.drawn === 'yes'"))
+    async def _ready(self) -> bool:
+        return bool(await self.value("document.readyState === 'complete' && document.body.dataset.ready === 'yes'"))
 
     async def picture(self, path: Path) -> None:
         """Of the whole page."""

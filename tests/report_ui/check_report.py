@@ -61,6 +61,11 @@ async def _slide(page: Page, key: str, value: float) -> None:
     )
 
 
+async def _draw_all(page: Page) -> None:
+    """As before printing; else a chart waits until it comes into view."""
+    await page.value("window.dispatchEvent(new Event('beforeprint'))")
+
+
 @pytest.mark.parametrize("simulated", [False, True])
 def test_the_page_is_whole_asks_nobody_and_its_sliders_reckon(tmp_path: Path, simulated: bool) -> None:
     path = made(tmp_path, 40, simulated=simulated)
@@ -71,10 +76,9 @@ def test_the_page_is_whole_asks_nobody_and_its_sliders_reckon(tmp_path: Path, si
             assert page.requests == [path.as_uri()] or page.requests == [path.as_uri(), "data:,"]
             assert page.complaints == []
             assert str(await page.value("document.title")).startswith("Joulebench: run")
-            marks = await page.value(
-                "[...document.querySelectorAll('.js-plotly-plot')].map(c => c.textContent.includes('SIMULATED'))"
-            )
-            assert marks == [simulated] * 4
+            await _draw_all(page)
+            charts = "document.querySelectorAll('figure svg, .js-plotly-plot')"
+            assert await page.value(f"[...{charts}].map(c => c.textContent.includes('SIMULATED'))") == [simulated] * 4
             before = await _cells(page)
             static = await page.value("[...document.querySelector('#table-costs tbody tr').cells].map(cell => cell.textContent)")
             assert before == [static[0], static[1], static[2], static[7], static[8], static[9], static[10]]
@@ -97,7 +101,7 @@ def test_the_page_is_whole_asks_nobody_and_its_sliders_reckon(tmp_path: Path, si
 
 
 def test_tables_stand_without_javascript(tmp_path: Path) -> None:
-    path = made(tmp_path, 10)
+    path = made(tmp_path, 60)
 
     async def look() -> None:
         async with opened(browser()) as page:
@@ -108,11 +112,43 @@ def test_tables_stand_without_javascript(tmp_path: Path) -> None:
             await asyncio.sleep(1.0)
             root = (await page.ask("DOM.getDocument"))["root"]["nodeId"]
             rows = (await page.ask("DOM.querySelectorAll", nodeId=root, selector="#table-tasks tbody tr"))["nodeIds"]
-            assert len(rows) == 20
+            assert len(rows) == 120
+            drawn = (await page.ask("DOM.querySelectorAll", nodeId=root, selector="figure svg"))["nodeIds"]
+            assert len(drawn) == 2
             hidden = (await page.ask("DOM.querySelectorAll", nodeId=root, selector=".js .live"))["nodeIds"]
             assert hidden == []
 
     asyncio.run(look())
+
+
+def test_a_long_table_is_laid_out_as_it_is_looked_at(tmp_path: Path) -> None:
+    path = made(tmp_path, 120)
+    rows = "document.querySelectorAll('#table-tasks tbody tr')"
+
+    async def look() -> None:
+        async with opened(browser()) as page:
+            await page.open(path)
+            assert await page.value(f"{rows}.length") == 100
+            await _find(page, "TASK-7 ")
+            assert [await page.value(f"{rows}[{n}].cells[0].textContent") for n in (0, 1)] == ["task-7"] * 2
+            assert await page.value(f"{rows}.length") == 2
+            await _find(page, "")
+            await page.value("document.querySelectorAll('#table-tasks th')[4].click()")
+            joules = f"[...{rows}].map(row => parseFloat(row.cells[4].textContent.replace(',', '')))"
+            found = list(map(float, await page.value(joules)))
+            assert found == sorted(found, reverse=True)
+            await _draw_all(page)
+            assert await page.value(f"{rows}.length") == 240
+            assert await page.value("document.title") != "taken"
+            assert page.complaints == []
+
+    asyncio.run(look())
+
+
+async def _find(page: Page, text: str) -> None:
+    await page.value(
+        f"(s => {{ s.value = '{text}'; s.dispatchEvent(new Event('input')); }})(document.querySelector('input[type=search]'))"
+    )
 
 
 def test_two_thousand_tasks_open_in_time(tmp_path: Path) -> None:
@@ -120,13 +156,16 @@ def test_two_thousand_tasks_open_in_time(tmp_path: Path) -> None:
     path = made(tmp_path, 1000)
     size = path.stat().st_size
 
-    async def look() -> tuple[float, float]:
+    async def look() -> tuple[float, float, float]:
         async with opened(browser()) as page:
             whole = await page.open(path)
-            first = await page.value("performance.getEntriesByName('first screen')[0].startTime")
-            return first / 1000, whole
+            ready = await page.value("performance.getEntriesByName('ready')[0].startTime")
+            began = asyncio.get_running_loop().time()
+            await _draw_all(page)
+            return ready / 1000, whole, asyncio.get_running_loop().time() - began
 
-    first, whole = asyncio.run(look())
-    print(f"2,000 attempts: {size / 1e6:.1f} MB; first screen after {first:.2f} s, all charts after {whole:.2f} s")  # noqa: T201
+    ready, whole, drawing = asyncio.run(look())
+    print(f"2,000 attempts: {size / 1e6:.1f} MB; ready {ready:.2f} s after navigation, {whole:.2f} s with its start;")  # noqa: T201
+    print(f"all charts and rows, which wait until they are looked at: {drawing:.2f} s more")  # noqa: T201
     assert size < 15e6
-    assert first < 15.0
+    assert ready < 15.0

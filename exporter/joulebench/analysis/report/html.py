@@ -1,6 +1,7 @@
 """The content as one page that needs nothing else: styles, data and the chart library are inside it, and it asks no other place.
 
-What comes from tasks and models is escaped where it enters; a content policy forbids every request besides.
+It is there at once: charts that nobody turns are pictures in it, and the library is not run before a chart needs it. What comes
+from tasks and models is escaped where it enters; a content policy forbids every request besides.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from joulebench.analysis.report import tables
-from joulebench.analysis.report.content import MOST_TIMELINES, Content
+from joulebench.analysis.report import figures, tables
+from joulebench.analysis.report.content import MOST_TIMELINES, PHASES, Content
 from joulebench.analysis.report.tables import Table
 from joulebench.errors import UserError
 
@@ -21,8 +22,9 @@ POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inli
 NUMBER = ' class="n"'
 _HERE = Path(__file__).parent
 LONG_TABLE = 100
-"""Rows; a longer table is laid out when it comes into view."""
-_DRAWN = ("cost", "models", "simulated")
+"""Rows; a script lays a longer table out as it is scrolled, and without scripts it stands there whole."""
+SORTED = ("tasks", "excluded", "findings", "risks", "doubts")
+_DRAWN = ("cost", "simulated")
 
 
 def page(content: Content, timelines: list[Content]) -> str:
@@ -38,14 +40,15 @@ def page(content: Content, timelines: list[Content]) -> str:
         *_first_screen(content),
         _table(found["models"]),
         *(_table(one) for key, one in found.items() if key.startswith("pair-")),
-        '<div id="phases" class="chart low live"></div>',
+        figures.phases(content["models"], PHASES, simulated=content["simulated"]),
         _table(found["phases"]),
         _table(found["findings"]),
         *(_cost(found["costs"]) if "costs" in found else ["<h2>Cost</h2><p>No price list: give --prices.file.</p>"]),
         *_timeline(len(content["tasks"]), len(timelines)),
         *(_table(found[key]) for key in ("tasks", "excluded", "runs")),
         f'<script type="application/json" id="data">{_json(data)}</script>',
-        f"<script>{_chart_library()}</script><script>{_file('page.js')}</script></body></html>\n",
+        f"<script>{_file('page.js')}</script>",
+        f'<script type="text/plain" id="library">{_chart_library()}</script></body></html>\n',
     ]
     return "\n".join(parts)
 
@@ -57,8 +60,8 @@ def _first_screen(content: Content) -> Iterator[str]:
     if content["simulated"]:
         yield '<p class="simulated">SIMULATED GPU: watts and joules in this report are not measured.</p>'
     yield f'<div class="verdict">{"".join(f"<p>{escape(sentence)}</p>" for sentence in content["verdict"])}</div>'
-    yield '<div id="front" class="chart live"></div>'
-    yield "<noscript><p>Charts and sliders need JavaScript; every number stands in the tables.</p></noscript>"
+    yield figures.front(content["models"], simulated=content["simulated"])
+    yield "<noscript><p>Sliders and timelines need JavaScript; every number stands in the tables.</p></noscript>"
 
 
 def _table(table: Table) -> str:
@@ -67,11 +70,19 @@ def _table(table: Table) -> str:
         return f"{head}<p>None.</p>"
     columns = "".join(f"<th{_class(place, table)}>{escape(text)}</th>" for place, text in enumerate(table.columns))
     rows = "\n".join(
-        f"<tr>{''.join(f'<td{_class(place, table)}>{escape(text)}</td>' for place, text in enumerate(row))}</tr>"
+        f"<tr>{''.join(f'<td{_class(place, table)}>{_line(text)}</td>' for place, text in enumerate(row))}</tr>"
         for row in table.rows
     )
-    shown = f'<table id="table-{table.key}"><thead><tr>{columns}</tr></thead><tbody>{rows}</tbody></table>'
-    return f'{head}<div class="wide{" long" if len(table.rows) > LONG_TABLE else ""}">{shown}</div>'
+    top, end = f'<table id="table-{table.key}"><thead><tr>{columns}</tr></thead><tbody>', "</tbody></table>"
+    if len(table.rows) > LONG_TABLE:
+        # The page's script finds these lines unparsed: a browser takes seconds to lay thousands of rows out.
+        return f'{head}<noscript class="rows"><div class="wide">\n{top}\n{rows}\n{end}\n</div></noscript>'
+    handled = " data-sort" if table.key in SORTED else ""
+    return f'{head}<div class="wide"{handled}>{top}{rows}{end}</div>'
+
+
+def _line(text: str) -> str:
+    return escape(" ".join(text.split()))
 
 
 def _class(place: int, table: Table) -> str:

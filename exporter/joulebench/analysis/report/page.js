@@ -1,9 +1,9 @@
 "use strict";
-// Draws the charts and reckons costs as analysis/cost.py does; tables stand in the page without it.
+// Draws the charts that are turned, reckons costs as analysis/cost.py does, and lays long tables out as they are looked at.
+// What the page tells stands in it without this: its tables, and its charts that nobody turns.
 (function () {
   const data = JSON.parse(document.getElementById("data").textContent);
   const colours = ["#0969da", "#cf5c00", "#1a7f37", "#8250df", "#bf3989", "#57606a", "#9a6700", "#0b7285"];
-  const phaseColours = { prefill: "#54aeff", decode: "#0969da", llm_unsplit: "#8c959f", load: "#bf3989", tool_wait: "#e3b341", other: "#d0d7de" };
   const config = { displaylogo: false, responsive: true, showTips: false };
   const byId = (id) => document.getElementById(id);
   document.documentElement.classList.add("js");
@@ -15,48 +15,110 @@
   // Names come from data, and Plotly reads some markup in text.
   const plain = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
 
+  // The chart library is most of the page's bytes and of the time to open it: it waits until a chart comes into view.
+  function library() {
+    if (!window.Plotly) {
+      const kept = byId("library"), script = document.createElement("script");
+      script.textContent = kept.textContent;
+      document.head.append(script);
+      kept.remove();
+    }
+    return window.Plotly;
+  }
+
+  const waiting = new Map();
+  const seen = new IntersectionObserver((entries) => entries.filter((one) => one.isIntersecting).forEach((one) => drawNow(one.target)),
+    { rootMargin: "200px" });
+
+  function drawNow(place) {
+    const draw = waiting.get(place);
+    waiting.delete(place);
+    seen.unobserve(place);
+    if (draw) draw();
+  }
+
+  function whenSeen(place, draw) {
+    waiting.set(place, draw);
+    // The library stands behind this script: the browser has not read it yet.
+    if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", () => seen.observe(place));
+    else seen.observe(place);
+  }
+
+  window.addEventListener("beforeprint", () => { if (document.readyState !== "loading") [...waiting.keys()].forEach(drawNow); });
+
+  const FIRST_ROWS = 100, MORE_ROWS = 200;
+  const told = (row, column) => (row.split("</td>")[column] || "").replace(/<[^>]*>/g, "");
+
+  // One row of HTML a line, escaped where it was made. A script finds them unparsed in <noscript>, so they cost nothing yet.
+  function longTables() {
+    for (const kept of document.querySelectorAll("noscript.rows")) {
+      const lines = kept.textContent.trim().split("\n"), rows = lines.slice(2, -2);
+      const tools = document.createElement("p"), wide = document.createElement("div");
+      wide.className = "wide";
+      wide.innerHTML = lines[1] + lines[lines.length - 2];
+      kept.replaceWith(tools, wide);
+      handle(wide, rows, tools);
+    }
+    for (const wide of document.querySelectorAll(".wide[data-sort]")) handle(wide, [...wide.querySelectorAll("tbody tr")].map((row) => row.outerHTML), null);
+  }
+
+  function handle(wide, all, tools) {
+    const body = wide.querySelector("tbody"), heads = [...wide.querySelectorAll("th")];
+    const count = document.createElement("span"), find = document.createElement("input");
+    let rows = all, laid = 0;
+    const more = (upTo) => {
+      if (upTo > laid) body.insertAdjacentHTML("beforeend", rows.slice(laid, upTo).join(""));
+      laid = Math.min(rows.length, Math.max(laid, upTo));
+    };
+    const again = () => {
+      body.replaceChildren();
+      laid = 0;
+      more(tools ? FIRST_ROWS : rows.length);
+      wide.scrollTop = 0;
+      count.textContent = rows.length === all.length ? all.length + " rows" : rows.length + " of " + all.length + " rows";
+    };
+    if (tools) {
+      Object.assign(find, { type: "search", placeholder: "find in this table" });
+      find.setAttribute("aria-label", "find in this table");
+      tools.className = "tools";
+      tools.append(find, count);
+      find.addEventListener("input", () => {
+        const wanted = find.value.toLowerCase();
+        rows = all.filter((row) => row.replace(/<[^>]*>/g, " ").toLowerCase().includes(wanted));
+        again();
+      });
+      wide.addEventListener("scroll", () => { if (wide.scrollTop + 2 * wide.clientHeight > wide.scrollHeight) more(laid + MORE_ROWS); });
+      window.addEventListener("beforeprint", () => more(rows.length));
+      again();
+    }
+    heads.forEach((head, column) => {
+      head.tabIndex = 0;
+      head.title = "sort by this";
+      const sort = () => {
+        const turned = head.getAttribute("aria-sort") === "descending" ? 1 : -1;
+        heads.forEach((one) => one.removeAttribute("aria-sort"));
+        head.setAttribute("aria-sort", turned < 0 ? "descending" : "ascending");
+        const key = (row) => {
+          const text = told(row, column), value = parseFloat(text.replace(/,/g, ""));
+          return head.className === "n" ? (isNaN(value) ? -turned * Infinity : value) : text;
+        };
+        const keyed = new Map(all.map((row) => [row, key(row)]));
+        const order = (a, b) => (keyed.get(a) < keyed.get(b) ? -turned : keyed.get(a) > keyed.get(b) ? turned : 0);
+        all = [...all].sort(order);
+        rows = [...rows].sort(order);
+        again();
+      };
+      head.addEventListener("click", sort);
+      head.addEventListener("keydown", (event) => { if (event.key === "Enter") sort(); });
+    });
+  }
+
   const layout = (title, simulated, more) => Object.assign({
     title: { text: title, font: { size: 14 }, x: 0, xanchor: "left" },
     margin: { l: 70, r: 20, t: 40, b: 50 }, paper_bgcolor: "#fff", plot_bgcolor: "#fff", font: { size: 12 },
     annotations: simulated ? [{ text: "SIMULATED", xref: "paper", yref: "paper", x: 0.5, y: 0.5, showarrow: false,
       textangle: -18, opacity: 0.18, font: { size: 84, color: "#b35900" } }] : [],
   }, more);
-
-  function front() {
-    const known = data.models.filter((m) => m.measures.joules_per_success && m.measures.joules_per_success.value !== null);
-    const bars = (one, bound) => (one[bound] === null ? 0 : Math.abs(one[bound] - one.value));
-    const traces = known.map((m) => {
-      const x = m.measures.joules_per_success, y = m.measures.success_rate;
-      const colour = colours[data.models.indexOf(m) % colours.length];
-      return {
-        type: "scatter", mode: "markers+text", name: plain(m.label) + (m.pareto ? " (Pareto front)" : ""), x: [x.value], y: [y.value],
-        text: [plain(m.label)], textposition: "top right",
-        marker: { size: 13, color: colour, symbol: m.pareto ? "star" : "circle" },
-        error_x: { type: "data", symmetric: false, array: [bars(x, "high")], arrayminus: [bars(x, "low")], thickness: 1, color: colour },
-        error_y: { type: "data", symmetric: false, array: [bars(y, "high")], arrayminus: [bars(y, "low")], thickness: 1, color: colour },
-        hovertemplate: "%{x:.4g} J per success<br>%{y:.1%} success<extra>" + plain(m.label) + "</extra>",
-      };
-    });
-    const best = known.filter((m) => m.pareto).sort((a, b) => a.measures.joules_per_success.value - b.measures.joules_per_success.value);
-    traces.unshift({ type: "scatter", mode: "lines", name: "Pareto front", hoverinfo: "skip", line: { color: "#57606a", dash: "dot", shape: "hv" },
-      x: best.map((m) => m.measures.joules_per_success.value), y: best.map((m) => m.measures.success_rate.value) });
-    Plotly.newPlot("front", traces, layout("Success against joules per successful task: up and left is better; bars are 95 %", data.simulated, {
-      xaxis: { title: { text: "joules per successful task (failures counted)" }, rangemode: "tozero" },
-      yaxis: { title: { text: "success rate" }, tickformat: ".0%", range: [-0.02, 1.05] }, legend: { orientation: "h", y: -0.2 },
-    }), config);
-  }
-
-  function phases() {
-    const labels = data.models.flatMap((m) => [plain(m.label) + " · joules", plain(m.label) + " · time"]);
-    const traces = Object.keys(phaseColours).map((phase) => ({
-      type: "bar", orientation: "h", name: phase.replace("_", " "), y: labels, marker: { color: phaseColours[phase] },
-      x: data.models.flatMap((m) => [m.joules_share[phase] || null, m.seconds_share[phase] || null]), hovertemplate: "%{x:.1%}",
-    }));
-    byId("phases").style.height = 120 + 46 * data.models.length + "px";
-    Plotly.newPlot("phases", traces, layout("Where time and joules went", data.simulated, {
-      barmode: "stack", xaxis: { tickformat: ".0%", range: [0, 1] }, yaxis: { automargin: true }, legend: { orientation: "h", y: -0.25 },
-    }), config);
-  }
 
   function timeline() {
     const select = byId("which");
@@ -85,7 +147,7 @@
       else if (one.util !== null) level(one.util, "y2", "utilisation (%), mean", "#1a7f37");
       if (one.samples.temp) stored("temp", "y3", "temperature (°C)", "#8250df");
       else if (one.temp !== null) level(one.temp, "y3", "temperature (°C), maximum", "#8250df");
-      Plotly.react("timeline", traces, layout(plain(one.label), one.simulated, {
+      library().react("timeline", traces, layout(plain(one.label), one.simulated, {
         barmode: "overlay", showlegend: true, legend: { orientation: "h", y: -0.12 },
         xaxis: { title: { text: "seconds since the start of the task" }, range: [0, one.seconds], anchor: "y4" },
         yaxis: { domain: [0.72, 1], title: { text: "W" }, rangemode: "tozero" }, yaxis2: { domain: [0.5, 0.68], title: { text: "%" }, range: [0, 105] },
@@ -93,8 +155,9 @@
         yaxis4: { domain: [0, 0.26], categoryorder: "array", categoryarray: ["step", "tool", "model"], type: "category" },
       }), config);
     };
-    select.addEventListener("change", draw);
-    if (data.timelines.length) draw();
+    if (!data.timelines.length) return;
+    whenSeen(byId("timeline"), draw);
+    select.addEventListener("change", () => { drawNow(byId("timeline")); draw(); });
   }
 
   function local(work, t, utilisation) {
@@ -132,6 +195,7 @@
       idle_watts: ["idle power, W", first.idle_watts, 0, Math.max(500, 2 * first.idle_watts), 1],
     };
     const touched = new Set();
+    let drawn = false;
     const place = byId("sliders");
     for (const [key, [label, value, low, high, step]] of Object.entries(inputs)) {
       const row = document.createElement("label"), input = document.createElement("input"), out = document.createElement("output");
@@ -182,21 +246,18 @@
         if (there !== null) traces.push({ type: "scatter", mode: "lines", name: plain(arm.label) + "'s tokens from " + plain(api.model),
           line: { color: tint, dash: "dash" }, x: [0.01, 1], y: [there / count, there / count] });
       });
-      Plotly.react("sensitivity", traces, layout("Cost per success (" + c.currency + ") by utilisation; where a line crosses its dashes is break-even",
+      if (drawn) library().react("sensitivity", traces, layout("Cost per success (" + c.currency + ") by utilisation; where a line crosses its dashes is break-even",
         data.simulated, { xaxis: { tickformat: ".0%", title: { text: "utilisation" } }, yaxis: { type: "log", title: { text: c.currency } },
           legend: { orientation: "h", y: -0.2 },
           shapes: [{ type: "line", x0: utilisation, x1: utilisation, yref: "paper", y0: 0, y1: 1, line: { color: "#8c959f", dash: "dot" } }] }), config);
     }
     reckon();
+    whenSeen(byId("sensitivity"), () => { drawn = true; reckon(); });
   }
 
-  front();
-  performance.mark("first screen");
-  // What is further down waits until the first screen can be seen.
-  setTimeout(() => {
-    phases();
-    cost();
-    timeline();
-    document.body.dataset.drawn = "yes";
-  });
+  longTables();
+  cost();
+  timeline();
+  performance.mark("ready");
+  document.body.dataset.ready = "yes";
 })();
