@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from itertools import compress
 from operator import gt, lt
 from threading import Lock
+from typing import Any
 
 MARGIN = 16
 """Points that a view keeps on either side of its window: neighbours for the edge split, the usual step, safe bounds."""
@@ -24,7 +25,7 @@ ROUNDED_UP = 1 + 1e-6
 class TraceView:
     """Points that no longer change. ``joules`` never falls; ``epoch_starts`` are indices of points after a reset.
 
-    ``energies`` and ``steps`` remember what was computed of it: tasks, their halves and their calls share edges.
+    ``energies``, ``steps`` and ``windows`` remember what was computed of it: tasks, their halves and their calls share edges.
     """
 
     at: array[float]
@@ -33,6 +34,7 @@ class TraceView:
     epoch_starts: frozenset[int]
     energies: dict[float, float] = field(default_factory=dict, compare=False)
     steps: dict[int, float] = field(default_factory=dict, compare=False)
+    windows: dict[tuple[float, float, str], Any] = field(default_factory=dict, compare=False)
 
     def is_plain(self, start: float, end: float) -> bool:
         """Whether the points reach over [start, end] and the counter never fell: nothing to look out for."""

@@ -67,6 +67,9 @@ def window_energy(trace: CounterTrace, start: float, end: float, *, method: str 
     if end < start:
         raise ValueError(f"the window ends at {end}, before its start {start}")
     view = trace.around(start, end)
+    found: WindowEnergy | None = view.windows.get((start, end, method))
+    if found is not None:
+        return found
     at = view.at
     covered = min(end, at[-1]) - max(start, at[0]) if at else -1.0
     if len(at) < 2 or covered < 0 or (covered == 0 and end > start):
@@ -195,7 +198,9 @@ def _left_of(x: float, span: float, spent: float, powers: tuple[float | None, fl
     shared = spent * (left / (left + right) if left + right > 0 else x / span)
     if earlier is None or before is None or after is None or later is None:
         return shared
-    doubt_before, doubt_after = (abs(before - earlier) + STEADY_WATTS) ** 2, (abs(later - after) + STEADY_WATTS) ** 2
+    unsure_before, unsure_after = abs(before - earlier) + STEADY_WATTS, abs(later - after) + STEADY_WATTS
+    # Not ** 2, whose last bit depends on the library below.
+    doubt_before, doubt_after = unsure_before * unsure_before, unsure_after * unsure_after
     trust = (doubt_after - doubt_before) / (doubt_after + doubt_before)
     if not trust:
         return shared

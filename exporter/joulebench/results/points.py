@@ -7,20 +7,24 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, chain
 from operator import add, lt, mul, sub
-from typing import TypeAlias, overload
+from typing import Any, TypeAlias, overload
 
 Points: TypeAlias = Sequence[tuple[float, float]]
 """In rising order of time."""
 
 
 class Columns(Sequence[tuple[float, float]]):
-    """Points in two columns of equal length that are never changed; what is summed up of them is summed up once."""
+    """Points in two columns of equal length that are never changed; what is summed up of them is summed up once.
 
-    __slots__ = ("_areas", "at", "value")
+    ``known``: what was found of windows, by (start, end); see ``ahead``.
+    """
+
+    __slots__ = ("_areas", "at", "known", "value")
 
     def __init__(self, at: array[float], value: array[float]) -> None:
         self.at = at
         self.value = value
+        self.known: dict[tuple[float, float], Any] = {}
         self._areas: array[float] | None = None
 
     @classmethod
