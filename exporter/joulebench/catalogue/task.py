@@ -44,6 +44,12 @@ TASK_ENERGY = gauge(
 )
 TASK_ENERGY_LOW = gauge("task_energy_low_joules", "Lower bound of joulebench_task_energy_joules.", GPU)
 TASK_ENERGY_HIGH = gauge("task_energy_high_joules", "Upper bound of joulebench_task_energy_joules.", GPU)
+TASK_THROTTLED = gauge(
+    "task_throttled_seconds",
+    "Time of the task for which the reason held the GPU's clocks down, as the exporter's ring gives it; pushed with"
+    " joulebench_task_energy_joules, absent where not known. Reasons overlap.",
+    (*GPU, "reason"),
+)
 TASK_CALL_ENERGY = summary(
     "task_call_energy_joules", "Energy of all GPUs over single LLM calls; only calls whose energy is known on every GPU."
 )

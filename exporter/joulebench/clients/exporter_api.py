@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import requests
 
+from joulebench.catalogue import THROTTLE_REASONS
 from joulebench.clients.session import session_for, told
 from joulebench.errors import EnergyApiError
 from joulebench.units import Joules, Seconds
@@ -19,7 +20,10 @@ from joulebench.units import Joules, Seconds
 
 @dataclass(frozen=True, slots=True)
 class GpuWindow:
-    """One GPU over the window. ``low`` and ``high`` are bounds that the counter guarantees; None where it cannot."""
+    """One GPU over the window. ``low`` and ``high`` are bounds that the counter guarantees; None where it cannot.
+
+    ``throttled``: seconds by reason, only those that are known; an exporter of an earlier version tells none.
+    """
 
     gpu: str
     uuid: str
@@ -27,6 +31,7 @@ class GpuWindow:
     low: Joules | None
     high: Joules | None
     quality: str
+    throttled: Mapping[str, Seconds] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +79,7 @@ def _answer(body: Any) -> EnergyAnswer:
             low=_joules(gpu, "low"),
             high=_joules(gpu, "high"),
             quality=str(gpu["quality"]),
+            throttled=_throttled(gpu.get("throttled_seconds") or {}),
         )
         for gpu in body["gpus"]
     )
@@ -82,10 +88,22 @@ def _answer(body: Any) -> EnergyAnswer:
     return EnergyAnswer(source=str(body["source"]), gpus=gpus, raw_gpus=list(body["gpus"]), raw_total=body["total"])
 
 
-def _joules(gpu: Mapping[str, Any], field: str) -> Joules | None:
-    value = gpu[field]
+def _joules(gpu: Mapping[str, Any], name: str) -> Joules | None:
+    value = _number(name, gpu[name])
+    return None if value is None else Joules(value)
+
+
+def _throttled(told: Mapping[str, Any]) -> dict[str, Seconds]:
+    """Of the reasons that this version knows."""
+    found = {reason: _number(f"throttled_seconds.{reason}", told.get(reason)) for reason in THROTTLE_REASONS}
+    if any(value is not None and value < 0 for value in found.values()):
+        raise ValueError(f"throttled_seconds are {dict(told)!r}")
+    return {reason: Seconds(value) for reason, value in found.items() if value is not None}
+
+
+def _number(name: str, value: Any) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise TypeError(f"{field} is {value!r}")
-    return Joules(float(value))
+        raise TypeError(f"{name} is {value!r}")
+    return float(value)

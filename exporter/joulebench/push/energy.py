@@ -1,8 +1,9 @@
 """The background thread that asks the exporter for the energy of each task and each LLM call.
 
 A moment after the end of a window (the card's counter changes about ten times a second), the exporter is asked for it, tasks
-before calls. The answer goes to the journal, and a task's into its totals. A task's group is let go with or without an
-energy, after a bounded wait; an exporter that does not answer is asked again later and never delays anyone.
+before calls. The answer goes to the journal, and a task's into its totals, with the seconds that its GPUs were throttled for.
+A task's group is let go with or without an energy, after a bounded wait; an exporter that does not answer is asked again later
+and never delays anyone.
 """
 
 from __future__ import annotations
@@ -135,7 +136,9 @@ class EnergyAsker:
         )
         if question.call is None:
             with task.state as totals:
-                totals.energy = tuple(GpuEnergy(gpu.gpu, gpu.uuid, gpu.joules, gpu.low, gpu.high) for gpu in answer.gpus)
+                totals.energy = tuple(
+                    GpuEnergy(gpu.gpu, gpu.uuid, gpu.joules, gpu.low, gpu.high, gpu.throttled) for gpu in answer.gpus
+                )
             self._pushes.finished(task.group)
         elif (joules := _over_all(answer)) is not None:
             with task.state as totals:

@@ -32,6 +32,8 @@ def task_families(task: TaskTotals, sent: Seconds) -> list[Family]:
         sheet.value(catalogue.TASK_ENERGY, gpu.joules, (gpu.gpu, gpu.uuid))
         sheet.value(catalogue.TASK_ENERGY_LOW, gpu.low, (gpu.gpu, gpu.uuid))
         sheet.value(catalogue.TASK_ENERGY_HIGH, gpu.high, (gpu.gpu, gpu.uuid))
+        for reason, seconds in gpu.throttled.items():
+            sheet.value(catalogue.TASK_THROTTLED, seconds, (gpu.gpu, gpu.uuid, reason))
     _summary(sheet, catalogue.TASK_CALL_ENERGY, task.call_energy)
     return sheet.families()
 

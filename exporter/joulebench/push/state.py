@@ -11,6 +11,7 @@ import threading
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
 from joulebench.catalogue import CONFIDENCE_BUCKETS, PHASES, SECONDS_BUCKETS, TASK_STATUSES, TOOL_OUTCOMES
@@ -43,14 +44,18 @@ class Buckets(NamedTuple):
         return Buckets((*self.counts[:place], self.counts[place] + 1, *self.counts[place + 1 :]), self.total + value)
 
 
+_NOTHING_KNOWN: Mapping[str, Seconds] = MappingProxyType({})
+
+
 class GpuEnergy(NamedTuple):
-    """Window energy of one GPU, as the exporter gave it."""
+    """Window energy of one GPU, as the exporter gave it, and the seconds for which its clocks were held down, by reason."""
 
     gpu: str
     uuid: str
     joules: Joules | None
     low: Joules | None
     high: Joules | None
+    throttled: Mapping[str, Seconds] = _NOTHING_KNOWN
 
 
 @dataclass(frozen=True, slots=True)

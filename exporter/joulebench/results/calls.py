@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 from joulebench.energy.window import total, window_energy
-from joulebench.results import throttle
+from joulebench.results import from_journal, throttle
 from joulebench.results.hardware import ratio
 from joulebench.results.journal import count, number, text
 from joulebench.results.samples import GpuSamples
@@ -96,8 +96,15 @@ def _row(begun: Event, ended: Event | None, answer: Event | None, gpus: Sequence
         **{name: number(told.get(name)) for name in ("prefill_seconds", "decode_seconds", "load_seconds")},
         "computed_tokens": cached(told)[0],
         **_energy(start, end, answer, gpus),
-        **throttle.within(gpus, start, end, throttled),
+        **throttle.within(gpus, start, end, throttled, _throttled(answer)),
     }
+
+
+def _throttled(answer: Event | None) -> dict[str, dict[str, float]]:
+    """Seconds by reason of each GPU's uuid, as the exporter told them of the call."""
+    rows = answer.get("gpus") if answer else None
+    found = [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+    return {str(row.get("uuid", "")): from_journal.throttled(row) for row in found}
 
 
 def _energy(start: float, end: float | None, answer: Event | None, gpus: Sequence[GpuSamples]) -> Row:

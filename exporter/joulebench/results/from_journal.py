@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from joulebench.catalogue import TOOL_OUTCOMES
+from joulebench.catalogue import THROTTLE_REASONS, TOOL_OUTCOMES
 from joulebench.results.journal import count, number, text
 from joulebench.results.task import Event, GpuJoules, TaskValues
 
@@ -71,7 +71,15 @@ def _gpu(row: Mapping[str, object]) -> GpuJoules:
         samples=count(row.get("samples")),
         quality=text(row.get("quality")),
         reasons=tuple(map(str, reasons)) if isinstance(reasons, list) else (),
+        throttled=throttled(row),
     )
+
+
+def throttled(row: Mapping[str, object]) -> dict[str, float]:
+    """Seconds by reason as the exporter told them of one GPU, those that it knew."""
+    told = row.get("throttled_seconds")
+    pairs = ((reason, number(told.get(reason))) for reason in THROTTLE_REASONS) if isinstance(told, dict) else ()
+    return {reason: seconds for reason, seconds in pairs if seconds is not None and seconds >= 0}
 
 
 def _last(events: Sequence[Event], event_type: str) -> Event:

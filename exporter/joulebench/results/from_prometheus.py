@@ -150,8 +150,12 @@ def _energy(pushed: Pushed, key: TaskKey) -> Iterator[GpuJoules]:
 
     joules = by_gpu(catalogue.TASK_ENERGY)
     low, high = by_gpu(catalogue.TASK_ENERGY_LOW), by_gpu(catalogue.TASK_ENERGY_HIGH)
-    for gpu, uuid in sorted({*joules, *low}):
-        yield GpuJoules(gpu, uuid, joules.get((gpu, uuid)), low.get((gpu, uuid)), high.get((gpu, uuid)))
+    throttled: defaultdict[tuple[str, str], dict[str, float]] = defaultdict(dict)
+    for labels, seconds in pushed.metric(catalogue.TASK_THROTTLED).get(key, []):
+        throttled[labels.get("gpu", ""), labels.get("uuid", "")][labels.get("reason", "")] = seconds
+    for gpu, uuid in sorted({*joules, *low, *throttled}):
+        one = (gpu, uuid)
+        yield GpuJoules(gpu, uuid, joules.get(one), low.get(one), high.get(one), throttled=throttled.get(one, {}))
 
 
 def _sum(metric: Metric) -> str:

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from operator import sub
+from operator import lt, sub
 from statistics import median
 
 from joulebench.results.points import EMPTY, Columns, Points
@@ -35,6 +35,9 @@ class Stats:
 
 def stats(points: Points, start: float, end: float) -> Stats | None:
     columns = Columns.of(points)
+    found: Stats | None = columns.known.get((start, end))
+    if found is not None:
+        return found
     first, last = bisect_left(columns.at, start), bisect_right(columns.at, end) - 1
     if last < first or end <= start:
         return None
@@ -99,3 +102,15 @@ def increase(points: Points, start: float, end: float) -> float | None:
         rise = v1 - v0 if v1 >= v0 else v1
         total += rise * max(min(t1, end) - max(t0, start), 0.0) / (t1 - t0)
     return total
+
+
+def growth_bounds(points: Points, start: float, end: float) -> tuple[float, float] | None:
+    """Least and most that a cumulative counter can have grown over a window, whatever it did between two samples; None where
+    the samples do not reach over it or fall."""
+    columns = Columns.of(points)
+    at, value = columns.at, columns.value
+    before, after = bisect_right(at, start) - 1, bisect_left(at, end)
+    if before < 0 or after >= len(at) or any(map(lt, value[before + 1 : after + 1], value[before:after])):
+        return None
+    first, last = bisect_left(at, start), bisect_right(at, end) - 1
+    return value[last] - value[first] if last >= first else 0.0, value[after] - value[before]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from typing import Any
@@ -16,8 +16,10 @@ from joulebench.results.energy import GpuEnergy, TaskEnergy, exporter_clock_offs
 from joulebench.results.gauge_stats import stats
 from joulebench.results.hardware import Gauges, hardware_metrics
 from joulebench.results.idle import IdlePower
+from joulebench.results.points import Columns
 from joulebench.results.samples import GpuSamples, Samples
 from joulebench.results.task import Event, Task
+from joulebench.results.throttle import Throttling
 from joulebench.units import kwh_from_joules
 
 SCHEMA_VERSION = 1
@@ -44,6 +46,10 @@ class Context:
             self._folded[key] = Gauges.of(gpus)
         return self._folded[key]
 
+    def columns(self) -> Iterator[Columns]:
+        """All that ``gauges`` has given out."""
+        return (one for gauges in self._folded.values() for one in gauges.columns)
+
     def gpus(self, energy: TaskEnergy) -> list[GpuSamples]:
         known = {gpu.uuid: gpu for gpu in self.samples.gpus} if self.samples else {}
         return [known[gpu.uuid] for gpu in energy.gpus if gpu.uuid in known]
@@ -51,11 +57,11 @@ class Context:
 
 def build(task: Task, energy: TaskEnergy, attribution: TaskAttribution | None, context: Context) -> Record:
     gpus = context.gpus(energy)
-    by_gpu = [throttle.reasons(gpu, *task.window) for gpu in gpus] if task.window else []
-    throttling = throttle.together(by_gpu)
-    throttled = throttle.throttled_seconds(throttling)
+    slowed = _throttling(task, energy, gpus)
+    throttled = throttle.throttled_seconds(throttle.together([gpu.seconds for gpu in slowed]))
     call_rows = calls.rows(task, gpus, throttled)
-    verdict = _verdict(energy, [*_findings(task, energy, attribution, context, throttled), *_exceeded(call_rows, energy)])
+    findings = [*_findings(task, energy, attribution, context, throttled), *_exceeded(call_rows, energy)]
+    verdict = _verdict(energy, [*findings, *([throttle.DISAGREEMENT] if any(gpu.disagreements for gpu in slowed) else [])])
     phases = shares.phases(task, verdict, gpus)
     overlap = None if attribution is None else attribution.overlap_fraction
     return {
@@ -66,12 +72,8 @@ def build(task: Task, energy: TaskEnergy, attribution: TaskAttribution | None, c
         "computed_metrics": computed_metrics(task),
         "gpu_hardware_metrics": _hardware(task, energy, gpus, context),
         "measurement": _measurement(task, energy, verdict, context),
-        "per_gpu": [_gpu(task, one, next((g for g in gpus if g.uuid == one.uuid), None), context) for one in energy.gpus],
-        "throttle": {
-            "throttled_seconds": throttled,
-            "seconds_by_reason": dict(throttling) if by_gpu else {},
-            "min_temp_margin_c": throttle.least_margin(gpus, *task.window) if task.window else None,
-        },
+        "per_gpu": [_gpu(task, *one, context) for one in _beside(energy.gpus, gpus, slowed)],
+        "throttle": throttle.section(slowed, throttle.least_margin(gpus, *task.window) if task.window else None),
         "phases": phases,
         "idle": idle.of_task(context.idle, _uuids(energy), verdict, _seconds(task)),
         "efficiency": calls.efficiency(task, call_rows, phases["by_phase"], overlap),
@@ -79,6 +81,23 @@ def build(task: Task, energy: TaskEnergy, attribution: TaskAttribution | None, c
         "attribution": _attribution(attribution, verdict),
         "call_energy": [_event(event) for event in task.call_energy],
     }
+
+
+def _throttling(task: Task, energy: TaskEnergy, gpus: Sequence[GpuSamples]) -> list[Throttling]:
+    """Of each GPU of the task, in their order; empty where no window is known."""
+    if task.window is None:
+        return []
+    told = {answer.uuid: answer.throttled for answer in task.exporter_energy}
+    known = {gpu.uuid: gpu for gpu in gpus}
+    return [throttle.of_gpu(one.uuid, told.get(one.uuid, {}), known.get(one.uuid), *task.window) for one in energy.gpus]
+
+
+def _beside(
+    energy: Sequence[GpuEnergy], gpus: Sequence[GpuSamples], slowed: Sequence[Throttling]
+) -> Iterator[tuple[GpuEnergy, GpuSamples | None, Throttling | None]]:
+    samples, throttling = {gpu.uuid: gpu for gpu in gpus}, {one.uuid: one for one in slowed}
+    for one in energy:
+        yield one, samples.get(one.uuid), throttling.get(one.uuid)
 
 
 def _metadata(task: Task, context: Context) -> Record:
@@ -200,7 +219,7 @@ def _sum_of(windows: Sequence[WindowEnergy | None]) -> Record | None:
     }
 
 
-def _gpu(task: Task, energy: GpuEnergy, samples: GpuSamples | None, context: Context) -> Record:
+def _gpu(task: Task, energy: GpuEnergy, samples: GpuSamples | None, slowed: Throttling | None, context: Context) -> Record:
     gauges = context.gauges([samples]) if samples else None
     found: Record = {
         "gpu": energy.gpu,
@@ -209,7 +228,8 @@ def _gpu(task: Task, energy: GpuEnergy, samples: GpuSamples | None, context: Con
         "energy": {**_window(energy.chosen), "source": energy.source},
         "energy_exporter": _sum_of([energy.exporter]),
         "energy_prometheus": _sum_of([energy.prometheus]),
-        "throttle_seconds_by_reason": dict(throttle.reasons(samples, *task.window)) if samples and task.window else {},
+        "throttle_seconds_by_reason": dict(slowed.seconds) if slowed and (samples or slowed.sources) else {},
+        "throttle_sources": slowed.sources if slowed else {},
         "min_temp_margin_c": throttle.least_margin([samples], *task.window) if samples and task.window else None,
     }
     for name, unit in (("util", "pct"), ("vram", "mb"), ("temp", "c"), ("power", "w")):

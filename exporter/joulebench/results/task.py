@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
 
 Event: TypeAlias = dict[str, Any]
@@ -23,8 +24,14 @@ class TaskKey(NamedTuple):
     worker: str
 
 
+_NOTHING_KNOWN: Mapping[str, float] = MappingProxyType({})
+
+
 class GpuJoules(NamedTuple):
-    """Window energy of one GPU as the exporter answered it. ``quality`` and the rest only where the journal kept them."""
+    """Window energy of one GPU as the exporter answered it. ``method`` to ``reasons`` only where the journal kept them.
+
+    ``throttled``: seconds by reason, those that the exporter knew; none of an exporter of an earlier version.
+    """
 
     gpu: str
     uuid: str
@@ -35,6 +42,7 @@ class GpuJoules(NamedTuple):
     samples: int | None = None
     quality: str | None = None
     reasons: tuple[str, ...] = ()
+    throttled: Mapping[str, float] = _NOTHING_KNOWN
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """``GET /api/v1/energy?start=&end=[&wait=]``: the energy of a window from the exporter's ring, as JSON of one fixed shape.
 
+Beside the joules of a GPU stand the seconds for which its clocks were held down, by reason.
 A question that cannot be answered as asked is a 400 that says why; a GPU whose energy is unknown is ``null``, and then so is
 the total, for a sum that leaves a card out would pass for the whole.
 """
@@ -16,6 +17,7 @@ from urllib.parse import parse_qsl
 from joulebench.clock import Clock
 from joulebench.energy.window import WindowEnergy, total
 from joulebench.sensors.reading import GpuIdentity
+from joulebench.units import Seconds
 
 MAX_WAIT = 2.0
 MAX_AT_ONCE = 32
@@ -27,6 +29,10 @@ Answer = tuple[int, dict[str, Any]]
 class WindowSource(Protocol):
     def window(self, start_unix: float, end_unix: float, wait: float = 0.0) -> Sequence[tuple[GpuIdentity, WindowEnergy]]:
         """Energy of every GPU between two unix times; waits up to ``wait`` seconds for the counter to pass ``end_unix``."""
+        ...
+
+    def throttled(self, start_unix: float, end_unix: float) -> Sequence[tuple[GpuIdentity, Mapping[str, Seconds | None]]]:
+        """Throttled seconds of the same GPUs, in the same order, by reason; None where they are not known. Never waits."""
         ...
 
 
@@ -65,12 +71,13 @@ class EnergyApi:
             return 503, {"error": "too many window energy requests at once; ask again in a moment"}
         try:
             found = [] if self._windows is None else list(self._windows.window(asked.start, asked.end, asked.wait))
+            throttled = [] if self._windows is None else list(self._windows.throttled(asked.start, asked.end))
         finally:
             self._places.release()
         return 200, {
             "start": asked.start,
             "end": asked.end,
-            "gpus": [_gpu(identity, energy) for identity, energy in found],
+            "gpus": [_gpu(*one, slowed) for one, (_, slowed) in zip(found, throttled, strict=True)],
             "total": _energy(total(energy for _, energy in found)),
             "source": self._source,
         }
@@ -121,13 +128,14 @@ def _number(given: Mapping[str, str], key: str) -> float:
     return number
 
 
-def _gpu(identity: GpuIdentity, energy: WindowEnergy) -> dict[str, Any]:
+def _gpu(identity: GpuIdentity, energy: WindowEnergy, throttled: Mapping[str, Seconds | None]) -> dict[str, Any]:
     return {
         "gpu": str(identity.index),
         "uuid": identity.uuid,
         "method": energy.method,
         "samples": energy.samples,
         **_energy(energy),
+        "throttled_seconds": dict(throttled),
     }
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Mapping
 
 from joulebench.clock import Clock
 from joulebench.errors import GpuError, GpuLost
@@ -48,7 +49,7 @@ class GpuChannel:
         self._clock = clock
         self._poll_period = poll_period
         self._slow_fresh = SLOW_FRESH_PERIODS * slow_period
-        self._throttle = ThrottleClock()
+        self._throttle = ThrottleClock(ring_seconds)
         self._power: tuple[float, Watts] | None = None
         self._slow: tuple[float, SlowReading] | None = None
         self._errors = Counter(dict.fromkeys(GROUPS, 0))
@@ -92,7 +93,7 @@ class GpuChannel:
         glitches = self.meter.glitches
         self.meter.observe(before, after, reading.energy, reading.power)
         self._errors["energy"] += self.meter.glitches - glitches
-        self._throttle.observe(after, reading)
+        self._throttle.observe(self._good_at, after, reading)
         if self._lost:
             log.warning("GPU %d answers again", self.identity.index)
         self._good_at, self._lost, self._retry_after, self.due_at = after, False, FIRST_RETRY, 0.0
@@ -153,6 +154,10 @@ class GpuChannel:
             return False
         at = self.meter.third_latest_at
         return at is None or at < end
+
+    def throttled(self, start: float, end: float) -> Mapping[str, Seconds | None]:
+        """Seconds between two monotonic times by reason, None where they are not known."""
+        return self._throttle.between(start, end, self._good_at)
 
     def state(self, now: float, wall: WallClock) -> GpuState:
         meter, sample, slow = self.meter, self.meter.latest, self._slow

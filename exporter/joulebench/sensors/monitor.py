@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from math import ceil
 
+from joulebench.catalogue import THROTTLE_REASONS
 from joulebench.clock import Clock
 from joulebench.energy.window import QUALITIES, WindowEnergy, window_energy
 from joulebench.sensors.channel import GpuChannel
 from joulebench.sensors.driver import has_part_time_sensor
 from joulebench.sensors.reading import GpuIdentity, GpuSource, GpuState
 from joulebench.sensors.wall_clock import MonotonicWindow, WallClock
+from joulebench.units import Seconds
 
 log = logging.getLogger(__name__)
 
@@ -106,6 +108,16 @@ class GpuMonitor:
         self._await_changes(self._wall.window(start_unix, end_unix).end, wait)
         asked = self._wall.window(start_unix, end_unix)
         return [(channel.identity, _energy(channel, asked)) for channel in self.channels]
+
+    def throttled(self, start_unix: float, end_unix: float) -> Sequence[tuple[GpuIdentity, Mapping[str, Seconds | None]]]:
+        """Seconds for which each reason held the clocks of every GPU down between two unix times; None where it is not known,
+        as in a window whose times are ambiguous because the wall clock was set. Never waits: ask for the ``window`` before."""
+        asked = self._wall.window(start_unix, end_unix)
+        unknown: Mapping[str, Seconds | None] = dict.fromkeys(THROTTLE_REASONS)
+        return [
+            (channel.identity, unknown if asked.touches_step else channel.throttled(asked.start, asked.end))
+            for channel in self.channels
+        ]
 
     def _await_changes(self, end: float, wait: float) -> None:
         deadline = self._clock.monotonic() + wait

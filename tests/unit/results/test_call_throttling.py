@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from joulebench.catalogue import GPU_TEMPERATURE, GPU_UP
+from joulebench.catalogue import GPU_TEMPERATURE, GPU_UP, THROTTLE_REASONS
 from joulebench.results import throttle
 from joulebench.results.gpu_samples import GpuSamples
 from joulebench.results.points import Columns
@@ -16,8 +16,9 @@ def gpu() -> GpuSamples:
     seconds = [float(second) for second in range(21)]
     found.gauges[GPU_UP.name] = Columns.of([(at, 1.0) for at in seconds])
     found.gauges[GPU_TEMPERATURE.name] = Columns.of([(at, 80.0 if at < 7 else 90.0) for at in seconds])
-    for reason in ("hw_thermal", "sw_power_cap"):
-        found.throttle[reason] = Columns.of([(at, min(max(at - 5.0, 0.0), 3.0)) for at in seconds])
+    for reason in THROTTLE_REASONS:
+        hot = reason in ("hw_thermal", "sw_power_cap")
+        found.throttle[reason] = Columns.of([(at, min(max(at - 5.0, 0.0), 3.0) * hot) for at in seconds])
     return found
 
 

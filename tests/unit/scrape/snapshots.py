@@ -3,7 +3,7 @@ swapped unnoticed."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from joulebench.energy.window import WindowEnergy
@@ -112,14 +112,19 @@ class Gpus:
 
 @dataclass
 class Windows:
-    """A window source with one answer, and what it was asked."""
+    """A window source with one answer, and what it was asked. ``slowed``: throttled seconds of each GPU by reason."""
 
     answers: Sequence[tuple[GpuIdentity, WindowEnergy]] = ()
+    slowed: Mapping[str, Seconds | None] = field(default_factory=dict)
     asked: list[tuple[float, float, float]] = field(default_factory=list)
 
     def window(self, start_unix: float, end_unix: float, wait: float = 0.0) -> Sequence[tuple[GpuIdentity, WindowEnergy]]:
         self.asked.append((start_unix, end_unix, wait))
         return self.answers
+
+    def throttled(self, start_unix: float, end_unix: float) -> Sequence[tuple[GpuIdentity, Mapping[str, Seconds | None]]]:
+        assert self.asked[-1][:2] == (start_unix, end_unix)
+        return [(identity, self.slowed) for identity, _ in self.answers]
 
 
 @dataclass

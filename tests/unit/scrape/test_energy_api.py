@@ -12,6 +12,7 @@ import pytest
 from joulebench.energy.window import WindowEnergy, missing
 from joulebench.scrape.energy_api import BadWindow, EnergyApi, Window, parse_window
 from joulebench.sensors.reading import GpuIdentity
+from joulebench.units import Seconds
 from tests.unit.scrape.snapshots import FULL, NOW, SPARSE, ManualClock, Windows
 
 RING = 3600.0
@@ -29,7 +30,9 @@ def query(start: object = NOW - 10, end: object = NOW - 5, **more: object) -> st
 
 
 def test_the_answer_has_the_fixed_shape() -> None:
-    status, body = api((FULL.identity, KNOWN), (SPARSE.identity, SHORT)).answer(query())
+    slowed = {"sw_power_cap": None, "hw_thermal": Seconds(1.25)}
+    windows = Windows([(FULL.identity, KNOWN), (SPARSE.identity, SHORT)], slowed)
+    status, body = api(windows=windows).answer(query())
     assert status == 200
     assert body == {
         "start": NOW - 10,
@@ -45,6 +48,7 @@ def test_the_answer_has_the_fixed_shape() -> None:
                 "samples": 30,
                 "quality": "ok",
                 "reasons": [],
+                "throttled_seconds": {"sw_power_cap": None, "hw_thermal": 1.25},
             },
             {
                 "gpu": "1",
@@ -56,6 +60,7 @@ def test_the_answer_has_the_fixed_shape() -> None:
                 "samples": 2,
                 "quality": "short",
                 "reasons": ["short"],
+                "throttled_seconds": {"sw_power_cap": None, "hw_thermal": 1.25},
             },
         ],
         "total": {"joules": 110.0, "low": 99.0, "high": 126.0, "quality": "short", "reasons": ["short"]},
@@ -139,17 +144,18 @@ def test_a_complaint_repeats_no_more_than_a_little_of_the_input() -> None:
     assert len(str(error.value)) < 120
 
 
-class Waiting:
+class Waiting(Windows):
     """Holds every question until the test lets go."""
 
     def __init__(self, expected: int) -> None:
+        super().__init__()
         self.all_in = threading.Barrier(expected + 1)
         self.let_go = threading.Event()
 
     def window(self, start_unix: float, end_unix: float, wait: float = 0.0) -> Sequence[tuple[GpuIdentity, WindowEnergy]]:
         self.all_in.wait(5)
         self.let_go.wait(5)
-        return [(FULL.identity, replace(KNOWN, low=start_unix, high=end_unix + wait))]
+        return super().window(start_unix, end_unix, wait)
 
 
 def test_one_question_too_many_is_a_503_and_the_places_come_free_again() -> None:
@@ -168,7 +174,7 @@ def test_one_question_too_many_is_a_503_and_the_places_come_free_again() -> None
     assert answers == [200, 200]
 
 
-class Broken:
+class Broken(Windows):
     def window(self, start_unix: float, end_unix: float, wait: float = 0.0) -> Sequence[tuple[GpuIdentity, WindowEnergy]]:
         raise RuntimeError(f"no window from {start_unix} to {end_unix}, waiting {wait}")
 
