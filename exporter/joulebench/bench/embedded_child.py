@@ -24,7 +24,8 @@ def main() -> None:
     params.hostnames = ["127.0.0.1"]
     params.port = 0
     params.use_jinja = True
-    params.chat_template = settings["template"]
+    if settings["template"]:
+        params.chat_template = settings["template"]
     params.endpoint_metrics = True
     server = xllamacpp.Server(params)
     os.write(address_pipe, f"{server.listening_address}\n".encode())

