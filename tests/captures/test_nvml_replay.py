@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prometheus_client import generate_latest
 
 from joulebench import catalogue
 from joulebench.energy.window import WindowEnergy
-from joulebench.scrape.collector import Collector, registry
+from joulebench.scrape.collector import Collector
 from joulebench.scrape.energy import EnergyCollector
+from joulebench.scrape.exposition import Exposition
 from joulebench.scrape.gpu import GpuCollector
 from joulebench.sensors import capture
 from joulebench.sensors.capture_format import text_of
@@ -31,6 +31,7 @@ from tests.captures.nvml import synthesize
 from tests.fakes.nvml import SCRIPT_VARIABLE, FakeGpuScript, VirtualClock, load, replay
 from tests.goldens_support import GOLDENS, Golden
 from tests.unit.scrape.exposition_lint import complaints
+from tests.unit.scrape.reference import reference
 
 CAPTURES = sorted((Path(__file__).parent / "nvml").glob("*.json"))
 POLL, SECONDS = 0.02, 12.0
@@ -77,7 +78,8 @@ def shown(path: Path, directory: Path, monkeypatch: pytest.MonkeyPatch) -> Shown
                 monitor.poll_slow()
             clock.advance(POLL)
         collectors: list[Collector] = [GpuCollector(monitor, source.name), EnergyCollector(monitor)]
-        text = generate_latest(registry(collectors, clock, process=False)).decode()
+        text = Exposition(collectors, clock, process=False).text().decode()
+        assert text.startswith(reference(collectors).decode())
         start, end = script.origin_unix + 2.0, script.origin_unix + 8.0
         measured = monitor.window(start, end)[0][1]
         state = monitor.snapshot()[0]

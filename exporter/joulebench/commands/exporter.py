@@ -128,10 +128,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _serve(args: argparse.Namespace, address: tuple[str, int], stack: ExitStack, clock: Clock) -> None:
     """Everything started, each thing with its end on the stack; what was started first ends last."""
-    from joulebench.scrape.collector import registry
     from joulebench.scrape.energy import EnergyCollector
     from joulebench.scrape.energy_api import EnergyApi
     from joulebench.scrape.exporter import ExporterCollector
+    from joulebench.scrape.exposition import Exposition
     from joulebench.scrape.gpu import GpuCollector
     from joulebench.scrape.routes import Routes
     from joulebench.scrape.server import Server
@@ -154,7 +154,7 @@ def _serve(args: argparse.Namespace, address: tuple[str, int], stack: ExitStack,
     if prices is not None:
         collectors.append(prices)
     collectors.append(ExporterCollector(source_name, clock, monitor))
-    routes = Routes(registry(collectors, clock), EnergyApi(monitor, source_name, clock, args.ring_seconds), source_name)
+    routes = Routes(Exposition(collectors, clock), EnergyApi(monitor, source_name, clock, args.ring_seconds), source_name)
     # The port is taken before the threads start: a second exporter fails without ever touching a GPU.
     server = Server(address, routes, web)
     if monitor is not None:

@@ -1,8 +1,4 @@
-"""The frame around every collector: its duration, its success, and a registry in which one failure stops nothing else.
-
-A collector declares its metrics, so registering it reads nothing and a scrape filtered by ``name[]`` runs only the collectors
-that own one of the wanted names. A collection is whole or absent: what a failing collector had filled in is thrown away.
-"""
+"""What a collector is, and how its last collection went."""
 
 from __future__ import annotations
 
@@ -11,15 +7,19 @@ import threading
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
-
 from joulebench import catalogue
 from joulebench.catalogue import Metric
-from joulebench.clock import Clock
-from joulebench.families import Family, Sheet, family
 from joulebench.units import Seconds
 
 log = logging.getLogger(__name__)
+
+
+class Values(Protocol):
+    """Where a collector writes what it knows."""
+
+    def value(self, metric: Metric, value: float | None, labels: Sequence[str] = ()) -> None:
+        """One gauge or counter sample; ``None`` leaves the series absent."""
+        ...
 
 
 class Collector(Protocol):
@@ -30,10 +30,10 @@ class Collector(Protocol):
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
-        """Every metric that ``collect`` may fill in; no other collector of the registry has one of them."""
+        """Every metric that ``collect`` may fill in; no other collector of the exposition has one of them."""
         ...
 
-    def collect(self, sheet: Sheet) -> None:
+    def collect(self, sheet: Values) -> None:
         """Fills in what is known. Any exception counts as a failed collection."""
         ...
 
@@ -57,53 +57,12 @@ class Health:
         elif error is None and not was_fine:
             log.info("collector %s works again", name)
 
-    def describe(self) -> list[Family]:
-        return [family(metric) for metric in self.metrics]
-
-    def collect(self) -> list[Family]:
+    def collect(self, sheet: Values) -> None:
         with self._lock:
             last = dict(self._last)
-        sheet = Sheet()
         for name, (fine, duration) in last.items():
             sheet.value(catalogue.COLLECTOR_SUCCESS, float(fine), (name,))
             sheet.value(catalogue.COLLECTOR_DURATION, duration, (name,))
-        return sheet.families()
-
-
-class Observed:
-    """One collector as prometheus_client wants it: described without reading, measured, and never raising."""
-
-    def __init__(self, collector: Collector, health: Health, clock: Clock) -> None:
-        self._collector = collector
-        self._health = health
-        self._clock = clock
-
-    def describe(self) -> list[Family]:
-        return [family(metric) for metric in self._collector.metrics]
-
-    def collect(self) -> list[Family]:
-        sheet = Sheet()
-        begin = self._clock.monotonic()
-        failure: Exception | None = None
-        try:
-            self._collector.collect(sheet)
-        except Exception as error:
-            failure = error
-        self._health.record(self._collector.name, Seconds(self._clock.monotonic() - begin), failure)
-        return [] if failure is not None else sheet.families()
-
-
-def registry(collectors: Sequence[Collector], clock: Clock, process: bool = True) -> CollectorRegistry:
-    """A private registry, in the order given; ``process`` adds this process's CPU, memory and Python version."""
-    made = CollectorRegistry(auto_describe=True)
-    health = Health()
-    for collector in collectors:
-        made.register(Observed(collector, health, clock))
-    made.register(health)
-    if process:
-        ProcessCollector(registry=made)
-        PlatformCollector(registry=made)
-    return made
 
 
 def declared(collectors: Iterable[Collector]) -> tuple[Metric, ...]:

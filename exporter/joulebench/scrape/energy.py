@@ -7,7 +7,7 @@ is the only collector that a scrape limited to the energy families runs, four ti
 from __future__ import annotations
 
 from joulebench import catalogue
-from joulebench.families import Sheet
+from joulebench.scrape.collector import Values
 from joulebench.scrape.gpu import StateProvider, gpu_labels
 
 
@@ -27,7 +27,7 @@ class EnergyCollector:
     def __init__(self, provider: StateProvider) -> None:
         self._provider = provider
 
-    def collect(self, sheet: Sheet) -> None:
+    def collect(self, sheet: Values) -> None:
         for state in self._provider.snapshot():
             labels = gpu_labels(state)
             sheet.value(catalogue.METER_POLLS, state.polls, labels)

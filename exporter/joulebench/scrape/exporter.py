@@ -6,7 +6,7 @@ from typing import Protocol
 
 from joulebench import __version__, catalogue
 from joulebench.clock import Clock
-from joulebench.families import Sheet
+from joulebench.scrape.collector import Values
 
 
 class ClockSteps(Protocol):
@@ -27,7 +27,7 @@ class ExporterCollector:
         self._clock = clock
         self._steps = steps
 
-    def collect(self, sheet: Sheet) -> None:
+    def collect(self, sheet: Values) -> None:
         sheet.value(catalogue.EXPORTER_INFO, 1.0, (__version__, self._gpu_source))
         sheet.value(catalogue.EXPORTER_CLOCK, self._clock.unix())
         sheet.value(catalogue.EXPORTER_CLOCK_STEPS, None if self._steps is None else self._steps.clock_steps)

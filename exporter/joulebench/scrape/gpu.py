@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from joulebench import catalogue
-from joulebench.families import Sheet
+from joulebench.scrape.collector import Values
 from joulebench.sensors.reading import GpuState, SlowReading
 
 
@@ -49,7 +49,7 @@ class GpuCollector:
         self._provider = provider
         self._source = source
 
-    def collect(self, sheet: Sheet) -> None:
+    def collect(self, sheet: Values) -> None:
         for state in self._provider.snapshot():
             labels = gpu_labels(state)
             card = state.identity
@@ -67,7 +67,7 @@ class GpuCollector:
                 _slow(sheet, state.slow, labels)
 
 
-def _slow(sheet: Sheet, slow: SlowReading, labels: tuple[str, str]) -> None:
+def _slow(sheet: Values, slow: SlowReading, labels: tuple[str, str]) -> None:
     sheet.value(catalogue.GPU_UTILIZATION, slow.utilization, labels)
     sheet.value(catalogue.GPU_MEMORY_USED, slow.memory_used, labels)
     sheet.value(catalogue.GPU_MEMORY_TOTAL, slow.memory_total, labels)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from joulebench import catalogue
-from joulebench.families import Sheet
+from joulebench.scrape.collector import Values
 from joulebench.sensors.ollama import LoadedModel
 from joulebench.sensors.ollama_poller import OllamaSight
 
@@ -37,7 +37,7 @@ class OllamaCollector:
     def __init__(self, provider: SightProvider) -> None:
         self._provider = provider
 
-    def collect(self, sheet: Sheet) -> None:
+    def collect(self, sheet: Values) -> None:
         sight = self._provider.sight()
         if sight is None:
             return
@@ -58,7 +58,7 @@ class OllamaCollector:
             _model(sheet, model)
 
 
-def _model(sheet: Sheet, model: LoadedModel) -> None:
+def _model(sheet: Values, model: LoadedModel) -> None:
     labels = (model.name,)
     sheet.value(catalogue.OLLAMA_MODEL_INFO, 1.0, (model.name, model.family, model.parameter_size, model.quantization))
     sheet.value(catalogue.OLLAMA_MODEL_SIZE, model.size, labels)

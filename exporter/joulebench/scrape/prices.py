@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from joulebench import catalogue
-from joulebench.families import Sheet
 from joulebench.prices import PriceList
+from joulebench.scrape.collector import Values
 
 
 class PricesCollector:
@@ -14,7 +14,7 @@ class PricesCollector:
     def __init__(self, prices: PriceList) -> None:
         self._prices = prices
 
-    def collect(self, sheet: Sheet) -> None:
+    def collect(self, sheet: Values) -> None:
         prices = self._prices
         for item, metric, price in (
             ("electricity", catalogue.PRICE_ELECTRICITY, prices.electricity),

@@ -11,13 +11,12 @@ import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from urllib.parse import parse_qs, urlsplit
-
-from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import choose_encoder
 
 from joulebench import __version__
 from joulebench.scrape.energy_api import EnergyApi
+from joulebench.scrape.exposition import OPENMETRICS, Exposition, content_type
 
 log = logging.getLogger(__name__)
 
@@ -26,15 +25,17 @@ TEXT = "text/plain; charset=utf-8"
 JSON = "application/json"
 GZIP_FROM = 1024
 """Bytes; below it gzip costs more than it saves, as for the 250 ms scrape of two families of a few GPUs."""
+VARY = {"Vary": "Accept-Encoding"}
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """``headers`` by lower-case name."""
+    """``headers`` by lower-case name. ``local``: sent from this very machine, where bytes are cheaper than their compression."""
 
     method: str
     target: str
     headers: Mapping[str, str] = field(default_factory=dict)
+    local: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +47,8 @@ class Response:
 
 
 class Routes:
-    def __init__(self, registry: CollectorRegistry, energy: EnergyApi, gpu_source: str) -> None:
-        self._registry = registry
+    def __init__(self, exposition: Exposition, energy: EnergyApi, gpu_source: str) -> None:
+        self._exposition = exposition
         self._energy = energy
         self._page = landing_page(gpu_source).encode()
 
@@ -59,15 +60,15 @@ class Routes:
         except ValueError:
             return Response(400, TEXT, b"the request target is not a URL\n")
         try:
-            return self._route(url.path, url.query, request.headers)
+            return self._route(url.path, url.query, request)
         except Exception:
             log.exception("%s %s failed", request.method, url.path)
             return Response(500, TEXT, b"internal error, see the exporter's log\n")
 
-    def _route(self, path: str, query: str, headers: Mapping[str, str]) -> Response:
+    def _route(self, path: str, query: str, request: Request) -> Response:
         match path:
             case "/metrics":
-                return self._metrics(query, headers)
+                return self._metrics(query, request)
             case "/api/v1/energy":
                 status, body = self._energy.answer(query)
                 return Response(status, JSON, json.dumps(body, allow_nan=False).encode() + b"\n")
@@ -78,15 +79,19 @@ class Routes:
             case _:
                 return Response(404, TEXT, b"not found; there are /metrics, /api/v1/energy, /healthz and /\n")
 
-    def _metrics(self, query: str, headers: Mapping[str, str]) -> Response:
-        encode, content_type = choose_encoder(headers.get("accept", ""))
-        wanted = parse_qs(query).get("name[]")
-        source = self._registry if wanted is None else self._registry.restricted_registry(wanted)
-        body = encode(source)
-        if len(body) < GZIP_FROM or not takes_gzip(headers.get("accept-encoding", "")):
-            return Response(200, content_type, body, {"Vary": "Accept-Encoding"})
-        packed = gzip.compress(body, compresslevel=3)
-        return Response(200, content_type, packed, {"Vary": "Accept-Encoding", "Content-Encoding": "gzip"})
+    def _metrics(self, query: str, request: Request) -> Response:
+        kind = content_type(request.headers.get("accept", ""))
+        body = self._exposition.text(_names(query), openmetrics=kind.startswith(OPENMETRICS))
+        if request.local or len(body) < GZIP_FROM or not takes_gzip(request.headers.get("accept-encoding", "")):
+            return Response(200, kind, body, VARY)
+        return Response(200, kind, gzip.compress(body, compresslevel=3), {**VARY, "Content-Encoding": "gzip"})
+
+
+@lru_cache(maxsize=64)
+def _names(query: str) -> frozenset[str] | None:
+    """Those that ``name[]`` limits the answer to; the same few are asked for again and again."""
+    wanted = parse_qs(query).get("name[]") if query else None
+    return None if wanted is None else frozenset(wanted)
 
 
 def takes_gzip(accept_encoding: str) -> bool:

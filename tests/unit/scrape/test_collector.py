@@ -6,12 +6,11 @@ import logging
 from dataclasses import dataclass
 
 import pytest
-from prometheus_client import CollectorRegistry, generate_latest
 
 from joulebench import catalogue
 from joulebench.catalogue import Metric
-from joulebench.families import Sheet
-from joulebench.scrape.collector import registry
+from joulebench.scrape.collector import Values
+from joulebench.scrape.exposition import Exposition
 from tests.unit.scrape.snapshots import ManualClock
 
 
@@ -26,7 +25,7 @@ class Scripted:
     broken: bool = False
     runs: int = 0
 
-    def collect(self, sheet: Sheet) -> None:
+    def collect(self, sheet: Values) -> None:
         self.runs += 1
         self.clock.running += self.takes
         sheet.value(self.metrics[0], 5.0)
@@ -50,35 +49,35 @@ def second(clock: ManualClock) -> Scripted:
 
 
 @pytest.fixture
-def both(first: Scripted, second: Scripted, clock: ManualClock) -> CollectorRegistry:
-    return registry([first, second], clock)
+def both(first: Scripted, second: Scripted, clock: ManualClock) -> Exposition:
+    return Exposition([first, second], clock)
 
 
-def test_registering_runs_no_collector(both: CollectorRegistry, first: Scripted, second: Scripted) -> None:
+def test_registering_runs_no_collector(both: Exposition, first: Scripted, second: Scripted) -> None:
     assert (first.runs, second.runs) == (0, 0)
 
 
-def test_a_failing_collector_leaves_the_other_whole_and_itself_absent(both: CollectorRegistry, first: Scripted) -> None:
+def test_a_failing_collector_leaves_the_other_whole_and_itself_absent(both: Exposition, first: Scripted) -> None:
     first.broken = True
-    text = generate_latest(both).decode()
+    text = both.text().decode()
     assert "joulebench_ollama_models_loaded" not in text
     assert "joulebench_exporter_clock_timestamp_seconds 5.0" in text
     assert 'joulebench_exporter_collector_success_ratio{collector="first"} 0.0' in text
     assert 'joulebench_exporter_collector_success_ratio{collector="second"} 1.0' in text
 
 
-def test_each_collector_tells_its_own_duration(both: CollectorRegistry) -> None:
-    text = generate_latest(both).decode()
+def test_each_collector_tells_its_own_duration(both: Exposition) -> None:
+    text = both.text().decode()
     assert 'joulebench_exporter_collector_duration_seconds{collector="first"} 0.25' in text
     assert 'joulebench_exporter_collector_duration_seconds{collector="second"} 0.5' in text
 
 
 def test_a_failure_is_logged_once_and_the_recovery_once(
-    both: CollectorRegistry, first: Scripted, caplog: pytest.LogCaptureFixture
+    both: Exposition, first: Scripted, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     for first.broken in (False, True, True, True, False, False, True):
-        generate_latest(both)
+        both.text()
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
         ("ERROR", "collector first fails: RuntimeError: sensor on fire"),
         ("INFO", "collector first works again"),
@@ -86,19 +85,19 @@ def test_a_failure_is_logged_once_and_the_recovery_once(
     ]
 
 
-def test_a_filtered_scrape_runs_only_the_collectors_it_names(both: CollectorRegistry, first: Scripted, second: Scripted) -> None:
-    text = generate_latest(both.restricted_registry([catalogue.EXPORTER_CLOCK.name])).decode()
+def test_a_filtered_scrape_runs_only_the_collectors_it_names(both: Exposition, first: Scripted, second: Scripted) -> None:
+    text = both.text([catalogue.EXPORTER_CLOCK.name]).decode()
     assert (first.runs, second.runs) == (0, 1)
     assert [line for line in text.splitlines() if not line.startswith("#")] == ["joulebench_exporter_clock_timestamp_seconds 5.0"]
 
 
 def test_a_filtered_scrape_for_an_unknown_name_is_empty_and_runs_nothing(
-    both: CollectorRegistry, first: Scripted, second: Scripted
+    both: Exposition, first: Scripted, second: Scripted
 ) -> None:
-    assert generate_latest(both.restricted_registry(["joulebench_nothing"])) == b""
+    assert both.text(["joulebench_nothing"]) == b""
     assert (first.runs, second.runs) == (0, 0)
 
 
-def test_the_process_itself_is_in_the_scrape_and_can_be_named(both: CollectorRegistry) -> None:
-    text = generate_latest(both.restricted_registry(["process_resident_memory_bytes"])).decode()
+def test_the_process_itself_is_in_the_scrape_and_can_be_named(both: Exposition) -> None:
+    text = both.text(["process_resident_memory_bytes"]).decode()
     assert text.splitlines()[-1].startswith("process_resident_memory_bytes ")

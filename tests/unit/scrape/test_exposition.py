@@ -7,18 +7,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from prometheus_client import CollectorRegistry, generate_latest
 
 from joulebench import __version__
-from joulebench.scrape.collector import Collector, declared, registry
+from joulebench.scrape.collector import Collector, declared
 from joulebench.scrape.energy import EnergyCollector
 from joulebench.scrape.exporter import ExporterCollector
+from joulebench.scrape.exposition import Exposition
 from joulebench.scrape.gpu import GpuCollector
 from joulebench.scrape.ollama import OllamaCollector
 from joulebench.sensors.ollama_poller import OllamaSight
 from joulebench.sensors.reading import GpuState
 from tests.goldens_support import Golden
 from tests.unit.scrape.exposition_lint import complaints
+from tests.unit.scrape.reference import reference
 from tests.unit.scrape.snapshots import FULL, LOST, MODELS, SPARSE, Gpus, ManualClock, Sights
 
 ENERGY_ONLY = ("joulebench_gpu_energy_joules_total", "joulebench_gpu_energy_sample_timestamp_seconds")
@@ -34,14 +35,14 @@ def collectors(states: Sequence[GpuState], ollama: OllamaSight | None) -> list[C
     ]
 
 
-def scrape(made: CollectorRegistry, names: Sequence[str] | None = None) -> str:
-    text = generate_latest(made if names is None else made.restricted_registry(names)).decode()
+def scrape(made: Exposition, names: Sequence[str] | None = None) -> str:
+    text = made.text(names).decode()
     return text.replace(f'version="{__version__}"', 'version="VERSION"')
 
 
 def everything() -> str:
     sight = OllamaSight(MODELS, 0.0, loads={"llama3.1:8b": 2, "model-1": 0}, unloads={"llama3.1:8b": 1, "model-1": 0})
-    return scrape(registry(collectors((FULL, SPARSE, LOST), sight), ManualClock(), process=False))
+    return scrape(Exposition(collectors((FULL, SPARSE, LOST), sight), ManualClock(), process=False))
 
 
 def test_the_whole_exposition_is_the_golden(golden: Golden) -> None:
@@ -50,13 +51,13 @@ def test_the_whole_exposition_is_the_golden(golden: Golden) -> None:
 
 def test_the_exposition_without_gpu_and_with_ollama_gone_is_the_golden(golden: Golden) -> None:
     bare: list[Collector] = [OllamaCollector(Sights(OllamaSight(None, 0.0))), ExporterCollector("none", ManualClock())]
-    text = scrape(registry(bare, ManualClock(), process=False))
+    text = scrape(Exposition(bare, ManualClock(), process=False))
     golden("exposition/no_gpu_ollama_gone.prom", text)
     assert "_gpu_" not in text.replace("gpu_source", "")
 
 
 def test_a_scrape_limited_to_the_energy_families_is_the_golden(golden: Golden) -> None:
-    made = registry(collectors((FULL, LOST), None), ManualClock())
+    made = Exposition(collectors((FULL, LOST), None), ManualClock())
     golden("exposition/energy_only.prom", scrape(made, ENERGY_ONLY))
 
 
@@ -102,11 +103,25 @@ def test_a_lost_gpu_shows_that_it_is_lost_and_no_reading() -> None:
 
 def test_counter_and_change_time_come_from_one_snapshot() -> None:
     gpus = Gpus((FULL,))
-    scrape(registry([EnergyCollector(gpus)], ManualClock(), process=False))
+    scrape(Exposition([EnergyCollector(gpus)], ManualClock(), process=False))
     assert gpus.snapshots == 1
 
 
 def test_before_the_first_poll_nothing_is_said_of_ollama() -> None:
-    text = scrape(registry([OllamaCollector(Sights(None))], ManualClock(), process=False))
+    text = scrape(Exposition([OllamaCollector(Sights(None))], ManualClock(), process=False))
     assert "joulebench_ollama" not in text
     assert 'joulebench_exporter_collector_success_ratio{collector="ollama"} 1.0' in text
+
+
+@pytest.mark.parametrize("openmetrics", [False, True])
+@pytest.mark.parametrize("names", [None, ENERGY_ONLY, ("joulebench_gpu_up", "joulebench_ollama_up")])
+def test_the_exposition_is_what_prometheus_client_would_print(names: Sequence[str] | None, openmetrics: bool) -> None:
+    sight = OllamaSight(MODELS, 0.0, loads={"llama3.1:8b": 2}, unloads={"llama3.1:8b": 1})
+    made = collectors((FULL, SPARSE, LOST), sight)
+    exposition = Exposition(made, ManualClock(), process=False)
+    expected = reference(made, openmetrics=openmetrics).removesuffix(b"# EOF\n")
+    if names is not None:
+        expected = b"".join(reference([one], names, openmetrics=openmetrics).removesuffix(b"# EOF\n") for one in made)
+    for _ in range(2):
+        assert exposition.text(names, openmetrics=openmetrics).startswith(expected)
+    assert exposition.text(names, openmetrics=openmetrics).endswith(b"# EOF\n") is openmetrics

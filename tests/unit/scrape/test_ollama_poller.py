@@ -8,11 +8,10 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 
 import pytest
-from prometheus_client import generate_latest
 
 from joulebench.clock import SystemClock
 from joulebench.errors import OllamaError
-from joulebench.scrape.collector import registry
+from joulebench.scrape.exposition import Exposition
 from joulebench.scrape.ollama import OllamaCollector
 from joulebench.sensors.ollama import OllamaApi, OllamaInventory
 from joulebench.sensors.ollama_poller import OllamaPoller
@@ -33,7 +32,7 @@ def poller(fake: FakeOllama) -> Iterator[OllamaPoller]:
 
 
 def series(poller: OllamaPoller) -> list[str]:
-    text = generate_latest(registry([OllamaCollector(poller)], SystemClock(), process=False)).decode()
+    text = Exposition([OllamaCollector(poller)], SystemClock(), process=False).text().decode()
     return [line for line in text.splitlines() if line.startswith("joulebench_ollama")]
 
 

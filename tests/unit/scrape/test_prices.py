@@ -6,12 +6,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from prometheus_client import generate_latest
 
 from joulebench.clock import SystemClock
 from joulebench.errors import UserError
 from joulebench.prices import load
-from joulebench.scrape.collector import registry
+from joulebench.scrape.exposition import Exposition
 from joulebench.scrape.prices import PricesCollector
 from tests.unit.scrape.exporter_process import COMMAND, exporter
 
@@ -34,7 +33,7 @@ def written(folder: Path, text: str) -> Path:
 
 
 def samples(path: Path) -> dict[str, float]:
-    text = generate_latest(registry([PricesCollector(load(path))], SystemClock(), process=False)).decode()
+    text = Exposition([PricesCollector(load(path))], SystemClock(), process=False).text().decode()
     lines = [line.rpartition(" ") for line in text.splitlines() if line.startswith("joulebench_price")]
     return {name.removeprefix("joulebench_price_"): float(value) for name, _, value in lines}
 

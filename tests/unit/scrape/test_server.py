@@ -10,17 +10,17 @@ from http.client import HTTPConnection, HTTPResponse
 from urllib.parse import urlsplit
 
 import pytest
-from prometheus_client import CollectorRegistry
 
 from joulebench import __version__
 from joulebench.energy.window import WindowEnergy
 from joulebench.errors import UserError
 from joulebench.scrape.energy_api import EnergyApi
+from joulebench.scrape.exposition import Exposition
 from joulebench.scrape.routes import Request, Routes, takes_gzip
 from joulebench.scrape.server import Server
 from joulebench.sensors.reading import GpuIdentity
-from tests.unit.scrape.serving import serving
-from tests.unit.scrape.snapshots import NOW, ManualClock
+from tests.unit.scrape.serving import serving, serving_routes
+from tests.unit.scrape.snapshots import NOW, ManualClock, Windows
 
 TWO = "/metrics?name[]=joulebench_gpu_energy_joules_total&name[]=joulebench_gpu_energy_sample_timestamp_seconds"
 
@@ -67,13 +67,21 @@ def test_only_the_named_families_are_given(http: HTTPConnection) -> None:
     ]
 
 
-def test_a_large_answer_is_compressed_when_asked_and_says_so(http: HTTPConnection) -> None:
-    response, packed = ask(http, "/metrics", Accept_Encoding="deflate, gzip;q=0.8")
-    assert response.getheader("Content-Encoding") == "gzip"
-    assert b"joulebench_gpu_power_watts{" in gzip.decompress(packed)
-    response, body = ask(http, "/metrics")
+def test_a_large_answer_to_another_machine_is_compressed_when_asked_and_says_so() -> None:
+    routes = serving_routes()
+    packed = routes.answer(Request("GET", "/metrics", {"accept-encoding": "deflate, gzip;q=0.8"}))
+    assert packed.headers["Content-Encoding"] == "gzip"
+    assert b"joulebench_gpu_power_watts{" in gzip.decompress(packed.body)
+    plain = routes.answer(Request("GET", "/metrics"))
+    assert "Content-Encoding" not in plain.headers
+    assert len(packed.body) < len(plain.body) / 3
+
+
+def test_nothing_is_compressed_for_this_machine_itself(http: HTTPConnection) -> None:
+    response, body = ask(http, "/metrics", Accept_Encoding="gzip")
     assert response.getheader("Content-Encoding") is None
-    assert len(packed) < len(body) / 3
+    assert response.getheader("Vary") == "Accept-Encoding"
+    assert b"joulebench_gpu_power_watts{" in body
 
 
 def test_the_small_answer_of_the_fast_scrape_is_not_compressed(http: HTTPConnection) -> None:
@@ -155,7 +163,7 @@ def test_the_body_of_a_request_is_never_taken_for_the_next_request(server: Serve
 def test_a_peer_that_says_nothing_or_nonsense_does_not_hold_up_others(server: Server, http: HTTPConnection) -> None:
     with raw(server), raw(server) as nonsense:
         nonsense.sendall(b"\x16\x03\x01 nonsense\r\n\r\n")
-        assert everything_from(nonsense)
+        assert everything_from(nonsense).startswith(b"HTTP/1.1 400 ")
         assert ask(http, "/healthz")[0].status == 200
 
 
@@ -181,13 +189,13 @@ def test_closed_connections_make_room_again() -> None:
             assert any(is_served(server) for _ in range(200))
 
 
-class Broken:
+class Broken(Windows):
     def window(self, start_unix: float, end_unix: float, wait: float = 0.0) -> Sequence[tuple[GpuIdentity, WindowEnergy]]:
         raise RuntimeError(f"no window from {start_unix} to {end_unix}, waiting {wait}")
 
 
 def test_a_failure_inside_is_a_500_that_tells_the_log_and_not_the_peer(caplog: pytest.LogCaptureFixture) -> None:
-    routes = Routes(CollectorRegistry(), EnergyApi(Broken(), "simulated", ManualClock(), 3600.0), "simulated")
+    routes = Routes(Exposition([], ManualClock()), EnergyApi(Broken(), "simulated", ManualClock(), 3600.0), "simulated")
     response = routes.answer(Request("GET", f"/api/v1/energy?start={NOW - 5}&end={NOW}"))
     assert (response.status, response.body) == (500, b"internal error, see the exporter's log\n")
     assert "RuntimeError: no window from" in caplog.text
