@@ -49,7 +49,12 @@ def panels_of(dashboard: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 def queries_of(dashboard: Mapping[str, Any], values: Mapping[str, str] | None = None) -> list[tuple[str, str]]:
     """(panel title, PromQL) of every query of every panel, in order, variables replaced."""
     return [
-        (panel["title"], substituted(target["expr"], values)) for panel in panels_of(dashboard) for target in panel["targets"]
+        (
+            panel["title"],
+            substituted(target["expr"], {"__interval": panel.get("interval", VALUES["__interval"]), **(values or {})}),
+        )
+        for panel in panels_of(dashboard)
+        for target in panel["targets"]
     ]
 
 

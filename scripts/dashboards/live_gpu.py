@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from scripts.dashboards.absence import NO_READING
 from scripts.dashboards.fields import Json, Query, override, states, steps
 from scripts.dashboards.live_queries import GPU_LEGEND, PHASE_OF_WORKER, PHASE_STATES
 from scripts.dashboards.panels import state_timeline, timeseries
@@ -27,18 +28,21 @@ def gpu_panels() -> list[Json]:
             ],
             "watt",
             overrides=limits,
+            empty=NO_READING,
         ),
         timeseries(
             "Energy counter against power",
             "Power as the energy counter gives it beside the power sensor. Curves that stay apart mean that one is wrong.",
             [Query(rate(c.GPU_ENERGY), f"{GPU_LEGEND} counter"), Query(select(c.GPU_POWER), f"{GPU_LEGEND} sensor")],
             "watt",
+            empty=NO_READING,
         ),
         timeseries(
             "Temperature",
             "Core temperature, and how many degrees are left before the card slows itself down.",
             [Query(select(c.GPU_TEMPERATURE), GPU_LEGEND), Query(select(c.GPU_TEMPERATURE_MARGIN), f"{GPU_LEGEND} margin")],
             "celsius",
+            empty=NO_READING,
         ),
         timeseries(
             "Utilization and VRAM",
@@ -49,12 +53,14 @@ def gpu_panels() -> list[Json]:
             ],
             "percentunit",
             maximum=1,
+            empty=NO_READING,
         ),
         state_timeline(
             "Phase of each worker",
             "Prefill, decode, tool or idle. Read it with the throttling timeline beside it: was the card held back?",
             [Query(PHASE_OF_WORKER, "{{run_id}} {{worker}}")],
             PHASE_STATES,
+            empty="No data: no live run",
         ),
         state_timeline(
             "Throttling by reason",
@@ -62,6 +68,7 @@ def gpu_panels() -> list[Json]:
             " counters. An idle GPU is not throttled.",
             [Query(f"max by (instance, gpu, reason) ({select(c.GPU_THROTTLE_ACTIVE)})", f"{GPU_LEGEND} {{{{reason}}}}")],
             active,
+            empty=NO_READING,
         ),
         timeseries(
             "Throttled share of time",
@@ -70,6 +77,7 @@ def gpu_panels() -> list[Json]:
             [Query(f"max by (instance, gpu, reason) ({rate(c.GPU_THROTTLE_SECONDS)})", f"{GPU_LEGEND} {{{{reason}}}}")],
             "percentunit",
             thresholds=steps((None, "transparent"), (0.05, "red")),
+            empty=NO_READING,
         ),
         timeseries(
             "Clocks",
@@ -80,5 +88,6 @@ def gpu_panels() -> list[Json]:
             ],
             "hertz",
             overrides=limits,
+            empty=NO_READING,
         ),
     ]

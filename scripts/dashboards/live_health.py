@@ -33,6 +33,7 @@ def health_panels() -> list[Json]:
                 "item": "Price of",
             },
             drop=("__name__", "alertstate", "job", "uuid", "Value"),
+            empty="No alert fires",
         ),
         state_timeline(
             "Scrapes",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from scripts.dashboards.absence import NO_CALLS
 from scripts.dashboards.fields import Json, Query, override
 from scripts.dashboards.panels import bargauge, heatmap, stat, timeseries
 from scripts.dashboards.promql import growth, latest, quantile, ratio, recorded, select, total
@@ -24,6 +25,7 @@ def model_panels() -> list[Json]:
             " ends. Prompt tokens include those that the server took from its prefix cache.",
             [Query(prompt, "{{run_id}} prompt"), Query(completion, "{{run_id}} completion")],
             "suffix:tok/s",
+            empty=NO_CALLS,
         ),
         timeseries(
             "Decode speed",
@@ -38,12 +40,14 @@ def model_panels() -> list[Json]:
                 )
             ],
             "suffix:tok/s",
+            empty=NO_CALLS,
         ),
         heatmap(
             "Time to first token, spread",
             "Streamed calls by their time to first token; every call is in one cell.",
             Query(growth(c.CALL_TTFT), "{{le}}", "heatmap"),
             "s",
+            empty=NO_CALLS,
         ),
         timeseries(
             "Time to first token and call duration",
@@ -54,6 +58,7 @@ def model_panels() -> list[Json]:
                 Query(quantile(0.95, c.CALL_DURATION), "call p95"),
             ],
             "s",
+            empty=NO_CALLS,
         ),
         heatmap(
             "Tool-call confidence, spread",
@@ -62,6 +67,7 @@ def model_panels() -> list[Json]:
             Query(growth(c.TOOL_CONFIDENCE), "{{le}}", "heatmap"),
             "percentunit",
             scheme="Blues",
+            empty=NO_CALLS,
         ),
         bargauge(
             "Tool-call outcomes",
@@ -74,12 +80,14 @@ def model_panels() -> list[Json]:
             ],
             "none",
             overrides=[override("not ok", **share), override("mean confidence", **share)],
+            empty=NO_CALLS,
         ),
         timeseries(
             "Joules per output token",
             "Energy of all GPUs by completion tokens of all runs, over the last minute. High while prompts are read.",
             [Query(f"sum({watts}) / (sum({completion}) > 0)", "J per token")],
             "joule",
+            empty=NO_CALLS,
         ),
         stat(
             "LLM calls",
@@ -87,5 +95,6 @@ def model_panels() -> list[Json]:
             [Query(calls, "{{model}} calls", "instant"), Query(call_mean, "{{model}} mean", "instant")],
             "none",
             overrides=[override("/mean$/", by="byRegexp", unit="s")],
+            empty=NO_CALLS,
         ),
     ]

@@ -7,26 +7,41 @@ from scripts.dashboards.costs import CURRENCY, api_cost_per_task, local_cost_per
 from scripts.dashboards.fields import Json, Query, states, steps
 from scripts.dashboards.live_queries import FIRING, PHASE_OF_WORKER, PHASES
 from scripts.dashboards.panels import stat
-from scripts.dashboards.promql import encoded, in_range, latest, quantile_so_far, ratio, recorded, select, total
+from scripts.dashboards.promql import JOB, PROXY_JOB, encoded, in_range, latest, quantile_so_far, ratio, recorded, select, total
 
 from joulebench import catalogue as c
 
 THROTTLED = "gpu_reason:joulebench_gpu_throttle_seconds:rate1m"
 THERMAL = f'reason=~"{"|".join(c.THERMAL_REASONS)}"'
 HEAT_STEPS = steps((None, "green"), (0.0001, "orange"), (0.05, "red"))
+OWN_JOBS = 'job=~"joulebench.*"'
+PROXY_USED = f"unless (max_over_time(up{{{PROXY_JOB}}}[$__range]) == 0)"
 NOT_OK = 'outcome!="ok"'
 SOURCES = ("none", "nvml", "simulated")
-SOURCE_STATES = states({0: ("no GPU reported", "text"), 1: ("NVML, measured", "green"), 2: ("SIMULATED", "orange")})
+SOURCE_STATES = states(
+    {
+        0: ("no GPU reported", "text"),
+        1: ("NVML, measured", "green"),
+        2: ("SIMULATED", "orange"),
+        3: ("GPU reading fails", "red"),
+        4: ("exporter unreachable", "red"),
+    }
+)
 SUCCESSFUL = f"count({in_range(latest(c.TASK_SUCCESS))} == 1)"
 
 
 def source_tile() -> Json:
+    source = encoded(c.EXPORTER_INFO, "gpu_source", SOURCES, "instance")
+    failing = f"""({select(c.COLLECTOR_SUCCESS, 'collector="gpu"')} == 0) + 3"""
+    down = f'(up{{{JOB}, job="joulebench", instance=~"$instance"}} == 0) + 4'
     return stat(
         "GPU source",
-        "Whether GPU numbers are measured (NVML) or invented (simulated). Simulated joules are no measurement.",
-        [Query(encoded(c.EXPORTER_INFO, "gpu_source", SOURCES, "instance"), "{{instance}}", "instant")],
+        "Whether GPU numbers are measured (NVML) or invented (simulated), or why there are none: the host has no GPU, reading it"
+        " fails, or Prometheus cannot scrape the exporter. Simulated joules are no measurement.",
+        [Query(f"max by (instance) ({source} or {failing} or {down})", "{{instance}}", "instant")],
         "none",
         mappings=SOURCE_STATES,
+        empty="No data: no exporter is scraped",
     )
 
 
@@ -189,8 +204,9 @@ def trouble_tiles() -> list[Json]:
     return [
         stat(
             "Unreachable",
-            "Targets of Joulebench's scrape jobs that Prometheus cannot scrape.",
-            [Query('count(up{job=~"joulebench.*"} == 0) or vector(0)', "targets", "instant")],
+            "Targets of Joulebench's scrape jobs that Prometheus cannot scrape. A proxy counts if it answered in this time range:"
+            " many hosts have none.",
+            [Query(f"count(up{{{OWN_JOBS}}} == 0 {PROXY_USED}) or vector(0)", "targets", "instant")],
             "none",
             thresholds=steps((None, "green"), (1, "red")),
         ),

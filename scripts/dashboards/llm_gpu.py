@@ -7,8 +7,8 @@ from scripts.dashboards.fields import Json, Query, override, states, steps
 from scripts.dashboards.frame import marks, variables
 from scripts.dashboards.layout import Layout, dashboard
 from scripts.dashboards.live_gpu import DASHED, gpu_panels
+from scripts.dashboards.live_inventory import SOURCE_NAMES
 from scripts.dashboards.live_queries import GPU_LEGEND
-from scripts.dashboards.live_tasks import SOURCE_NAMES
 from scripts.dashboards.live_tiles import HEAT_STEPS, hardware_tiles, source_tile
 from scripts.dashboards.panels import bargauge, stat, table, timeseries
 from scripts.dashboards.promql import ratio, recorded, select

@@ -10,6 +10,7 @@ from scripts.dashboards.fields import Json, Query, override
 from scripts.dashboards.frame import marks, variables
 from scripts.dashboards.layout import Layout, annotation, dashboard, query_variable
 from scripts.dashboards.live_gpu import gpu_panels
+from scripts.dashboards.live_proxy import task_panels as proxied
 from scripts.dashboards.panels import bargauge, timeseries
 from scripts.dashboards.promql import JOB, TASK_LABELS, select
 from scripts.dashboards.task_rows import tasks_table, window_link
@@ -41,6 +42,9 @@ def build() -> Json:
     layout.row("What the hardware did meanwhile")
     known = {panel["title"]: panel for panel in gpu_panels()}
     layout.all([known[title] for title in HARDWARE], 12, 7)
+    layout.row("At the metering proxy", collapsed=True)
+    layout.all(proxied(TASK)[:2], 12, 7)
+    layout.all(proxied(TASK)[2:], 8, 4)
     task_id = query_variable("task_id", "Task", f'{c.TASK_INFO.name}{{{JOB}, run_id=~"$run_id"}}', newest_first=True, single=True)
     return dashboard(
         UID,

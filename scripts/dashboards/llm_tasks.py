@@ -12,6 +12,7 @@ from scripts.dashboards.live_tiles import NOT_OK, SUCCESSFUL, cost_tiles, energy
 from scripts.dashboards.panels import bargauge, stat
 from scripts.dashboards.promql import in_range, latest, per_task, quantile_so_far, ratio, total
 from scripts.dashboards.task_rows import INFO, NAMED, VALUES, tasks_table, throttled, window_link
+from scripts.dashboards.tool_confidence import confidence_by_tool
 
 from joulebench import catalogue as c
 
@@ -45,6 +46,7 @@ def build() -> Json:
     layout.row("Models beside each other")
     layout.all([success_by_model(), joules_by_model(), cost_by_model(), speed_by_model()], 12, 6)
     layout.all([first_token_by_model(), tool_outcomes_by_model()], 12, 7)
+    layout.add(confidence_by_tool(), 24, 7)
     layout.row("Time and energy as a whole")
     layout.add(time_by_activity(), 12, 7)
     layout.add(energy_tile(), 12, 7)

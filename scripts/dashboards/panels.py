@@ -9,11 +9,13 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from scripts.dashboards.fields import DATASOURCE, NEUTRAL, Json, Query, target
+from scripts.dashboards.fields import DATASOURCE, NEUTRAL, Json, Query, override, target
 
 METRIC_NAME = re.compile(r"\bjoulebench_[a-z0-9_]+")
 NO_HIDING: Json = {"legend": False, "tooltip": False, "viz": False}
 GAP_MILLISECONDS = 5000
+NO_DATA = "No data"
+"""Of a panel without any series; one that can be empty for a known reason names it."""
 
 
 def panel(
@@ -58,6 +60,7 @@ def stat(
     overrides: Sequence[Json] = (),
     decimals: int | None = None,
     text: str = "auto",
+    empty: str = NO_DATA,
 ) -> Json:
     """``text``: auto, or name for a tile that says the name of its series."""
     judged = thresholds is not NEUTRAL or bool(mappings)
@@ -66,7 +69,7 @@ def stat(
         "mappings": [*mappings],
         "thresholds": thresholds,
         "color": {"mode": "thresholds"},
-        "noValue": "No data",
+        "noValue": empty,
     }
     if decimals is not None:
         defaults["decimals"] = decimals
@@ -95,6 +98,7 @@ def timeseries(
     minimum: float | None = 0,
     overrides: Sequence[Json] = (),
     stacked: bool = False,
+    empty: str = NO_DATA,
 ) -> Json:
     custom: Json = {
         "drawStyle": "line",
@@ -107,7 +111,7 @@ def timeseries(
         "stacking": {"group": "A", "mode": "normal" if stacked else "none"},
         "thresholdsStyle": {"mode": "line" if thresholds else "off"},
     }
-    defaults: Json = {"unit": unit, "custom": custom, "color": {"mode": "palette-classic"}, "mappings": []}
+    defaults: Json = {"unit": unit, "custom": custom, "color": {"mode": "palette-classic"}, "mappings": [], "noValue": empty}
     defaults["thresholds"] = thresholds or NEUTRAL
     for name, value in (("min", minimum), ("max", maximum)):
         if value is not None:
@@ -127,9 +131,11 @@ def state_timeline(
     *,
     unit: str = "none",
     show_value: str = "never",
+    empty: str = NO_DATA,
 ) -> Json:
     defaults: Json = {
         "unit": unit,
+        "noValue": empty,
         "mappings": [*mappings],
         "color": {"mode": "fixed", "fixedColor": "text"},
         "custom": {"fillOpacity": 80, "hideFrom": NO_HIDING, "insertNulls": GAP_MILLISECONDS, "lineWidth": 0, "spanNulls": False},
@@ -145,8 +151,19 @@ def state_timeline(
     return panel("state-timeline", title, description, queries, defaults=defaults, options=options)
 
 
-def heatmap(title: str, description: str, query: Query, unit: str, scheme: str = "Oranges") -> Json:
-    defaults: Json = {"unit": unit, "custom": {"hideFrom": NO_HIDING, "scaleDistribution": {"type": "linear"}}}
+def heatmap(
+    title: str,
+    description: str,
+    query: Query,
+    unit: str,
+    scheme: str = "Oranges",
+    *,
+    empty: str = NO_DATA,
+    interval: str = "",
+) -> Json:
+    """``interval``: least width of a column, for series that are scraped less often than others."""
+    least: Json = {"interval": interval} if interval else {}
+    defaults: Json = {"unit": unit, "noValue": empty, "custom": {"hideFrom": NO_HIDING, "scaleDistribution": {"type": "linear"}}}
     options = {
         "calculate": False,
         "cellGap": 1,
@@ -167,7 +184,7 @@ def heatmap(title: str, description: str, query: Query, unit: str, scheme: str =
         "tooltip": {"mode": "single", "showColorScale": False, "yHistogram": True},
         "yAxis": {"axisPlacement": "left", "reverse": False, "unit": unit},
     }
-    return panel("heatmap", title, description, [query], defaults=defaults, options=options, maxDataPoints=60)
+    return panel("heatmap", title, description, [query], defaults=defaults, options=options, maxDataPoints=60, **least)
 
 
 def bargauge(
@@ -179,8 +196,9 @@ def bargauge(
     overrides: Sequence[Json] = (),
     decimals: int | None = None,
     maximum: float | None = None,
+    empty: str = NO_DATA,
 ) -> Json:
-    defaults: Json = {"unit": unit, "min": 0, "mappings": [], "thresholds": NEUTRAL, "noValue": "No data"}
+    defaults: Json = {"unit": unit, "min": 0, "mappings": [], "thresholds": NEUTRAL, "noValue": empty}
     defaults["color"] = {"mode": "fixed", "fixedColor": "blue"}
     for name, value in (("decimals", decimals), ("max", maximum)):
         if value is not None:
@@ -207,14 +225,16 @@ def table(
     overrides: Sequence[Json] = (),
     sort: str | None = None,
     no_value: str = "n/a",
+    empty: str = NO_DATA,
 ) -> Json:
-    """``columns``: field -> heading, in the order shown; ``Value #A`` is the first query's value. ``drop``: fields left out."""
+    """``columns``: field -> heading, in the order shown; ``Value #A`` is the first query's value. ``drop``: fields left out.
+    ``no_value`` stands in a cell, ``empty`` in place of a table without rows; Grafana takes the latter from the defaults."""
     defaults: Json = {
         "unit": "short",
         "mappings": [],
         "thresholds": NEUTRAL,
         "custom": {"align": "auto", "cellOptions": {"type": "auto"}, "filterable": True, "inspect": False},
-        "noValue": no_value,
+        "noValue": empty,
     }
     options: Json = {"cellHeight": "sm", "showHeader": True, "sortBy": [{"displayName": sort, "desc": True}] if sort else []}
     organize: Json = {
@@ -231,6 +251,6 @@ def table(
         queries,
         defaults=defaults,
         options=options,
-        overrides=overrides,
+        overrides=[override("/.*/", by="byRegexp", noValue=no_value), *overrides],
         transformations=transformations,
     )

@@ -30,7 +30,13 @@ TASK_LABELS = "run_id, task_id, worker"
 AFTERWARDS = "15s"
 """The end of a task, and its energy, are scraped a moment after it: a range that stops at the end looks this much further."""
 
-RULES = Path(__file__).resolve().parents[2] / "prometheus/rules/recording.yml"
+PROXY_PREFIX = PREFIX + "proxy_"
+PROXY_JOB = 'job="joulebench-proxy"'
+ANY_JOB = 'job=~".+"'
+PROXY_RUN = 'run_id=~"$run_id|"'
+"""Requests that name no run too: they are metered all the same."""
+
+RULES = Path(__file__).resolve().parents[2] / "prometheus/rules"
 LEVEL_SELECTORS = {
     "run": 'run_id=~"$run_id"',
     "run_model": 'run_id=~"$run_id", model=~"$model"',
@@ -44,11 +50,18 @@ def is_pushed(metric: Metric) -> bool:
     return metric.name.startswith(PUSHED_PREFIXES)
 
 
+def is_proxied(metric: Metric) -> bool:
+    return metric.name.startswith(PROXY_PREFIX)
+
+
 def select(metric: Metric, *matchers: str, suffix: str = "") -> str:
     """``suffix``: ``_bucket``, ``_sum`` or ``_count`` of a histogram or summary."""
     name = metric.name + suffix
     if name not in metric.series_names:
         raise ValueError(f"{name} is no series of {metric.name}; it has {', '.join(metric.series_names)}")
+    if is_proxied(metric):
+        # It is no instance of the exporter, and its models are named by the clients.
+        return f"{name}{{{', '.join([PROXY_JOB, *([PROXY_RUN] if 'run_id' in metric.labels else []), *matchers])}}}"
     wanted = [JOB]
     if metric in FINE_METRICS:
         wanted.append(f'job!="{FINE_JOB}"')
@@ -66,11 +79,22 @@ def rate(metric: Metric, *matchers: str, suffix: str = "") -> str:
 
 def recorded(name: str, *matchers: str) -> str:
     """A series of a recording rule, chosen by the variables that its level allows."""
-    rules = [rule["record"] for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
-    if name not in rules:
-        raise ValueError(f"no rule records {name}; recorded are {', '.join(rules)}")
+    _check_recorded(name, "recording.yml")
     level = name.partition(":")[0]
     return f"{name}{{{', '.join([JOB, LEVEL_SELECTORS[level], *matchers])}}}"
+
+
+def served(name: str, *matchers: str) -> str:
+    """What a model server tells, by the recording rules that bring vLLM, SGLang, llama.cpp and the proxy to the same names."""
+    whole = f"server:joulebench_server_{name}"
+    _check_recorded(whole, "model_servers.yml")
+    return f"{whole}{{{', '.join([ANY_JOB, *matchers])}}}"
+
+
+def _check_recorded(name: str, file: str) -> None:
+    rules = [rule["record"] for group in yaml.safe_load((RULES / file).read_text())["groups"] for rule in group["rules"]]
+    if name not in rules:
+        raise ValueError(f"no rule records {name}; recorded are {', '.join(dict.fromkeys(rules))}")
 
 
 def latest(metric: Metric, *matchers: str, suffix: str = "") -> str:
@@ -80,7 +104,7 @@ def latest(metric: Metric, *matchers: str, suffix: str = "") -> str:
     its first scrape, which for short tasks is most of it. A look past the range's end finds what is pushed after a task.
     """
     series = select(metric, *matchers, suffix=suffix)
-    if not is_pushed(metric):
+    if not is_pushed(metric) and "run_id" not in metric.labels:
         return f"last_over_time({series}[$__range])"
     return f"(last_over_time({series}[{2 * int(AFTERWARDS[:-1])}s] offset -{AFTERWARDS}) or last_over_time({series}[$__range]))"
 
@@ -120,13 +144,16 @@ def quantile_so_far(share: float, metric: Metric, *by: str) -> str:
 
 
 def growth(metric: Metric, window: str = "$__interval") -> str:
-    """Observations of a pushed histogram within the window, exactly: by ``$__interval`` each falls into one heatmap column.
+    """Observations of a histogram within the window, exactly: by ``$__interval`` each falls into one heatmap column."""
+    return f"sum by (le) ({grown(metric, window, suffix='_bucket')})"
 
-    A histogram's series appears with its first observation, which ``increase`` does not see.
-    """
-    series = select(metric, suffix="_bucket")
+
+def grown(metric: Metric, window: str = "$__range", *matchers: str, suffix: str = "") -> str:
+    """What was added to each series within the window, exactly. A series may appear with its first observation, which
+    ``increase`` does not see."""
+    series = select(metric, *matchers, suffix=suffix)
     newest = f"max_over_time({series}[{window}])"
-    return f"sum by (le) ({newest} - ({series} offset {window} or 0 * {newest}))"
+    return f"({newest} - ({series} offset {window} or 0 * {newest}))"
 
 
 def encoded(metric: Metric, label: str, values: tuple[str, ...], by: str) -> str:

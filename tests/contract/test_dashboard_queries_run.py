@@ -18,16 +18,18 @@ from joulebench.clients.prometheus_api import PrometheusApi, Series
 from joulebench.clients.pushgateway import Pushgateway
 from joulebench.clock import SystemClock
 from joulebench.stack.native import NativeStack, Ports
+from joulebench.stack.process import free_port
 from tests.conftest import need_program
-from tests.contract.sources import DASHBOARDS, ROOT, loaded
+from tests.contract.sources import DASHBOARDS, ROOT, loaded, rules
 from tests.dashboard_queries import EMPTY_WHEN_WELL, annotation_queries_of, panels_of, queries_of, variable_queries_of
-from tests.fakes.every_metric import JOULES_OF_TASK, PRICES, WATTS, Exporter, run_families, task_families
+from tests.fakes.every_metric import JOULES_OF_TASK, PRICES, PROXIED, RUN_ID, WATTS, Exporter, run_families, task_families
 
 pytestmark = pytest.mark.e2e
 
 BOARDS = {path.stem: loaded(path) for path in DASHBOARDS}
 LIVE = BOARDS["llm-live"]
-RUN = {"job": "joulebench", "run_id": "20270101-000000-abcdef", "worker": "host-1"}
+VLLM = ROOT / "tests/captures/model_servers/vllm__0.26.0.prom"
+RUN = {"job": "joulebench", "run_id": RUN_ID, "worker": "host-1"}
 DONE, RUNNING = {**RUN, "task_id": "done"}, {**RUN, "task_id": "running"}
 PATIENCE = 40.0
 
@@ -48,9 +50,11 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrometheusA
     for name in ("prometheus", "pushgateway"):
         need_program(name)
     ports = Ports.free()
-    directory = tmp_path_factory.mktemp("stack")
-    stack = NativeStack(directory, ports, with_exporter=False, with_alertmanager=False)
-    with Exporter(ports.exporter), stack:
+    directory, proxy = tmp_path_factory.mktemp("stack"), free_port()
+    targets = {"joulebench-proxy": f"127.0.0.1:{proxy}"}
+    stack = NativeStack(directory, ports, with_exporter=False, with_alertmanager=False, more_targets=targets)
+    # Beside the proxy's own series those of a vLLM: no job of prometheus.yml is a model server's.
+    with Exporter(ports.exporter), Exporter(proxy, PROXIED, VLLM.read_text()), stack:
         gateway, api = Pushgateway(stack.gateway_url), PrometheusApi(stack.prometheus_url)
         clock = SystemClock()
         gateway.put(run_families(1), RUN)
@@ -70,8 +74,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrometheusA
 
 
 def recorded_names() -> list[str]:
-    groups = loaded(ROOT / "prometheus/rules/recording.yml")["groups"]
-    return [rule["record"] for group in groups for rule in group["rules"]]
+    return list(dict.fromkeys(rule["record"] for rule in rules("record")))
 
 
 def answer(

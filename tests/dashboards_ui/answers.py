@@ -55,7 +55,8 @@ class Asker:
         }
 
     def _panel(self, panel: Mapping[str, Any]) -> dict[str, Any]:
-        step = self._stretch.step(panel.get("maxDataPoints", DRAWN_POINTS))
+        least = int(panel.get("interval", f"{SCRAPE_SECONDS}s").removesuffix("s"))
+        step = max(least, self._stretch.step(panel.get("maxDataPoints", DRAWN_POINTS)))
         answers = {target["refId"]: self._ask(target["expr"], step, target["instant"]) for target in panel["targets"]}
         return {"step": step * 1000, "answers": answers}
 

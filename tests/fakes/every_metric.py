@@ -6,7 +6,7 @@ What it says is invented; that each declared series is there, with every label, 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from urllib.parse import parse_qs, urlsplit
@@ -21,6 +21,7 @@ from joulebench.families import Family, Sheet
 WATTS = 100.0
 PRICES = {c.PRICE_ELECTRICITY: 1e-7, c.PRICE_HARDWARE: 1e-5, c.PRICE_API: 1e-6, c.PRICE_AS_OF: 1.79e9}
 JOULES_OF_TASK = 500.0
+RUN_ID = "20270101-000000-abcdef"
 LABEL_VALUES: Mapping[str, tuple[str, ...]] = {
     "gpu": ("0",),
     "uuid": ("GPU-0",),
@@ -38,6 +39,12 @@ LABEL_VALUES: Mapping[str, tuple[str, ...]] = {
     "api_model": ("large-api", "small-api"),
     "item": ("electricity", "hardware", "large-api", "small-api"),
     "currency": ("USD",),
+    "tool": ("read_file", "other"),
+    "result": c.PROXY_RESULTS,
+    "cause": c.PROXY_UNREAD_CAUSES,
+    "span_status": c.SPAN_STATUSES,
+    "run_id": (RUN_ID,),
+    "task_id": ("done", "running"),
 }
 """Values of each label; any other label has the one value "x"."""
 
@@ -45,7 +52,8 @@ RUN_PREFIXES = ("joulebench_run_", "joulebench_call_", "joulebench_tool_call_")
 RUN_METRICS = tuple(metric for metric in c.METRICS if metric.name.startswith(RUN_PREFIXES))
 TASK_METRICS = tuple(metric for metric in c.METRICS if metric.name.startswith("joulebench_task_"))
 PUSHED = (*RUN_METRICS, *TASK_METRICS, c.PUSH_FAILURES)
-SCRAPED = tuple(metric for metric in c.METRICS if metric not in PUSHED)
+PROXIED = tuple(metric for metric in c.METRICS if metric.name.startswith("joulebench_proxy_"))
+SCRAPED = tuple(metric for metric in c.METRICS if metric not in (*PUSHED, *PROXIED))
 ABSENT_UNTIL_THE_END = (c.TASK_END, c.TASK_END_OFFSET, c.TASK_DURATION, c.TASK_SUCCESS, c.TASK_STATUS)
 
 
@@ -90,9 +98,11 @@ def task_families(step: int, now: float, *, ended: bool) -> list[Family]:
 
 
 class Exporter:
-    """Serves every scraped metric on ``port``; the energy counter grows by 100 W. ``name[]`` filters as the real one does."""
+    """Serves ``metrics`` on ``port``, and ``more`` text; the energy counter grows by 100 W. ``name[]`` filters as the real one
+    does."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, metrics: Sequence[Metric] = SCRAPED, more: str = "") -> None:
+        self._metrics, self._more = metrics, more
         self._clock = SystemClock()
         self._begun = self._clock.monotonic()
         self._step = itertools.count(1)
@@ -134,10 +144,10 @@ class Exporter:
             **PRICES,
         }
         sheet = Sheet()
-        for metric in SCRAPED:
+        for metric in self._metrics:
             if not names or metric.name in names:
                 fill(sheet, metric, step, values.get(metric))
-        return generate_latest(_Collected(sheet.families()))
+        return generate_latest(_Collected(sheet.families())) + self._more.encode()
 
 
 class _Collected:

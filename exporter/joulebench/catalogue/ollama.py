@@ -26,13 +26,11 @@ OLLAMA_MODEL_CONTEXT = gauge(
 OLLAMA_MODEL_EXPIRES = gauge(
     "ollama_model_expires_timestamp_seconds", "When a loaded model will be unloaded (/api/ps expires_at).", ("model",)
 )
-_NOT_SHOWN = "for whoever looks after the Ollama server; the dashboards show what a benchmark needs"
 OLLAMA_MODEL_KV_CACHE = gauge(
     "ollama_model_kv_cache_bytes",
     "KV cache of a loaded model at its whole context, estimated from the file's metadata (/api/show); absent where the layout is"
     " another than full or sliding-window attention.",
     ("model",),
-    _NOT_SHOWN,
 )
-OLLAMA_MODEL_LOADS = counter("ollama_model_loads_total", "Loads of the model that the exporter saw.", ("model",), _NOT_SHOWN)
-OLLAMA_MODEL_UNLOADS = counter("ollama_model_unloads_total", "Unloads of the model that it saw.", ("model",), _NOT_SHOWN)
+OLLAMA_MODEL_LOADS = counter("ollama_model_loads_total", "Loads of the model that the exporter saw.", ("model",))
+OLLAMA_MODEL_UNLOADS = counter("ollama_model_unloads_total", "Unloads of the model that it saw.", ("model",))

@@ -6,16 +6,11 @@ from joulebench.catalogue.labels import CONFIDENCE_BUCKETS, GPU, SECONDS_BUCKETS
 from joulebench.catalogue.metric import PREFIX, Kind, Metric
 
 PROXY_TASK = ("run_id", "task_id", "model")
-_IN_RULES = (
-    *("prompt_tokens_total", "cached_prompt_tokens_total", "completion_tokens_total", "requests_in_flight"),
-    *("time_to_first_token_seconds", "inter_token_seconds"),
-)
 _COUNTER, _SUMMARY, _HISTOGRAM = Kind.COUNTER, Kind.SUMMARY, Kind.HISTOGRAM
 
 
 def _proxy(kind: Kind, name: str, help_: str, labels: tuple[str, ...] = PROXY_TASK, buckets: tuple[float, ...] = ()) -> Metric:
-    why = "for whoever runs the proxy; the dashboards show what the benchmark itself pushes"
-    return Metric(f"{PREFIX}proxy_{name}", kind, help_, labels, buckets, "" if name in _IN_RULES else why)
+    return Metric(f"{PREFIX}proxy_{name}", kind, help_, labels, buckets)
 
 
 PROXY_UPSTREAM_UP = _proxy(Kind.GAUGE, "upstream_up", "1 if the last request reached the model server, 0 if it could not.", ())

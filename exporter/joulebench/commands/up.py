@@ -39,7 +39,10 @@ def run(args: argparse.Namespace) -> int:
     ports = Ports(args.prometheus_port, args.pushgateway_port, args.alertmanager_port, args.exporter_port)
     for name, port in zip(("prometheus", "pushgateway", "alertmanager", "exporter"), _port_list(ports), strict=True):
         _require_free(port, f"--{name}-port")
-    stack = NativeStack(directory, ports, exporter_flags=_exporter_flags(args.gpu_source, args.simulated_scenario))
+    flags = _exporter_flags(args.gpu_source, args.simulated_scenario)
+    # Whoever starts 'joulebench proxy' beside the stack finds it on the dashboards.
+    proxy = {"joulebench-proxy": settings.DEFAULT_PROXY_METRICS_ADDRESS}
+    stack = NativeStack(directory, ports, exporter_flags=flags, more_targets=proxy)
     stack.start()
     urls = {
         "prometheus": stack.prometheus_url,

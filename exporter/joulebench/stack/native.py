@@ -37,7 +37,8 @@ class NativeStack:
     """``exporter_flags`` go to ``joulebench exporter``; ``exporter_environment`` is added to its environment.
 
     ``with_exporter=False`` leaves the exporter out; its jobs are then still configured, so that a test can start one on
-    ``ports.exporter`` when it likes. ``alertmanager_config``: another file than the repository's, with receivers of its own.
+    ``ports.exporter`` when it likes. ``alertmanager_config``: another file than the repository's, with receivers of its own. ``more_targets``: HOST:PORT by job of
+    prometheus.yml, for what is not started here, such as a proxy; it is scraped whenever it is there.
     """
 
     directory: Path
@@ -47,6 +48,7 @@ class NativeStack:
     with_exporter: bool = True
     with_alertmanager: bool = True
     alertmanager_config: Path | None = None
+    more_targets: Mapping[str, str] = field(default_factory=dict)
     started: list[Program] = field(default_factory=list)
 
     @property
@@ -123,6 +125,7 @@ class NativeStack:
                 "joulebench": exporter,
                 "joulebench-energy": exporter,
                 "joulebench-pushgateway": f"127.0.0.1:{self.ports.pushgateway}",
+                **self.more_targets,
             },
             alertmanager=f"127.0.0.1:{self.ports.alertmanager}" if self.with_alertmanager else None,
             rules=programs.checkout_file("prometheus/rules"),
