@@ -96,11 +96,15 @@ class ThrottleClock:
         elif seconds != trace.latest:
             trace.append(since, at, seconds)
 
+    def _is_counted(self, reason: str, reading: FastReading) -> bool:
+        """Whether the driver counts it, be it that the counter just failed."""
+        return reason in reading.throttle or (reason in self.seconds and reason not in self._summed)
+
     def _add_bits(self, at: float, reading: FastReading) -> None:
         span = 0.0 if self._seen_at is None else at - self._seen_at
         for reason, active in reading.throttle_active.items():
-            if reason in self.seconds and reason not in self._summed:
-                continue  # the driver counts it
+            if self._is_counted(reason, reading):
+                continue
             total = self._summed.setdefault(reason, 0.0)
             if span <= GAP_SECONDS and not (reading.thermal is not None and reason in THERMAL_REASONS):
                 self._summed[reason] = total + span * (active + self._active.get(reason, False)) / 2
@@ -108,10 +112,15 @@ class ThrottleClock:
     def _add_thermal(self, thermal: float, reading: FastReading) -> None:
         grown = 0.0 if self._thermal is None else thermal - self._thermal
         self._thermal = thermal
-        uncounted = [reason for reason in THERMAL_REASONS if reason not in reading.throttle and reason not in self._counted]
+        uncounted = [reason for reason in THERMAL_REASONS if not self._is_counted(reason, reading)]
         if grown <= 0 or not uncounted:
             return
-        seen = (reason for reason in uncounted if reading.throttle_active.get(reason) or self._active.get(reason))
-        # Unseen, it was software: that slows a card down well before the hardware has to.
-        reason = next(seen, uncounted[0])
-        self._summed[reason] = self._summed.get(reason, 0.0) + grown
+        seen = {r: reading.throttle_active.get(r, False) + self._active.get(r, False) for r in uncounted}
+        if not any(seen.values()):
+            # Unseen, it was software: that slows a card down well before the hardware has to.
+            seen[uncounted[0]] = True
+        most = max(seen.values())
+        for reason, times in seen.items():
+            # Both may hold at a time, and one that was seen at both ends of this time held for all of it.
+            if times:
+                self._summed[reason] = self._summed.get(reason, 0.0) + grown * times / most

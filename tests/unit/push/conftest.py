@@ -92,7 +92,12 @@ class FakePrometheus(LocalServer):
 
 @dataclass
 class FakeExporter(LocalServer):
-    """Gives every window 10 W on one GPU and nothing on a second."""
+    """Gives every window 10 W on one GPU, hot for a quarter of it, and nothing on a second.
+
+    ``tells_throttling`` False: an exporter of a version that did not.
+    """
+
+    tells_throttling = True
 
     def answer(self, path: str) -> tuple[int, str]:
         if self.status != 200:
@@ -101,10 +106,13 @@ class FakeExporter(LocalServer):
         joules = 10.0 * (float(query["end"][0]) - float(query["start"][0]))
         known = {"joules": joules, "low": joules - 1, "high": joules + 1, "quality": "ok", "reasons": []}
         unknown = {"joules": None, "low": None, "high": None, "quality": "missing", "reasons": ["no samples"]}
-        gpus = [
+        gpus: list[dict[str, object]] = [
             {"gpu": "0", "uuid": "GPU-a", "method": "counter", "samples": 3, **known},
             {"gpu": "1", "uuid": "GPU-b", "method": "counter", "samples": 0, **unknown},
         ]
+        if self.tells_throttling:
+            gpus[0]["throttled_seconds"] = {"hw_thermal": joules / 40, "sw_thermal": 0.0, "hw_slowdown": None, "of_tomorrow": 1}
+            gpus[1]["throttled_seconds"] = {"hw_thermal": None, "sw_thermal": None}
         return 200, json.dumps({"start": 0, "end": 0, "gpus": gpus, "total": unknown, "source": "simulated"})
 
 

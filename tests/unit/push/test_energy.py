@@ -47,6 +47,28 @@ def test_energies_reach_the_journal_and_the_gateway(tmp_path: Path, gateway: Rea
     assert state["windows_without_energy"] == 0
 
 
+def throttled(gateway: RealGateway) -> dict[tuple[str, str], float]:
+    found = [(labels, value) for name, labels, value in scrape(gateway.url) if name == catalogue.TASK_THROTTLED.name]
+    return {(labels["uuid"], labels["reason"]): value for labels, value in found}
+
+
+def test_throttled_seconds_are_pushed_where_they_are_known(tmp_path: Path, gateway: RealGateway, exporter: FakeExporter) -> None:
+    run = run_one(tmp_path, gateway.url, exporter.url)
+    (told,) = events(run.directory, "TASK_ENERGY")
+    hot = told["gpus"][0]["throttled_seconds"]["hw_thermal"]
+    assert hot == pytest.approx((told["end"] - told["start"]) / 4)
+    assert throttled(gateway) == {("GPU-a", "hw_thermal"): hot, ("GPU-a", "sw_thermal"): 0.0}
+
+
+def test_an_exporter_that_tells_no_throttling_still_gives_its_joules(tmp_path: Path, gateway: RealGateway) -> None:
+    old = FakeExporter()
+    old.tells_throttling = False
+    with serving(old):
+        run_one(tmp_path, gateway.url, old.url)
+    assert (catalogue.TASK_ENERGY.name, "t") in gateway.samples()
+    assert throttled(gateway) == {}
+
+
 def test_the_joules_of_calls_are_pushed_once_they_are_known_on_every_gpu(tmp_path: Path, gateway: RealGateway) -> None:
     class OneGpu(FakeExporter):
         def answer(self, path: str) -> tuple[int, str]:
@@ -133,6 +155,15 @@ def test_an_exporter_that_comes_back_is_asked_again(tmp_path: Path, gateway: Rea
             200,
             '{"source": "nvml", "gpus": [{"gpu": 0, "uuid": "u", "joules": true, "quality": "ok"}], "total": {}}',
             "joules is True",
+        ),
+        *(
+            (
+                200,
+                '{"source": "nvml", "gpus": [{"gpu": 0, "uuid": "u", "joules": 1, "low": 1, "high": 1, "quality": "ok",'
+                f' "throttled_seconds": {told}}}], "total": {{}}}}',
+                "throttled_seconds|cannot be read",
+            )
+            for told in ('{"hw_thermal": -1}', '{"hw_thermal": "1"}', '{"hw_thermal": true}', "[1]")
         ),
     ],
 )
