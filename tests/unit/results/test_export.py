@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from joulebench.catalogue import THROTTLE_REASONS
 from joulebench.clients.prometheus_api import PrometheusApi
 from joulebench.errors import UserError
 from joulebench.results.export import Export, Options, export
@@ -312,6 +313,32 @@ def test_the_exporters_answer_is_preferred_and_checked(url: str, tmp_path: Path)
     lying = rows(result)["=cmd()"]
     assert (lying["quality"], lying["reasons"]) == ("suspect", "energy_disagreement")
     assert lying["total_energy_joules"] == pytest.approx(2400.0)
+
+
+def test_the_exporters_throttled_seconds_are_preferred_and_checked(url: str, tmp_path: Path) -> None:
+    plain, lying = (next(task for task in TASKS if task.task_id == name) for name in ("plain", "=cmd()"))
+    answers = [answer(task, joules(0, START + task.start, START + (task.end or 0.0))) for task in (plain, lying)]
+    for told, hot in zip(answers, (0.93, 2.5), strict=True):
+        for gpu in told["gpus"]:
+            gpu["throttled_seconds"] = dict.fromkeys(THROTTLE_REASONS, 0.0)
+        told["gpus"][0]["throttled_seconds"]["hw_thermal"] = hot
+    scenario.write_journals(tmp_path, energy=answers)
+    result = export(Options(RUN, tmp_path), PrometheusApi(url), Later())
+    row, section = rows(result)["plain"], record(result, "plain")["throttle"]
+    assert (row["throttled_seconds"], row["throttled_hw_thermal_seconds"], row["throttled_source"]) == (0.93, 0.93, "exporter")
+    assert (row["throttled_sw_thermal_seconds"], row["reasons"]) == (0.0, "throttled")
+    assert section["throttled_seconds_prometheus"] == pytest.approx(1.0)
+    assert section["disagreements"] == []
+    per_gpu = record(result, "plain")["per_gpu"]
+    assert [gpu["throttle_seconds_by_reason"]["hw_thermal"] for gpu in per_gpu] == [0.93, 0.0]
+    assert {source for gpu in per_gpu for source in gpu["throttle_sources"].values()} == {"exporter"}
+    odd = rows(result)["=cmd()"]
+    assert (odd["throttled_seconds"], odd["quality"]) == (2.5, "suspect")
+    assert odd["reasons"] == "throttled;throttle_disagreement"
+    (apart,) = record(result, "=cmd()")["throttle"]["disagreements"]
+    assert (apart["reason"], apart["exporter"], apart["prometheus"]) == ("hw_thermal", 2.5, 0.0)
+    other = rows(result)["reset"]
+    assert (other["throttled_seconds"], other["throttled_source"]) == (0.0, "prometheus")
 
 
 def idle_event(label: str, at: float, watts_0: float, worker: str = "w1") -> dict[str, Any]:
