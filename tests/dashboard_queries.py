@@ -64,13 +64,19 @@ def annotation_queries_of(dashboard: Mapping[str, Any], values: Mapping[str, str
 
 
 def variable_queries_of(dashboard: Mapping[str, Any], values: Mapping[str, str] | None = None) -> list[tuple[str, str, str]]:
-    """(variable, selector, label) of every ``label_values(selector, label)``."""
+    """(variable, PromQL, label) of every ``label_values(PromQL, label)``; of ``query_result(PromQL)``, the label that the regular
+    expression takes the value from."""
     found = []
     for variable in dashboard["templating"]["list"]:
         if variable["type"] != "query":
             continue
         matched = re.fullmatch(r"label_values\((.+), (\w+)\)", variable["query"]["query"])
+        result = re.fullmatch(r"query_result\((.+)\)", variable["query"]["query"])
+        value = re.search(r'(\w+)="\(\?<value>', variable["regex"])
+        if result is not None and value is not None:
+            found.append((variable["name"], substituted(result[1], values), value[1]))
+            continue
         if matched is None:
-            raise ValueError(f"variable {variable['name']}: {variable['query']['query']!r} is not label_values(selector, label)")
+            raise ValueError(f"variable {variable['name']}: no label_values, no query_result: {variable['query']['query']!r}")
         found.append((variable["name"], substituted(matched[1], values), matched[2]))
     return found

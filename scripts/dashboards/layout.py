@@ -12,6 +12,8 @@ from scripts.dashboards.fields import DATASOURCE, Json
 
 COLUMNS = 24
 TAG = "joulebench"
+LABEL_VALUES, QUERY_RESULT = 1, 3
+NATURAL, NATURAL_DESCENDING = 7, 8
 
 
 class Layout:
@@ -94,24 +96,37 @@ def query_variable(
 ) -> Json:
     """The values of label ``name`` on the series of ``selector``, read again whenever the time range changes. ``single``: exactly
     one of them is chosen, at first the first."""
-    query = f"label_values({selector}, {name})"
     every: Json = {"allValue": all_value, "current": {"selected": True, "text": ["All"], "value": ["$__all"]}}
+    return {
+        **_asked(name, label, f"label_values({selector}, {name})", LABEL_VALUES),
+        **({"current": {}} if single else every),
+        "includeAll": not single,
+        "multi": not single,
+        "sort": NATURAL_DESCENDING if newest_first else NATURAL,
+    }
+
+
+def result_variable(name: str, label: str, query: str, regex: str) -> Json:
+    """Exactly one of the series that ``query`` finds. ``regex`` takes value and text of each from the series as written."""
+    return {**_asked(name, label, f"query_result({query})", QUERY_RESULT), "regex": regex, "sort": NATURAL_DESCENDING}
+
+
+def _asked(name: str, label: str, query: str, kind: int) -> Json:
     return {
         "type": "query",
         "name": name,
         "label": label,
         "datasource": DATASOURCE,
         "definition": query,
-        "query": {"qryType": 1, "query": query, "refId": "PrometheusVariableQueryEditor-VariableQuery"},
-        **({"current": {}} if single else every),
+        "query": {"qryType": kind, "query": query, "refId": "PrometheusVariableQueryEditor-VariableQuery"},
+        "current": {},
         "hide": 0,
-        "includeAll": not single,
-        "multi": not single,
+        "includeAll": False,
+        "multi": False,
         "options": [],
         "refresh": 2,
         "regex": "",
         "skipUrlSync": False,
-        "sort": 8 if newest_first else 7,
     }
 
 

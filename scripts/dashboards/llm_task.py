@@ -8,11 +8,12 @@ from __future__ import annotations
 from scripts.dashboards import costs
 from scripts.dashboards.fields import Json, Query, override
 from scripts.dashboards.frame import marks, variables
-from scripts.dashboards.layout import Layout, annotation, dashboard, query_variable
+from scripts.dashboards.layout import Layout, annotation, dashboard
 from scripts.dashboards.live_gpu import gpu_panels
 from scripts.dashboards.live_proxy import task_panels as proxied
 from scripts.dashboards.panels import bargauge, timeseries
-from scripts.dashboards.promql import JOB, TASK_LABELS, select
+from scripts.dashboards.promql import TASK_LABELS, select
+from scripts.dashboards.task_key import task_variable
 from scripts.dashboards.task_rows import tasks_table, window_link
 from scripts.dashboards.task_tiles import TASK, total, wide_tiles
 
@@ -45,13 +46,12 @@ def build() -> Json:
     layout.row("At the metering proxy", collapsed=True)
     layout.all(proxied(TASK)[:2], 12, 7)
     layout.all(proxied(TASK)[2:], 8, 4)
-    task_id = query_variable("task_id", "Task", f'{c.TASK_INFO.name}{{{JOB}, run_id=~"$run_id"}}', newest_first=True, single=True)
     return dashboard(
         UID,
         "Joulebench: task detail",
         "What happened in this task: where did its time go, how sure was the model, what did the hardware do?",
         layout,
-        variables=variables(task_id, *costs.variables(), single_run=True),
+        variables=variables(task_variable(), *costs.variables(), single_run=True),
         annotations=marks(running_mark()),
         refresh="30s",
     )

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from scripts.dashboards.absence import NO_TASKS
 from scripts.dashboards.costs import CURRENCY, api_cost_per_task, local_cost_per_task
 from scripts.dashboards.fields import Json, Query, hidden, override
 from scripts.dashboards.panels import table
 from scripts.dashboards.promql import TASK_LABELS, in_range, latest, per_task, ratio, select
+from scripts.dashboards.task_key import keyed
 
 from joulebench import catalogue as c
 from joulebench.units import JOULES_PER_KWH
@@ -21,15 +23,6 @@ THERMAL = f'reason=~"{"|".join(c.THERMAL_REASONS)}"'
 NAMED = f"on ({TASK_LABELS}) group_left (task_name, model)"
 
 INFO = f"max by ({TASK_LABELS}, task_name, model) {in_range(latest(c.TASK_INFO))}"
-
-
-def with_key(expr: str) -> str:
-    """With the label key: the task's id with a dot for each of the last characters that a link would not survive. Grafana decodes
-    the address of a link, so that a # in it ends the query; as a regular expression the key still finds the task."""
-    keyed = f'label_replace({expr}, "key", "$1", "task_id", "(.*)")'
-    for _ in range(3):
-        keyed = f'label_replace({keyed}, "key", "$1.$2", "key", "(.*)[^a-zA-Z0-9_.-](.*)")'
-    return keyed
 
 
 _EVERY = f"max by ({TASK_LABELS}) {in_range(latest(c.TASK_INFO))}"
@@ -42,12 +35,14 @@ STATUS = (
 
 
 def throttled() -> str:
-    """Seconds for which heat held clocks down while the task ran, all chosen GPUs together: the growth of their time counters
-    over the samples in which the task has begun and not ended."""
+    """Seconds for which heat held clocks down while the task ran, all chosen GPUs together: as the exporter's memory gives them,
+    pushed with the task's energy. Until then, and where they are not known, the growth of the time counters over the samples in
+    which the task has begun and not ended."""
+    pushed = f"sum by ({TASK_LABELS}) (max by ({TASK_LABELS}, gpu, uuid) {in_range(latest(c.TASK_THROTTLED, THERMAL))})"
     counters = f"sum(max by (instance, gpu) (last_over_time({select(c.GPU_THROTTLE_SECONDS, THERMAL)}[5s])))"
     running = f"max by ({TASK_LABELS}) ({select(c.TASK_INFO)} unless on ({TASK_LABELS}) {select(c.TASK_END)})"
     while_running = f"({running} * on () group_left () {counters})[$__range:$__interval]"
-    return f"max_over_time({while_running}) - min_over_time({while_running})"
+    return f"({pushed} or on ({TASK_LABELS}) max_over_time({while_running}) - min_over_time({while_running}))"
 
 
 VALUES: dict[str, str] = {
@@ -109,7 +104,7 @@ def tasks_table(
     """``shown``: keys of VALUES as columns, in this order; From and Until are there for the links. ``gauges``: bars in cells.
     ``narrow``: without the columns that say which run a task belongs to."""
     values = [*dict.fromkeys((*shown, "From", "Until"))]
-    queries = [with_key(INFO), STATUS, *(VALUES[name] for name in values)]
+    queries = [keyed(INFO), STATUS, *(VALUES[name] for name in values)]
     fields = {name: f"Value #{chr(ord('A') + place)}" for place, name in enumerate(("", " ", *values))}
     columns = {"task_name": "Task", "model": "Model", "status": "Status"}
     columns |= {fields[name]: name for name in values}
@@ -137,6 +132,7 @@ def tasks_table(
         drop=("job", fields[""], fields[" "]),
         overrides=overrides,
         sort="From",
+        empty=NO_TASKS,
     )
 
 

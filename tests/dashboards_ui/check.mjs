@@ -41,6 +41,15 @@ function checkOverrides(panel, where, frames) {
   }
 }
 
+/** The key in a link is a regular expression; it must find the row's own task and no other of its run. */
+function checkTask(where, frame, row, href) {
+  const key = new URL(href, 'http://localhost').searchParams.get('var-task_id');
+  if (key == null) return;
+  const [runs, ids] = ['Run', 'Id'].map((name) => frame.fields.find((field) => nameOf(field) === name).values);
+  const found = ids.filter((id, other) => runs[other] === runs[row] && new RegExp(`^(?:${key})$`).test(id));
+  if (found.length !== 1 || found[0] !== ids[row]) problems.push(`${where}: the link to ${ids[row]} finds ${found.join(', ') || 'nothing'}`);
+}
+
 function tableText(panel, where, frames) {
   const [frame] = frames;
   if (!frame?.length) return ['  (no rows)'];
@@ -58,6 +67,7 @@ function tableText(panel, where, frames) {
         counts.links++;
         if (/\$\{|\$\w|undefined|null/.test(link.href)) problems.push(`${where}: link ${link.title} leads to ${link.href}`);
         if (link.href.includes('#')) problems.push(`${where}: all after # is lost in ${link.href}`);
+        checkTask(where, frame, row, link.href);
         if (/[?&](from|to)=(?!\d{13}(&|$))/.test(link.href)) problems.push(`${where}: no time in ms in ${link.href}`);
         if (row === order[0]) lines.push(`    ${link.title}: ${link.href}`);
       }

@@ -17,7 +17,7 @@ function TimeAxis({ range, left, w, y, theme }) {
 
 export function StateTimeline({ panel, frames, w, h, theme, range }) {
   const rows = frames.map((frame) => ({ name: frame.fields[1].state.displayName, field: frame.fields[1], times: frame.fields[0].values }));
-  if (!rows.length) return <div style={{ padding: 20, color: theme.colors.text.secondary }}>No data</div>;
+  if (!rows.length) return <div style={{ padding: 20, color: theme.colors.text.secondary }}>{panel.fieldConfig.defaults.noValue}</div>;
   const left = Math.min(w / 3, 12 + 6.2 * Math.max(...rows.map(({ name }) => name.length)));
   const legendHeight = 24;
   const rowHeight = (h - AXIS - legendHeight) / rows.length;
@@ -68,7 +68,7 @@ const mix = ([a, b], share) => {
 export function Heatmap({ panel, frames, w, h, theme, range }) {
   const rows = frames.map((frame) => ({ name: frame.fields[1].state.displayName, times: frame.fields[0].values, values: frame.fields[1].values }));
   const most = Math.max(0, ...rows.flatMap(({ values }) => values.map((value) => value ?? 0)));
-  if (!rows.length || most === 0) return <div style={{ padding: 20, color: theme.colors.text.secondary }}>No data</div>;
+  if (!rows.length || most === 0) return <div style={{ padding: 20, color: theme.colors.text.secondary }}>{panel.fieldConfig.defaults.noValue}</div>;
   const left = 44;
   const plotHeight = h - AXIS - 16;
   const rowHeight = plotHeight / rows.length;

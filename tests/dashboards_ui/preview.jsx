@@ -140,7 +140,7 @@ function draw(builder) {
 
 function Graph({ panel, frames, w, h }) {
   const some = frames.filter((frame) => frame.length);
-  if (!some.length) return <Nothing text="No data" />;
+  if (!some.length) return <Nothing text={panel.fieldConfig.defaults.noValue} />;
   return (
     <TimeSeries
       frames={some}
@@ -159,7 +159,7 @@ function Graph({ panel, frames, w, h }) {
 
 function Table({ panel, frames, w, h }) {
   const [frame] = frames;
-  if (!frame?.length) return <Nothing text={panel.title === 'Firing alerts' ? 'No data: no alert fires' : 'No data'} />;
+  if (!frame?.length) return <Nothing text={panel.fieldConfig.defaults.noValue} />;
   return (
     <TableNG
       data={frame}
@@ -177,7 +177,7 @@ function Table({ panel, frames, w, h }) {
 }
 
 const Nothing = ({ text }) => (
-  <div style={{ display: 'grid', placeItems: 'center', height: '100%', color: theme.colors.text.secondary }}>{text}</div>
+  <div style={{ display: 'grid', placeItems: 'center', textAlign: 'center', height: '100%', color: theme.colors.text.secondary }}>{text}</div>
 );
 
 const KINDS = { stat: Tiles, bargauge: Bars, timeseries: Graph, table: Table, 'state-timeline': StateTimeline, heatmap: Heatmap };
