@@ -55,18 +55,33 @@ def run(report: Report, clock: Clock) -> None:
 def _first_token(report: Report, clock: Clock, upstream: int, proxies: tuple[_Proxy, ...]) -> None:
     links = {"direct": Link(upstream, clock), **{proxy.name: Link(proxy.port, clock) for proxy in proxies}}
     seconds: dict[str, list[float]] = {name: [] for name in links}
+    spent = {proxy.name: cpu_seconds(proxy.pid) for proxy in proxies}
     for number in range(TTFT_REQUESTS):
         # Each is asked first, second and third as often: what one leaves to be done afterwards slows the next.
         turns = [*links.items()]
         for name, link in turns[number % len(turns) :] + turns[: number % len(turns)]:
             seconds[name].append(link.ask(Ask(number, 4, tools=True, gap=TTFT_GAP)).first)
     report.say(f"time to first byte of a streamed reply, ms; {TTFT_REQUESTS} requests each, in turns, one at a time")
-    table = [(name, *(f"{1e3 * percentile(many, rank):.2f}" for rank in (50, 90, 99))) for name, many in seconds.items()]
-    report.table(("", "p50", "p90", "p99"), table)
+    cpu = {proxy.name: f"{1e3 * (cpu_seconds(proxy.pid) - spent[proxy.name]) / TTFT_REQUESTS:.2f}" for proxy in proxies}
+    table = [
+        (
+            name,
+            *(f"{1e3 * percentile(many, rank):.2f}" for rank in (50, 90, 99)),
+            _paired(many, seconds["direct"]),
+            cpu.get(name, ""),
+        )
+        for name, many in seconds.items()
+    ]
+    report.table(("", "p50", "p90", "p99", "added, p50 of the pairs", "CPU of the whole request"), table)
     for proxy in proxies:
         added = {rank: percentile(seconds[proxy.name], rank) - percentile(seconds["direct"], rank) for rank in (50, 99)}
         report.targets.append(Target(f"proxy, {proxy.name}: added to TTFT, p50", 1.0, 1e3 * added[50], "ms"))
         report.targets.append(Target(f"proxy, {proxy.name}: added to TTFT, p99", 5.0, 1e3 * added[99], "ms"))
+
+
+def _paired(through: list[float], direct: list[float]) -> str:
+    """Each request against its own direct turn, which a machine that is busy for a while slows as well."""
+    return f"{1e3 * percentile([a - b for a, b in zip(through, direct, strict=True)], 50):.2f}"
 
 
 def _chunks(report: Report, clock: Clock, upstream: int, proxies: tuple[_Proxy, ...]) -> None:

@@ -11,6 +11,7 @@ from aiohttp import web
 
 from joulebench.clock import Clock
 from joulebench.errors import UserError
+from joulebench.proxy import headers
 from joulebench.proxy.additions import Additions
 from joulebench.proxy.books import Books
 from joulebench.proxy.energy import CUT_EVERY, EnergyApi, EnergySharer
@@ -119,6 +120,7 @@ def _session() -> aiohttp.ClientSession:
         connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_UPSTREAM),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT),
         cookie_jar=aiohttp.DummyCookieJar(),
+        skip_auto_headers=headers.NEVER_INVENTED,
         max_line_size=MAX_HEADER,
         max_field_size=MAX_HEADER,
         auto_decompress=False,

@@ -12,6 +12,7 @@ from joulebench.proxy.additions import Added
 from joulebench.proxy.asked import Protocol
 from joulebench.proxy.meter import Meter
 from joulebench.proxy.pieces import Cutter, Piece
+from joulebench.proxy.shortcut import without_logprobs
 from joulebench.proxy.surgery import Path, member_text, with_members, without
 from joulebench.values import Json, items, members
 
@@ -43,7 +44,7 @@ class Undo:
         return out
 
     def settle(self) -> None:
-        """Reads what went on unread, since nothing in it could be the proxy's."""
+        """Reads what went on unread."""
         for piece, arrived in self._unread:
             self._meter.piece(piece, arrived)
         self._unread.clear()
@@ -54,9 +55,9 @@ class Undo:
         return self._release() + last
 
     def _piece(self, piece: Piece, now: float) -> bytes:
-        if self._held is None and not self._added.logprobs and _goes_on(piece.data):
+        if self._held is None and (plain := self._shown_unread(piece.data)) is not None:
             self._unread.append((piece, now))
-            return piece.raw
+            return piece.raw if plain is piece.data else piece.raw.replace(piece.data, plain, 1)
         self.settle()
         value = self._meter.piece(piece, now)
         if value is None:
@@ -72,6 +73,12 @@ class Undo:
             self._held = shown
             return out
         return out + shown.raw
+
+    def _shown_unread(self, data: bytes) -> bytes | None:
+        """What the client gets of a piece that need not be read for it, as nearly all; None where it must be read."""
+        if self._protocol.is_openai and not _goes_on(data):
+            return None
+        return without_logprobs(data) if self._added.logprobs and b'"logprobs"' in data else data
 
     def _release(self, usage: Json | None = None, data: bytes = b"") -> bytes:
         """The event that was held back, with the timings of the usage event, if that is what came after it."""

@@ -8,6 +8,7 @@ import json
 import random
 import socket
 import threading
+from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import pytest
@@ -284,3 +285,27 @@ def test_many_streams_at_once_stay_apart(start_proxy: StartProxy) -> None:
             thread.join()
     assert got == {name: b"".join(b"data: %s %d\n\n" % (name.encode(), number) for number in range(20)) for name in got}
     assert len(got) == 24
+
+
+def test_a_head_without_a_body_yet_goes_on_alone(start_proxy: StartProxy) -> None:
+    """A model server that answers before it has a token, and one that breaks then."""
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 9\r\nX-Early: 1\r\n\r\n"
+    more = threading.Event()
+
+    def answer(request: RawRequest) -> Iterator[Part]:
+        yield head
+        if "breaks" in request.line:
+            return
+        assert more.wait(30)
+        yield b"data: 1\n\n"
+
+    with RawUpstream(answer, cut=True) as upstream:
+        proxy = start_proxy(upstream.url)
+        with requests.post(f"{proxy.url}/v1/chat/completions", json=CHAT, stream=True, timeout=30) as got:
+            assert got.headers["X-Early"] == "1"
+            more.set()
+            assert got.content == b"data: 1\n\n"
+        with requests.post(f"{proxy.url}/breaks/v1/chat/completions", json=CHAT, stream=True, timeout=30) as got:
+            assert got.headers["X-Early"] == "1"
+            with pytest.raises(requests.exceptions.RequestException):
+                got.content  # noqa: B018

@@ -142,5 +142,5 @@ def test_energy_of_real_requests_covers_the_time_in_which_any_ran(start_proxy: S
 
         wait_for(lambda: (proxy.value(c.PROXY_ENERGY, gpu="0") or 0.0) == pytest.approx(100 * busy()) and busy() > 0.1)
         assert proxy.value(c.PROXY_ENERGY, gpu="1") == pytest.approx(40 * busy())
-        assert all(end == start for (_, end), (start, _) in pairwise(power.asked))
+        assert all(end <= start for (_, end), (start, _) in pairwise(power.asked))
         assert all((proxy.value(c.PROXY_ENERGY, task_id=str(task)) or 0.0) > 0.0 for task in range(6))

@@ -15,6 +15,7 @@ import pytest
 from joulebench.proxy.additions import Added, Additions
 from joulebench.proxy.asked import Protocol, asked_of
 from joulebench.proxy.meter import Meter
+from joulebench.proxy.shortcut import without_logprobs
 from joulebench.proxy.surgery import with_members, without
 from joulebench.proxy.undo import Undo
 
@@ -186,6 +187,39 @@ def test_what_is_no_json_passes_as_it_is() -> None:
 )
 def test_a_member_is_cut_out_and_nothing_else_changes(text: str, left: str) -> None:
     assert without(text, json.loads(text), [("logprobs",)]) == left
+
+
+@pytest.mark.parametrize("style", [llama_cpp, vllm, ollama_native])
+def test_a_token_with_its_row_is_edited_unread_to_the_same_bytes(style: Style) -> None:
+    edited = 0
+    for piece in style(True, True):
+        data = piece.strip().removeprefix(b"data: ")
+        plain = without_logprobs(data)
+        if plain is not None:
+            value = json.loads(data)
+            paths = [("logprobs",)] if style is ollama_native else [("choices", 0, "logprobs")]
+            assert plain.decode() == without(data.decode(), value, paths)
+            assert b"logprobs" in data
+            edited += 1
+    # All but the token that is the very word.
+    assert edited == len(TOKENS) - 1
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"message":{"content":"a","tool_calls":[{"function":{"arguments":{"x":1,"logprobs":[1]}}}]},"done":false}',
+        b'{"message":{"content":""},"done":false,"logprobs":[{"token":"a"}]}',
+        b'{"message":{"content":"\\"content\\": \\"x"},"done":false,"logprobs":null}',
+        b'{"choices":[{"delta":{"content":"a"},"logprobs":{"content":[]}},{"delta":{},"logprobs":{"content":[]}}]}',
+        b'{"choices":[{"delta":{"content":"a"},"logprobs":{"content":[}]}',
+        b'{"choices":[{"delta":{"content":"a"},"logprobs":{"content":["\xff"]}}]}',
+        b'{"choices":[{"delta":{"role":"assistant"},"logprobs":{"content":[{"token":"a"}]}}]}',
+    ],
+    ids=["a call's argument", "no text", "null", "two choices", "no JSON", "no UTF-8", "role alone"],
+)
+def test_what_takes_reading_to_be_edited_is_left_to_be_read(data: bytes) -> None:
+    assert without_logprobs(data) is None
 
 
 def test_members_are_put_in_at_the_end() -> None:
