@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from joulebench import settings
 from joulebench.clock import Clock, SystemClock
-from joulebench.commands import logs
+from joulebench.commands import logs, simulated
 from joulebench.errors import GpuUnavailable, UserError
 
 if TYPE_CHECKING:
@@ -27,13 +27,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MAX_SIMULATED_GPUS = 64
 MIN_POLL_PERIOD = 0.005
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    from joulebench.sensors.simulated import SCENARIOS
-
     web = parser.add_argument_group("web")
     web.add_argument(
         "--web.listen-address",
@@ -57,17 +54,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="auto: NVML, or no GPU metrics where there is none; nvml: fail without it; simulated: invented GPUs, marked as such"
         " (default: %(default)s)",
     )
-    gpu.add_argument(
-        "--simulated.gpus", dest="simulated_gpus", metavar="N", type=int, default=1, help="how many (default: %(default)s)"
-    )
-    gpu.add_argument(
-        "--simulated.scenario",
-        dest="simulated_scenario",
-        choices=SCENARIOS,
-        default="steady",
-        help="steady: the first GPU is as busy as this machine's CPUs; overheating: the last one slows itself down now and then"
-        " (default: %(default)s)",
-    )
+    simulated.configure(gpu)
     gpu.add_argument(
         "--energy.poll-period",
         dest="poll_period",
@@ -166,8 +153,7 @@ def _serve(args: argparse.Namespace, address: tuple[str, int], stack: ExitStack,
 
 
 def _check(args: argparse.Namespace) -> None:
-    if not 1 <= args.simulated_gpus <= MAX_SIMULATED_GPUS:
-        raise UserError(f"--simulated.gpus: {args.simulated_gpus} is not between 1 and {MAX_SIMULATED_GPUS}")
+    simulated.check(args)
     if not MIN_POLL_PERIOD <= args.poll_period <= 1:
         raise UserError(f"--energy.poll-period: {args.poll_period:g} is not between {MIN_POLL_PERIOD:g} and 1 second")
     if not 10 <= args.ring_seconds <= 86400:
@@ -177,10 +163,7 @@ def _check(args: argparse.Namespace) -> None:
 def _gpu_source(args: argparse.Namespace, clock: Clock) -> GpuSource | None:
     """None where ``auto`` finds no usable NVML. Raises GpuUnavailable where ``nvml`` was asked for."""
     if args.gpu_source == "simulated":
-        from joulebench.sensors.simulated import SimulatedSource
-
-        log.warning("GPU source is simulated: no number of it is a measurement")
-        return SimulatedSource(args.simulated_gpus, args.simulated_scenario, clock)
+        return simulated.source(args, clock)
     from joulebench.sensors.nvml import NvmlSource
 
     try:

@@ -23,7 +23,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--simulated-scenario",
         choices=SCENARIOS,
-        help="with --gpu-source simulated: two GPUs, both well (steady) or the second one too hot now and then (overheating)",
+        help="with --gpu-source simulated: two GPUs, both well (steady), or the second one too hot now and then (overheating) or"
+        " for 45 s every five minutes, so that alerts fire and resolve (recovering)",
     )
     parser.add_argument("--prometheus-port", type=int, default=9090, help="default: %(default)s")
     parser.add_argument("--pushgateway-port", type=int, default=9091, help="default: %(default)s")

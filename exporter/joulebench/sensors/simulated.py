@@ -11,13 +11,14 @@ from math import exp, floor
 from pathlib import Path
 from threading import Lock
 
-from joulebench.catalogue import THROTTLE_REASONS
+from joulebench.catalogue import THERMAL_REASONS, THROTTLE_REASONS
 from joulebench.clock import Clock, SystemClock
 from joulebench.errors import UserError
 from joulebench.sensors.reading import FastReading, GpuIdentity, SlowReading
+from joulebench.sensors.spells import Spells
 from joulebench.units import Bytes, Celsius, Hertz, Joules, Ratio, Seconds, Watts
 
-SCENARIOS = ("steady", "overheating")
+SCENARIOS = ("steady", "overheating", "recovering")
 PROC_STAT = Path("/proc/stat")
 
 STEP = 0.1
@@ -30,6 +31,8 @@ CLOCKS_MAX = {"graphics": Hertz(2.1e9), "sm": Hertz(2.1e9), "memory": Hertz(9.5e
 
 # The overheating card: busy with a blocked fan for a while, then at rest, over and over.
 CYCLE_SECONDS, HOT_FROM, HOT_UNTIL, BLOCKED_FAN = 90.0, 10.0, 55.0, 1.9
+HELD_CELSIUS = 92.0
+"""Where a card stays whose clocks a timetable holds down."""
 
 Load = Callable[[], Ratio]
 
@@ -59,11 +62,19 @@ class CpuLoad:
 
 
 class SimulatedSource:
-    """``scenario`` steady, or overheating, where the last GPU gets too hot and slows itself down, again and again."""
+    """``scenario`` steady; overheating, where the last GPU gets too hot and slows itself down, again and again; or recovering,
+    where it does so by the timetable of ``spells`` and is well in between."""
 
     name = "simulated"
 
-    def __init__(self, gpus: int = 1, scenario: str = "steady", clock: Clock | None = None, load: Load | None = None) -> None:
+    def __init__(
+        self,
+        gpus: int = 1,
+        scenario: str = "steady",
+        clock: Clock | None = None,
+        load: Load | None = None,
+        spells: Spells | None = None,
+    ) -> None:
         if scenario not in SCENARIOS:
             raise UserError(f"simulated scenario: {scenario!r} is not known; give one of {', '.join(SCENARIOS)}")
         self._clock = clock or SystemClock()
@@ -72,6 +83,10 @@ class SimulatedSource:
         self._born = self._load_at = self._clock.monotonic()
         self._cards = [_Card(index, self._born) for index in range(gpus)]
         self._hot_card = gpus - 1 if scenario == "overheating" else None
+        if scenario == "recovering":
+            timetable = spells or Spells()
+            ahead = 0.0 if timetable.begin is None else timetable.begin - self._clock.unix()
+            self._cards[-1].follow(timetable, self._born + ahead)
         self._lock = Lock()  # the fast and the slow poll come from two threads
 
     def gpus(self) -> Sequence[GpuIdentity]:
@@ -81,7 +96,7 @@ class SimulatedSource:
         with self._lock:
             card = self._advanced(index)
             return FastReading(
-                energy=card.counter(), power=Watts(card.power), throttle=card.throttle(), thermal=Seconds(card.throttled)
+                energy=card.counter(), power=Watts(card.power), throttle=card.throttle(), thermal=Seconds(card.thermal)
             )
 
     def read_slow(self, index: int) -> SlowReading:
@@ -99,6 +114,8 @@ class SimulatedSource:
         if index == self._hot_card and HOT_FROM <= (now - self._born) % CYCLE_SECONDS < HOT_UNTIL:
             load, cooling = Ratio(1.0), BLOCKED_FAN
         card = self._cards[index]
+        if card.is_busy(now):
+            load, cooling = Ratio(1.0), BLOCKED_FAN
         card.advance(now, load, cooling)
         return card
 
@@ -107,13 +124,22 @@ class _Card:
     def __init__(self, index: int, now: float) -> None:
         self.identity = GpuIdentity(index, f"SIMULATED-{index}", f"Simulated GPU {index}", "Simulated", "simulated")
         self.power = IDLE_WATTS
-        self.throttled = 0.0
+        self._throttled = 0.0
+        self._spells: Spells | None = None
+        self._spells_from = 0.0
         self._load = 0.0
         self._hot = False
         self._temperature = AMBIENT_CELSIUS + CELSIUS_PER_WATT * IDLE_WATTS
         self._at = now
         self._joules = 0.0
         self._shown = 0.0
+
+    def follow(self, spells: Spells, begin: float) -> None:
+        """From now on the clocks are held down by this timetable, which began at ``begin`` (monotonic)."""
+        self._spells, self._spells_from = spells, begin
+
+    def is_busy(self, now: float) -> bool:
+        return self._spells is not None and self._spells.is_busy(now - self._spells_from)
 
     def advance(self, now: float, load: float, cooling: float) -> None:
         """Time passed at the power that was shown; from now on the power is what ``load`` asks for."""
@@ -125,18 +151,35 @@ class _Card:
             self._shown = self._joules + self.power * (boundary - self._at)
         self._joules += self.power * span
         if self._hot:
-            self.throttled += span
+            self._throttled += span
         goal = AMBIENT_CELSIUS + CELSIUS_PER_WATT * cooling * self.power
+        if self._spells is not None and self._hot:
+            goal = HELD_CELSIUS
         self._temperature = goal + (self._temperature - goal) * exp(-span / THERMAL_SECONDS)
-        self._hot = self._temperature >= (RESUME_CELSIUS if self._hot else SLOWDOWN_CELSIUS)
+        if self._spells is None:
+            self._hot = self._temperature >= (RESUME_CELSIUS if self._hot else SLOWDOWN_CELSIUS)
+        else:
+            self._hot = any(self._spells.holds(reason, now - self._spells_from) for reason in THERMAL_REASONS)
         self._at, self._load = now, load
         self.power = IDLE_WATTS + (LIMIT_WATTS - IDLE_WATTS) * load * (THROTTLED_SHARE if self._hot else 1.0)
 
     def counter(self) -> Joules:
         return Joules(floor(self._shown * 1000.0 + 1e-6) / 1000.0)
 
+    @property
+    def thermal(self) -> float:
+        """Seconds for which any heat held the clocks down."""
+        return max(self.throttle().values())
+
     def throttle(self) -> Mapping[str, Seconds]:
-        return {reason: Seconds(self.throttled if reason == "hw_thermal" else 0.0) for reason in THROTTLE_REASONS}
+        if self._spells is not None:
+            return {reason: Seconds(self._spells.seconds(reason, self._at - self._spells_from)) for reason in THROTTLE_REASONS}
+        return {reason: Seconds(self._throttled if reason == "hw_thermal" else 0.0) for reason in THROTTLE_REASONS}
+
+    def _holds(self, reason: str) -> bool:
+        if self._spells is not None:
+            return self._spells.holds(reason, self._at - self._spells_from)
+        return reason == "hw_thermal" and self._hot
 
     def slow(self) -> SlowReading:
         speed = (0.15 + 0.85 * self._load) * (THROTTLED_SHARE if self._hot else 1.0)
@@ -151,5 +194,5 @@ class _Card:
             power_limit=Watts(LIMIT_WATTS),
             clocks=clocks,
             clocks_max=CLOCKS_MAX,
-            throttle_active={reason: reason == "hw_thermal" and self._hot for reason in THROTTLE_REASONS},
+            throttle_active={reason: self._holds(reason) for reason in THROTTLE_REASONS},
         )

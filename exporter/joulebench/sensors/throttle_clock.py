@@ -20,7 +20,7 @@ GAP_SECONDS = 1.0
 """Between two polls; over a longer gap nobody knows how long a bit was set."""
 POINTS_PER_SECOND = 20.0
 """That a ring has room for; only clocks that are held down and let go all the time need them."""
-UNREAD_SECONDS = 0.1
+UNREAD_SECONDS = 0.15
 """At the end of a window that nobody has read yet; a poll is no later than this."""
 
 

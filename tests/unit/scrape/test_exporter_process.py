@@ -144,6 +144,8 @@ def test_a_second_exporter_on_the_same_port_is_told_so() -> None:
         ("--ollama.url=ollama", "--ollama.url: 'ollama' is not a URL"),
         ("--gpu-source=amd", "invalid choice: 'amd'"),
         ("--simulated.scenario=calm", "invalid choice: 'calm'"),
+        ("--simulated.spell-seconds=5", "need --simulated.scenario=recovering beside them"),
+        ("--simulated.begin=nan", "give finite numbers of seconds"),
     ],
 )
 def test_a_flag_that_cannot_be_used_is_refused_with_the_reason(flag: str, complaint: str) -> None:

@@ -9,6 +9,7 @@ import pytest
 from joulebench.errors import UserError
 from joulebench.sensors.monitor import GpuMonitor
 from joulebench.sensors.simulated import IDLE_WATTS, LIMIT_WATTS, CpuLoad, SimulatedSource
+from joulebench.sensors.spells import Spells
 from joulebench.units import Ratio
 from tests.fakes.nvml import VirtualClock
 
@@ -69,6 +70,45 @@ def test_an_overheating_gpu_throttles_recovers_and_counts_the_time(clock: Virtua
     assert throttled == pytest.approx(hot_seconds, abs=0.2)
     assert not source.read_slow(1).throttle_active["hw_thermal"], "it cools down between two hot phases"
     assert source.read_fast(0).throttle["hw_thermal"] == pytest.approx(0)
+
+
+def test_a_recovering_gpu_is_held_down_by_its_timetable_and_by_nothing_else(clock: VirtualClock) -> None:
+    spells = Spells(40.0, clock.unix() + 10.0)
+    source = SimulatedSource(2, "recovering", clock=clock, load=lambda: Ratio(0.0), spells=spells)
+    begin = clock.monotonic() + 10.0
+    sw, hw = (30.0, 70.0), (40.0, 60.0)
+    celsius = {}
+    for _ in range(8000):
+        clock.advance(0.05)
+        reading, at = source.read_fast(1), clock.monotonic() - begin
+        full, rest = divmod(max(at, 0.0), 300.0)
+        for reason, (since, until) in (("sw_thermal", sw), ("hw_thermal", hw)):
+            expected = full * (until - since) + min(max(rest - since, 0.0), until - since)
+            assert reading.throttle[reason] == pytest.approx(expected, abs=1e-6)
+        assert reading.thermal == reading.throttle["sw_thermal"]
+        slow = source.read_slow(1)
+        assert slow.throttle_active["hw_thermal"] == (at > 0 and hw[0] <= rest < hw[1])
+        assert slow.throttle_active["sw_thermal"] == (at > 0 and sw[0] <= rest < sw[1])
+        celsius[round(at)] = slow.temperature or 0.0
+    assert 90 <= celsius[31] <= 93, "hot when it begins"
+    assert 90 <= celsius[69] <= 93
+    assert celsius[3] < 40, "well before"
+    assert celsius[200] < 40, "and after"
+    assert celsius[331] >= 90, "and hot again five minutes later"
+    assert set(source.read_fast(0).throttle.values()) == {0.0}
+
+
+def test_a_timetable_that_began_long_ago_goes_on(clock: VirtualClock) -> None:
+    source = SimulatedSource(1, "recovering", clock=clock, spells=Spells(40.0, clock.unix() - 350.0), load=lambda: Ratio(0.0))
+    clock.advance(1.0)
+    assert source.read_fast(0).throttle["sw_thermal"] == pytest.approx(40.0 + 21.0)
+    assert source.read_fast(0).power == pytest.approx(IDLE_WATTS + 0.5 * (LIMIT_WATTS - IDLE_WATTS)), "slower and cheaper"
+
+
+@pytest.mark.parametrize("length", [0.5, 121.0])
+def test_a_spell_that_leaves_no_time_to_recover_is_refused(length: float) -> None:
+    with pytest.raises(UserError, match=r"--simulated.spell-seconds: [\d.]+ is not between 1 and 120 seconds"):
+        Spells(length)
 
 
 def test_a_monitor_measures_the_simulation_as_it_would_a_card(clock: VirtualClock) -> None:
