@@ -60,10 +60,11 @@ class AlertReceiver:
     def told(self, name: str, status: str = "firing") -> list[Notification]:
         return [notification for notification in [*self.notifications] if name in notification.names(status)]
 
-    def write_config(self, source: Path, target: Path) -> Path:
-        """``source`` with this receiver's address for each receiver that is to be notified, and short waits."""
+    def write_config(self, source: Path, target: Path, *, hurried: bool = True) -> Path:
+        """``source`` with this receiver's address for each receiver that is to be notified, and short waits if ``hurried``."""
         config = copy.deepcopy(yaml.safe_load(source.read_text(encoding="utf-8")))
-        config["route"].update(group_wait="200ms", group_interval="1s")
+        if hurried:
+            config["route"].update(group_wait="200ms", group_interval="1s")
         for receiver in config["receivers"]:
             if receiver["name"] != "none":
                 receiver["webhook_configs"] = [{"url": self.url, "send_resolved": True}]
