@@ -65,4 +65,11 @@ GPU_THROTTLE_SECONDS = counter(
     "Time the reason held clocks down: the driver's nanosecond counters where it has them, else event reasons at 50 Hz.",
     (*GPU, "reason"),
 )
+GPU_LINK_BYTES = counter(
+    "gpu_link_bytes_total",
+    "Bytes that the card sent (tx) and received (rx) over PCIe and NVLink since the exporter first saw it, by the driver's own"
+    " counters; absent where it does not count. PCIe counters of 32 bits wrap: above 4 GiB between two reads, a second"
+    " apart, the sum is too low (NVML_FI_DEV_PCIE_COUNT_TX_BYTES and _RX_BYTES, NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_TX and _RX).",
+    (*GPU, "link", "direction"),
+)
 GPU_READ_ERRORS = counter("gpu_read_errors_total", "NVML calls that failed, by group of calls.", (*GPU, "group"))

@@ -6,6 +6,7 @@ GPU = ("gpu", "uuid")
 
 THROTTLE_REASONS = ("sw_power_cap", "hw_slowdown", "sync_boost", "sw_thermal", "hw_thermal", "hw_power_brake")
 THERMAL_REASONS = ("sw_thermal", "hw_thermal")
+LINKS, DIRECTIONS = ("pcie", "nvlink"), ("tx", "rx")
 CLOCK_DOMAINS = ("graphics", "sm", "memory")
 TOOL_OUTCOMES = ("ok", "malformed", "undeclared", "schema_invalid", "tool_error")
 TASK_STATUSES = ("success", "failure", "timeout", "error", "unknown")

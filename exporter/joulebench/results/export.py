@@ -16,6 +16,7 @@ from joulebench.clock import Clock, SystemClock
 from joulebench.errors import PrometheusError, UserError
 from joulebench.results import (
     as_json,
+    circumstances,
     cleanup,
     files,
     from_prometheus,
@@ -27,6 +28,7 @@ from joulebench.results import (
     waiting,
     windows,
 )
+from joulebench.results.circumstances import Circumstances
 from joulebench.results.energy import task_energy
 from joulebench.results.from_prometheus import PushedTask
 from joulebench.results.idle import idle_power
@@ -78,7 +80,7 @@ def export(options: Options, api: PrometheusApi | None, clock: Clock | None = No
     directory = files.run_directory(options.runs_dir, options.run_id)
     held = journal.read(directory)
     notes = _journal_notes(held, directory)
-    pushed, stored, trouble = _ask_prometheus(options, api, held, clock, tell)
+    pushed, stored, around, trouble = _ask_prometheus(options, api, held, clock, tell)
     if trouble:
         notes.append(trouble)
     tasks = windows.tasks(held, pushed)
@@ -88,7 +90,7 @@ def export(options: Options, api: PrometheusApi | None, clock: Clock | None = No
         notes += [f"Prometheus warns: {warning}" for warning in api.warnings]
     why = "prometheus_failed" if trouble else "prometheus_not_asked"
     idle = idle_power(held.run_events, tasks)
-    context = Context(options.run_id, __version__, stored, idle)
+    context = Context(options.run_id, __version__, stored, idle, around)
     shared = books(tasks, stored.gpus if stored else (), {uuid: one.watts for uuid, one in idle.items()})
     notes += run_record.notes(shared, idle)
     records = _records(context, tasks, shared, why, tell)
@@ -112,10 +114,11 @@ def _journal_notes(held: journal.Journal, directory: Path) -> list[str]:
 
 def _ask_prometheus(
     options: Options, api: PrometheusApi | None, held: journal.Journal, clock: Clock, tell: Progress
-) -> tuple[Mapping[TaskKey, PushedTask], Samples | None, str]:
-    """(pushed tasks, samples, what went wrong)"""
+) -> tuple[Mapping[TaskKey, PushedTask], Samples | None, Circumstances, str]:
+    """(pushed tasks, samples, what surrounded them, what went wrong)"""
+    around = Circumstances()
     if api is None:
-        return {}, None, ""
+        return {}, None, around, ""
     pushed: Mapping[TaskKey, PushedTask] = {}
     try:
         own = windows.tasks(held, {})
@@ -128,9 +131,10 @@ def _ask_prometheus(
         spans = [task.window for task in windows.tasks(held, pushed) if task.window is not None]
         equal = {"instance": options.instance} if options.instance else {}
         found = samples.fetch(api, spans, equal, chunk=options.chunk, step=lambda done, of: tell("reading samples", done, of))
+        around = circumstances.fetch(api, spans, equal, options.chunk)
     except PrometheusError as error:
-        return pushed, None, f"Prometheus failed: {error}"
-    return pushed, found, trouble
+        return pushed, None, around, f"Prometheus failed: {error}"
+    return pushed, found, around, trouble
 
 
 @dataclass

@@ -6,7 +6,7 @@ Only what every store answers alike is used: ``last_over_time``, ``changes`` and
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from joulebench import catalogue
 from joulebench.catalogue import GROUP_LABELS, Kind, Metric
@@ -69,6 +69,11 @@ def milliseconds(seconds: float) -> str:
 def raw(metric: Metric, seconds: float, equal: Mapping[str, str]) -> str:
     """Stored samples of the last ``seconds`` before the query's time."""
     return f"{selector(metric, equal)}[{milliseconds(seconds)}]"
+
+
+def raw_names(names: Sequence[str], seconds: float) -> str:
+    """The same for all series of these names at once; a recorded name stands for itself."""
+    return f"{{__name__=~{quoted('|'.join(names))}}}[{milliseconds(seconds)}]"
 
 
 def last(metric: Metric, seconds: float, equal: Mapping[str, str], series: str | None = None) -> str:

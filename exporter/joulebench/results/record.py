@@ -10,13 +10,14 @@ from typing import Any
 from joulebench.energy.attribution import TaskAttribution
 from joulebench.energy.ledger import Share
 from joulebench.energy.window import QUALITIES, WindowEnergy
-from joulebench.results import calls, idle, shares, throttle
+from joulebench.results import calls, idle, shares, surroundings, throttle
+from joulebench.results.circumstances import Circumstances
 from joulebench.results.computed import computed_metrics
 from joulebench.results.energy import GpuEnergy, TaskEnergy, exporter_clock_offset
 from joulebench.results.gauge_stats import stats
 from joulebench.results.hardware import Gauges, hardware_metrics
 from joulebench.results.idle import IdlePower
-from joulebench.results.points import Columns
+from joulebench.results.points import EMPTY, Columns
 from joulebench.results.samples import GpuSamples, Samples
 from joulebench.results.task import Event, Task
 from joulebench.results.throttle import Throttling
@@ -25,6 +26,9 @@ from joulebench.units import kwh_from_joules
 SCHEMA_VERSION = 1
 THROTTLED_SHARE = 0.05
 """A task that was throttled for more than this share of its time is not comparable with others."""
+
+NO_WINDOW = (float("inf"), float("-inf"))
+"""That no sample falls into."""
 
 Record = dict[str, Any]
 
@@ -37,6 +41,7 @@ class Context:
     version: str
     samples: Samples | None
     idle: Mapping[str, IdlePower] = field(default_factory=dict)
+    around: Circumstances = field(default_factory=Circumstances)
     _folded: dict[tuple[str, ...], Gauges] = field(default_factory=dict)
 
     def gauges(self, gpus: Sequence[GpuSamples]) -> Gauges:
@@ -60,6 +65,8 @@ def build(task: Task, energy: TaskEnergy, attribution: TaskAttribution | None, c
     slowed = _throttling(task, energy, gpus)
     throttled = throttle.throttled_seconds(throttle.together([gpu.seconds for gpu in slowed]))
     call_rows = calls.rows(task, gpus, throttled)
+    for call in call_rows:
+        call.update(surroundings.of_call(context.around, task.values.model_name, call["start"], call["end"]))
     findings = [*_findings(task, energy, attribution, context, throttled), *_exceeded(call_rows, energy)]
     verdict = _verdict(energy, [*findings, *([throttle.DISAGREEMENT] if any(gpu.disagreements for gpu in slowed) else [])])
     phases = shares.phases(task, verdict, gpus)
@@ -80,6 +87,7 @@ def build(task: Task, energy: TaskEnergy, attribution: TaskAttribution | None, c
         "calls": call_rows,
         "attribution": _attribution(attribution, verdict),
         "call_energy": [_event(event) for event in task.call_energy],
+        "model_server": surroundings.model_server(context.around, task.values.model_name, *(task.window or NO_WINDOW)),
     }
 
 
@@ -184,7 +192,7 @@ def _measurement(task: Task, energy: TaskEnergy, verdict: WindowEnergy, context:
         "energy_prometheus": _sum_of([gpu.prometheus for gpu in energy.gpus]),
         "clock_offset_seconds": {
             "benchmark_to_gateway": task.gateway_clock_offset,
-            "exporter_to_prometheus": exporter_clock_offset(context.samples, *task.window) if task.window else None,
+            "exporter_to_prometheus": exporter_clock_offset(context.gpus(energy), *task.window) if task.window else None,
         },
         "sources": dict(task.sources),
         "disagreements": [asdict(one) for one in task.disagreements],
@@ -231,11 +239,19 @@ def _gpu(task: Task, energy: GpuEnergy, samples: GpuSamples | None, slowed: Thro
         "throttle_seconds_by_reason": dict(slowed.seconds) if slowed and (samples or slowed.sources) else {},
         "throttle_sources": slowed.sources if slowed else {},
         "min_temp_margin_c": throttle.least_margin([samples], *task.window) if samples and task.window else None,
+        "link_bytes": surroundings.link_bytes(context.around, energy.uuid, *task.window) if task.window else {},
+        "power_capped_clock": _capped_clock(task, samples, context),
     }
     for name, unit in (("util", "pct"), ("vram", "mb"), ("temp", "c"), ("power", "w")):
         one = stats(getattr(gauges, name), *task.window) if gauges and task.window else None
         found[f"{name}_{unit}"] = one.as_dict() if one else None
     return found
+
+
+def _capped_clock(task: Task, samples: GpuSamples | None, context: Context) -> Record | None:
+    if samples is None or task.window is None:
+        return None
+    return surroundings.capped_clock(context.around, samples.uuid, samples.throttle.get("sw_power_cap", EMPTY), *task.window)
 
 
 def _attribution(attribution: TaskAttribution | None, verdict: WindowEnergy) -> Record:

@@ -11,12 +11,14 @@ import io
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from joulebench.catalogue import THROTTLE_REASONS, TOOL_OUTCOMES
+from joulebench.catalogue import DIRECTIONS, LINKS, THROTTLE_REASONS, TOOL_OUTCOMES
 from joulebench.results.hardware import ratio
+from joulebench.results.surroundings import link_totals
 from joulebench.units import kwh_from_joules
 
 KEY = ("run_id", "task_id", "worker")
 
+MODEL_MEMORY = ("size_bytes", "vram_bytes", "offload_ratio", "context_tokens", "kv_cache_bytes")
 EFFICIENCY = ("joules_per_prompt_token", "prompt_token_basis", "joules_per_decode_token", "joules_per_call")
 
 COLUMNS = (
@@ -93,6 +95,10 @@ COLUMNS = (
     "sources",
     "sources_disagree",
     "result_file",
+    *(f"model_{name}" for name in MODEL_MEMORY),
+    "server_waiting_requests",
+    "server_kv_cache_ratio_max",
+    *(f"{link}_{direction}_bytes" for link in LINKS for direction in DIRECTIONS),
 )
 
 Row = Mapping[str, object]
@@ -162,6 +168,10 @@ def row(record: Mapping[str, Any], result_file: str) -> dict[str, object]:
         "sources": ";".join(sorted(set(measured["sources"].values()))),
         "sources_disagree": ";".join(one["field"] for one in measured["disagreements"]),
         "result_file": result_file,
+        **{f"model_{name}": record["model_server"][name] for name in MODEL_MEMORY},
+        "server_waiting_requests": record["model_server"]["waiting_requests"],
+        "server_kv_cache_ratio_max": record["model_server"]["kv_cache_ratio_max"],
+        **link_totals(record["per_gpu"]),
     }
 
 

@@ -42,6 +42,7 @@ class GpuCollector:
         catalogue.GPU_CLOCK_MAX,
         catalogue.GPU_THROTTLE_ACTIVE,
         catalogue.GPU_THROTTLE_SECONDS,
+        catalogue.GPU_LINK_BYTES,
         catalogue.GPU_READ_ERRORS,
     )
 
@@ -80,3 +81,5 @@ def _slow(sheet: Values, slow: SlowReading, labels: tuple[str, str]) -> None:
         sheet.value(catalogue.GPU_CLOCK_MAX, hertz, (*labels, domain))
     for reason, active in slow.throttle_active.items():
         sheet.value(catalogue.GPU_THROTTLE_ACTIVE, float(active), (*labels, reason))
+    for (link, direction), moved in slow.traffic.items():
+        sheet.value(catalogue.GPU_LINK_BYTES, moved, (*labels, link, direction))

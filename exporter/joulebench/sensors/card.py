@@ -8,16 +8,18 @@ do, for the counter moves ten times a second.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from joulebench.errors import GpuError, GpuLost
-from joulebench.sensors import driver, nvml_calls
+from joulebench.sensors import driver, nvml_calls, traffic
 from joulebench.sensors.binding import ABSENT, LOST
 from joulebench.sensors.field_block import FieldBlock
 from joulebench.sensors.nvml_calls import Call, Handle, Nvml
 from joulebench.sensors.reading import FastReading, GpuIdentity, SlowReading
 from joulebench.sensors.slow_read import active_reasons, slow_reading
-from joulebench.units import Hertz, Seconds, joules_from_millijoules, seconds_from_nanoseconds, watts_from_milliwatts
+from joulebench.sensors.traffic import Traffic
+from joulebench.units import Bytes, Hertz, Seconds, joules_from_millijoules, seconds_from_nanoseconds, watts_from_milliwatts
 
 # A sporadic "not supported" must not cost a card its counter for good.
 _PROBES = 3
@@ -44,6 +46,10 @@ class Card:
         )
         self._plan_fast_read(driver_version)
         self._clocks_max: dict[str, Hertz] = {}
+        self._traffic = Traffic()
+        self._links = traffic.block(traffic.COUNTERS)
+        self._fill_links = self._nvml.filler(self._handle, self._links)
+        self._links_asked = 0
 
     def _plan_fast_read(self, driver_version: str) -> None:
         supported = self._probe(fields_of(driver_version))
@@ -137,15 +143,25 @@ class Card:
         try:
             if self._stale:
                 self._find_again()
-            return slow_reading(self._ask, self._clocks_max)
+            return replace(slow_reading(self._ask, self._clocks_max), traffic=self._read_traffic())
         except GpuLost:
             self._lose()
             raise
+
+    def _read_traffic(self) -> Mapping[tuple[str, str], Bytes]:
+        if not self._traffic.counts and self._links_asked >= _PROBES:
+            return {}
+        self._links_asked += 1
+        code = self._fill_links()
+        if code in LOST:
+            self._judge(code, nvml_calls.FIELD_VALUES)
+        return {} if code else self._traffic.add(self._links.answers(self._links.raw()))
 
     def _find_again(self) -> None:
         """A fresh handle: an old one stays dead when the card is back."""
         self._handle = self._found("nvmlDeviceGetHandleByUUID", self._nvml.handle_of(self.identity.uuid))
         self._fill = self._nvml.filler(self._handle, self._block)
+        self._fill_links = self._nvml.filler(self._handle, self._links)
         self._stale = False
 
     def _lose(self) -> None:

@@ -46,11 +46,15 @@ class FieldAnswer:
 
 
 class FieldBlock:
-    """``array`` goes by reference to NVML, with ``len(block)``. ``raw()``: all that the last call said, cheap to compare."""
+    """``array`` goes by reference to NVML, with ``len(block)``. ``raw()``: all that the last call said, cheap to compare.
 
-    def __init__(self, fields: Sequence[int]) -> None:
+    ``scopes``: one for each field; the whole GPU where not given.
+    """
+
+    def __init__(self, fields: Sequence[int], scopes: Sequence[int] = ()) -> None:
         self.fields = tuple(fields)
-        self.array: Array[Any] = (_FieldValue * len(fields))(*(_FieldValue(field, _GPU_SCOPE) for field in fields))
+        pairs = zip(fields, scopes or [_GPU_SCOPE] * len(fields), strict=True)
+        self.array: Array[Any] = (_FieldValue * len(fields))(*(_FieldValue(field, scope) for field, scope in pairs))
         unpack = struct.Struct("=" + _ITEM * len(fields)).unpack_from
         self.raw: Callable[[], Sequence[int]] = partial(unpack, self.array)
 

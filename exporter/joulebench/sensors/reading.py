@@ -41,6 +41,7 @@ class FastReading(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class SlowReading:
     """``clocks`` and ``clocks_max`` by catalogue clock domain; ``throttle_active`` by catalogue reason, empty where unknown.
+    ``traffic``: bytes since the first read by (link, direction) of the catalogue, those that the card counts.
     ``failures``: calls that failed for another reason than not being supported."""
 
     utilization: Ratio | None = None
@@ -52,6 +53,7 @@ class SlowReading:
     clocks: Mapping[str, Hertz] = field(default_factory=dict)
     clocks_max: Mapping[str, Hertz] = field(default_factory=dict)
     throttle_active: Mapping[str, bool] = field(default_factory=dict)
+    traffic: Mapping[tuple[str, str], Bytes] = field(default_factory=dict)
     failures: int = 0
 
 

@@ -50,6 +50,12 @@ FULL = GpuState(
         clocks={"graphics": Hertz(1.755e9), "sm": Hertz(1.754e9), "memory": Hertz(2.619e9)},
         clocks_max={"graphics": Hertz(1.98e9), "sm": Hertz(1.981e9), "memory": Hertz(2.62e9)},
         throttle_active={"sw_power_cap": True, "hw_thermal": False},
+        traffic={
+            ("pcie", "tx"): Bytes(5_000_000),
+            ("pcie", "rx"): Bytes(7_000_000),
+            ("nvlink", "tx"): Bytes(2048),
+            ("nvlink", "rx"): Bytes(1024),
+        },
     ),
     throttle={"sw_power_cap": Seconds(12.25), "hw_thermal": Seconds(0.0)},
     read_errors={"fast": 0, "slow": 2},

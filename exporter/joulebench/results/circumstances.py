@@ -1,0 +1,84 @@
+"""What surrounded the tasks beside the readings of every GPU: what a model server told of its memory and its queue, bytes over
+PCIe and NVLink, and the clock of a card whose power limit held it down.
+
+Few machines have all of it, so each is one query that mostly finds nothing. What nobody told is absent.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from joulebench import catalogue
+from joulebench.catalogue import recorded
+from joulebench.clients.matrix import Times
+from joulebench.clients.prometheus_api import PrometheusApi
+from joulebench.results import queries
+from joulebench.results.points import EMPTY, Columns, Points
+from joulebench.results.samples import CHUNK_SECONDS, Window, chunks, union
+
+OLLAMA = tuple(
+    metric.name
+    for metric in (
+        catalogue.OLLAMA_MODEL_SIZE,
+        catalogue.OLLAMA_MODEL_VRAM,
+        catalogue.OLLAMA_MODEL_OFFLOAD,
+        catalogue.OLLAMA_MODEL_CONTEXT,
+        catalogue.OLLAMA_MODEL_KV_CACHE,
+        catalogue.OLLAMA_MODEL_LOADS,
+    )
+)
+RECORDED = (recorded.SERVER_KV_CACHE, recorded.SERVER_RUNNING, recorded.SERVER_WAITING)
+CLOCK = "sm"
+
+Link = tuple[str, str, str]
+"""(uuid, link, direction)"""
+
+
+@dataclass
+class Circumstances:
+    """``servers``: by series name and model, then by who told. ``clocks`` and ``clocks_max``: SM clock by uuid, in hertz, of GPUs
+    whose power limit held them down at some time."""
+
+    servers: dict[tuple[str, str], dict[str, Points]] = field(default_factory=dict)
+    links: dict[Link, Points] = field(default_factory=dict)
+    clocks: dict[str, Points] = field(default_factory=dict)
+    clocks_max: dict[str, float] = field(default_factory=dict)
+
+    def server(self, name: str, model: str | None) -> Points:
+        """Of the one server that told of this model; none where several did, for nobody knows which of them worked."""
+        told = self.servers.get((name, model or "")) or self.servers.get((name, f"{model}:latest")) or {}
+        return next(iter(told.values())) if len(told) == 1 else EMPTY
+
+
+def fetch(api: PrometheusApi, windows: Sequence[Window], equal: Mapping[str, str], chunk: float = CHUNK_SECONDS) -> Circumstances:
+    """Around all windows. ``equal``: labels of the exporter's series. Raises PrometheusError."""
+    servers: defaultdict[tuple[str, str, str], list[Columns]] = defaultdict(list)
+    links: defaultdict[Link, list[Columns]] = defaultdict(list)
+    clocks: defaultdict[str, list[Columns]] = defaultdict(list)
+    found = Circumstances()
+    for start, end in chunks(union(windows), chunk):
+        seconds = end - start
+        for labels, points in _columns(api, queries.raw_names((*OLLAMA, *RECORDED), seconds), end):
+            name, instance = labels.get("__name__", ""), labels.get("instance", "")
+            if name not in OLLAMA or all(labels.get(key) == value for key, value in equal.items()):
+                servers[name, labels.get("model", ""), instance].append(points)
+        for labels, points in _columns(api, queries.raw(catalogue.GPU_LINK_BYTES, seconds, equal), end):
+            links[labels.get("uuid", ""), labels.get("link", ""), labels.get("direction", "")].append(points)
+        if api.query(queries.changed(catalogue.GPU_THROTTLE_SECONDS, seconds, {**equal, "reason": "sw_power_cap"}), end):
+            for labels, points in _columns(api, queries.raw(catalogue.GPU_CLOCK, seconds, {**equal, "clock": CLOCK}), end):
+                clocks[labels.get("uuid", "")].append(points)
+            for one in api.query(queries.last(catalogue.GPU_CLOCK_MAX, seconds, {**equal, "clock": CLOCK}), end):
+                found.clocks_max[one.labels.get("uuid", "")] = one.points[-1][1]
+    for (name, model, instance), parts in servers.items():
+        found.servers.setdefault((name, model), {})[instance] = Columns.joined(parts)
+    found.links = {key: Columns.joined(parts) for key, parts in links.items()}
+    found.clocks = {uuid: Columns.joined(parts) for uuid, parts in clocks.items()}
+    return found
+
+
+def _columns(api: PrometheusApi, query: str, at: float) -> list[tuple[dict[str, str], Columns]]:
+    times: Times = {}
+    found = api.columns(api.raw(query, at), query, times)
+    return [(one.labels, Columns(one.at, one.value)) for one in found if len(one.at)]

@@ -1,0 +1,166 @@
+"""What a model server, the links of a card and a power limit did around tasks, against a Prometheus that was told the truth."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from joulebench import catalogue
+from joulebench.catalogue import recorded
+from joulebench.clients.prometheus_api import PrometheusApi
+from joulebench.results import circumstances, surroundings
+from joulebench.results.circumstances import Circumstances
+from joulebench.results.export import Export, Options, export
+from joulebench.results.points import Columns
+from tests.conftest import need_program
+from tests.contract.sources import rules
+from tests.unit.results import scenario
+from tests.unit.results.scenario import GPUS, RUN
+from tests.unit.results.store import START, Store, prometheus
+from tests.unit.results.test_export import Later
+
+pytestmark = pytest.mark.e2e
+
+MODEL = "qwen3:8b"
+SIZE, VRAM = 10_000_000_000, 6_900_000_000
+BYTES_PER_SECOND = {("pcie", "tx"): 3e6, ("pcie", "rx"): 9e6}
+"""Of GPU 0, by its counter; GPU 1 counts nothing."""
+CAPPED = (START + 11.0, START + 15.0)
+"""When GPU 0 is at its power limit, in task ``plain``, and its clock at 1.5 of 2 GHz."""
+
+
+def fill(store: Store) -> None:
+    exporter = {"job": "joulebench", "instance": "127.0.0.1:18347"}
+    server = {"job": "vllm", "instance": "127.0.0.1:8000", "model": MODEL, "server": "vllm"}
+    for second in range(-30, 121):
+        at = START + second
+        loaded = {
+            catalogue.OLLAMA_MODEL_SIZE: SIZE,
+            catalogue.OLLAMA_MODEL_VRAM: VRAM,
+            catalogue.OLLAMA_MODEL_OFFLOAD: VRAM / SIZE,
+            catalogue.OLLAMA_MODEL_CONTEXT: 8192,
+            catalogue.OLLAMA_MODEL_KV_CACHE: 1 << 30,
+            catalogue.OLLAMA_MODEL_LOADS: 1,
+        }
+        for metric, value in loaded.items():
+            store.add(metric, {**exporter, "model": MODEL}, at, float(value))
+        gpu = {**exporter, **GPUS[0]}
+        for (link, direction), rate in BYTES_PER_SECOND.items():
+            store.add(catalogue.GPU_LINK_BYTES, {**gpu, "link": link, "direction": direction}, at, rate * (second + 30))
+        held = min(max(at - CAPPED[0], 0.0), CAPPED[1] - CAPPED[0])
+        store.add(catalogue.GPU_THROTTLE_SECONDS, {**gpu, "reason": "sw_power_cap"}, at, held)
+        clock = 1.5e9 if CAPPED[0] <= at < CAPPED[1] else 2e9
+        store.add(catalogue.GPU_CLOCK, {**gpu, "clock": "sm"}, at, clock)
+        store.add(catalogue.GPU_CLOCK_MAX, {**gpu, "clock": "sm"}, at, 2e9)
+        if second % 5 == 0:
+            store.add(recorded.SERVER_KV_CACHE, server, at, 0.25 if 10 <= second < 17 else 0.0)
+            store.add(recorded.SERVER_RUNNING, server, at, 1.0)
+            store.add(recorded.SERVER_WAITING, server, at, 2.0 if second < 40 else 0.0)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Export]:
+    for name in ("prometheus", "promtool"):
+        need_program(name)
+    store, runs = Store(), tmp_path_factory.mktemp("runs")
+    scenario.fill(store)
+    fill(store)
+    scenario.write_journals(runs)
+    with prometheus(tmp_path_factory.mktemp("prometheus"), store.openmetrics()) as url:
+        yield export(Options(RUN, runs), PrometheusApi(url), Later())
+
+
+def record(exported: Export, task_id: str) -> Mapping[str, Any]:
+    name = next(str(row["result_file"]) for row in exported.rows if row["task_id"] == task_id)
+    loaded: dict[str, Any] = json.loads((exported.csv_path.parent / name).read_text(encoding="utf-8"))
+    return loaded
+
+
+def test_the_server_s_memory_is_told_by_task(exported: Export) -> None:
+    told = record(exported, "plain")["model_server"]
+    assert told == {
+        "size_bytes": SIZE,
+        "vram_bytes": VRAM,
+        "offload_ratio": pytest.approx(0.69),
+        "context_tokens": 8192,
+        "kv_cache_bytes": 1 << 30,
+        "loads": 0.0,
+        "kv_cache_ratio_max": 0.25,
+        "running_requests_max": 1.0,
+        "waiting_requests": 2.0,
+        "samples": {"memory": 6, "queue": 1},
+    }
+
+
+def test_a_task_shorter_than_a_scrape_is_told_by_the_nearest_sample(exported: Export) -> None:
+    told = record(exported, "short")["model_server"]
+    assert told["offload_ratio"] == pytest.approx(0.69)
+    assert told["waiting_requests"] is None
+
+
+def test_a_call_has_the_use_of_the_cache_that_was_seen_while_it_ran(exported: Export) -> None:
+    calls = record(exported, "plain")["calls"]
+    assert [call["kv_cache_ratio"] for call in calls] == [None, None]
+    told = {recorded.SERVER_KV_CACHE: ((5.0, 0.25), (10.0, 0.5)), recorded.SERVER_RUNNING: ((5.0, 1.0), (10.0, 2.0))}
+    around = Circumstances(servers={(name, MODEL): {"a": Columns.of(points)} for name, points in told.items()})
+    assert surroundings.of_call(around, MODEL, 4.0, 6.0) == {"kv_cache_ratio": 0.25, "running_requests": 1.0}
+    assert surroundings.of_call(around, MODEL, 4.0, 10.0) == {"kv_cache_ratio": 0.5, "running_requests": 2.0}
+    assert surroundings.of_call(around, MODEL, 6.0, 9.0) == {"kv_cache_ratio": None, "running_requests": None}
+    assert surroundings.of_call(around, MODEL, 4.0, None) == {"kv_cache_ratio": None, "running_requests": None}
+
+
+def test_bytes_over_a_link_are_those_of_the_window(exported: Export) -> None:
+    first, second = record(exported, "plain")["per_gpu"]
+    seconds = 16.412 - 10.037
+    assert set(first["link_bytes"]) == {"pcie"}
+    for direction in ("tx", "rx"):
+        moved, truth = first["link_bytes"]["pcie"][direction], BYTES_PER_SECOND["pcie", direction] * seconds
+        assert moved["bytes"] == pytest.approx(truth, rel=0.001)
+        assert moved["low"] < truth < moved["high"]
+    assert second["link_bytes"] == {}
+
+
+def test_the_clock_at_the_power_limit_is_told_where_there_was_one(exported: Export) -> None:
+    first, second = record(exported, "plain")["per_gpu"]
+    capped = first["power_capped_clock"]
+    assert capped["max_hz"] == 2e9
+    assert 1.5e9 <= capped["capped_hz"] < 1.65e9
+    assert capped["capped_low_hz"] == 1.5e9
+    assert second["power_capped_clock"] is None
+    assert record(exported, "=cmd()")["per_gpu"][0]["power_capped_clock"] is None
+
+
+def test_the_table_ends_in_what_surrounded_the_task(exported: Export) -> None:
+    row = next(row for row in exported.rows if row["task_id"] == "plain")
+    assert (row["model_size_bytes"], row["model_vram_bytes"], row["model_context_tokens"]) == (SIZE, VRAM, 8192)
+    assert row["server_waiting_requests"] == 2.0
+    # GPU 1 does not count, so there is no sum.
+    assert row["pcie_tx_bytes"] is None
+
+
+def test_nobody_knows_which_of_two_servers_of_a_model_worked() -> None:
+    told = {"a": Columns.of([(1.0, 5.0)]), "b": Columns.of([(1.0, 7.0)])}
+    around = Circumstances(servers={(catalogue.OLLAMA_MODEL_SIZE.name, MODEL): dict(told)})
+    assert surroundings.model_server(around, MODEL, 0.0, 2.0)["size_bytes"] is None
+    around.servers[catalogue.OLLAMA_MODEL_SIZE.name, MODEL].pop("b")
+    assert surroundings.model_server(around, MODEL, 0.0, 2.0)["size_bytes"] == 5.0
+
+
+def test_a_model_without_a_tag_is_the_latest_one() -> None:
+    name = catalogue.OLLAMA_MODEL_SIZE.name
+    around = Circumstances(servers={(name, "llama3:latest"): {"a": Columns.of([(1.0, 5.0)])}})
+    assert surroundings.model_server(around, "llama3", 0.0, 2.0)["size_bytes"] == 5.0
+
+
+def test_recorded_names_are_recorded() -> None:
+    assert set(circumstances.RECORDED) <= {rule["record"] for rule in rules("record")}
+
+
+def test_nothing_was_told_of_a_run_without_servers(tmp_path: Path) -> None:
+    assert surroundings.link_bytes(Circumstances(), "GPU-aaaa", 0.0, 1.0) == {}
+    told = surroundings.model_server(Circumstances(), MODEL, 0.0, 1.0)
+    assert {value for key, value in told.items() if key != "samples"} == {None}
