@@ -22,6 +22,10 @@ VALUES: Final[Mapping[str, str]] = {
     "kwh_price": "0",
     "hour_price": "0",
     "cached_percent": "0",
+    "machine_price": "0",
+    "machine_years": "3",
+    "utilization": "25",
+    "pue": "1",
 }
 """What Grafana puts in: variables set to their defaults, a range of 15 minutes that cuts no task, one-second scrapes."""
 

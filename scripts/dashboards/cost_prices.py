@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from scripts.dashboards import costs
+from scripts.dashboards.cost_utilization import IDLE_WATTS, SECONDS
 from scripts.dashboards.costs import CURRENCY
 from scripts.dashboards.fields import Json, Query, override
 from scripts.dashboards.panels import stat, table
@@ -13,8 +14,17 @@ from joulebench.units import JOULES_PER_KWH
 
 MILLION = 1_000_000
 OWN, NOT_OWN = ('item=~"electricity|hardware"', 'item!~"electricity|hardware"')
-SECONDS = total(c.TASK_DURATION)
-IDLE_WATTS = f"sum(quantile_over_time(0.05, {select(c.GPU_POWER)}[$__range]))"
+
+
+def oldest_price() -> Json:
+    used = 'item=~"electricity|hardware|$api_model"'
+    return stat(
+        "Oldest price",
+        "Day on which the oldest of the prices that these costs rest on was looked up. After 180 days an alert asks for a look.",
+        [Query(f"floor(1000 * min({select(c.PRICE_AS_OF, used)}))", "looked up", "instant")],
+        "time:YYYY-MM-DD",
+        empty="No data: no price list",
+    )
 
 
 def own_prices() -> Json:

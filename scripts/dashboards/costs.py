@@ -1,7 +1,8 @@
 """What tasks cost, here and at an API, in PromQL: prices are series of the exporter's price list or variables of the dashboard.
 
-Local cost is electricity of the GPUs, and the machine's price by the second where the price list or the variable gives one. The
-API's cost is that of the same tokens; how many of the prompt tokens an API would take from its cache is a variable.
+Local cost is electricity of the GPUs, and the machine's price by the second where the price list or a variable gives one: what it
+was bought for over the years of its use, or what an hour costs. The API's cost is that of the same tokens; how many of the prompt
+tokens an API would take from its cache is a variable.
 """
 
 from __future__ import annotations
@@ -14,23 +15,27 @@ from scripts.dashboards.layout import query_variable, text_variable
 from scripts.dashboards.promql import JOB, TASK_LABELS, per_task, select
 
 from joulebench import catalogue as c
+from joulebench.analysis.cost import DEFAULT_UTILISATION
+from joulebench.prices import HOURS_PER_YEAR, SECONDS_PER_HOUR
 from joulebench.units import JOULES_PER_KWH
 
 PRICES = Path(__file__).resolve().parents[2] / "prometheus/prices.yml"
 CURRENCY = f"currency{yaml.safe_load(PRICES.read_text())['currency']}"
 """Grafana's unit; a dashboard cannot take it from a series, so the dashboards are built anew when the currency changes."""
 
+SECONDS_PER_YEAR = HOURS_PER_YEAR * SECONDS_PER_HOUR
 BY_MODEL = f"on ({TASK_LABELS}) group_left (model)"
 
 
 def electricity() -> str:
-    """For one joule, without labels."""
-    return f"(max((vector($kwh_price) > 0) / {JOULES_PER_KWH:.0f}) or max({select(c.PRICE_ELECTRICITY)}))"
+    """For one joule of the GPUs, with what cooling adds, without labels."""
+    return f"((max((vector($kwh_price) > 0) / {JOULES_PER_KWH:.0f}) or max({select(c.PRICE_ELECTRICITY)})) * $pue)"
 
 
 def hardware() -> str:
     """For one second; 0 where only electricity is to be counted, which the dashboards then say."""
-    return f"(max((vector($hour_price) > 0) / 3600) or max({select(c.PRICE_HARDWARE)}) or vector(0))"
+    bought = f"(vector($machine_price) > 0) / (vector($machine_years) > 0) / {SECONDS_PER_YEAR:.0f}"
+    return f"(max((vector($hour_price) > 0) / 3600) or max({bought}) or max({select(c.PRICE_HARDWARE)}) or vector(0))"
 
 
 def completion_token(model: str = '"$api_model"', by: str = "") -> str:
@@ -56,12 +61,23 @@ def api_cost_per_task() -> str:
     return f"({prompt} + on ({TASK_LABELS}) {completion})"
 
 
-def variables() -> list[Json]:
+def utilization() -> str:
+    """Share of its hours in which the machine works on tasks, as typed in."""
+    return "(clamp(vector($utilization), 1, 100) / 100)"
+
+
+def variables(*, whole: bool = False) -> list[Json]:
+    """``whole``: with those of hardware and idle hours. They are there on every dashboard, so that a link keeps what was typed,
+    and shown on that of the costs."""
     return [
         query_variable("api_model", "API model", f"{c.PRICE_API.name}{{{JOB}}}", single=True),
         text_variable("kwh_price", "Price per kWh (0: price list)", "0"),
         text_variable("hour_price", "Hardware per hour (0: price list)", "0"),
         text_variable("cached_percent", "Cached prompt tokens, %", "0"),
+        text_variable("machine_price", "Hardware bought for (0: per hour)", "0", shown=whole),
+        text_variable("machine_years", "Years of use", "3", shown=whole),
+        text_variable("utilization", "Busy, % of its hours", f"{100 * DEFAULT_UTILISATION:.0f}", shown=whole),
+        text_variable("pue", "PUE", "1", shown=whole),
     ]
 
 

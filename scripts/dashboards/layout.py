@@ -14,6 +14,7 @@ COLUMNS = 24
 TAG = "joulebench"
 LABEL_VALUES, QUERY_RESULT = 1, 3
 NATURAL, NATURAL_DESCENDING = 7, 8
+HIDDEN = 2
 
 
 class Layout:
@@ -77,15 +78,15 @@ def datasource_variable() -> Json:
     }
 
 
-def text_variable(name: str, label: str, value: str) -> Json:
-    """A field to type into; ``value`` until somebody does."""
+def text_variable(name: str, label: str, value: str, *, shown: bool = True) -> Json:
+    """A field to type into; ``value`` until somebody does. One that is not shown still keeps what a link brings."""
     return {
         "type": "textbox",
         "name": name,
         "label": label,
         "query": value,
         "current": {"selected": True, "text": value, "value": value},
-        "hide": 0,
+        "hide": 0 if shown else HIDDEN,
         "options": [{"selected": True, "text": value, "value": value}],
         "skipUrlSync": False,
     }

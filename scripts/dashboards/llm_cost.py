@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from scripts.dashboards import costs
-from scripts.dashboards.cost_prices import IDLE_WATTS, SECONDS, api_prices, assumptions, own_prices
+from scripts.dashboards.cost_prices import api_prices, assumptions, oldest_price, own_prices
+from scripts.dashboards.cost_utilization import (
+    API,
+    LOCAL,
+    TOKENS,
+    at_utilization,
+    break_even,
+    by_utilization,
+    tokens_to_break_even,
+    utilization_needed,
+)
 from scripts.dashboards.costs import CURRENCY
 from scripts.dashboards.fields import Json, Query, override, states, steps
 from scripts.dashboards.frame import marks, variables
@@ -19,28 +29,28 @@ from joulebench.units import JOULES_PER_KWH
 
 UID = "llm-cost"
 MILLION = 1_000_000
-TOKENS = f"({total(c.TASK_PROMPT_TOKENS)} + {total(c.TASK_COMPLETION_TOKENS)})"
-LOCAL = f"sum({costs.local_cost_per_task()})"
-API = f"sum({costs.api_cost_per_task()})"
 WHOLE = f"sum(increase({select(c.GPU_ENERGY)}[$__range]))"
 
 
 def build() -> Json:
     layout = Layout()
     layout.row("Local or API?")
-    layout.add(local_cost(), 6, 4)
-    layout.all([api_cost(), local_by_api()], 3, 4)
-    layout.add(break_even(), 4, 4)
-    layout.add(included(), 5, 4)
-    layout.add(source_tile(), 3, 4)
+    layout.add(local_cost(), 5, 4)
+    layout.all([api_cost(), local_by_api(), break_even()], 3, 4)
+    layout.add(included(), 4, 4)
+    layout.all([oldest_price(), source_tile()], 3, 4)
     layout.all([cumulative(), same_tokens()], 12, 9)
+    layout.row("With idle hours: what does it cost at a utilization?")
+    layout.all([at_utilization(), tokens_to_break_even()], 6, 6)
+    layout.add(utilization_needed(), 12, 6)
+    layout.add(by_utilization(), 24, 8)
     layout.row("By model")
     layout.add(model_table(), 24, 6)
     layout.all([cost_by_model(), joules_by_model()], 12, 6)
     layout.row("Energy")
     layout.add(energy_tile(), 8, 7)
     layout.all([in_and_outside(), per_thousand()], 8, 7)
-    layout.all([cost_rate(), utilization_needed()], 12, 7)
+    layout.add(cost_rate(), 24, 7)
     layout.row("Prices and assumptions")
     layout.all([own_prices(), api_prices()], 12, 7)
     layout.add(assumptions(), 24, 4)
@@ -49,7 +59,7 @@ def build() -> Json:
         "Joulebench: cost & energy",
         "What do the tasks cost here, what would the same tokens cost at an API, and what does it depend on?",
         layout,
-        variables=variables(*costs.variables()),
+        variables=variables(*costs.variables(whole=True)),
         annotations=marks(),
         since="now-1h",
         refresh="30s",
@@ -86,28 +96,6 @@ def local_by_api() -> Json:
         [Query(f"{LOCAL} / ({API} > 0)", "of the API's cost", "instant")],
         "percentunit",
         thresholds=steps((None, "green"), (1, "orange")),
-        decimals=0,
-    )
-
-
-def _break_even() -> str:
-    """Share of time that the hardware must work for its whole cost, idle too, to be that of the API; absent where it never is."""
-    standing = f"({costs.hardware()} + {IDLE_WATTS} * {costs.electricity()})"
-    earning = f"{API} / ({SECONDS} > 0)"
-    working = f"({total(c.TASK_ENERGY)} / ({SECONDS} > 0) - {IDLE_WATTS}) * {costs.electricity()}"
-    return f"{standing} / (({earning} - {working}) > 0)"
-
-
-def break_even() -> Json:
-    never = f"0 * {API} + 1000"
-    return stat(
-        "Break-even utilization",
-        "Share of time for which tasks like these must run for this hardware, idle time included, to cost no more than the API."
-        " Idle power is what 95 % of the samples stay above. Above 100 % the API is cheaper however busy it is.",
-        [Query(f"{_break_even()} or {never}", "of the time", "instant")],
-        "percentunit",
-        thresholds=steps((None, "green"), (0.5, "orange"), (1, "red")),
-        mappings=states({1000: ("never", "red")}),
         decimals=0,
     )
 
@@ -226,20 +214,4 @@ def cost_rate() -> Json:
         "What an hour would cost at the power of the last minute, with the machine's price where there is one.",
         [Query(f"(sum({watts}) * {costs.electricity()} + {costs.hardware()}) * 3600", "here")],
         CURRENCY,
-    )
-
-
-def utilization_needed() -> Json:
-    working = f"sum({per_task(c.TASK_DURATION)}) / (($__to - $__from) / 1000)"
-    return bargauge(
-        "Busy and break-even",
-        "Share of this time range in which tasks ran (above 100 % where workers overlap), beside the share that would be needed"
-        " for this hardware to cost no more than the API.",
-        [
-            Query(working, "busy with tasks", "instant"),
-            Query(f"clamp_max({_break_even()}, 2)", "needed to break even", "instant"),
-        ],
-        "percentunit",
-        decimals=0,
-        maximum=1,
     )

@@ -1,0 +1,150 @@
+"""Records the run that replay.py plays back: a real small model behind the metering proxy, on two simulated GPUs of which the
+second overheats.
+
+    python -m tests.dashboards_ui.record
+
+takes four minutes, writes demo-run.om.xz and prints what to put into replay.py. Done again when the names of metrics change.
+"""
+
+from __future__ import annotations
+
+import json
+import lzma
+import math
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+import yaml
+
+from joulebench import Run
+from joulebench.bench import embedded, suites
+from joulebench.bench.agent import Agent, Outcome
+from joulebench.bench.llm.openai_api import OpenAIChat
+from joulebench.bench.llm.wire import Wire
+from joulebench.clients.prometheus_api import PrometheusApi
+from joulebench.clock import SystemClock
+from joulebench.stack import programs
+from joulebench.stack.native import NativeStack, Ports
+from joulebench.stack.process import Program, free_port, wait_until
+from joulebench.units import Seconds
+from tests.dashboards_ui.replay import RECORDED, RUN
+
+SECONDS = 190.0
+WORKER = "bench-host"
+HOT = ("--gpu-source=simulated", "--simulated.gpus=2", "--simulated.scenario=overheating", "--no-ollama")
+
+
+class Scene:
+    """The stack, the model and the proxy, each on ports of its own; names of hosts are put in when it is written down."""
+
+    def __init__(self, directory: Path, stack: ExitStack) -> None:
+        self.ports, self._metrics, self._listen = Ports.free(), free_port(), free_port()
+        model = stack.enter_context(embedded.EmbeddedModel())
+        self._model = model.base_url.removeprefix("http://").removesuffix("/v1")
+        targets = {"joulebench-proxy": f"127.0.0.1:{self._metrics}"}
+        self.native = NativeStack(directory / "stack", self.ports, HOT, more_targets=targets)
+        stack.enter_context(self.native)
+        self._scrape_the_model_too(directory)
+        proxy = Program(
+            "proxy",
+            [
+                *(sys.executable, "-m", "joulebench.cli", "proxy", f"--upstream=http://{self._model}"),
+                *(f"--listen=127.0.0.1:{self._listen}", f"--web.listen-address=127.0.0.1:{self._metrics}"),
+                f"--exporter.url={self.native.exporter_url}",
+            ],
+            directory / "proxy.log",
+            f"http://127.0.0.1:{self._metrics}/healthz",
+        )
+        proxy.start()
+        stack.callback(proxy.stop)
+
+    def _scrape_the_model_too(self, directory: Path) -> None:
+        """Prometheus again, with the recommended job for llama.cpp."""
+        self.native.named("prometheus").stop()
+        (job,) = [
+            job
+            for job in yaml.safe_load(programs.checkout_file("prometheus/model_servers.yml").read_text())["scrape_configs"]
+            if job["job_name"] == "llamacpp"
+        ]
+        job["static_configs"] = [{"targets": [self._model], "labels": {"model": embedded.MODEL_NAME}}]
+        config = directory / "stack/prometheus.yml"
+        whole = yaml.safe_load(config.read_text())
+        config.write_text(yaml.safe_dump({**whole, "scrape_configs": [*whole["scrape_configs"], job]}))
+        self.native.named("prometheus").start()
+
+    def model_of(self, task: str, clock: SystemClock) -> OpenAIChat:
+        return OpenAIChat(
+            Wire(f"http://127.0.0.1:{self._listen}/run/{RUN}/task/{task}/v1", clock),
+            embedded.MODEL_NAME,
+            clock,
+            tool_mode="prompt",
+            max_tokens=80,
+            extra=embedded.REQUEST_SETTINGS,
+        )
+
+    def hosts(self) -> Mapping[str, str]:
+        known = {
+            self.ports.exporter: 18347,
+            self._metrics: 18348,
+            self.ports.pushgateway: 9091,
+            int(self._model.split(":")[1]): 8080,
+        }
+        return {f"127.0.0.1:{port}": f"{WORKER}:{usual}" for port, usual in known.items()}
+
+
+def work(scene: Scene, directory: Path, clock: SystemClock, until: float) -> None:
+    suite = suites.load("files")
+    run = Run(
+        model=embedded.MODEL_NAME,
+        suite=suite.name,
+        run_id=RUN,
+        worker=WORKER,
+        runs_dir=directory / "runs",
+        gateway_url=scene.native.gateway_url,
+        prometheus_url=scene.native.prometheus_url,
+        exporter_url=scene.native.exporter_url,
+        planned_tasks=3 * len(suite.tasks),
+    )
+    with run:
+        for number in range(3 * len(suite.tasks)):
+            spec = suite.tasks[number % len(suite.tasks)]
+            if clock.monotonic() > until:
+                break
+            named = spec.id if number < len(suite.tasks) else f"{spec.id}%23{number // len(suite.tasks) + 1}"
+            outcome = Outcome(spec.id)
+            Agent(run, scene.model_of(named, clock), clock).work(spec, outcome)
+            print(f"{outcome.task_id}: {outcome.status} {outcome.reason}")  # noqa: T201
+
+
+def lines(api: PrometheusApi, start: float, end: float, hosts: Mapping[str, str]) -> Iterator[str]:
+    """All but the fine scrape of the energy counter, which no dashboard reads."""
+    found = api.query(f'{{job=~".+", job!="joulebench-energy"}}[{math.ceil(end - start)}s]', time=Seconds(end))
+    for series in sorted(found, key=lambda one: sorted(one.labels.items())):
+        labels = {name: hosts.get(value, value) for name, value in series.labels.items() if name != "__name__"}
+        text = ",".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in sorted(labels.items()))
+        for at, value in series.points:
+            yield f"{series.labels['__name__']}{{{text}}} {value!r} {at:.3f}"
+    yield "# EOF"
+
+
+def main() -> None:
+    clock = SystemClock()
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        directory = Path(folder)
+        scene = Scene(directory, stack)
+        start, begun = clock.unix(), clock.monotonic()
+        work(scene, directory, clock, begun + SECONDS)
+        wait_until(lambda: clock.monotonic() > begun + SECONDS + 10, SECONDS + 20)
+        end = clock.unix()
+        api = PrometheusApi(scene.native.prometheus_url)
+        stack.callback(api.close)
+        text = "\n".join(lines(api, start, end, scene.hosts())) + "\n"
+        RECORDED.write_bytes(lzma.compress(text.encode(), preset=9))
+    print(f"{text.count(chr(10))} samples, {RECORDED.stat().st_size // 1000} kB; STRETCH = Stretch({start:.0f}, {end:.0f})")  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()
