@@ -87,7 +87,7 @@ def read(path: Path) -> MonitorLog:
     return MonitorLog(
         path=path,
         times=[at for at, _ in rows],
-        samples=Samples(_gpus(rows, names), [], []),
+        samples=Samples(_gpus(rows, names)),
         container_cpu=_points(rows, "container_cpu_pct"),
         container_mem=_points(rows, "container_mem_mb"),
         damaged=damaged,

@@ -19,6 +19,10 @@ TOLERANCE_JOULES = 0.01
 UNBOUNDED_TOLERANCE = 0.05
 """Share by which two estimates may differ where no bounds are guaranteed (integrated power)."""
 CLOCK_TOLERANCE_SECONDS = 0.25
+NEAR_SECONDS = 5.0
+"""Around a window, for clocks: what they tell is scraped now and then."""
+STEP_SECONDS = 1.0
+"""A jump against Prometheus's clock that is no slow scrape."""
 UNLIKE_EXPORTERS = "several_exporters"
 
 
@@ -65,7 +69,7 @@ def task_energy(
         why = why_no_samples if samples is None and own is None else "no_gpu"
         return TaskEnergy(missing("none", (why,)), (), None, task.exporter_source)
     used = [known[uuid] for uuid in uuids if uuid in known]
-    energy = _judged(total(gpu.chosen for gpu in gpus), _findings(task, gpus, used, samples))
+    energy = _judged(total(gpu.chosen for gpu in gpus), _findings(task, gpus, used))
     if len(used) < len(uuids):
         # No doubt about the joules, but the reason why a GPU has no statistics.
         energy = replace(energy, reasons=(*energy.reasons, why_no_samples if samples is None else "not_scraped"))
@@ -87,6 +91,9 @@ def _why_no_window(task: Task) -> tuple[str, ...]:
 def _gpu_energy(task: Task, uuid: str, answer: GpuJoules | None, gpu: GpuSamples | None) -> GpuEnergy:
     assert task.window is not None
     stored = window_energy(gpu.energy, *task.window, method=gpu.method or "counter") if gpu and len(gpu.energy) else None
+    if stored and gpu and not _own_clock_stepped(task) and _left_the_clock(gpu, *task.window):
+        # Before and after the jump its samples mean different times: of this window they say nothing.
+        stored = missing(stored.method, ("clock_step",))
     asked = _as_window(answer, gpu.method if gpu else None) if answer else None
     index = answer.gpu if answer else gpu.gpu if gpu else ""
     if asked is not None and (stored is None or not _knows_more(stored, asked)):
@@ -129,7 +136,7 @@ def _as_window(answer: GpuJoules, method: str | None) -> WindowEnergy:
     )
 
 
-def _findings(task: Task, gpus: Sequence[GpuEnergy], used: Sequence[GpuSamples], samples: Samples | None) -> list[str]:
+def _findings(task: Task, gpus: Sequence[GpuEnergy], used: Sequence[GpuSamples]) -> list[str]:
     assert task.window is not None
     found: list[str] = []
     if any(gpu.exporter and gpu.prometheus and disagree(gpu.exporter, gpu.prometheus) for gpu in gpus):
@@ -140,10 +147,10 @@ def _findings(task: Task, gpus: Sequence[GpuEnergy], used: Sequence[GpuSamples],
         found.append("gpu_lost")
     if task.disagreements:
         found.append("sources_disagree")
-    offsets = [task.gateway_clock_offset, exporter_clock_offset(samples, *task.window)]
+    offsets = [task.gateway_clock_offset, exporter_clock_offset(used, *task.window)]
     if any(offset is not None and abs(offset) > CLOCK_TOLERANCE_SECONDS for offset in offsets):
         found.append("clock_offset")
-    if _own_clock_stepped(task) or (samples and _stepped(samples, *task.window)):
+    if _own_clock_stepped(task) or any(_stepped(gpu, *task.window) for gpu in used):
         found.append("clock_step")
     return found
 
@@ -197,10 +204,12 @@ def _judged(energy: WindowEnergy, findings: Sequence[str]) -> WindowEnergy:
     return replace(energy, quality=worst, reasons=tuple(dict.fromkeys((*energy.reasons, *findings))))
 
 
-def exporter_clock_offset(samples: Samples | None, start: float, end: float) -> float | None:
-    """The exporter's clock minus Prometheus's around the window; the smallest, since a slow scrape only adds."""
-    near = inside(samples.clock_offsets, start - 5, end + 5) if samples else []
-    return min((offset for _, offset in near), key=abs, default=None)
+def exporter_clock_offset(gpus: Sequence[GpuSamples], start: float, end: float) -> float | None:
+    """The exporter's clock minus Prometheus's around the window: the smallest of each GPU's, since a slow scrape only adds; of
+    several exporters the worst."""
+    near = (inside(gpu.clock_offsets, start - NEAR_SECONDS, end + NEAR_SECONDS) for gpu in gpus)
+    smallest = (min((offset for _, offset in found), key=abs) for found in near if found)
+    return max(smallest, key=abs, default=None)
 
 
 def _own_clock_stepped(task: Task) -> bool:
@@ -210,9 +219,18 @@ def _own_clock_stepped(task: Task) -> bool:
     return abs(task.window[1] - task.window[0] - task.values.duration) > CLOCK_TOLERANCE_SECONDS
 
 
-def _stepped(samples: Samples, start: float, end: float) -> bool:
-    counts = [count for _, count in inside(samples.clock_steps, start - 5, end + 5)]
+def _stepped(gpu: GpuSamples, start: float, end: float) -> bool:
+    """Whether the wall clock of its exporter jumped near the window."""
+    counts = [count for _, count in inside(gpu.clock_steps, start - NEAR_SECONDS, end + NEAR_SECONDS)]
     return bool(counts) and max(counts) > min(counts)
+
+
+def _left_the_clock(gpu: GpuSamples, start: float, end: float) -> bool:
+    """Whether that jump took the times of its samples away from the clock of everybody else."""
+    if not _stepped(gpu, start, end):
+        return False
+    offsets = [offset for _, offset in inside(gpu.clock_offsets, start - NEAR_SECONDS, end + NEAR_SECONDS)]
+    return max(offsets, default=0.0) - min(offsets, default=0.0) > STEP_SECONDS
 
 
 def _gpu_source(task: Task, used: Sequence[GpuSamples]) -> str | None:

@@ -11,7 +11,11 @@ from joulebench.results.points import EMPTY, Points
 
 @dataclass
 class GpuSamples:
-    """``gauges``: by metric name. ``throttle``: cumulative seconds by reason."""
+    """``gauges``: by metric name. ``throttle``: cumulative seconds by reason.
+
+    Of the exporter that watches it, ``clock_offsets``: its clock minus scrape time; ``clock_steps``: its count of wall clock
+    jumps.
+    """
 
     gpu: str
     uuid: str
@@ -19,6 +23,8 @@ class GpuSamples:
     gauges: dict[str, Points] = field(default_factory=lambda: defaultdict(lambda: EMPTY))
     throttle: dict[str, Points] = field(default_factory=lambda: defaultdict(lambda: EMPTY))
     instances: set[str] = field(default_factory=set)
+    clock_offsets: Points = EMPTY
+    clock_steps: Points = EMPTY
     source: str | None = None
     method: str | None = None
     name: str | None = None
@@ -31,8 +37,4 @@ class GpuSamples:
 
 @dataclass
 class Samples:
-    """``clock_offsets``: exporter clock minus scrape time. ``clock_steps``: the exporter's count of wall clock jumps."""
-
     gpus: list[GpuSamples]
-    clock_offsets: Points
-    clock_steps: Points

@@ -92,8 +92,8 @@ class _Collected:
     gpus: dict[str, GpuSamples] = field(default_factory=dict)
     gauges: defaultdict[tuple[str, str], list[Columns]] = field(default_factory=lambda: defaultdict(list))
     throttle: defaultdict[tuple[str, str], list[Columns]] = field(default_factory=lambda: defaultdict(list))
-    clock_offsets: list[Columns] = field(default_factory=list)
-    clock_steps: list[Columns] = field(default_factory=list)
+    clock_offsets: defaultdict[str, list[Columns]] = field(default_factory=lambda: defaultdict(list))
+    clock_steps: defaultdict[str, list[Columns]] = field(default_factory=lambda: defaultdict(list))
 
     def gpu(self, labels: Mapping[str, str]) -> GpuSamples:
         uuid = labels.get("uuid", "")
@@ -110,9 +110,9 @@ class _Collected:
                 columns = Columns(one.at, one.value)
                 if metric is catalogue.EXPORTER_CLOCK:
                     offsets = array("d", (value - at for at, value in columns))
-                    self.clock_offsets.append(Columns(one.at, offsets))
+                    self.clock_offsets[one.labels.get("instance", "")].append(Columns(one.at, offsets))
                 elif metric is catalogue.EXPORTER_CLOCK_STEPS:
-                    self.clock_steps.append(columns)
+                    self.clock_steps[one.labels.get("instance", "")].append(columns)
                 else:
                     self.gauges[self.gpu(one.labels).uuid, metric.name].append(columns)
         for series in chunk.throttle:
@@ -150,9 +150,16 @@ class _Collected:
         for (uuid, reason), parts in self.throttle.items():
             self.gpus[uuid].throttle[reason] = Columns.joined(parts)
         gpus = sorted(self.gpus.values(), key=lambda one: (one.gpu.zfill(4), one.uuid))
-        return Samples(gpus, _by_time(self.clock_offsets), _by_time(self.clock_steps))
+        clocks: dict[frozenset[str], tuple[Columns, Columns]] = {}
+        for gpu in gpus:
+            watchers = frozenset(gpu.instances)
+            if watchers not in clocks:
+                clocks[watchers] = _by_time(self.clock_offsets, watchers), _by_time(self.clock_steps, watchers)
+            gpu.clock_offsets, gpu.clock_steps = clocks[watchers]
+        return Samples(gpus)
 
 
-def _by_time(parts: Sequence[Columns]) -> Columns:
-    """Several exporters in one row; each says something at its own moments."""
-    return Columns.of(sorted(point for part in parts for point in part))
+def _by_time(parts: Mapping[str, Sequence[Columns]], instances: Iterable[str]) -> Columns:
+    """Where several exporters tell of a GPU, they are in one row; each says something at its own moments."""
+    known = [part for instance in instances for part in parts.get(instance, ())]
+    return Columns.of(sorted(point for part in known for point in part))

@@ -123,7 +123,7 @@ def test_a_timeline_shows_what_was_stored_of_its_own_gpus(tmp_path: Path) -> Non
     gpus = [GpuSamples(str(n), f"GPU-{n}", gauges={names[0]: [(at, 50.0 + n) for at in ticks]}) for n in range(2)]
     gpus[0].gauges[names[1]] = [(at, 0.5) for at in ticks]
     assert samples.windows(found) == [(START, START + 10)]
-    (line,) = content.timelines(samples.with_samples(found, Samples(gpus, [], [])))
+    (line,) = content.timelines(samples.with_samples(found, Samples(gpus)))
     assert {name: len(points) for name, points in line["samples"].items()} == {"power": 51, "util": 51}
     assert line["samples"]["power"][-1] == (10.0, 50.0)
     assert line["samples"]["util"][0] == (0.0, 50.0)

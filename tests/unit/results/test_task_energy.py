@@ -24,7 +24,9 @@ def gpu(watts: float = 100.0, uuid: str = "u", method: str = "counter", source: 
 
 
 def stored(*gpus: GpuSamples, offsets: Points | None = None, steps: Points | None = None) -> Samples:
-    return Samples(list(gpus), offsets or [], steps or [])
+    for one in gpus:
+        one.clock_offsets, one.clock_steps = offsets or [], steps or []
+    return Samples(list(gpus))
 
 
 def answered(joules: float | None, width: float | None = 5.0, **more: object) -> Task:
@@ -189,6 +191,26 @@ def test_clocks_that_differ_or_step_are_told() -> None:
     assert task_energy(TASK, stored(gpu(), offsets=slow)).total.reasons == ()
     assert task_energy(TASK, stored(gpu(), offsets=[(12.0, -2.0), (13.0, -2.1)])).total.reasons == ("clock_offset",)
     assert task_energy(TASK, stored(gpu(), steps=[(12.0, 0.0), (13.0, 1.0)])).total.reasons == ("clock_step",)
+
+
+def test_another_exporters_clock_is_no_finding() -> None:
+    other = gpu(uuid="v")
+    found = stored(gpu(), other)
+    other.clock_offsets, other.clock_steps = [(12.0, -9.0)], [(12.0, 0.0), (13.0, 1.0)]
+    assert task_energy(TASK, found, own={"u"}).total.reasons == ()
+    assert task_energy(TASK, found, own={"u", "v"}).total.reasons == ("clock_offset", "clock_step")
+
+
+@pytest.mark.parametrize("jump", [5.0, -5.0])
+def test_samples_on_two_clocks_say_nothing_of_a_window_unless_the_benchmarks_clock_went_along(jump: float) -> None:
+    offsets, steps = [(12.0, 0.01), (13.0, jump)], [(12.0, 0.0), (13.0, 1.0)]
+    apart = task_energy(TASK, stored(gpu(), offsets=offsets, steps=steps))
+    assert (apart.total.joules, apart.total.low, apart.total.quality) == (None, None, "missing")
+    assert apart.total.reasons == ("clock_step",)
+    together = replace(TASK, values=replace(TASK.values, duration=10.0 - jump))
+    assert task_energy(together, stored(gpu(), offsets=offsets, steps=steps)).total.joules is not None
+    slow_scrape = task_energy(TASK, stored(gpu(), offsets=[(12.0, 0.01), (13.0, 0.85)], steps=steps))
+    assert (slow_scrape.total.joules is None, slow_scrape.total.reasons) == (False, ("clock_step",))
 
 
 def test_a_lost_gpu_and_disagreeing_sources_are_told() -> None:
