@@ -46,7 +46,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "prometheus_client": ("families.py", "scrape/", "clients/pushgateway.py", "proxy/web.py"),
     "aiohttp": ("proxy/",),
     "bfcl_eval": ("bench/bfcl/",),
-    "numpy": ("analysis/",),
+    "numpy": ("analysis/", "results/"),
     "sklearn": ("analysis/",),
     "plotly": ("analysis/report/html.py",),
     "time": ("clock.py",),

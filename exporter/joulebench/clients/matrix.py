@@ -7,6 +7,7 @@ ValueError, never half read, and may then be read as JSON whole.
 from __future__ import annotations
 
 import json
+import struct
 from array import array
 from dataclasses import dataclass
 from operator import le
@@ -53,11 +54,11 @@ def of_points(labels: dict[str, str], points: list[tuple[float, float]]) -> Colu
 def _columns(text: bytes, times: Times) -> tuple[array[float], array[float]]:
     """Of ``1.5,"20"],[2.5,"30"``: times and values."""
     parts = text.split(b'"')
-    value = array("d", map(float, parts[1::2]))
+    value = _numbers(parts[1::2])
     key = b"".join(parts[0::2])
     at = times.get(key)
     if at is None:
-        at = array("d", map(float, key.rstrip(b",").split(b",],[")))
+        at = _numbers(key.rstrip(b",").split(b",],["))
         if len(at) != len(value):
             raise ValueError("not a value for each time")
         if any(map(le, at[1:], at)):
@@ -66,3 +67,14 @@ def _columns(text: bytes, times: Times) -> tuple[array[float], array[float]]:
             return array("d", (t for t, _ in points)), array("d", (v for _, v in points))
         times[key] = at
     return at, value
+
+
+def _numbers(texts: list[bytes]) -> array[float]:
+    """Read as one list, several times as fast as one by one; what JSON does not know (``+Inf``) is read one by one."""
+    found = array("d")
+    try:
+        numbers = json.loads(b"[%b]" % b",".join(texts))
+        found.frombytes(struct.pack(f"{len(texts)}d", *numbers))
+    except (ValueError, OverflowError, struct.error):
+        return array("d", map(float, texts))
+    return found

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import fsum
+from operator import sub
 
 from joulebench.energy.calls import PARTS, UNSPLIT, LlmCall, pieces, told
 from joulebench.energy.curve import Curve
@@ -36,15 +37,17 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """The window cut into phases, in order and without holes. ``by_phase``: the same, for phases that have any.
+    """The window cut into phases, in order and without holes. ``places``: of the spans of each phase that has any.
 
-    ``notes``: by phase, what its times rest on.
+    ``edges``: of the spans, from start to end. ``seconds``: by phase. ``notes``: by phase, what its times rest on.
     """
 
     start: float
     end: float
     spans: tuple[Span, ...]
-    by_phase: Mapping[str, Sequence[Span]]
+    edges: tuple[float, ...]
+    places: Mapping[str, Sequence[int]]
+    seconds: Mapping[str, float]
     unknown: frozenset[str]
     notes: Mapping[str, tuple[str, ...]]
 
@@ -62,6 +65,9 @@ class Phase:
     seconds: float | None
     joules: float | None
     notes: tuple[str, ...] = ()
+
+
+_NOT_REPORTED = Phase(None, None, ("not_reported",))
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +103,12 @@ def timeline(start: float, end: float, calls: Sequence[LlmCall], tools: Iterable
         by_ttft = ("by_ttft",) if any(piece.by_ttft for piece in work if piece.phase == phase) else ()
         notes[phase] = (*partial, *by_ttft)
     spans = tuple(_sweep(start, end, going))
-    by_phase: defaultdict[str, list[Span]] = defaultdict(list)
-    for span in spans:
-        by_phase[span.phase].append(span)
-    return Timeline(start, end, spans, by_phase, frozenset(unknown), notes)
+    places: defaultdict[str, list[int]] = defaultdict(list)
+    for place, span in enumerate(spans):
+        places[span.phase].append(place)
+    seconds = {phase: fsum([spans[i].end - spans[i].start for i in some]) for phase, some in places.items()}
+    edges = (*(span.start for span in spans), end) if spans else ()
+    return Timeline(start, end, spans, edges, dict(places), seconds, frozenset(unknown), notes)
 
 
 def phase_energy(trace: CounterTrace, line: Timeline, idle_watts: float | None = None, *, method: str = "counter") -> PhaseEnergy:
@@ -109,12 +117,16 @@ def phase_energy(trace: CounterTrace, line: Timeline, idle_watts: float | None =
     curve = Curve(trace, line.start, line.end)
     plain = curve.is_plain(line.start, line.end)
     holes = whole.longest_gap is None or whole.longest_gap > GAP_FACTOR * min(curve.step(line.start), curve.step(line.end))
+    energies = [curve.joules(edge) for edge in line.edges]
+    taken = list(map(sub, energies[1:], energies))
     found = {}
     for phase in PHASES:
         if phase in line.unknown:
-            found[phase] = Phase(None, None, ("not_reported",))
+            found[phase] = _NOT_REPORTED
+        elif phase in line.places:
+            found[phase] = _phase(curve, line, phase, taken, plain=plain, holes=holes)
         else:
-            found[phase] = _phase(curve, line.by_phase.get(phase, ()), line.notes.get(phase, ()), plain=plain, holes=holes)
+            found[phase] = Phase(0.0, 0.0, line.notes.get(phase, ()))
     return PhaseEnergy(whole, found, *idle_split(whole.joules, line.end - line.start, idle_watts))
 
 
@@ -157,22 +169,21 @@ def _sweep(start: float, end: float, going: Iterable[tuple[str, float, float]]) 
         yield Span(phase, since, at)
 
 
-def _phase(curve: Curve, spans: Sequence[Span], notes: tuple[str, ...], *, plain: bool, holes: bool) -> Phase:
-    """``plain``: the counter is known over the whole window. ``holes``: a step in it may be much longer than the usual ones."""
-    if not spans:
-        return Phase(0.0, 0.0, notes)
-    seconds = fsum([span.end - span.start for span in spans])
-    found = [*notes]
-    if not plain:
-        found += [reason for span in spans for reason in curve.reasons(span.start, span.end)]
-        if not curve.whole(*((span.start, span.end) for span in spans)):
-            return Phase(seconds, None, tuple(dict.fromkeys(found)))
-    joules = fsum([curve.joules(span.end) - curve.joules(span.start) for span in spans])
-    if holes and any(curve.gap(span.start) or curve.gap(span.end) for span in spans):
-        found.append("gap")
-    if seconds < SHORT_STEPS * curve.step(spans[0].start) * len(spans):
+def _phase(curve: Curve, line: Timeline, phase: str, taken: Sequence[float], *, plain: bool, holes: bool) -> Phase:
+    """``taken``: joules of each span of the line. ``plain``: the counter is known over the whole window. ``holes``: a step in it
+    may be much longer than the usual ones."""
+    places, seconds, found = line.places[phase], line.seconds[phase], [*line.notes.get(phase, ())]
+    if not plain or holes:
+        spans = [line.spans[place] for place in places]
+        if not plain:
+            found += [reason for span in spans for reason in curve.reasons(span.start, span.end)]
+            if not curve.whole(*((span.start, span.end) for span in spans)):
+                return Phase(seconds, None, tuple(dict.fromkeys(found)))
+        if holes and any(curve.gap(span.start) or curve.gap(span.end) for span in spans):
+            found.append("gap")
+    if seconds < SHORT_STEPS * curve.step(line.edges[places[0]]) * len(places):
         found.append("short")
-    return Phase(seconds, joules, tuple(dict.fromkeys(found)))
+    return Phase(seconds, fsum([taken[place] for place in places]), tuple(dict.fromkeys(found)))
 
 
 def idle_split(

@@ -106,11 +106,13 @@ class CounterTrace:
         """Columns that go on from the last point and never fall; of points at one time the first counts."""
         if self._whole is not None:
             self._leave_to_readers()
-        later = [True, *map(gt, at[1:], at)]
-        self._at.extend(compress(at, later))
-        self._joules.extend(compress(joules, later))
-        self._uncertainty.extend(one * ROUNDED_UP for one in compress(uncertainty, later))
-        self._refused += len(at) - sum(later[: len(at)])
+        if not all(map(gt, at[1:], at)):
+            later = [True, *map(gt, at[1:], at)]
+            self._refused += len(at) - sum(later)
+            at, joules, uncertainty = (array("d", compress(column, later)) for column in (at, joules, uncertainty))
+        self._at.extend(at)
+        self._joules.extend(joules)
+        self._uncertainty.extend(map(ROUNDED_UP.__mul__, uncertainty))
 
     def _leave_to_readers(self) -> None:
         """Goes on with columns of its own; those that a view holds stay as they are."""

@@ -128,7 +128,7 @@ def total(windows: Iterable[WindowEnergy]) -> WindowEnergy:
     methods = {part.method for part in parts}
     gaps = [part.longest_gap for part in parts if part.longest_gap is not None]
     coverages = [part.coverage for part in parts if part.coverage is not None]
-    joules, low, high = (_sum(getattr(part, name) for part in parts) for name in ("joules", "low", "high"))
+    joules, low, high = _sum([p.joules for p in parts]), _sum([p.low for p in parts]), _sum([p.high for p in parts])
     reasons = tuple(dict.fromkeys(reason for part in parts for reason in part.reasons))
     quality = max((part.quality for part in parts), key=QUALITIES.index)
     # A GPU that hardly takes part may be short alone; what counts is how sure the sum is.
@@ -264,7 +264,7 @@ def usual_step(view: TraceView, edge: int) -> float:
     return view.steps[place]
 
 
-def _sum(values: Iterable[float | None]) -> float | None:
+def _sum(values: Sequence[float | None]) -> float | None:
     known = 0.0
     for value in values:
         if value is None:

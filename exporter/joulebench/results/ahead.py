@@ -1,4 +1,4 @@
-"""Many windows at once: their statistics and energies, computed in columns and left where ``stats`` and ``window_energy`` look first.
+"""Many windows at once: their statistics and energies, in columns, left where ``stats`` and ``window_energy`` look first.
 
 The figures are those that these two would find one by one, to the last bit: the same operations in the same order. What is
 unusual (a trace with a reset, an edge near its ends) is left to them.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -148,9 +148,7 @@ def windows(trace: CounterTrace, some: Iterable[Window], method: str) -> None:
     else:
         lows = highs = [None] * len(kept)
     edges = zip(before.tolist(), steps[before].tolist(), after.tolist(), steps[after].tolist(), strict=True)
-    gaps = [
-        one > GAP_FACTOR * usual_step(view, i) or other > GAP_FACTOR * usual_step(view, j) for i, one, j, other in edges
-    ]
+    gaps = [one > GAP_FACTOR * usual_step(view, i) or other > GAP_FACTOR * usual_step(view, j) for i, one, j, other in edges]
     rows = zip(kept, lows, highs, (last - first).tolist(), longest.tolist(), gaps, strict=True)
     for (start, end), low, high, samples, longest_gap, gap in rows:
         joules = view.energies[end] - view.energies[start]
@@ -203,7 +201,8 @@ def _column(values: array[float]) -> Floats:
 def _ragged(values: Floats, first: Places, counts: Places) -> tuple[Floats, Places]:
     """The stretches of ``values`` one after another, and where each begins there."""
     offsets = np.cumsum(counts) - counts
-    return values[np.repeat(first - offsets, counts) + np.arange(counts.sum())], offsets
+    places: Places = np.repeat(first - offsets, counts) + np.arange(counts.sum())
+    return values[places], offsets
 
 
 def _medians(values: Floats, offsets: Places, counts: Places) -> Floats:
@@ -211,10 +210,11 @@ def _medians(values: Floats, offsets: Places, counts: Places) -> Floats:
     stretch = np.repeat(np.arange(len(counts)), counts)
     ordered = np.append(values[np.lexsort((values, stretch))], (0.0, 0.0))
     middle = offsets + counts // 2
-    return np.where(counts % 2 == 1, ordered[middle], (ordered[np.maximum(middle - 1, 0)] + ordered[middle]) / 2)
+    halfway: Floats = (ordered[np.maximum(middle - 1, 0)] + ordered[middle]) / 2
+    return np.where(counts % 2 == 1, ordered[middle], halfway)
 
 
-def _reduced(ufunc: Any, values: Floats, first: Places, counts: Places) -> Floats:
+def _reduced(ufunc: np.ufunc, values: Floats, first: Places, counts: Places) -> Floats:
     """``ufunc`` over each stretch of ``values``; anything where it is empty."""
     if not len(first):
         return np.empty(0)

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from operator import sub
 from statistics import median
 
+import numpy as np
+
 from joulebench.clients.matrix import Column
 from joulebench.energy.trace import CounterTrace
 
@@ -90,7 +92,8 @@ def _identity(series: Column) -> frozenset[tuple[str, str]]:
 
 def _rounded(times: array[float]) -> bool:
     """Whether the store keeps 12 digits of a value, so that a unix time is true to 5 ms only."""
-    return all(abs(at * 100 - round(at * 100)) < 1e-4 for at in times)
+    hundredths = np.frombuffer(times) * 100 if times else np.empty(0)
+    return bool((np.abs(hundredths - np.rint(hundredths)) < 1e-4).all())
 
 
 def by_uuid(found: Sequence[tuple[Column, Changes]]) -> dict[str, list[Changes]]:

@@ -6,7 +6,7 @@ Each source may be missing. What is lost with it is null and has its reason; wha
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from joulebench.clock import Clock, SystemClock
 from joulebench.errors import PrometheusError, UserError
 from joulebench.results import (
     as_json,
+    batches,
     circumstances,
     cleanup,
     files,
@@ -91,12 +92,21 @@ def export(options: Options, api: PrometheusApi | None, clock: Clock | None = No
     why = "prometheus_failed" if trouble else "prometheus_not_asked"
     idle = idle_power(held.run_events, tasks)
     context = Context(options.run_id, __version__, stored, idle, around)
+    if stored is not None:
+        batches.look_at_edges(tasks, stored.gpus)
     shared = books(tasks, stored.gpus if stored else (), {uuid: one.watts for uuid, one in idle.items()})
+    if stored is not None:
+        batches.forget(stored.gpus, context)
     notes += run_record.notes(shared, idle)
     records = _records(context, tasks, shared, why, tell)
-    whole = run_record.build(context, held, shared, records, notes)
     shown = {t.key: t.values.end for t in tasks if t.values.end is not None and t.sources.get("end") in ("both", "prometheus")}
-    written = _write(options.out or directory, records, whole, notes)
+    written = _write(
+        options.out or directory,
+        _names(tasks),
+        records,
+        lambda short: run_record.build(context, held, shared, short, notes),
+        notes,
+    )
     return replace(written, settled=cleanup.settled(shown, clock.unix()), residual=run_record.residual(shared))
 
 
@@ -154,47 +164,55 @@ def _lookback(options: Options, own: Sequence[Task], clock: Clock) -> float:
     return clock.unix() - min(starts) + 60.0 if starts else options.lookback
 
 
-def _records(context: Context, tasks: Sequence[Task], shared: Sequence[Books], why: str, tell: Progress) -> list[Record]:
+def _records(context: Context, tasks: Sequence[Task], shared: Sequence[Books], why: str, tell: Progress) -> Iterator[Record]:
+    """One after another: all of them would fill the memory."""
     shares, own = attributions(shared), own_gpus(tasks)
-    records = []
-    for done, task in enumerate(tasks, 1):
-        energy = task_energy(task, context.samples, why, own[task.key])
-        records.append(build(task, energy, shares.get(task.key), context))
-        tell("computing", done, len(tasks))
-    return records
+    done = 0
+    for batch in batches.batches(tasks, own, context):
+        for task in batch:
+            energy = task_energy(task, context.samples, why, own[task.key])
+            yield build(task, energy, shares.get(task.key), context)
+            done += 1
+            tell("computing and writing", done, len(tasks))
 
 
-def _write(out: Path, records: Sequence[Record], whole: Record, notes: list[str]) -> Export:
+def _write(
+    out: Path,
+    names: Sequence[str],
+    records: Iterable[Record],
+    whole: Callable[[Sequence[Record]], Record],
+    notes: list[str],
+) -> Export:
+    """``whole``: the record of the run, from the summaries of all others."""
     with files.locked(out):
         csv_path = out / files.CSV_NAME
         existing = csv_path.read_bytes().decode("utf-8", "replace") if csv_path.exists() else ""
         former = {tuple(r[name] for name in table.KEY): r["result_file"] for r in table.read(existing)}
-        names = _names(records)
-        rows = [table.row(record, name) for record, name in zip(records, names, strict=True)]
+        rows, summaries = [], []
         for record, name in zip(records, names, strict=True):
             files.write_whole(out / name, as_json.text(record))
-        files.write_whole(out / run_record.FILE_NAME, as_json.text(whole))
+            rows.append(table.row(record, name))
+            summaries.append(run_record.summary(record))
+        files.write_whole(out / run_record.FILE_NAME, as_json.text(whole(summaries)))
         files.write_whole(csv_path, table.merged(existing, rows), durable=True)
+        written = set(names)
         for one in rows:
             before = former.get(tuple(table.cell(one[name]) for name in table.KEY))
             # An earlier export that knew less may have named the file differently.
-            if before and before not in names and before == Path(before).name and before.startswith("result_"):
+            if before and before not in written and before == Path(before).name and before.startswith("result_"):
                 (out / before).unlink(missing_ok=True)
     return Export(rows, csv_path, [out / name for name in names], notes)
 
 
-def _names(records: Sequence[Record]) -> list[str]:
+def _names(tasks: Sequence[Task]) -> list[str]:
     """File names; the worker is added only where two workers would share one."""
 
-    def name(record: Record, tail: str = "") -> str:
-        meta = record["metadata"]
-        return files.result_name(meta["session_start_unix"], meta["model_name"], meta["task_id"], tail)
+    def name(task: Task, tail: str = "") -> str:
+        return files.result_name(task.values.start, task.values.model_name, task.key.task_id, tail)
 
-    plain = [name(record) for record in records]
+    plain = [name(task) for task in tasks]
     times = Counter(plain)
-    return [
-        one if times[one] == 1 else name(record, record["metadata"]["worker"]) for one, record in zip(plain, records, strict=True)
-    ]
+    return [one if times[one] == 1 else name(task, task.key.worker) for one, task in zip(plain, tasks, strict=True)]
 
 
 def _unknown_run(options: Options, api: PrometheusApi | None, now: float) -> str:

@@ -51,12 +51,14 @@ def write_whole(path: Path, text: str, *, durable: bool = False) -> None:
     """
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with beside.open("w", encoding="utf-8", newline="") as out:
-            out.write(text)
+        # A lone half of a character pair has no UTF-8; spelled out it is what JSON calls it too.
+        content = text.encode("utf-8", "backslashreplace")
+        with open(beside, "wb", buffering=0) as out:
+            while content:
+                content = content[out.write(content) :]
             if durable:
-                out.flush()
                 os.fsync(out.fileno())
-        beside.replace(path)
+        os.replace(beside, path)
     except OSError as error:
         beside.unlink(missing_ok=True)
         raise UserError(f"--out: {path} cannot be written ({error.strerror}); give a directory that can") from error

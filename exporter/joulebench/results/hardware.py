@@ -12,6 +12,8 @@ from array import array
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from joulebench import catalogue
 from joulebench.catalogue import Metric
 from joulebench.energy.window import energy_between
@@ -44,12 +46,16 @@ class Gauges:
     def of(cls, gpus: Sequence[GpuSamples]) -> Gauges:
         return cls(*(_folded(gpus, metric, fold, scale) for metric, fold, scale in _FOLDS))
 
+    @property
+    def columns(self) -> tuple[Columns, ...]:
+        return Columns.of(self.util), Columns.of(self.vram), Columns.of(self.temp), Columns.of(self.power)
+
 
 def _folded(gpus: Sequence[GpuSamples], metric: Metric, fold: Callable[[Iterable[float]], float], scale: float) -> Points:
     series = [gpu.gauges.get(metric.name, EMPTY) for gpu in gpus]
     # A GPU that never reports the value (no temperature sensor, say) does not take it from the others.
     found = Columns.of(together([points for points in series if points], fold))
-    return found if scale == 1.0 else Columns(found.at, array("d", (value * scale for value in found.value)))
+    return found if scale == 1.0 else Columns(found.at, array("d", (np.frombuffer(found.value) * scale).tobytes()))
 
 
 def hardware_metrics(gauges: Gauges, gpus: Sequence[GpuSamples], energy: TaskEnergy, start: float, end: float) -> Values:
@@ -58,7 +64,7 @@ def hardware_metrics(gauges: Gauges, gpus: Sequence[GpuSamples], energy: TaskEne
     util, vram = stats(gauges.util, start, end), stats(gauges.vram, start, end)
     temp, power = stats(gauges.temp, start, end), stats(gauges.power, start, end)
     avg_power = joules / (end - start) if joules is not None and end > start else _mean(power)
-    halves, fifths = _parts(start, end, 2), _parts(start, end, 5)
+    halves, fifths = parts(start, end, 2), parts(start, end, 5)
     half_joules, fifth_joules = _energies(gpus, halves), _energies(gpus, fifths)
     half_watts, fifth_watts = _watts(half_joules, halves), _watts(fifth_joules, fifths)
     half_vram, fifth_vram = _vrams(gauges.vram, halves), _vrams(gauges.vram, fifths)
@@ -109,7 +115,8 @@ def _mean(found: Stats | None) -> float | None:
     return found.mean if found else None
 
 
-def _parts(start: float, end: float, count: int) -> list[tuple[float, float]]:
+def parts(start: float, end: float, count: int) -> list[tuple[float, float]]:
+    """A window in ``count`` parts of equal length."""
     cuts = [start + (end - start) * i / count for i in range(count)] + [end]
     return list(itertools.pairwise(cuts))
 

@@ -27,6 +27,16 @@ UNSTEADY_IDLE = 0.2
 """Idle measurements further apart than this share of the lowest do not describe one state of the machine."""
 
 
+def summary(record: Record) -> Record:
+    """What ``build`` needs of a record; all records of a long run would fill the memory."""
+    computed = record["computed_metrics"]
+    return {
+        "metadata": record["metadata"],
+        "attribution": {"attributed": record["attribution"]["attributed"]},
+        "computed_metrics": {name: computed[name] for name in ("task_completion_status", "llm_token_usage")},
+    }
+
+
 def build(context: Context, held: Journal, books: Sequence[Books], records: Sequence[Record], notes: Sequence[str]) -> Record:
     starts = _numbers(record["metadata"]["session_start_unix"] for record in records)
     ends = _numbers(record["metadata"]["session_end_unix"] for record in records)
