@@ -15,7 +15,7 @@ from math import ceil
 
 from joulebench.catalogue import THROTTLE_REASONS
 from joulebench.clock import Clock
-from joulebench.energy.window import QUALITIES, WindowEnergy, window_energy
+from joulebench.energy.window import QUALITIES, WindowEnergy, missing, window_energy
 from joulebench.sensors.channel import GpuChannel
 from joulebench.sensors.driver import has_part_time_sensor
 from joulebench.sensors.reading import GpuIdentity, GpuSource, GpuState
@@ -157,6 +157,8 @@ class GpuMonitor:
 
 def _energy(channel: GpuChannel, asked: MonotonicWindow) -> WindowEnergy:
     meter = channel.meter
+    if asked.skipped:
+        return missing(meter.method, ("clock_step",))
     energy = window_energy(meter.trace, asked.start, asked.end, method=meter.method)
     doubts = []
     if asked.touches_step:

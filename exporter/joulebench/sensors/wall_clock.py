@@ -24,11 +24,16 @@ TRIES = 3
 
 @dataclass(frozen=True, slots=True)
 class MonotonicWindow:
-    """``touches_step``: the wall clock jumped inside the window, or its unix times are ambiguous because of a jump."""
+    """``touches_step``: the wall clock jumped inside the window, or its unix times are ambiguous because of a jump.
+
+    ``skipped``: an edge is a time that the wall clock never showed, for a jump passed over it. Whoever names it goes by another
+    clock, and stands for a moment that nobody here knows.
+    """
 
     start: float
     end: float
     touches_step: bool
+    skipped: bool = False
 
 
 class WallClock:
@@ -80,13 +85,15 @@ class WallClock:
         """The window as monotonic times; where a time was shown twice, the later one that fits is meant."""
         now = self._clock.monotonic()
         with self._lock:
-            end, end_unsure = self._monotonic(end_unix, now + NOW_SECONDS)
-            start, start_unsure = self._monotonic(start_unix, end)
+            end, end_unsure, end_skipped = self._monotonic(end_unix, now + NOW_SECONDS)
+            start, start_unsure, start_skipped = self._monotonic(start_unix, end)
             inside = any(start <= at <= end for at, is_step in zip(self._since, self._is_step, strict=True) if is_step)
-        return MonotonicWindow(min(start, end), end, inside or end_unsure or start_unsure)
+        skipped = start_skipped or end_skipped
+        return MonotonicWindow(min(start, end), end, inside or end_unsure or start_unsure or skipped, skipped)
 
-    def _monotonic(self, unix: float, latest: float) -> tuple[float, bool]:
-        """The last moment not after ``latest`` at which the wall clock showed ``unix``, and whether a jump makes that unsure."""
+    def _monotonic(self, unix: float, latest: float) -> tuple[float, bool, bool]:
+        """The last moment not after ``latest`` at which the wall clock showed ``unix``, whether a jump makes that unsure, and
+        whether one passed over it."""
         shown: list[float] = []
         skipped_at: float | None = None
         for index, offset in enumerate(self._offsets):
@@ -99,9 +106,9 @@ class WallClock:
                 skipped_at = since
         if not shown:
             # A jump forward passed over this time, or a drift did by less than a millisecond: the moment that is nearest.
-            return (unix - self._offsets[-1], False) if skipped_at is None else (skipped_at, True)
+            return (unix - self._offsets[-1], False, False) if skipped_at is None else (skipped_at, True, True)
         fitting = [at for at in shown if at <= latest]
-        return (fitting[-1] if fitting else shown[0]), shown[-1] - shown[0] > STEP_SECONDS
+        return (fitting[-1] if fitting else shown[0]), shown[-1] - shown[0] > STEP_SECONDS, False
 
     def _look(self) -> tuple[float, float, float]:
         """(blur, monotonic, wall minus monotonic), the sharpest of a few tries: another process may run in between."""

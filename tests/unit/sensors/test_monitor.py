@@ -279,6 +279,15 @@ def test_a_wall_clock_step_moves_no_joules_and_is_told(play: Play, jump: float) 
     assert (across.quality, across.reasons) == ("suspect", ("clock_step",))
 
 
+def test_of_a_time_that_the_wall_clock_never_showed_no_joules_are_told(play: Play) -> None:
+    rig = play(FakeGpu(power=((0.0, 100.0),)))
+    rig.run(15)
+    rig.clock.step_wall(5.0)
+    rig.run(30)
+    energy = rig.window(8, 17)
+    assert (energy.joules, energy.low, energy.quality, energy.reasons) == (None, None, "missing", ("clock_step",))
+
+
 def test_throttling_is_the_drivers_own_time(play: Play) -> None:
     rig = play(FakeGpu(reasons=((0.0, 0.0), (2.0, SW_THERMAL), (2.003, 0.0), (3.0, HW_THERMAL), (3.5, 0.0))))
     rig.run(5)

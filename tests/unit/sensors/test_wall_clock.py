@@ -48,7 +48,8 @@ def test_a_time_that_a_step_skipped_is_the_moment_of_the_step(clock: VirtualCloc
     window = wall.window(UNIX + 12, UNIX + 20)
     assert window.start == pytest.approx(MONO + 10, abs=0.03)
     assert window.end == pytest.approx(MONO + 15)
-    assert window.touches_step
+    assert (window.touches_step, window.skipped) == (True, True)
+    assert not wall.window(UNIX + 8, UNIX + 20).skipped, "only the edges count"
 
 
 def test_a_time_that_was_shown_twice_is_the_later_one_and_marked(clock: VirtualClock) -> None:
