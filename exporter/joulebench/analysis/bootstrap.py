@@ -150,10 +150,14 @@ def share(good: Floats, tries: Floats) -> Estimate:
         return Estimate(p)
     scatter = n / (n - 1) * float(np.sum((good - p * tries) ** 2)) / total**2
     size = min(total, max(1.0, p * (1 - p) / scatter)) if scatter > 0 else float(n)
-    z = _student(n - 1, _TAIL)
-    middle = (p + z * z / (2 * size)) / (1 + z * z / size)
-    half = z * math.sqrt(p * (1 - p) / size + z * z / (4 * size**2)) / (1 + z * z / size)
-    return Estimate(p, Interval(max(0.0, middle - half), min(1.0, middle + half)))
+    return Estimate(p, Interval(*wilson(p, size, _student(n - 1, _TAIL))))
+
+
+def wilson(p: float, n: float, z: float = _NORMAL.inv_cdf(1 - _TAIL)) -> tuple[float, float]:
+    """Bounds of a share ``p`` of ``n`` independent tries, within ``z`` deviations."""
+    middle = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n**2)) / (1 + z * z / n)
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def share_difference(one: Estimate, base: Estimate, paired: Estimate) -> Estimate:

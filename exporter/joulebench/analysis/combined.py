@@ -1,15 +1,20 @@
-"""A logistic regression over all measures, judged on tasks that it was not fitted to. The only ``import sklearn``."""
+"""A logistic regression over all measures, calibrated and judged on tasks it was not fitted to. The only ``import sklearn``."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from joulebench.analysis.levels import NO_PROBABILITY, Sample
 from joulebench.analysis.records import SCORE
-from joulebench.analysis.statistics import Floats
+from joulebench.analysis.statistics import Bools, Floats
 from joulebench.errors import UserError
 
 INSTALL = "pip install 'joulebench[analysis]'"
@@ -40,30 +45,88 @@ def cross_validated(samples: Sequence[Sample], hidden: Sequence[str] = ()) -> Fl
 
     ``hidden``: measures that may not be used.
     """
+    found = predicted(samples, (), hidden)
+    return None if found is None else found[0]
+
+
+def predicted(samples: Sequence[Sample], others: Sequence[Sample], hidden: Sequence[str] = ()) -> tuple[Floats, Floats] | None:
+    """As ``cross_validated``, and P(good) of ``others``, whose outcome is not known, from a fit to all samples."""
+    names = _names([*samples, *others], hidden)
+    features, unknown = (np.array([[_feature(name, one) for name in names] for one in part]) for part in (samples, others))
+    good = np.array([sample.good for sample in samples])
+    groups = np.array([sample.group for sample in samples])
+    if not names or _in_class(good, groups) < FOLDS:
+        return None
+    sure = np.full(len(samples), np.nan)
+    # Of matrices this small several threads do nothing but wait for each other.
+    with _sklearn().threads(1):
+        for train, test in _split(good, groups, FOLDS):
+            if len(set(good[train])) < 2:
+                return None
+            sure[test] = _fitted(features[train], good[train], groups[train])(features[test])
+        return sure, _fitted(features, good, groups)(unknown) if len(others) else np.empty(0)
+
+
+def _names(samples: Sequence[Sample], hidden: Sequence[str]) -> list[str]:
+    """Measures that every sample has, or that have a value where there is nothing to measure; without any the score alone."""
+    seen = {name for sample in samples for name in sample.measures}
+    offered = [name for name in FEATURES if name in seen and name not in hidden]
+    found = [name for name in offered if all(name in sample.measures or name in _WITHOUT_CHOICE for sample in samples)]
+    return found or [name for name in (SCORE,) if name not in hidden]
+
+
+def _fitted(features: Floats, good: Bools, groups: NDArray[Any]) -> Callable[[Floats], Floats]:
+    """A regression and what its log odds are worth on tasks that it was not fitted to: a fit is too sure of what it has seen."""
+    sklearn = _sklearn()
+    folds = min(FOLDS, _in_class(good, groups))
+    odds = np.full(len(good), np.nan)
+    for train, test in _split(good, groups, folds) if folds > 1 else ():
+        if len(set(good[train])) == 2:
+            odds[test] = sklearn.regression().fit(features[train], good[train]).decision_function(features[test])
+    whole = sklearn.regression().fit(features, good)
+    if np.isnan(odds).any():
+        return lambda asked: np.asarray(whole.predict_proba(asked)[:, 1])
+    scaled = sklearn.scale().fit(odds[:, None], good)
+    if scaled.coef_[0, 0] <= 0:
+        # What it learnt is worth nothing on other tasks: all are as likely as any.
+        return lambda asked: np.full(len(asked), good.mean())
+    return lambda asked: np.asarray(scaled.predict_proba(whole.decision_function(asked)[:, None])[:, 1])
+
+
+def _in_class(good: Bools, groups: NDArray[Any]) -> int:
+    """Tasks with a success or with a failure, whichever are fewer."""
+    return min(len(set(groups[good])), len(set(groups[~good])))
+
+
+def _split(good: Bools, groups: NDArray[Any], folds: int) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+    yield from _sklearn().folds(folds).split(np.zeros(len(good)), good, groups)
+
+
+@dataclass(frozen=True, slots=True)
+class _Sklearn:
+    regression: Callable[[], Any]
+    scale: Callable[[], Any]
+    folds: Callable[[int], Any]
+    threads: Callable[[int], AbstractContextManager[Any]]
+
+
+@cache
+def _sklearn() -> _Sklearn:
     try:
         from sklearn.linear_model import LogisticRegression
         from sklearn.model_selection import StratifiedGroupKFold
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler
+        from threadpoolctl import threadpool_limits
     except ImportError as error:
         raise UserError(f"the analysis needs {error.name}; install it with: {INSTALL}") from error
 
-    offered = [name for name in FEATURES if name not in hidden]
-    names = [name for name in offered if all(name in {**_WITHOUT_CHOICE, **sample.measures} for sample in samples)]
-    features = np.array([[_feature(name, sample) for name in names] for sample in samples])
-    good = np.array([sample.good for sample in samples])
-    groups = np.array([sample.group for sample in samples])
-    in_class = min(len(set(groups[good])), len(set(groups[~good])))
-    if in_class < FOLDS:
-        return None
-    predicted = np.full(len(samples), np.nan)
-    for train, test in StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0).split(features, good, groups):
-        if len(set(good[train])) < 2:
-            return None
-        model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-        model.fit(features[train], good[train])
-        predicted[test] = model.predict_proba(features[test])[:, 1]
-    return predicted
+    return _Sklearn(
+        regression=lambda: make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)),
+        scale=lambda: LogisticRegression(C=100.0, max_iter=1000),
+        folds=lambda count: StratifiedGroupKFold(count, shuffle=True, random_state=0),
+        threads=threadpool_limits,
+    )
 
 
 def _feature(name: str, sample: Sample) -> float:

@@ -113,17 +113,18 @@ def _report(model: str, tasks: Sequence[TaskRecord]) -> Report:
 
 def _level(name: str, found: Sequence[Sample]) -> Level:
     failures = sum(not sample.good for sample in found)
-    refused = _refusal(len(found), failures)
+    refused = refusal(len(found), failures)
     hidden = KNOW_THE_DECLARED if name == WELL_FORMED else ()
     rows = [] if refused else [_measure(measure, found, hidden) for measure in measures_of(name)] + [_regression(found, hidden)]
     return Level(name, len(found), failures, 1 - failures / len(found) if found else None, refused, tuple(rows))
 
 
-def _refusal(n: int, failures: int) -> str:
+def refusal(n: int, failures: int) -> str:
+    """Why nothing can be said of so few; empty where something can."""
     if failures < LEAST_FAILURES:
-        return f"{failures} failures of {n}; a claim needs {LEAST_FAILURES}"
+        return f"{failures} failures of {n}; a claim needs {LEAST_FAILURES}, {LEAST_FAILURES - failures} more"
     if n - failures < LEAST_SUCCESSES:
-        return f"{n - failures} successes of {n}; a claim needs {LEAST_SUCCESSES}"
+        return f"{n - failures} successes of {n}; a claim needs {LEAST_SUCCESSES}, {LEAST_SUCCESSES - n + failures} more"
     return ""
 
 
@@ -139,7 +140,7 @@ def _measure(measure: str, found: Sequence[Sample], hidden: Sequence[str]) -> Ro
 def _regression(found: Sequence[Sample], hidden: Sequence[str]) -> Row:
     known = combined.usable(found)
     failures = sum(not sample.good for sample in known)
-    predicted = combined.cross_validated(known, hidden) if not _refusal(len(known), failures) else np.zeros(len(known))
+    predicted = combined.cross_validated(known, hidden) if not refusal(len(known), failures) else np.zeros(len(known))
     if predicted is None:
         too_few = f"fewer than {combined.FOLDS} tasks with a failure or with a success; none can be left out for a test"
         return Row(REGRESSION, len(known), failures, 1 - failures / len(known), too_few)
@@ -150,7 +151,7 @@ def _row(measure: str, known: Sequence[Sample], sure: Floats, *, probability: bo
     good: Bools = np.array([sample.good for sample in known], dtype=np.bool_)
     failures = int((~good).sum())
     base_rate = 1 - failures / len(known) if known else None
-    refused = _refusal(len(known), failures)
+    refused = refusal(len(known), failures)
     if refused:
         return Row(measure, len(known), failures, base_rate, refused)
     value = auroc(sure, good)
@@ -164,7 +165,7 @@ def _row(measure: str, known: Sequence[Sample], sure: Floats, *, probability: bo
         auroc=value,
         auroc_low=low,
         auroc_high=high,
-        finding=_finding(low, high),
+        finding=finding_of(low, high),
         brier=brier(sure, good) if probability else None,
         ece=expected_calibration_error(bins) if probability else None,
         aurc=aurc(sure, good),
@@ -172,7 +173,7 @@ def _row(measure: str, known: Sequence[Sample], sure: Floats, *, probability: bo
     )
 
 
-def _finding(low: float | None, high: float | None) -> str:
+def finding_of(low: float | None, high: float | None) -> str:
     if low is None or high is None:
         return "interval unknown"
     return ABOVE if low > 0.5 else BELOW if high < 0.5 else NULL

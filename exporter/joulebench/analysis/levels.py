@@ -55,10 +55,15 @@ class Sample:
 def samples(tasks: Sequence[TaskRecord], level: str) -> list[Sample]:
     """Calls whose tokens were not found are samples without measures."""
     if level == TASK_SUCCESS:
-        return [Sample(task.name, task.success, _of_task(task)) for task in tasks if task.success is not None and task.calls]
+        return [sample for task in tasks if task.success is not None and (sample := task_sample(task)) is not None]
     before = [outcome for name in LEVELS[: LEVELS.index(level)] for outcome in _FAILED_AT[name]]
     calls = [(task.name, call) for task in tasks for call in task.calls if call.outcome not in before]
     return [Sample(name, call.outcome not in _FAILED_AT[level], call.measures) for name, call in calls]
+
+
+def task_sample(task: TaskRecord) -> Sample | None:
+    """None without a call. One whose outcome nobody knows is not good, and is for predicting only."""
+    return Sample(task.name, task.success is True, _of_task(task)) if task.calls else None
 
 
 def measures_of(level: str) -> tuple[str, ...]:

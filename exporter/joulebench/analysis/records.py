@@ -24,12 +24,17 @@ Event = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class CallRecord:
-    """One tool call. ``llm_call``: number of the model's call that made it. ``measures`` holds the score too, if there is one."""
+    """One tool call. ``llm_call``: number of the model's call that made it. ``measures`` holds the score too, if there is one.
+
+    ``tool``: as the model named it, which is any text where it was not declared. ``number``: of the call within its task.
+    """
 
     outcome: str
     measures: Mapping[str, float]
     llm_call: int | None
     at: float
+    tool: str = ""
+    number: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +51,9 @@ class TaskRecord:
     joules: float | None
     call_joules: Mapping[int, float]
     simulated: bool
+    task_id: str = ""
+    worker: str = ""
+    directory: Path | None = None
 
 
 def read(directories: Sequence[Path]) -> list[TaskRecord]:
@@ -57,7 +65,7 @@ def read(directories: Sequence[Path]) -> list[TaskRecord]:
             raise UserError(
                 f"{directory}: neither result_*.json nor {journal.PATTERN}; give the directory of a run, as runs/RUN_ID"
             )
-        found += of_run
+        found += [replace(task, directory=directory) for task in of_run]
     return found
 
 
@@ -76,6 +84,8 @@ def _from_results(directory: Path) -> Iterator[TaskRecord]:
         }
         yield replace(
             task,
+            task_id=text(metadata.get("task_id")) or task.task_id,
+            worker=text(metadata.get("worker")) or task.worker,
             model=text(metadata.get("model_name")) or task.model,
             joules=None if overlap else number(measured.get("joules")),
             call_joules={} if overlap else calls or task.call_joules,
@@ -118,6 +128,8 @@ def _task(run_id: str, events: Sequence[Event], energy: Iterable[Event], run: Ev
         joules=whole,
         call_joules=by_call,
         simulated="simulated" in sources,
+        task_id=text(start.get("task_id")) or "",
+        worker=text(start.get("worker")) or "",
     )
 
 
@@ -131,7 +143,8 @@ def _calls(events: Sequence[Event]) -> Iterator[CallRecord]:
         if (score := number(event.get("confidence"))) is not None:
             measures[SCORE] = score
         outcome = text(ends[event.get("tool_call")].get("outcome")) or ""
-        yield CallRecord(outcome, measures, count(event.get("call")), float(event["timestamp"]))
+        called, tool = count(event.get("call")), text(event.get("tool_name")) or ""
+        yield CallRecord(outcome, measures, called, float(event["timestamp"]), tool, count(event.get("tool_call")))
 
 
 def _alone_only(tasks: Sequence[TaskRecord]) -> list[TaskRecord]:

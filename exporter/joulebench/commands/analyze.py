@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from joulebench.commands import analyze_limits
 from joulebench.errors import UserError
+
+if TYPE_CHECKING:
+    from joulebench.analysis.records import TaskRecord
 
 INSTALL = "pip install 'joulebench[analysis]'"
 
@@ -24,6 +29,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
     confidence.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="directories of runs, as runs/RUN_ID")
     confidence.add_argument("--format", choices=("text", "json"), default="text", help="default: %(default)s")
     confidence.add_argument("--plot", type=Path, metavar="FILE.svg", help="write reliability diagrams there")
+    failures = kinds.add_parser(
+        "failures",
+        help="how likely each task is to fail by the confidence of its calls, and what makes the model unsure",
+        description="For each model a risk of failure for every task, predicted from other tasks, with AUROC, Brier, its skill"
+        " and the reliability of the risks; confidence by tool and by task; the worst tool calls with their text. Refused where"
+        " there are fewer than 50 failures. Needs scikit-learn: " + INSTALL.replace("%", "%%"),
+    )
+    failures.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="directories of runs, as runs/RUN_ID")
+    failures.add_argument(
+        "--format",
+        choices=("text", "json", "csv"),
+        default="text",
+        help="csv: failure_risk of each task, to be joined on run_id and task_id (default: %(default)s)",
+    )
     analyze_limits.add(kinds)
 
 
@@ -37,6 +56,8 @@ def run(args: argparse.Namespace) -> int:
         if not directory.is_dir():
             raise UserError(f"{directory} is no directory; give the directory of a run, as runs/RUN_ID")
     tasks = records.read(args.runs)
+    if args.analysis == "failures":
+        return _failures(tasks, args.format)
     try:
         from joulebench.analysis import confidence, show
     except ImportError as error:
@@ -47,4 +68,21 @@ def run(args: argparse.Namespace) -> int:
         from joulebench.results.files import write_whole
 
         write_whole(args.plot, show.as_svg(found))
+    return 1 if any(one.refused for one in found) else 0
+
+
+def _failures(tasks: Sequence[TaskRecord], format_: str) -> int:
+    try:
+        from joulebench.analysis import failures, show_failures
+        from joulebench.analysis.doubts import doubts
+    except ImportError as error:
+        raise UserError(f"the analysis needs {error.name}; install it with: {INSTALL}") from error
+    found = failures.predictions(tasks)
+    match format_:
+        case "csv":
+            print(show_failures.as_csv(found), end="")  # noqa: T201
+        case "json":
+            print(json.dumps(show_failures.as_values(found, doubts(tasks)), indent=1, allow_nan=False))  # noqa: T201
+        case _:
+            print(show_failures.as_text(found, doubts(tasks)))  # noqa: T201
     return 1 if any(one.refused for one in found) else 0

@@ -58,7 +58,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """0 once written; what could not be compared is told in the report."""
     from joulebench.analysis import runs
-    from joulebench.analysis.report import content, findings, html, text
+    from joulebench.analysis.report import content, failures, findings, html, text
     from joulebench.results.files import write_whole
 
     found = [runs.read(directory, timelines=args.format == "html") for directory in args.runs]
@@ -66,7 +66,13 @@ def run(args: argparse.Namespace) -> int:
         found = _with_samples(found, args.prometheus_url)
     created = f"{datetime.fromtimestamp(SystemClock().unix(), tz=timezone.utc):%Y-%m-%d %H:%M} UTC"
     built = content.build(
-        found, _prices(args.prices_file), args.utilisation, args.allow, created, findings=findings.read(args.runs)
+        found,
+        _prices(args.prices_file),
+        args.utilisation,
+        args.allow,
+        created,
+        findings=findings.read(args.runs),
+        failures=failures.read(args.runs),
     )
     match args.format:
         case "html":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -47,6 +47,17 @@ def read(directory: Path) -> Journal:
                 else:
                     run_events.append(event)
     return Journal(dict(tasks), run_events, damaged, files)
+
+
+def events(directory: Path, wanted: Callable[[bytes], bool]) -> Iterator[Event]:
+    """Of the lines that are ``wanted``, none of them kept. A journal that is a link to some other place is not the run's own."""
+    for path in sorted(directory.glob(PATTERN)):
+        if path.is_symlink() or not path.is_file():
+            continue
+        with path.open("rb") as lines:
+            for line in lines:
+                if wanted(line) and (event := _event(line)) is not None:
+                    yield event
 
 
 def known_runs(runs_dir: Path) -> list[str]:

@@ -20,6 +20,8 @@ Content = dict[str, Any]
 
 PHASES = ("prefill", "decode", "llm_unsplit", "load", "tool_wait", "other")
 MOST_TIMELINES = 2000
+MOST_DOUBTS = 200
+"""Tasks whose confidence is told by itself, the least sure first; every task has its lowest confidence beside it."""
 MOST_PAIRED = 12
 """Arms of which every pair is compared; of more, each with the one that spends the fewest joules per success."""
 
@@ -32,8 +34,9 @@ def build(
     created: str,
     *,
     findings: Sequence[Content] = (),
+    failures: Content | None = None,
 ) -> Content:
-    """``findings`` as ``report.findings`` reads them; ``created``: when, as text."""
+    """``findings`` and ``failures`` as ``report.findings`` and ``report.failures`` read them; ``created``: when, as text."""
     arms = compare.arms_of([(run, None) for run in found])
     kept = {arm.label: [row for row in arm.rows if not compare.reasons(row, allow)] for arm in arms}
     models = [_model(arm, kept[arm.label]) for arm in arms]
@@ -45,6 +48,8 @@ def build(
         for arm in arms
         for one in compare.excluded(arm, allow)
     ]
+    told = [one for prediction in failures["predictions"] for one in prediction["risks"]] if failures else []
+    risks = {(one["run"], one["task_id"], one["worker"]): one for one in told}
     content: Content = {
         "created": created,
         "simulated": any(arm.simulated for arm in arms),
@@ -52,9 +57,10 @@ def build(
         "runs": [_run(run) for run in found],
         "models": models,
         "pairs": pairs,
-        "tasks": [_task(arm, row, allow) for arm in arms for row in arm.rows],
+        "tasks": [_task(arm, row, allow, risks) for arm in arms for row in arm.rows],
         "excluded": excluded,
         "findings": list(findings),
+        "failures": _without_risks(failures),
         "cost": None if prices is None else costs.build(kept, prices, utilisation),
     }
     return {"verdict": verdict.sentences(content), **content}
@@ -135,7 +141,20 @@ def _model(arm: Arm, kept: Sequence[Row]) -> Content:
     }
 
 
-def _task(arm: Arm, row: Row, allow: Collection[str]) -> Content:
+def _without_risks(failures: Content | None) -> Content | None:
+    """They stand with the tasks."""
+    if failures is None:
+        return None
+    told = [{key: value for key, value in one.items() if key != "risks"} for one in failures["predictions"]]
+    return {**failures, "predictions": told, "tasks": failures["tasks"][:MOST_DOUBTS]}
+
+
+Risks = Mapping[tuple[str, str, str], Content]
+"""By run, task_id and worker."""
+
+
+def _task(arm: Arm, row: Row, allow: Collection[str], risks: Risks) -> Content:
+    risk = risks.get((row.run, row.task_id, row.worker), {})
     return {
         "arm": arm.label,
         "task_id": row.task_id,
@@ -153,6 +172,8 @@ def _task(arm: Arm, row: Row, allow: Collection[str]) -> Content:
         "seconds_share": _shares([row.seconds_by_phase]),
         "tool_calls": row.tool_calls,
         "least_confidence": row.least_confidence,
+        "failure_risk": risk.get("risk"),
+        "failure_risk_reason": risk.get("why", ""),
         "throttled_seconds": row.throttled_seconds,
         "quality": row.quality,
         "reasons": list(row.reasons),

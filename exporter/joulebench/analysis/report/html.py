@@ -7,14 +7,14 @@ from tasks and models is escaped where it enters; a content policy forbids every
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from joulebench.analysis.report import figures, tables
 from joulebench.analysis.report.content import MOST_TIMELINES, PHASES, Content
-from joulebench.analysis.report.tables import Table
+from joulebench.analysis.report.table import Table
 from joulebench.errors import UserError
 
 INSTALL = "pip install 'joulebench[report]'"
@@ -23,7 +23,7 @@ NUMBER = ' class="n"'
 _HERE = Path(__file__).parent
 LONG_TABLE = 100
 """Rows; a script lays a longer table out as it is scrolled, and without scripts it stands there whole."""
-SORTED = ("tasks", "excluded", "findings", "risks", "doubts")
+SORTED = ("tasks", "excluded", "findings", "doubt-tools", "doubt-tasks", "doubt-calls")
 _DRAWN = ("cost", "simulated")
 
 
@@ -44,6 +44,7 @@ def page(content: Content, timelines: list[Content]) -> str:
         _table(found["phases"]),
         _table(found["findings"]),
         *(_cost(found["costs"]) if "costs" in found else ["<h2>Cost</h2><p>No price list: give --prices.file.</p>"]),
+        *_failures(content, found),
         *_timeline(len(content["tasks"]), len(timelines)),
         *(_table(found[key]) for key in ("tasks", "excluded", "runs")),
         f'<script type="application/json" id="data">{_json(data)}</script>',
@@ -107,6 +108,15 @@ def _cost(table: Table) -> Iterator[str]:
         f'<div class="wide"><table><thead><tr>{columns}</tr></thead><tbody id="live-rows"></tbody></table></div>'
         '<div id="sensitivity" class="chart"></div></div>'
     )
+
+
+def _failures(content: Content, found: Mapping[str, Table]) -> Iterator[str]:
+    if content["failures"] is None:
+        return
+    yield _table(found["prediction"])
+    curves = [(one["model"], one["bins"]) for one in content["failures"]["predictions"] if one["bins"]]
+    yield figures.reliability(curves, simulated=content["simulated"])
+    yield from (_table(found[key]) for key in ("doubt-tools", "doubt-tasks", "doubt-calls"))
 
 
 def _timeline(attempts: int, held: int) -> Iterator[str]:

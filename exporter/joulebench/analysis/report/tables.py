@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator
 
 from joulebench.analysis.measures import MEASURES, SUCCESS_RATE
+from joulebench.analysis.report import doubts
 from joulebench.analysis.report.content import PHASES, Content
+from joulebench.analysis.report.table import Table, bounded
 from joulebench.analysis.show_comparison import number
 
 ALGEBRA = (
@@ -20,18 +20,6 @@ ALGEBRA = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
-    """``numbers``: columns that are numbers, by place."""
-
-    key: str
-    title: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    numbers: frozenset[int] = frozenset()
-    notes: Sequence[str] = ()
-
-
 def all_of(content: Content) -> Iterator[Table]:
     yield models(content)
     yield phases(content)
@@ -39,6 +27,8 @@ def all_of(content: Content) -> Iterator[Table]:
     yield from comparisons(content)
     if content["cost"] is not None:
         yield costs(content)
+    if content["failures"] is not None:
+        yield from doubts.all_of(content["failures"])
     yield tasks(content)
     yield excluded(content)
     yield runs(content)
@@ -52,7 +42,7 @@ def models(content: Content) -> Table:
             _marked(model["label"], model["simulated"]),
             "yes" if model["pareto"] else "",
             f"{model['successes']} / {model['counted']}",
-            *(_bounded(model["measures"].get(m.key), percent=m is SUCCESS_RATE) for m in MEASURES),
+            *(bounded(model["measures"].get(m.key), percent=m is SUCCESS_RATE) for m in MEASURES),
             *(number(model[key]) for key in ("ttft_seconds", "decode_tokens_per_second", "confidence", "least_confidence")),
             *(number(model[key]) for key in ("throttled_seconds", "max_temp_c", "peak_vram_mib")),
             ", ".join(f"{count} {quality}" for quality, count in model["quality"].items()),
@@ -91,8 +81,8 @@ def comparisons(content: Content) -> Iterator[Table]:
             one = pair["measures"].get(measure.key)
             if one is not None:
                 percent = measure is SUCCESS_RATE
-                cells = [_bounded(one[name], percent=percent) for name in ("base", "arm", "difference")]
-                rows.append([_head(measure.label, measure.unit), *cells, _bounded(one["quotient"]), one["finding"]])
+                cells = [bounded(one[name], percent=percent) for name in ("base", "arm", "difference")]
+                rows.append([_head(measure.label, measure.unit), *cells, bounded(one["quotient"]), one["finding"]])
         notes = [*(f"Refused: {why}" for why in pair["refusals"]), *(f"Note: {note}" for note in pair["notes"])]
         notes.insert(
             0, f"{pair['tasks']} tasks in common, {pair['attempts']['arm']} against {pair['attempts']['base']} attempts."
@@ -129,7 +119,7 @@ def costs(content: Content) -> Table:
 
 def tasks(content: Content) -> Table:
     columns = ["task", "model", "status", "s", "J", "J, low to high", "TTFT (s)", "decode tokens/s", "tokens in", "tokens out"]
-    columns += ["tool wait", "tool calls", "lowest confidence", "throttled (s)", "quality", "reasons"]
+    columns += ["tool wait", "tool calls", "lowest confidence", "failure risk", "throttled (s)", "quality", "reasons"]
     rows = [
         [
             task["task_id"],
@@ -139,13 +129,15 @@ def tasks(content: Content) -> Table:
             "" if task["joules_low"] is None else f"{number(task['joules_low'])} to {number(task['joules_high'])}",
             *(number(task[key]) for key in ("ttft_seconds", "decode_tokens_per_second", "prompt_tokens", "completion_tokens")),
             number(task["seconds_share"].get("tool_wait"), percent=True),
-            *(number(task[key]) for key in ("tool_calls", "least_confidence", "throttled_seconds")),
+            *(number(task[key]) for key in ("tool_calls", "least_confidence")),
+            number(task["failure_risk"], percent=True),
+            number(task["throttled_seconds"]),
             task["quality"] + (" (left out)" if task["excluded"] else ""),
             ", ".join(task["reasons"]),
         ]
         for task in content["tasks"]
     ]
-    return Table("tasks", "Tasks", columns, rows, frozenset(range(3, 14)))
+    return Table("tasks", "Tasks", columns, rows, frozenset(range(3, 15)))
 
 
 def excluded(content: Content) -> Table:
@@ -174,13 +166,3 @@ def _head(label: str, unit: str) -> str:
 
 def _marked(label: str, simulated: bool) -> str:
     return f"{label} (SIMULATED)" if simulated else label
-
-
-def _bounded(one: Mapping[str, Any] | None, *, percent: bool = False) -> str:
-    if one is None or one["value"] is None:
-        return "-"
-    told = number(one["value"], percent=percent)
-    if one["low"] is None and one["high"] is None:
-        return told
-    low, high = ("unbounded" if one[bound] is None else number(one[bound], percent=percent) for bound in ("low", "high"))
-    return f"{told} [{low} to {high}]"

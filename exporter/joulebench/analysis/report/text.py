@@ -10,7 +10,7 @@ from typing import Any
 
 from joulebench.analysis.report import tables
 from joulebench.analysis.report.content import Content
-from joulebench.analysis.report.tables import Table
+from joulebench.analysis.report.table import Table
 from joulebench.results.table import cell
 
 COLUMNS = ("section", "model", "item", "measure", "value", "low", "high")

@@ -1,0 +1,172 @@
+"""Whether a task will fail, by the confidence of its calls: a risk for each task, and what such risks are worth.
+
+The risk of a task comes from a regression that was fitted to, and calibrated on, tasks of other names. Below the needed failures
+nothing is predicted. Where the risks tell no more than the base rate, that is the finding.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from joulebench.analysis import combined
+from joulebench.analysis.bootstrap import Draws, Estimate, Interval, wilson
+from joulebench.analysis.confidence import LEAST_FAILURES, LEAST_SUCCESSES, finding_of, refusal
+from joulebench.analysis.levels import Sample, task_sample
+from joulebench.analysis.records import SCORE, TaskRecord
+from joulebench.analysis.statistics import (
+    Bools,
+    Floats,
+    auroc,
+    auroc_interval,
+    brier,
+    expected_calibration_error,
+    reliability,
+)
+
+NO_CALL, NO_TOKENS, REFUSED = "no tool call", "tokens of a call not found", "refused"
+FEW_TASKS = f"fewer than {combined.FOLDS} tasks with a failure or with a success; none can be left out for a test"
+
+
+@dataclass(frozen=True, slots=True)
+class Risk:
+    """``risk`` is P(failure), None where ``why`` says why not; ``success`` None where nobody knows it, which is predicted too."""
+
+    run: str
+    task_id: str
+    worker: str
+    name: str
+    model: str
+    success: bool | None
+    calls: int
+    least_confidence: float | None
+    risk: float | None
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Bin:
+    """One of the bins of equal mass: mean ``risk``, and the share of ``n`` that ``failed`` with its 95 % interval."""
+
+    n: int
+    risk: float
+    failed: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """``tasks`` with a known outcome and a usable confidence, ``failures`` of them; numbers are None where ``refused`` says why.
+
+    ``more_tasks``: how many more tasks would, at this rate, bring the failures that are missing. ``skill``: 1 - Brier / Brier of
+    the base rate, so 0 is worth nothing and 1 knows all; its interval resamples whole tasks.
+    """
+
+    model: str
+    runs: tuple[str, ...]
+    tasks: int
+    failures: int
+    refused: str = ""
+    more_tasks: int | None = None
+    auroc: float | None = None
+    auroc_low: float | None = None
+    auroc_high: float | None = None
+    finding: str = ""
+    brier: float | None = None
+    brier_base: float | None = None
+    skill: Estimate = field(default_factory=lambda: Estimate(None))
+    ece: float | None = None
+    bins: tuple[Bin, ...] = ()
+    risks: tuple[Risk, ...] = ()
+
+
+def predictions(tasks: Sequence[TaskRecord]) -> list[Prediction]:
+    """One for each model. Raises UserError where scikit-learn is missing and there are failures enough to need it."""
+    return [
+        _prediction(model, [task for task in tasks if task.model == model]) for model in sorted({task.model for task in tasks})
+    ]
+
+
+def _prediction(model: str, tasks: Sequence[TaskRecord]) -> Prediction:
+    runs = tuple(sorted({task.run for task in tasks}))
+    usable = [(task, sample) for task in tasks if (sample := task_sample(task)) is not None and SCORE in sample.measures]
+    known = [sample for task, sample in usable if task.success is not None]
+    failures = sum(not sample.good for sample in known)
+    refused = refusal(len(known), failures)
+    found = None if refused else combined.predicted(known, [sample for task, sample in usable if task.success is None])
+    if found is None:
+        why = refused or FEW_TASKS
+        risks = tuple(_risk(task, None, _unusable(task) or REFUSED) for task in tasks)
+        return Prediction(model, runs, len(known), failures, why, _more(len(known), failures) if refused else None, risks=risks)
+    of_known, of_others = map(iter, found)
+    by_task = {id(task): 1 - float(next(of_others if task.success is None else of_known)) for task, _ in usable}
+    risks = tuple(_risk(task, by_task.get(id(task)), _unusable(task)) for task in tasks)
+    return _judged(model, runs, known, found[0], risks)
+
+
+def _judged(model: str, runs: tuple[str, ...], known: Sequence[Sample], sure: Floats, risks: tuple[Risk, ...]) -> Prediction:
+    good: Bools = np.array([sample.good for sample in known], dtype=np.bool_)
+    groups = [sample.group for sample in known]
+    low, high = auroc_interval(sure, good, groups) or (None, None)
+    base = np.full(len(known), good.mean())
+    bins = reliability(sure, good)
+    return Prediction(
+        model=model,
+        runs=runs,
+        tasks=len(known),
+        failures=int((~good).sum()),
+        auroc=auroc(sure, good),
+        auroc_low=low,
+        auroc_high=high,
+        finding=finding_of(low, high),
+        brier=brier(sure, good),
+        brier_base=brier(base, good),
+        skill=_skill((sure - good) ** 2, (base - good) ** 2, groups),
+        ece=expected_calibration_error(bins),
+        bins=tuple(Bin(one.n, 1 - one.sure, 1 - one.good, *wilson(1 - one.good, one.n)) for one in reversed(bins)),
+        risks=risks,
+    )
+
+
+def _skill(errors: Floats, of_base: Floats, groups: Sequence[str]) -> Estimate:
+    _, place = np.unique(np.array(groups), return_inverse=True)
+    top, bottom = (np.bincount(place, one).astype(np.float64) for one in (errors, of_base))
+    ratio = Draws(len(top)).ratio(top, bottom)
+    if ratio.value is None or ratio.interval is None:
+        return Estimate(None if ratio.value is None else 1 - ratio.value)
+    ends = [None if end is None else 1 - end for end in (ratio.interval.high, ratio.interval.low)]
+    return Estimate(1 - ratio.value, Interval(*ends))
+
+
+def _more(n: int, failures: int) -> int | None:
+    """Tasks until there are enough failures and successes, at the rate of these; None where there were none of one kind."""
+    rate = failures / n if n else 0.0
+    if not 0 < rate < 1:
+        return None
+    return max(math.ceil(LEAST_FAILURES / rate), math.ceil(LEAST_SUCCESSES / (1 - rate))) - n
+
+
+def _unusable(task: TaskRecord) -> str:
+    if not task.calls:
+        return NO_CALL
+    return "" if any(SCORE in call.measures for call in task.calls) else NO_TOKENS
+
+
+def _risk(task: TaskRecord, risk: float | None, why: str) -> Risk:
+    scores = [call.measures[SCORE] for call in task.calls if SCORE in call.measures]
+    return Risk(
+        run=task.run,
+        task_id=task.task_id,
+        worker=task.worker,
+        name=task.name,
+        model=task.model,
+        success=task.success,
+        calls=len(task.calls),
+        least_confidence=min(scores, default=None),
+        risk=risk,
+        why="" if risk is not None else why,
+    )
