@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from joulebench.analysis.observed import Finding, Gpu, Observed, by_model
+from joulebench.analysis.observed import Bounded, Finding, Gpu, Observed, by_model
 
 WAITING_SHARE = 0.2
 """Of the time of the tasks, from which a card that waits is worth a finding."""
@@ -20,7 +20,10 @@ BUSY = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """Of one GPU over all tasks: mean utilisation in percent and watts by time, highest MiB, all joules; None where not known."""
+    """Of one GPU over all tasks: mean utilisation in percent and watts by time, highest MiB, all joules; None where not known.
+
+    ``links``: bytes by ``pcie_tx``, ``nvlink_rx`` and so on, those that the card counted in every task.
+    """
 
     gpu: str
     name: str
@@ -28,6 +31,7 @@ class Card:
     watts: float | None
     peak_vram_mib: float | None
     joules: float | None
+    links: dict[str, Bounded]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +110,23 @@ def _cards(tasks: Sequence[Observed]) -> tuple[Card, ...]:
                 watts=_by_time(own, lambda gpu: gpu.watts),
                 peak_vram_mib=max((gpu.peak_vram_mib for gpu, _ in own if gpu.peak_vram_mib is not None), default=None),
                 joules=None if None in joules else sum(one for one in joules if one is not None),
+                links=_links([gpu for gpu, _ in own]),
             )
         )
     return tuple(found)
+
+
+def _links(own: Sequence[Gpu]) -> dict[str, Bounded]:
+    found = {}
+    for link, direction in sorted(set.intersection(*({*gpu.links} for gpu in own))):
+        told = [gpu.links[link, direction] for gpu in own]
+        highs = [one.high for one in told if one.high is not None]
+        found[f"{link}_{direction}"] = Bounded(
+            sum(one.value for one in told),
+            sum(one.low for one in told),
+            sum(highs) if len(highs) == len(told) else None,
+        )
+    return found
 
 
 def _by_time(own: Sequence[tuple[Gpu, float]], value: Callable[[Gpu], float | None]) -> float | None:

@@ -9,16 +9,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from joulebench.analysis import roofline
+from joulebench.analysis import offload, power_limit, roofline
 from joulebench.analysis.observed import Finding, Observed, by_model
-from joulebench.analysis.waiting import AGENT, LOAD, PREFILL, QUEUE, TOOL, Waiting, of_task, together
+from joulebench.analysis.offload import Offload
+from joulebench.analysis.power_limit import PowerLimit
+from joulebench.analysis.waiting import AGENT, LOAD, PREFILL, QUEUE, TOOL, Waiting, of_task, queue_of_requests, together
 
 LARGE = {TOOL: 0.2, AGENT: 0.2, QUEUE: 0.1, LOAD: 0.05}
 """Share of the time from which it is worth a finding."""
 LOW_UTILISATION = 50.0
 PREFILL_SHARE = 0.25
 REPEATED_SHARE = 0.5
-POWER_SHARE, THERMAL_SHARE = 0.1, 0.05
+THERMAL_SHARE = 0.05
 THERMAL = ("hw_slowdown", "sw_thermal", "hw_thermal", "hw_power_brake")
 SHOWN = 3
 
@@ -40,11 +42,16 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class TaskTime:
+    """``cpu_seconds``: of the model's work, on layers that lie outside of the card. ``queue_of_requests``: of the time that
+    requests were in the server, whoever sent them, the share in its queue. None where not known."""
+
     task: str
     run: str
     idle_share: float
     shares: Mapping[str, float]
     util_percent: float | None
+    cpu_seconds: float | None
+    queue_of_requests: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +64,8 @@ class Limits:
     tasks: tuple[TaskTime, ...]
     decode: roofline.Decode | None
     memory: tuple[roofline.Memory, ...]
+    offload: Offload | None
+    power: PowerLimit | None
     findings: tuple[Finding, ...]
 
     def data(self) -> dict[str, Any]:
@@ -71,26 +80,42 @@ def limits(tasks: Sequence[Observed], known: Known | None = None) -> list[Limits
 def _limits(model: str, tasks: Sequence[Observed], known: Known) -> Limits:
     times = [(task, time) for task in tasks if (time := of_task(task)) is not None]
     waiting = together([time for _, time in times]) if times else None
-    decode = roofline.decode(tasks, known.weights.get(model))
+    elsewhere, power = offload.offload(tasks), power_limit.power_limit(tasks)
+    weights, whole = known.weights.get(model), elsewhere is None or elsewhere.cpu_share <= 1 - offload.WHOLE
+    # Weights that the card does not hold are not read at its bandwidth.
+    decode = roofline.decode(tasks, weights) if whole else None
     memory = roofline.memory(tasks, known.cache_token.get(model))
     found = [
+        *(offload.findings(model, elsewhere) if elsewhere is not None else ()),
         *(_waits(model, times, waiting) if waiting is not None else ()),
+        *_queue(model, tasks, waiting),
         *_low(model, tasks),
         *_prefill(model, tasks, waiting),
         *(roofline.findings(model, decode) if decode is not None else ()),
-        *roofline.memory_findings(model, memory, known.weights.get(model)),
-        *_throttling(model, tasks),
+        *roofline.memory_findings(model, memory, weights if elsewhere is None else None),
+        *(power_limit.findings(model, power) if power is not None else ()),
+        *_heat(model, tasks),
     ]
     return Limits(
         model=model,
         simulated=any(task.row.simulated for task in tasks),
         waiting=waiting,
         tasks=tuple(
-            TaskTime(task.row.task_id, task.row.run, time.idle_share, {k: time.share(k) for k in time.seconds}, task.busiest)
+            TaskTime(
+                task=task.row.task_id,
+                run=task.row.run,
+                idle_share=time.idle_share,
+                shares={k: time.share(k) for k in time.seconds},
+                util_percent=task.busiest,
+                cpu_seconds=offload.cpu_seconds(task),
+                queue_of_requests=queue_of_requests(task),
+            )
             for task, time in times
         ),
         decode=decode,
         memory=memory,
+        offload=elsewhere,
+        power=power,
         findings=tuple(found),
     )
 
@@ -161,23 +186,31 @@ def _prefill(model: str, tasks: Sequence[Observed], waiting: Waiting | None) -> 
         )
 
 
-def _throttling(model: str, tasks: Sequence[Observed]) -> Iterator[Finding]:
+def _queue(model: str, tasks: Sequence[Observed], waiting: Waiting | None) -> Iterator[Finding]:
+    """By the server's own count, where it does not time each call."""
+    known = [(share, task.row.task_id) for task in tasks if (share := queue_of_requests(task)) is not None]
+    if not known or (waiting is not None and waiting.share(QUEUE) >= LARGE[QUEUE]):
+        return
+    share = sum(one for one, _ in known) / len(known)
+    if share >= LARGE[QUEUE]:
+        title, step = _STEPS[QUEUE]
+        yield Finding(
+            kind=title,
+            scope=model,
+            evidence=f"{100 * share:.0f} % of the time that requests are in the server they are in its queue, mean of"
+            f" {len(known)} tasks, by its own count of those that wait and those that run",
+            gain=f"up to {100 * share:.0f} % of the time of calls, if none had to wait",
+            next_step=step,
+            tasks=tuple(task for _, task in sorted(known, reverse=True)[:SHOWN]),
+        )
+
+
+def _heat(model: str, tasks: Sequence[Observed]) -> Iterator[Finding]:
     told = [task for task in tasks if task.throttled_by_reason and task.row.seconds]
     total = sum(task.row.seconds or 0.0 for task in told)
     if not total:
         return
-    by_reason = {
-        reason: sum(task.throttled_by_reason.get(reason, 0.0) for task in told) / total for reason in ("sw_power_cap", *THERMAL)
-    }
-    power = by_reason.pop("sw_power_cap")
-    if power >= POWER_SHARE:
-        yield Finding(
-            kind="the power limit holds the clocks down",
-            scope=model,
-            evidence=f"sw_power_cap for {100 * power:.0f} % of the time of {len(told)} tasks",
-            gain="",
-            next_step="compare runs at two power limits: the lower one often costs little time and saves energy",
-        )
+    by_reason = {reason: sum(task.throttled_by_reason.get(reason, 0.0) for task in told) / total for reason in THERMAL}
     reason, share = max(by_reason.items(), key=lambda one: one[1])
     if share >= THERMAL_SHARE:
         hottest = max((task.row.max_temp_c for task in told if task.row.max_temp_c is not None), default=None)

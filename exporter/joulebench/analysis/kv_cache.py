@@ -1,6 +1,7 @@
 """The KV cache over a conversation: tokens held after each turn, their bytes, and memory that grows where tokens do not.
 
-Bytes are tokens times the size of one, which the user gives from the model's shape; without it there is only what VRAM shows:
+A server that tells how full its cache is comes first: the share after each turn, seen while no other request ran. Bytes are
+tokens times the size of one, as the server or the user has it from the model's shape; without it there is only what VRAM shows:
 the slope of VRAM over tokens, with its interval. A server that sets its cache aside at the start has a slope of nothing.
 """
 
@@ -8,12 +9,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
 
-from joulebench.analysis.observed import Finding, Observed, by_model
+from joulebench.analysis.observed import Call, Finding, Observed, by_model
 from joulebench.units import BYTES_PER_MIB
 
 LEAST_POINTS = 8
@@ -38,22 +39,36 @@ class Slope:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """Means over all tasks that have this turn. ``growth``: tokens more than after the turn before."""
+    """Means over all tasks that have this turn. ``growth``: tokens more than after the turn before.
+
+    ``bytes_low`` and ``bytes_high``: where VRAM told, by its interval. ``ratio``: share of the server's cache in use, mean over
+    the ``seen`` tasks in which somebody looked at it during this turn, between ``ratio_low`` and ``ratio_high``;
+    ``ratio_growth``: more than in the turn before, in those that were seen in both.
+    """
 
     turn: int
     tasks: int
     tokens: float
     growth: float
     bytes: float | None
+    bytes_low: float | None = None
+    bytes_high: float | None = None
+    seen: int = 0
+    ratio: float | None = None
+    ratio_low: float | None = None
+    ratio_high: float | None = None
+    ratio_growth: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class KvCache:
-    """``method``: shape or vram, by which bytes are told, or none. ``slope`` is None where VRAM or tokens are not known."""
+    """``method``: how the growth is told: server (its own metrics), shape, vram, or none. ``token_bytes``: of one token by the
+    model's shape, for the bytes beside it. ``slope`` is None where VRAM or tokens are not known."""
 
     model: str
     simulated: bool
     method: str
+    token_bytes: float | None
     turns: tuple[Turn, ...]
     slope: Slope | None
     findings: tuple[Finding, ...]
@@ -67,31 +82,69 @@ def kv_cache(tasks: Sequence[Observed], token_bytes: Mapping[str, float] | None 
     return [_of_model(model, own, sizes.get(model)) for model, own in by_model(tasks).items()]
 
 
-def _of_model(model: str, tasks: Sequence[Observed], token_bytes: float | None) -> KvCache:
+def _of_model(model: str, tasks: Sequence[Observed], given: float | None) -> KvCache:
     slope = _slope(tasks)
-    method = "shape" if token_bytes is not None else "vram" if slope is not None and slope.low > 0 else "none"
-    size = token_bytes if method == "shape" else slope.value if method == "vram" and slope is not None else None
+    told = [size for task in tasks if (size := task.server.token_bytes) is not None]
+    shape = given if given is not None else told[-1] if told else None
+    by_vram = slope if slope is not None and slope.low > 0 else None
+    turns = tuple(_turns(tasks, shape, by_vram))
+    by_server = any(turn.ratio is not None for turn in turns)
+    method = "server" if by_server else "shape" if shape is not None else "vram" if by_vram is not None else "none"
     return KvCache(
         model=model,
         simulated=any(task.row.simulated for task in tasks),
         method=method,
-        turns=tuple(_turns(tasks, size)),
+        token_bytes=shape,
+        turns=turns,
         slope=slope,
         findings=tuple(_leaks(model, tasks)),
     )
 
 
-def _turns(tasks: Sequence[Observed], size: float | None) -> list[Turn]:
-    held = [[call.held_tokens for call in task.calls] for task in tasks]
-    found = []
-    for turn in range(max(map(len, held), default=0)):
-        here = [(one[turn], one[turn - 1] if turn else 0) for one in held if len(one) > turn]
-        known = [(now, before) for now, before in here if now is not None and before is not None]
-        if known:
-            tokens = sum(now for now, _ in known) / len(known)
-            growth = sum(now - before for now, before in known) / len(known)
-            found.append(Turn(turn + 1, len(known), tokens, growth, None if size is None else size * tokens))
-    return found
+def _turns(tasks: Sequence[Observed], shape: float | None, slope: Slope | None) -> Iterator[Turn]:
+    conversations = [task.calls for task in tasks]
+    for turn in range(max(map(len, conversations), default=0)):
+        here = [(calls[turn], calls[turn - 1] if turn else None) for calls in conversations if len(calls) > turn]
+        known = [(now.held_tokens, _held(before)) for now, before in here]
+        held = [(now, before) for now, before in known if now is not None and before is not None]
+        if not held:
+            continue
+        tokens = sum(now for now, _ in held) / len(held)
+        size = shape if shape is not None else None if slope is None else slope.value
+        bounds = slope if shape is None else None
+        yield Turn(
+            turn=turn + 1,
+            tasks=len(held),
+            tokens=tokens,
+            growth=sum(now - before for now, before in held) / len(held),
+            bytes=None if size is None else size * tokens,
+            bytes_low=None if bounds is None else bounds.low * tokens,
+            bytes_high=None if bounds is None else bounds.high * tokens,
+            **_ratios(here),
+        )
+
+
+def _held(before: Call | None) -> int | None:
+    return 0 if before is None else before.held_tokens
+
+
+def _ratios(here: Sequence[tuple[Call, Call | None]]) -> dict[str, Any]:
+    seen = [ratio for now, _ in here if (ratio := _ratio(now)) is not None]
+    both = [(_ratio(now), 0.0 if before is None else _ratio(before)) for now, before in here]
+    grown = [now - before for now, before in both if now is not None and before is not None]
+    return {
+        "seen": len(seen),
+        "ratio": sum(seen) / len(seen) if seen else None,
+        "ratio_low": min(seen, default=None),
+        "ratio_high": max(seen, default=None),
+        "ratio_growth": sum(grown) / len(grown) if grown else None,
+    }
+
+
+def _ratio(call: Call) -> float | None:
+    """None also where other requests filled the cache beside this one, or nobody knows whether they did."""
+    alone = call.running_requests is not None and call.running_requests <= 1
+    return call.kv_cache_ratio if alone else None
 
 
 def _points(tasks: Sequence[Observed]) -> list[tuple[float, float]]:

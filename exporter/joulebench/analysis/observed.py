@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,10 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """Seconds, tokens, celsius. ``throttled_seconds`` and ``max_temp_c`` are told since results know them by call."""
+    """Seconds, tokens, celsius. ``throttled_seconds`` and ``max_temp_c`` are told since results know them by call.
+
+    ``kv_cache_ratio``: share of the server's cache in use at most, ``running_requests``: how many shared it, by its own metrics.
+    """
 
     seconds: float | None
     ttft_seconds: float | None
@@ -52,6 +55,8 @@ class Call:
     decode_tokens: int | None
     throttled_seconds: float | None
     max_temp_c: float | None
+    kv_cache_ratio: float | None = None
+    running_requests: float | None = None
 
     @property
     def held_tokens(self) -> int | None:
@@ -62,8 +67,21 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
+class Bounded:
+    """``high`` None: no bound is known."""
+
+    value: float
+    low: float
+    high: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Gpu:
-    """One GPU over a task: mean utilisation in percent, peak VRAM in MiB, mean watts, joules."""
+    """One GPU over a task: mean utilisation in percent, peak VRAM in MiB, mean watts, joules.
+
+    ``links``: bytes by link and direction, those that the card counts. ``capped_hz`` and ``max_hz``: SM clock while the power
+    limit held it down, and the highest of the card.
+    """
 
     gpu: str
     name: str
@@ -71,6 +89,30 @@ class Gpu:
     peak_vram_mib: float | None
     watts: float | None
     joules: float | None
+    memory_bytes: float | None = None
+    links: Mapping[tuple[str, str], Bounded] = field(default_factory=dict)
+    capped_hz: float | None = None
+    max_hz: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """What the model server told of itself during a task: bytes and tokens of the loaded model, the share of it in GPU memory,
+    the mean numbers of requests that it worked on and that waited, and how often it loaded the model."""
+
+    size_bytes: float | None = None
+    vram_bytes: float | None = None
+    offload_ratio: float | None = None
+    context_tokens: float | None = None
+    kv_cache_bytes: float | None = None
+    running_requests: float | None = None
+    waiting_requests: float | None = None
+    loads: float | None = None
+
+    @property
+    def token_bytes(self) -> float | None:
+        """Of one token in the cache, as the shape of the model has it: the mean over the whole context."""
+        return self.kv_cache_bytes / self.context_tokens if self.kv_cache_bytes and self.context_tokens else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +124,7 @@ class Observed:
     gpus: tuple[Gpu, ...]
     throttled_by_reason: Mapping[str, float]
     vram_fifths: tuple[float, ...]
+    server: Server = field(default_factory=Server)
 
     @property
     def busiest(self) -> float | None:
@@ -120,6 +163,7 @@ def _observed(path: Path, record: Mapping[str, Any]) -> Observed:
             gpus=tuple(_gpu(one) for one in record.get("per_gpu") or ()),
             throttled_by_reason={name: value for name, told in slowed.items() if (value := number(told)) is not None},
             vram_fifths=tuple(known) if len(known) == len(fifths) else (),
+            server=_server(record.get("model_server") or {}),
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise result_files.wrong(path, repr(error)) from error
@@ -144,10 +188,17 @@ def _call(told: Mapping[str, Any]) -> Call:
         decode_tokens=count(told.get("decode_tokens")),
         throttled_seconds=number(told.get("throttled_seconds")),
         max_temp_c=number(told.get("max_temp_c")),
+        kv_cache_ratio=number(told.get("kv_cache_ratio")),
+        running_requests=number(told.get("running_requests")),
     )
 
 
+def _server(told: Mapping[str, Any]) -> Server:
+    return Server(**{one.name: number(told.get(one.name)) for one in fields(Server)})
+
+
 def _gpu(told: Mapping[str, Any]) -> Gpu:
+    clock = told.get("power_capped_clock") or {}
     util, vram, power = (told.get(name) or {} for name in ("util_pct", "vram_mb", "power_w"))
     return Gpu(
         gpu=text(told.get("gpu")) or "",
@@ -156,4 +207,17 @@ def _gpu(told: Mapping[str, Any]) -> Gpu:
         peak_vram_mib=number(vram.get("high")),
         watts=number(power.get("mean")),
         joules=number((told.get("energy") or {}).get("joules")),
+        memory_bytes=number(told.get("memory_total_bytes")),
+        links=_links(told.get("link_bytes") or {}),
+        capped_hz=number(clock.get("capped_hz")),
+        max_hz=number(clock.get("max_hz")),
     )
+
+
+def _links(told: Mapping[str, Any]) -> dict[tuple[str, str], Bounded]:
+    found = {}
+    for link, directions in told.items():
+        for direction, one in directions.items():
+            if (value := number(one.get("bytes"))) is not None:
+                found[link, direction] = Bounded(value, number(one.get("low")) or 0.0, number(one.get("high")))
+    return found

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from joulebench.analysis.cards import CARDS, Card
-from joulebench.analysis.observed import Finding, Observed
+from joulebench.analysis.observed import Finding, Gpu, Observed, Server
 from joulebench.units import BYTES_PER_MIB
 
 NEAR_THE_ROOF = 0.5
@@ -40,13 +40,15 @@ class Decode:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Of one GPU: nominal GiB, the highest use that was seen, and how many more tokens the rest would hold."""
+    """Of one GPU: GiB of it, as its driver tells or else nominal, the highest use that was seen, and how many more tokens of
+    context the rest would hold, or more slots as large as the one that is there."""
 
     gpu: str
     card: str
     total_gib: float
     peak_gib: float
     more_tokens: int | None
+    more_slots: int | None
 
     @property
     def free_share(self) -> float:
@@ -73,19 +75,34 @@ def decode(tasks: Sequence[Observed], weights: float | None) -> Decode | None:
 
 
 def memory(tasks: Sequence[Observed], cache_token: float | None) -> tuple[Memory, ...]:
-    """By GPU, of those that are known. ``cache_token``: bytes of one token in the KV cache."""
+    """By GPU. ``cache_token``: bytes of one token in the KV cache; without it as the server tells of the model's shape."""
     peaks: dict[tuple[str, str], float] = {}
+    totals: dict[tuple[str, str], float] = {}
     for task in tasks:
         for gpu in task.gpus:
-            if gpu.name in CARDS and gpu.peak_vram_mib is not None and not task.row.simulated:
-                peaks[gpu.gpu, gpu.name] = max(peaks.get((gpu.gpu, gpu.name), 0.0), gpu.peak_vram_mib / MIB_PER_GIB)
+            total = _total_gib(gpu)
+            if total is not None and gpu.peak_vram_mib is not None and not task.row.simulated:
+                key = gpu.gpu, gpu.name
+                totals[key] = total
+                peaks[key] = max(peaks.get(key, 0.0), gpu.peak_vram_mib / MIB_PER_GIB)
+    servers = [task.server for task in tasks if task.server.token_bytes is not None]
+    told = servers[-1] if servers else Server()
+    token = cache_token or told.token_bytes
     found = []
     for (gpu_index, name), peak in sorted(peaks.items()):
-        total = CARDS[name].memory_gib
+        total = totals[gpu_index, name]
         left = max(0.0, total - peak) * MIB_PER_GIB * BYTES_PER_MIB
-        more = int(left / cache_token) if cache_token and len(peaks) == 1 else None
-        found.append(Memory(gpu_index, name, total, peak, more))
+        alone = len(peaks) == 1
+        more = int(left / token) if token and alone else None
+        slots = int(left / told.kv_cache_bytes) if told.kv_cache_bytes and alone else None
+        found.append(Memory(gpu_index, name, total, peak, more, slots))
     return tuple(found)
+
+
+def _total_gib(gpu: Gpu) -> float | None:
+    if gpu.memory_bytes is not None:
+        return gpu.memory_bytes / BYTES_PER_MIB / MIB_PER_GIB
+    return CARDS[gpu.name].memory_gib if gpu.name in CARDS else None
 
 
 def findings(model: str, found: Decode) -> Iterator[Finding]:
@@ -129,7 +146,7 @@ def memory_findings(model: str, found: Sequence[Memory], weights: float | None) 
                 ""
                 if one.more_tokens is None
                 else f"about {one.more_tokens} more tokens of context, in one slot or shared by several"
-            )
+            ) + (f"; {one.more_slots} more slots of the context that is set now" if one.more_slots else "")
             yield Finding(
                 "VRAM is left", model, seen, more, "use it: a longer context, more parallel slots, or less quantisation"
             )

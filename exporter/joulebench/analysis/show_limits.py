@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from joulebench.analysis.observed import Finding
+from joulebench.analysis.observed import Bounded, Finding
 
 if TYPE_CHECKING:
     from joulebench.analysis.balance import Balance
@@ -26,7 +26,8 @@ def bottlenecks(found: Limits) -> Iterator[str]:
         for task in sorted(found.tasks, key=lambda one: one.idle_share, reverse=True)[:10]:
             shares = ", ".join(f"{kind} {100 * share:.0f} %" for kind, share in task.shares.items())
             util = "" if task.util_percent is None else f"; utilisation {task.util_percent:.0f} %"
-            yield f"    {task.task}: waited {100 * task.idle_share:.0f} % ({shares}{util})"
+            cpu = "" if task.cpu_seconds is None else f"; layers on the CPU {task.cpu_seconds:.1f} s"
+            yield f"    {task.task}: waited {100 * task.idle_share:.0f} % ({shares}{util}{cpu})"
     for gpu in found.memory:
         yield f"  GPU {gpu.gpu} {gpu.card}: {gpu.peak_gib:.1f} of {gpu.total_gib:.0f} GiB in use at most"
     yield from _findings(found.findings)
@@ -61,6 +62,8 @@ def balance(found: Balance) -> Iterator[str]:
             (card.joules, "{:.1f} J"),
         ]
         yield f"  GPU {card.gpu} {card.name}: " + ", ".join(shape.format(value) for value, shape in told if value is not None)
+        if card.links:
+            yield "    moved " + ", ".join(f"{name} {_bytes(moved)}" for name, moved in card.links.items())
     if found.imbalance is None:
         yield "  imbalance: not known; it takes two GPUs or more, each with its utilisation"
     else:
@@ -72,6 +75,11 @@ def kv_cache(found: KvCache) -> Iterator[str]:
     yield from _head(found.model, simulated=found.simulated)
     for turn in found.turns:
         size = "" if turn.bytes is None else f", {turn.bytes / 2**20:.1f} MiB"
+        if turn.bytes_low is not None and turn.bytes_high is not None:
+            size += f" ({turn.bytes_low / 2**20:.1f} to {turn.bytes_high / 2**20:.1f})"
+        if turn.ratio is not None:
+            grown = "" if turn.ratio_growth is None else f", {100 * turn.ratio_growth:+.1f}"
+            size += f", {100 * turn.ratio:.1f} % of the server's cache{grown} (seen in {turn.seen})"
         yield f"  turn {turn.turn}: {turn.tokens:.0f} tokens held ({turn.growth:+.0f}){size}, mean of {turn.tasks} tasks"
     if not found.turns:
         yield "  no call tells its tokens"
@@ -84,6 +92,11 @@ def kv_cache(found: KvCache) -> Iterator[str]:
         if slope.low <= 0:
             yield "  which may be nothing: the server sets its cache aside at the start, or it is too small to see"
     yield from _findings(found.findings)
+
+
+def _bytes(moved: Bounded) -> str:
+    high = "?" if moved.high is None else f"{moved.high / 1e6:.1f}"
+    return f"{moved.value / 1e6:.1f} MB ({moved.low / 1e6:.1f} to {high})"
 
 
 def _head(model: str, *, simulated: bool) -> Iterator[str]:

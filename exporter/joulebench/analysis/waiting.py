@@ -61,3 +61,12 @@ def queued(call: Call) -> float | None:
     if call.seconds is None or call.prefill_seconds is None or call.decode_seconds is None:
         return None
     return max(0.0, call.seconds - (call.load_seconds or 0.0) - call.prefill_seconds - call.decode_seconds)
+
+
+def queue_of_requests(task: Observed) -> float | None:
+    """Of the time that requests were in the server during a task, the share in its queue: by Little's law the mean number that
+    waits over the mean number that is there. Of all requests together; None where the server does not count both."""
+    running, waits = task.server.running_requests, task.server.waiting_requests
+    if running is None or waits is None or running + waits <= 0:
+        return None
+    return waits / (running + waits)

@@ -39,12 +39,13 @@ Link = tuple[str, str, str]
 @dataclass
 class Circumstances:
     """``servers``: by series name and model, then by who told. ``clocks`` and ``clocks_max``: SM clock by uuid, in hertz, of GPUs
-    whose power limit held them down at some time."""
+    whose power limit held them down at some time. ``memory``: bytes of each card, by uuid."""
 
     servers: dict[tuple[str, str], dict[str, Points]] = field(default_factory=dict)
     links: dict[Link, Points] = field(default_factory=dict)
     clocks: dict[str, Points] = field(default_factory=dict)
     clocks_max: dict[str, float] = field(default_factory=dict)
+    memory: dict[str, float] = field(default_factory=dict)
 
     def server(self, name: str, model: str | None) -> Points:
         """Of the one server that told of this model; none where several did, for nobody knows which of them worked."""
@@ -66,6 +67,8 @@ def fetch(api: PrometheusApi, windows: Sequence[Window], equal: Mapping[str, str
                 servers[name, labels.get("model", ""), instance].append(points)
         for labels, points in _columns(api, queries.raw(catalogue.GPU_LINK_BYTES, seconds, equal), end):
             links[labels.get("uuid", ""), labels.get("link", ""), labels.get("direction", "")].append(points)
+        for one in api.query(queries.last(catalogue.GPU_MEMORY_TOTAL, seconds, equal), end):
+            found.memory[one.labels.get("uuid", "")] = one.points[-1][1]
         if api.query(queries.changed(catalogue.GPU_THROTTLE_SECONDS, seconds, {**equal, "reason": "sw_power_cap"}), end):
             for labels, points in _columns(api, queries.raw(catalogue.GPU_CLOCK, seconds, {**equal, "clock": CLOCK}), end):
                 clocks[labels.get("uuid", "")].append(points)

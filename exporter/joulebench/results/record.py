@@ -124,6 +124,7 @@ def _metadata(task: Task, context: Context) -> Record:
         "session_duration_seconds": None if task.window is None else round(task.window[1] - task.window[0], 3),
         "joulebench_version": context.version,
         "benchmark_joulebench_version": task.run_version,
+        **({"benchmark_configuration": dict(task.run_configuration)} if task.run_configuration else {}),
         "task_config_at_start": {"task_id": task.key.task_id, "task_name": values.task_name},
     }
 
@@ -239,6 +240,7 @@ def _gpu(task: Task, energy: GpuEnergy, samples: GpuSamples | None, slowed: Thro
         "throttle_seconds_by_reason": dict(slowed.seconds) if slowed and (samples or slowed.sources) else {},
         "throttle_sources": slowed.sources if slowed else {},
         "min_temp_margin_c": throttle.least_margin([samples], *task.window) if samples and task.window else None,
+        "memory_total_bytes": context.around.memory.get(energy.uuid),
         "link_bytes": surroundings.link_bytes(context.around, energy.uuid, *task.window) if task.window else {},
         "power_capped_clock": _capped_clock(task, samples, context),
     }

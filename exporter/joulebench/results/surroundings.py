@@ -23,8 +23,8 @@ Record = dict[str, Any]
 def model_server(around: Circumstances, model: str | None, start: float, end: float) -> Record:
     """Bytes, tokens and ratios as the server told them; null where it did not, or where several serve this model.
 
-    ``offload_ratio``: share of the model in GPU memory, mean over the task. ``waiting_requests``: mean over the task of the
-    server's queue, whoever filled it. ``samples``: of the two, how many.
+    ``offload_ratio``: share of the model in GPU memory, mean over the task. ``running_requests`` and ``waiting_requests``: means
+    over the task of what the server works on and of its queue, whoever sent them. ``samples``: behind either group.
     """
     size, vram, ratio, context, cache = (
         around.server(metric.name, model)
@@ -48,6 +48,7 @@ def model_server(around: Circumstances, model: str | None, start: float, end: fl
         "kv_cache_bytes": _last(_near(cache, start, end)),
         "loads": increase(around.server(catalogue.OLLAMA_MODEL_LOADS.name, model), start, end),
         "kv_cache_ratio_max": used.high if used else None,
+        "running_requests": running.mean if running else None,
         "running_requests_max": running.high if running else None,
         "waiting_requests": waiting.mean if waiting else None,
         "samples": {"memory": len(shares), "queue": waiting.samples if waiting else 0},

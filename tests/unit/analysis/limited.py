@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ CARD = "NVIDIA A10"
 
 @dataclass(frozen=True)
 class Turn:
-    """One LLM call. ``queue``: seconds before the server works on it. ``heat``: seconds throttled."""
+    """One LLM call. ``queue``: seconds before the server works on it. ``heat``: seconds throttled. ``cache``: share of the
+    server's cache in use, ``running``: requests at once."""
 
     prompt: int = 100
     reply: int = 50
@@ -28,6 +29,8 @@ class Turn:
     decode: float = 2.0
     heat: float | None = 0.0
     celsius: float | None = None
+    cache: float | None = None
+    running: float | None = None
 
     def told(self, number: int) -> dict[str, Any]:
         seconds = self.queue + self.load + self.prefill + self.decode
@@ -44,6 +47,8 @@ class Turn:
             "decode_tokens": self.reply,
             "throttled_seconds": self.heat,
             "max_temp_c": self.celsius,
+            "kv_cache_ratio": self.cache,
+            "running_requests": self.running,
         }
 
 
@@ -54,6 +59,10 @@ class Gpu:
     joules: float = 100.0
     watts: float = 100.0
     name: str = CARD
+    memory: float | None = None
+    links: Mapping[tuple[str, str], tuple[float, float, float]] = field(default_factory=dict)
+    capped_hz: float | None = None
+    """While the power limit holds down an SM clock of 2 GHz."""
 
     def told(self, index: int) -> dict[str, Any]:
         def stats(value: float | None) -> dict[str, float] | None:
@@ -67,6 +76,16 @@ class Gpu:
             "util_pct": stats(self.util),
             "vram_mb": stats(self.vram),
             "power_w": stats(self.watts),
+            "memory_total_bytes": self.memory,
+            "link_bytes": {
+                link: {
+                    way: dict(zip(("bytes", "low", "high"), bounds, strict=True))
+                    for (other, way), bounds in self.links.items()
+                    if other == link
+                }
+                for link, _ in self.links
+            },
+            "power_capped_clock": None if self.capped_hz is None else {"capped_hz": self.capped_hz, "max_hz": 2e9},
         }
 
 
@@ -79,6 +98,7 @@ def task(
     gpus: Sequence[Gpu] = (Gpu(),),
     slowed: Mapping[str, float] | None = None,
     vram_fifths: Sequence[float] | None = None,
+    server: Mapping[str, float] | None = None,
     **more: Any,
 ) -> Scripted:
     """Its phases are the sums over its turns; queue and ``agent`` lie in ``other``, as the export has it."""
@@ -98,6 +118,7 @@ def task(
         "phases": {"by_phase": {name: {"seconds": seconds, "joules": None, "notes": []} for name, seconds in phases.items()}},
         "throttle": {"throttled_seconds": sum(turn.heat or 0.0 for turn in turns), "seconds_by_reason": slowed or {}},
         "gpu_hardware_metrics": hardware,
+        "model_server": dict(server or {}),
     }
     return Scripted(task_id, seconds=sum(phases.values()), extra=extra, **more)
 

@@ -77,3 +77,12 @@ def test_the_command_shows_each_card(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "GPU 1 NVIDIA A10: 30 % busy, 80 W, 8192 MiB at most, 100.0 J" in shown
     assert "the busiest card works 50 % more than the mean" in shown
     assert cli.main(["analyze", "balance", str(tmp_path / "run"), "--format", "json"]) == 0
+
+
+def test_bytes_over_links_are_summed_with_their_bounds(tmp_path: Path) -> None:
+    counting = Gpu(links={("pcie", "tx"): (100.0, 90.0, 120.0), ("nvlink", "rx"): (8.0, 8.0, 8.0)})
+    partly = Gpu(links={("pcie", "tx"): (50.0, 40.0, 60.0)})
+    (of,) = balance(read(tmp_path, task("a", gpus=[counting, Gpu()]), task("b", gpus=[partly, Gpu()])))
+    first, second = of.cards
+    assert {name: (one.value, one.low, one.high) for name, one in first.links.items()} == {"pcie_tx": (150.0, 130.0, 180.0)}
+    assert second.links == {}

@@ -94,3 +94,36 @@ def test_the_command_shows_turns(tmp_path: Path, capsys: pytest.CaptureFixture[s
     shown = capsys.readouterr().out
     assert "turn 2: 300 tokens held (+150), 300.0 MiB, mean of 1 tasks" in shown
     assert cli.main(["analyze", "kv-cache", str(tmp_path / "run"), "--format", "json"]) == 0
+
+
+def test_a_server_that_tells_how_full_its_cache_is_comes_first(tmp_path: Path) -> None:
+    turns = [Turn(prompt=100, cache=0.1, running=1), Turn(prompt=200, cache=0.2, running=1), Turn(prompt=400, cache=None)]
+    busy = [Turn(prompt=100, cache=0.3, running=1), Turn(prompt=200, cache=0.9, running=3)]
+    of = found(tmp_path, task("a", turns), task("b", busy))
+    assert of.method == "server"
+    first, second, third = of.turns
+    assert (first.seen, first.ratio_low, first.ratio_high) == (2, 0.1, 0.3)
+    assert first.ratio == pytest.approx(0.2)
+    assert (second.seen, second.ratio) == (1, 0.2), "b shared the cache with others"
+    assert second.ratio_growth == pytest.approx(0.1)
+    assert (third.seen, third.ratio, third.ratio_growth) == (0, None, None)
+
+
+def test_the_size_of_a_token_is_taken_from_what_the_server_holds(tmp_path: Path) -> None:
+    told = {"context_tokens": 8192.0, "kv_cache_bytes": 8192.0 * 1000}
+    of = found(tmp_path, task("a", [Turn(prompt=450, reply=50)], server=told))
+    assert (of.method, of.token_bytes, of.turns[0].bytes) == ("shape", 1000.0, 500_000.0)
+    given = found(tmp_path / "given", task("a", [Turn(prompt=450, reply=50)], server=told), token_bytes=2000.0)
+    assert given.turns[0].bytes == 1_000_000.0
+
+
+def test_bytes_by_vram_have_the_interval_of_its_slope(tmp_path: Path) -> None:
+    chance = random.Random(3)
+    of = found(
+        tmp_path, *(holding(f"t{i}", 1000 * (1 + i % 6), 4000 + 100 * (1 + i % 6) + chance.gauss(0, 5)) for i in range(12))
+    )
+    (turn,) = of.turns
+    assert of.slope is not None
+    assert turn.bytes_low is not None
+    assert turn.bytes_high is not None
+    assert turn.bytes_low < 0.1 * MIB * turn.tokens < turn.bytes_high

@@ -55,6 +55,7 @@ def fill(store: Store) -> None:
         store.add(catalogue.GPU_THROTTLE_SECONDS, {**gpu, "reason": "sw_power_cap"}, at, held)
         clock = 1.5e9 if CAPPED[0] <= at < CAPPED[1] else 2e9
         store.add(catalogue.GPU_CLOCK, {**gpu, "clock": "sm"}, at, clock)
+        store.add(catalogue.GPU_MEMORY_TOTAL, gpu, at, 24.0 * 2**30)
         store.add(catalogue.GPU_CLOCK_MAX, {**gpu, "clock": "sm"}, at, 2e9)
         if second % 5 == 0:
             store.add(recorded.SERVER_KV_CACHE, server, at, 0.25 if 10 <= second < 17 else 0.0)
@@ -90,6 +91,7 @@ def test_the_server_s_memory_is_told_by_task(exported: Export) -> None:
         "kv_cache_bytes": 1 << 30,
         "loads": 0.0,
         "kv_cache_ratio_max": 0.25,
+        "running_requests": 1.0,
         "running_requests_max": 1.0,
         "waiting_requests": 2.0,
         "samples": {"memory": 6, "queue": 1},
@@ -116,6 +118,7 @@ def test_a_call_has_the_use_of_the_cache_that_was_seen_while_it_ran(exported: Ex
 def test_bytes_over_a_link_are_those_of_the_window(exported: Export) -> None:
     first, second = record(exported, "plain")["per_gpu"]
     seconds = 16.412 - 10.037
+    assert (first["memory_total_bytes"], second["memory_total_bytes"]) == (24 * 2**30, None)
     assert set(first["link_bytes"]) == {"pcie"}
     for direction in ("tx", "rx"):
         moved, truth = first["link_bytes"]["pcie"][direction], BYTES_PER_SECOND["pcie", direction] * seconds
