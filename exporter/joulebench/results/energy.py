@@ -111,7 +111,11 @@ def _knows_more(stored: WindowEnergy, asked: WindowEnergy) -> bool:
     """Whether Prometheus saw what the exporter did not: the whole window, or at least more of it."""
     if stored.joules is not None:
         return asked.joules is None or (_is_partial(asked) and not _is_partial(stored))
-    return asked.joules is None and (stored.low or 0.0) > (asked.low or 0.0)
+    if asked.joules is not None:
+        return False
+    if stored.low is None and asked.low is None:
+        return (stored.coverage or 0.0) > (asked.coverage or 0.0)
+    return (stored.low or 0.0) > (asked.low or 0.0)
 
 
 def _as_window(answer: GpuJoules, method: str | None) -> WindowEnergy:

@@ -26,6 +26,8 @@ CHUNK_SECONDS = 3600.0
 PAD_SECONDS = 30.0
 """Fetched before and after a window: the steps around its edges, also where somebody scrapes every 10 s."""
 
+NO_METHOD = "none"
+
 Window = tuple[float, float]
 
 
@@ -141,7 +143,9 @@ class _Collected:
         for series in self.api.query(queries.last(catalogue.GPU_INFO, end - start, self.equal), end):
             gpu = self.gpu(series.labels)
             gpu.source = series.labels.get("source")
-            gpu.method = series.labels.get("energy_method")
+            # A card whose method was not settled at first has two series; the one that says nothing does not count.
+            if (method := series.labels.get("energy_method")) != NO_METHOD or gpu.method is None:
+                gpu.method = method
             gpu.name = series.labels.get("name")
 
     def samples(self) -> Samples:

@@ -23,6 +23,7 @@ from joulebench.stack.process import Program, free_port, wait_until
 from joulebench.units import Seconds
 from tests.e2e.faults.results import Results, Scrape, TaskResult, export, scrape
 from tests.fakes import nvml
+from tests.fakes.wall_clock import ForeignWallClock
 
 LOW_WATTS, HIGH_WATTS = 150.0, 320.0
 PERIOD = 2.0
@@ -66,7 +67,8 @@ class SetClock(SystemClock):
 @dataclass
 class Host:
     """``work`` runs while all other hosts work too. ``without``: symbols that its driver lacks. ``has_nvml`` False: a machine
-    without any NVIDIA driver. ``seen``: scrapes of its exporter by name of the moment.
+    without any NVIDIA driver. ``seen``: scrapes of its exporter by name of the moment. ``clock``: the wall clock of its
+    exporter, after ``prepare``.
     """
 
     name: str
@@ -75,6 +77,7 @@ class Host:
     driver: str = "580.95.05"
     without: Sequence[str] = ()
     has_nvml: bool = True
+    own_clock: bool = False
     export_flags: Callable[[Host], Sequence[str]] = lambda _: ()
     port: int = field(default_factory=free_port)
     seen: dict[str, Scrape] = field(default_factory=dict)
@@ -101,6 +104,9 @@ class Host:
             (directory / "no-nvml").mkdir(exist_ok=True)
             (directory / "no-nvml" / "libnvidia-ml.so.1").write_text("not a library")
             environment = {"LD_LIBRARY_PATH": str(directory / "no-nvml")}
+        if self.own_clock:
+            self.clock = ForeignWallClock(directory / f"{self.name}.clock")
+            environment = {**environment, **self.clock.environment}
         argv = [sys.executable, "-m", "joulebench.cli", "exporter", f"--web.listen-address={self.address}", "--no-ollama"]
         self.exporter = Program("exporter", argv, directory / f"{self.name}.log", f"{self.url}/healthz", environment)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
-from joulebench import Run
+from joulebench import Run, catalogue
 from joulebench.push.task import Task
 from tests.e2e.faults.hosts import HIGH_WATTS, LOW_WATTS, PERIOD, PULSES, Host, SetClock, is_up, uuid
 from tests.fakes.nvml import During, Every, FakeGpu, Fault, fails, field_answers, field_fails, gone, slow
@@ -145,24 +145,30 @@ def drivers() -> list[Host]:
 # --- an exporter that is killed in the middle of a task ---------------------------------------------------------------
 
 
-def restarted() -> Host:
+RESTARTED, RESTARTED_POWER = "restarted", "restarted-power"
+
+
+def restarted(name: str, *faults: Fault) -> Host:
+    """With one card, which has these faults."""
+
     def killed_and_started(host: Host) -> None:
         host.wait_for(1.7)
         host.look("before")
         host.exporter.kill()
         host.exporter.start()
         host.look("after")
-        # Two scrapes of the new exporter lie inside the task.
+        # Two scrapes of the new exporter lie inside the task, and of a card whose power it integrates some more.
         threading.Event().wait(2.0)
+        host.look("inside")
 
     def work(host: Host) -> None:
         with host.run() as run:
             host.task(run, "restarted", 0.2, 4.3, lambda: killed_and_started(host))
 
-    return Host("restarted", lambda _: [card("restarted", 0)], work)
+    return Host(name, lambda _: [card(name, 0, *faults)], work)
 
 
-# --- a benchmark whose wall clock is set in the middle of a task --------------------------------------------------------
+# --- a wall clock that is set in the middle of a task: of the benchmark, of the exporter, of both -----------------------
 
 FORWARD, BACK = "set-forward", "set-back"
 STEPPED_TASK = (0.2, 3.2)
@@ -184,6 +190,32 @@ def stepped(name: str, seconds: float) -> Host:
 
     # Nobody tells such a run which GPUs are its own, since the exporter cannot answer for a time that has not come.
     return Host(name, lambda _: [card(name, 0)], work, export_flags=lambda host: [f"--instance={host.address}"])
+
+
+EXPORTER_FORWARD, EXPORTER_BACK, BOTH_FORWARD = "exporter-set-forward", "exporter-set-back", "both-set-forward"
+BEFORE_TASK = (0.1, 1.8)
+EXPORTERS_TASK = (2.1, 4.7)
+EXPORTERS_STEP_AT = 3.3
+
+
+def stepped_exporter(name: str, seconds: float, *, with_benchmark: bool = False) -> Host:
+    """A machine whose clock is set by ``seconds``; the benchmark runs on another one, or on the same ``with_benchmark``."""
+
+    def work(host: Host) -> None:
+        clock = SetClock()
+
+        def set_it() -> None:
+            host.wait_for(EXPORTERS_STEP_AT)
+            host.clock.step(seconds)
+            if with_benchmark:
+                clock.ahead = seconds
+            host.look_until("stepped", lambda seen: seen.value(catalogue.EXPORTER_CLOCK_STEPS) == 1)
+
+        with host.run(clock) as run:
+            host.task(run, "before", *BEFORE_TASK)
+            host.task(run, "stepped", *EXPORTERS_TASK, set_it)
+
+    return Host(name, lambda _: [card(name, 0)], work, own_clock=True)
 
 
 # --- tasks that overlap ------------------------------------------------------------------------------------------------
@@ -233,7 +265,14 @@ def _call_until(host: Host, task: Task, end: float) -> None:
 
 
 def all_machines() -> list[Host]:
-    return [zoo(), no_counter(), mute(), bare(), *drivers(), restarted(), stepped(FORWARD, 5.0), stepped(BACK, -5.0), shared()]
+    return [
+        *(zoo(), no_counter(), mute(), bare(), *drivers()),
+        *(restarted(RESTARTED), restarted(RESTARTED_POWER, *NO_COUNTER)),
+        *(stepped(FORWARD, 5.0), stepped(BACK, -5.0)),
+        *(stepped_exporter(EXPORTER_FORWARD, 5.0), stepped_exporter(EXPORTER_BACK, -5.0)),
+        stepped_exporter(BOTH_FORWARD, 5.0, with_benchmark=True),
+        shared(),
+    ]
 
 
 def one_task(host: Host, end: float = 2.4) -> None:

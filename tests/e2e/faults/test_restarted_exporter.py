@@ -11,13 +11,14 @@ from joulebench import catalogue
 from joulebench.clients.exporter_api import ExporterApi
 from joulebench.units import Seconds
 from tests.e2e.faults.hosts import Host
+from tests.e2e.faults.machines import RESTARTED, RESTARTED_POWER
 
 pytestmark = pytest.mark.e2e
 
 
 @pytest.fixture
 def host(machines: Mapping[str, Host]) -> Host:
-    return machines["restarted"]
+    return machines[RESTARTED]
 
 
 def test_the_counter_of_the_card_goes_on(host: Host) -> None:
@@ -49,3 +50,44 @@ def test_prometheus_stands_in_and_the_result_names_it(host: Host) -> None:
     assert (result.row["energy_exporter_joules"], measured["energy_exporter"]["joules"]) == ("", None)
     assert result.cell("energy_prometheus_joules") == result.cell("total_energy_joules")
     assert (result.row["quality"], result.row["counter_resets"]) == ("ok", "0")
+
+
+def test_throttled_seconds_are_the_drivers_and_prometheus_kept_them(host: Host) -> None:
+    result = host.results["restarted"]
+    assert (result.row["throttled_seconds"], result.row["throttled_source"]) == ("0", "prometheus")
+    assert result.record["throttle"]["throttled_seconds_exporter"] is None
+
+
+# --- the same on a card without a counter: then the exporter's own sum is gone with it ----------------------------------
+
+
+@pytest.fixture
+def integrated(machines: Mapping[str, Host]) -> Host:
+    return machines[RESTARTED_POWER]
+
+
+def test_a_sum_of_power_begins_anew(integrated: Host) -> None:
+    before, inside = integrated.seen["before"], integrated.seen["inside"]
+    assert before.label(catalogue.GPU_INFO, "energy_method", gpu=0) == "power_integration"
+    joules = before.value(catalogue.GPU_ENERGY, gpu=0), inside.value(catalogue.GPU_ENERGY, gpu=0)
+    assert joules[0] is not None
+    assert joules[1] is not None
+    assert 0 < joules[1] < joules[0]
+    assert inside.value(catalogue.GPU_ENERGY_RESETS, gpu=0) == 0, "the new exporter saw no fall"
+
+
+def test_a_task_over_a_new_sum_has_no_joules_and_tells_the_epoch_and_the_gap(integrated: Host) -> None:
+    result = integrated.results["restarted"]
+    energy = result.energy(0)
+    assert (energy["joules"], energy["high_joules"], energy["quality"]) == (None, None, "missing")
+    assert energy["counter_resets"] == 1
+    assert energy["coverage"] < 0.95
+    assert energy["longest_gap_seconds"] > 0.5
+    row = result.row
+    assert [row[name] for name in ("total_energy_joules", "total_energy_kwh", "energy_high_joules")] == ["", "", ""]
+    assert (row["quality"], row["energy_method"], row["counter_resets"]) == ("missing", "power_integration", "1")
+    assert "reset" in result.reasons
+    truth = integrated.joules(0, result)
+    assert energy["low_joules"] is None or energy["low_joules"] <= truth
+    assert result.record["measurement"]["energy_exporter"]["joules"] is None
+    assert (row["status"], row["total_tokens"]) == ("success", "150")

@@ -1,4 +1,5 @@
-"""A benchmark whose wall clock is set by 5 s in the middle of a task: durations stay right, and it is told."""
+"""A wall clock that is set by 5 s in the middle of a task, of the benchmark or of the exporter or of both: durations stay right,
+no joules are told of a time that nobody knows, and it is told."""
 
 from __future__ import annotations
 
@@ -6,8 +7,18 @@ from collections.abc import Mapping
 
 import pytest
 
+from joulebench import catalogue
 from tests.e2e.faults.hosts import Host
-from tests.e2e.faults.machines import BACK, FORWARD, STEPPED_TASK
+from tests.e2e.faults.machines import (
+    BACK,
+    BEFORE_TASK,
+    BOTH_FORWARD,
+    EXPORTER_BACK,
+    EXPORTER_FORWARD,
+    EXPORTERS_TASK,
+    FORWARD,
+    STEPPED_TASK,
+)
 
 pytestmark = pytest.mark.e2e
 
@@ -42,3 +53,51 @@ def test_a_window_that_is_longer_than_its_task_is_suspect(machines: Mapping[str,
     if result.row["total_energy_joules"]:
         # Of the window as it is named, which is the only one that anybody can look up.
         assert result.cell("total_energy_joules") == pytest.approx(host.joules(0, result), rel=0.01)
+
+
+# --- the exporter's clock, that of its machine --------------------------------------------------------------------------
+
+LASTED = EXPORTERS_TASK[1] - EXPORTERS_TASK[0]
+
+
+@pytest.mark.parametrize("name", [EXPORTER_FORWARD, EXPORTER_BACK, BOTH_FORWARD])
+def test_an_exporter_counts_the_jump_and_goes_on_measuring(machines: Mapping[str, Host], name: str) -> None:
+    host = machines[name]
+    stepped = host.seen["stepped"]
+    assert stepped.value(catalogue.EXPORTER_CLOCK_STEPS) == 1
+    assert stepped.value(catalogue.GPU_UP, gpu=0) == 1
+    assert (stepped.value(catalogue.GPU_POWER, gpu=0) or 0) > 0
+    before = host.results["before"]
+    truth = host.joules(0, before)
+    assert before.cell("total_energy_joules") == pytest.approx(truth, rel=0.02)
+    assert before.record["measurement"]["low_joules"] <= truth <= before.record["measurement"]["high_joules"]
+    assert before.cell("total_duration_seconds") == pytest.approx(BEFORE_TASK[1] - BEFORE_TASK[0], abs=0.3)
+
+
+@pytest.mark.parametrize("name", [EXPORTER_FORWARD, EXPORTER_BACK])
+def test_of_a_window_on_two_clocks_no_joules_are_told(machines: Mapping[str, Host], name: str) -> None:
+    result = machines[name].results["stepped"]
+    assert result.cell("total_duration_seconds") == pytest.approx(LASTED, abs=0.3)
+    energies = ("total_energy_joules", "energy_low_joules", "energy_high_joules", "energy_exporter_joules")
+    assert [result.row[column] for column in energies] == [""] * len(energies)
+    assert result.row["quality"] == "missing"
+    assert "clock_step" in result.reasons
+    # Other gauges carry the times of Prometheus, which nobody set.
+    assert result.cell("avg_temp_c") == 40
+    assert (result.row["throttled_seconds"], result.row["throttled_source"]) == ("0", "prometheus")
+    assert (result.row["status"], result.row["total_tokens"]) == ("success", "150")
+
+
+def test_a_benchmark_on_the_same_machine_keeps_its_joules_and_is_suspect(machines: Mapping[str, Host]) -> None:
+    host = machines[BOTH_FORWARD]
+    result = host.results["stepped"]
+    start, end = result.window
+    assert end - start == pytest.approx(LASTED + 5, abs=0.3)
+    assert result.cell("total_duration_seconds") == pytest.approx(LASTED, abs=0.3)
+    # The exporter knows which moments were meant; the truth is that of the time in which the task ran.
+    truth = host.script.joules(0, start, end - 5)
+    measured = result.record["measurement"]
+    assert result.cell("total_energy_joules") == pytest.approx(truth, rel=0.01)
+    assert measured["low_joules"] <= truth <= measured["high_joules"]
+    assert (result.row["energy_source"], result.row["quality"]) == ("exporter", "suspect")
+    assert "clock_step" in result.reasons
