@@ -127,6 +127,9 @@ def _handler(server: ModelServer) -> type[BaseHTTPRequestHandler]:
             rows = server.logprobs != "ignored" and body.get("logprobs") is True
             if turn.fault == "http_500":
                 self._json(500, {"error": "the script is over" if not turn.raw else "the model crashed"})
+            elif turn.fault == "no_room":
+                told = "request (9000 tokens) exceeds the available context size (8192 tokens), try increasing it"
+                self._json(400, {"error": {"code": 400, "message": told, "type": "exceed_context_size_error"}})
             elif turn.fault == "hang_up":
                 self.close_connection = True
             elif self.path == "/api/chat":

@@ -44,7 +44,7 @@ class OpenAIShape:
 
     def tail(self) -> list[str]:
         calls = [self._delta({"tool_calls": [{"index": index, **call}]}) for index, call in enumerate(self._calls())]
-        finish = self._delta({}, finish="tool_calls" if calls else "stop")
+        finish = self._delta({}, finish="tool_calls" if calls else self._turn.finish_reason)
         return [*calls, finish, self.line(json.dumps({"choices": [], **self._numbers()})), self.line("[DONE]")]
 
     def whole(self) -> Json:
@@ -52,7 +52,7 @@ class OpenAIShape:
         message: Json = {"role": "assistant", "content": self._turn.content if self._parsed else self._turn.raw}
         if calls:
             message["tool_calls"] = calls
-        choice: Json = {"index": 0, "message": message, "finish_reason": "tool_calls" if calls else "stop"}
+        choice: Json = {"index": 0, "message": message, "finish_reason": "tool_calls" if calls else self._turn.finish_reason}
         if self._rows:
             choice["logprobs"] = {"content": [_row(self._turn, token) for token in self._turn.tokens]}
         return {"object": "chat.completion", "choices": [choice], **self._numbers()}
@@ -141,7 +141,7 @@ class OllamaShape:
         return {
             "model": MODEL,
             "done": True,
-            "done_reason": "stop",
+            "done_reason": turn.finish_reason,
             "prompt_eval_count": turn.prompt_tokens,
             "eval_count": turn.completion_tokens,
             "load_duration": round(turn.load_ms * 1e6),

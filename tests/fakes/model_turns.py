@@ -9,8 +9,9 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, cast
 
 Json = dict[str, object]
-Fault = Literal["cut", "error_mid_stream", "not_json", "http_500", "stall", "hang_up"]
-"""cut and stall: after half of the tokens the connection closes, or nothing more comes. hang_up: it closes without an answer."""
+Fault = Literal["cut", "error_mid_stream", "not_json", "http_500", "no_room", "stall", "hang_up"]
+"""cut and stall: after half of the tokens the connection closes, or nothing more comes. hang_up: it closes without an answer.
+no_room: the request is refused, since it does not fit the context."""
 
 Logprobs = Literal["given", "refused", "refused_with_tools_and_stream", "ignored"]
 
@@ -39,6 +40,7 @@ class Turn:
     load_ms: float = 0.0
     cached_tokens: int = 0
     fault: Fault | None = None
+    finish_reason: str = "stop"
 
     @property
     def tokens(self) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from joulebench.bench.llm.chat import CallTimeout, ChatModel, Message, ModelUnreachable, Reply, ToolRequest
+from joulebench.bench.llm.chat import CallTimeout, ChatModel, ContextFull, Message, ModelUnreachable, Reply, ToolRequest
 from joulebench.bench.stage import Attempt, Stage, Work
 from joulebench.clock import Clock
 from joulebench.confidence.measures import CallConfidence, tool_call_confidences
@@ -129,6 +129,8 @@ class Agent:
         if reply.timings.decode_seconds is not None and reply.timings.decode_tokens is not None:
             attempt.outcome.decode_seconds += reply.timings.decode_seconds
             attempt.outcome.decode_tokens += reply.timings.decode_tokens
+        if reply.context_full:
+            raise ContextFull(f"the context was full after {reply.completion_tokens} tokens of the reply")
         return reply
 
 

@@ -57,16 +57,16 @@ def gguf(path: Path) -> Path:
 class EmbeddedModel:
     """Serves the model from ``with`` to its end. ``base_url`` is that of an OpenAI-compatible server, with ``/v1``.
 
-    ``parallel``: requests answered at the same time, each with its own context. ``file``: served in place of SmolLM2, with the
-    chat template that it holds, named after the file. Raises ProcessError if it does not come up.
+    ``parallel``: requests answered at the same time, each with a context of ``context_tokens``. ``file``: served in place of
+    SmolLM2, with the chat template that it holds, named after the file. Raises ProcessError if it does not come up.
     """
 
-    def __init__(self, parallel: int = 1, file: Path | None = None) -> None:
+    def __init__(self, parallel: int = 1, file: Path | None = None, context_tokens: int = CONTEXT_TOKENS) -> None:
         self.name = MODEL_NAME if file is None else file.stem
         self._settings = {
             "model": str(model_file() if file is None else gguf(file)),
             "alias": self.name,
-            "context": CONTEXT_TOKENS * parallel,
+            "context": context_tokens * parallel,
             "parallel": parallel,
             "threads": max(1, len(os.sched_getaffinity(0)) - 1),
             "template": (Path(__file__).parent / "hermes.jinja").read_text(encoding="utf-8") if file is None else "",

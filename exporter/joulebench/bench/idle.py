@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from joulebench.bench import prompts, tools
-from joulebench.bench.llm.chat import ChatModel
+from joulebench.bench.llm.chat import ChatModel, Message
+from joulebench.bench.stage import Work
 from joulebench.clock import Clock
 from joulebench.errors import ModelError
 from joulebench.push.run import Run
@@ -14,23 +14,23 @@ from joulebench.units import Seconds
 
 WARM_UP_SECONDS = 300.0
 """Loading a large model from a slow disk takes minutes."""
-WARM_UP = "Read the file memo.txt."
-"""One of the worked examples, so that it leaves in a server's prefix cache what all tasks share."""
+WARM_UP = "Good day."
+"""In place of a task's question: what all tasks share is then in a server's prefix cache, and the words of none."""
 
 
 @contextmanager
 def quiet_around(
-    run: Run, model: ChatModel, clock: Clock, tell: Callable[[str], object], *, idle_seconds: float, warm_up: bool
+    run: Run, model: ChatModel, like: Work, clock: Clock, tell: Callable[[str], object], *, idle_seconds: float, warm_up: bool
 ) -> Iterator[None]:
     """Warms up before the body, and measures idle power before and after it where an exporter answers (0 seconds: not).
 
-    Idle power is that of a loaded model, so a measurement warms up in any case.
+    Idle power is that of a loaded model, so a measurement warms up in any case. The warm-up is of the form of the task ``like``.
     """
     measures = idle_seconds > 0 and run.exporter_answers()
     if idle_seconds > 0 and not measures:
         tell("idle power is not measured: no exporter answers")
     if warm_up or measures:
-        _warm_up(run, model, clock, tell)
+        _warm_up(run, model, like, clock, tell)
     if measures:
         _measure(run, idle_seconds, "before", tell)
     yield
@@ -38,10 +38,11 @@ def quiet_around(
         _measure(run, idle_seconds, "after", tell)
 
 
-def _warm_up(run: Run, model: ChatModel, clock: Clock, tell: Callable[[str], object]) -> None:
+def _warm_up(run: Run, model: ChatModel, like: Work, clock: Clock, tell: Callable[[str], object]) -> None:
     try:
-        with run.warm_up(model.name):
-            model.reply(prompts.opening(WARM_UP), tools.SPECS, lambda: None, Seconds(clock.monotonic() + WARM_UP_SECONDS))
+        with like.stage() as stage, run.warm_up(model.name):
+            words = [*stage.opening()[:-1], Message("user", WARM_UP)]
+            model.reply(words, stage.specs, lambda: None, Seconds(clock.monotonic() + WARM_UP_SECONDS))
     except ModelError as error:
         tell(f"the warm-up call failed, so the first task may pay for loading the model: {error}")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -46,17 +46,21 @@ class TaskSpec:
 
 @dataclass(frozen=True, slots=True)
 class Suite(Generic[T_co]):
+    """``context_tokens``: what its conversations need, tools included, with a tokenizer of a small vocabulary."""
+
     name: str
     tasks: tuple[T_co, ...]
+    context_tokens: int = 4096
 
-    def only(self, glob: str) -> Suite[T_co]:
-        """The tasks whose id matches; raises UserError when none does."""
-        found = tuple(task for task in self.tasks if fnmatchcase(task.id, glob))
+    def only(self, globs: str) -> Suite[T_co]:
+        """The tasks whose id matches one of the patterns, which commas part; raises UserError when none does."""
+        wanted = globs.split(",")
+        found = tuple(task for task in self.tasks if any(fnmatchcase(task.id, glob) for glob in wanted))
         if not found:
             shown = ", ".join(task.id for task in self.tasks[:MOST_SHOWN])
             more = ", ..." if len(self.tasks) > MOST_SHOWN else ""
-            raise UserError(f"--tasks: no task of suite {self.name} matches {glob!r}; it has {shown}{more}")
-        return Suite(self.name, found)
+            raise UserError(f"--tasks: no task of suite {self.name} matches {globs!r}; it has {shown}{more}")
+        return replace(self, tasks=found)
 
 
 def _object(properties: Mapping[str, object], required: list[str]) -> dict[str, object]:

@@ -19,7 +19,8 @@ from joulebench.clock import Clock, SystemClock
 from joulebench.errors import OllamaError, UserError
 
 if TYPE_CHECKING:
-    from joulebench.bench.llm.chat import ChatModel
+    from joulebench.bench.llm.chat import ChatModel, ToolMode
+    from joulebench.bench.llm.client import Asked
     from joulebench.bench.stage import Work
     from joulebench.bench.suites import Suite
 
@@ -54,7 +55,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="past turns answered by a call, in front of each bfcl question, 0 to 3: the benchmark has none, small models call"
         " no tool without (default: 0, 3 with --embedded and --gguf)",
     )
-    parser.add_argument("--tasks", default="*", metavar="GLOB", help="only tasks whose id matches")
+    parser.add_argument("--tasks", default="*", metavar="GLOB[,GLOB]", help="only tasks whose id matches one of them")
     parser.add_argument(
         "--tool-mode",
         choices=("native", "prompt"),
@@ -70,6 +71,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=_positive,
         metavar="N",
         help=f"longest reply (default: {MAX_TOKENS}, {EMBEDDED_MAX_TOKENS} with --embedded and --gguf)",
+    )
+    parser.add_argument(
+        "--context",
+        type=_positive,
+        metavar="TOKENS",
+        help="longest conversation, tools and reply included (default: what the suite needs with --embedded and --gguf, what the"
+        " server decides with Ollama); a task that does not fit ends as an error and not as a failure of the model",
     )
     parser.add_argument("--task-timeout", type=_seconds, metavar="SECONDS", help="for every task (default: what the suite says)")
     parser.add_argument(
@@ -109,9 +117,12 @@ def run(args: argparse.Namespace) -> int:
     def tell(text: str) -> None:
         console.print(text, markup=False)
 
-    suite = _suite(args).only(args.tasks)
+    examples = _examples(args)
+    suite = _suite(args.suite, examples).only(args.tasks)
     planned = len(suite.tasks) * args.repeat
-    with _model(args, clock) as model:
+    context_tokens = _context_tokens(args, suite.context_tokens)
+    with _model(args, clock, context_tokens) as model:
+        given = {"suite": args.suite, "examples": examples, "context_tokens": context_tokens}
         pushing = Run(
             model.name,
             suite.name,
@@ -121,13 +132,14 @@ def run(args: argparse.Namespace) -> int:
             exporter_url=args.exporter_url or settings.from_env(settings.ENV_EXPORTER_URL, settings.DEFAULT_EXPORTER_URL),
             runs_dir=args.runs_dir,
             planned_tasks=planned,
+            configuration={**model.configuration, **{name: value for name, value in given.items() if value is not None}},
             clock=clock,
         )
         with pushing as run_:
             tell(f"run {run_.run_id}: {planned} tasks of suite {suite.name} on {model.name}")
             agent = Agent(run_, model, clock, args.task_timeout)
             with (
-                quiet_around(run_, model, clock, tell, idle_seconds=args.idle_seconds, warm_up=args.warm_up),
+                quiet_around(run_, model, suite.tasks[-1], clock, tell, idle_seconds=args.idle_seconds, warm_up=args.warm_up),
                 progress(console, planned, not args.no_progress) as listener,
             ):
                 outcomes = run_suite(
@@ -143,62 +155,71 @@ def run(args: argparse.Namespace) -> int:
     return 1 if all(outcome.unreachable for outcome in outcomes) else 0
 
 
-def _suite(args: argparse.Namespace) -> Suite[Work]:
+def _examples(args: argparse.Namespace) -> int | None:
+    """None where the suite takes none."""
+    from joulebench.bench.bfcl import suite as bfcl
+
+    if args.suite.startswith(bfcl.PREFIX):
+        return args.examples if args.examples is not None else (3 if _served_here(args) else 0)
+    if args.examples is not None:
+        raise UserError("--examples: only bfcl suites take them; leave it out")
+    return None
+
+
+def _suite(name: str, examples: int | None) -> Suite[Work]:
     from joulebench.bench import suites
     from joulebench.bench.bfcl import suite as bfcl
 
-    if not args.suite.startswith(bfcl.PREFIX):
-        if args.examples is not None:
-            raise UserError("--examples: only bfcl suites take them; leave it out")
-        return suites.load(args.suite)
-    return bfcl.load(args.suite, args.examples if args.examples is not None else (3 if args.embedded or args.gguf else 0))
+    return suites.load(name) if examples is None else bfcl.load(name, examples)
+
+
+def _context_tokens(args: argparse.Namespace, needed: int) -> int | None:
+    """Of each conversation; None where the server decides. ``needed``: by the suite."""
+    if args.base_url and args.context is not None:
+        raise UserError("--context: a server at --base-url has the context that it was started with; leave --context out")
+    return args.context or (needed if _served_here(args) else None)
+
+
+def _served_here(args: argparse.Namespace) -> bool:
+    return args.embedded or args.gguf is not None
 
 
 @contextmanager
-def _model(args: argparse.Namespace, clock: Clock) -> Iterator[ChatModel]:
+def _model(args: argparse.Namespace, clock: Clock, context_tokens: int | None) -> Iterator[ChatModel]:
     """The model that was asked for, on a server that answers."""
     from joulebench.bench import embedded
     from joulebench.bench.llm.openai_api import OpenAIChat
     from joulebench.bench.llm.wire import Wire
 
-    stream = not args.no_stream
-    here = args.embedded or args.gguf is not None
-    max_tokens = args.max_tokens or (EMBEDDED_MAX_TOKENS if here else MAX_TOKENS)
-    if here:
-        server = embedded.EmbeddedModel(args.workers, args.gguf)
+    if _served_here(args):
+        server = embedded.EmbeddedModel(args.workers, args.gguf, context_tokens or embedded.CONTEXT_TOKENS)
         if args.model not in (None, server.name):
             raise UserError(f"--model: this serves {server.name} only; leave --model out")
         with server:
-            yield OpenAIChat(
-                Wire(server.base_url, clock),
-                server.name,
-                clock,
-                tool_mode=args.tool_mode or "prompt",
-                stream=stream,
-                temperature=args.temperature,
-                max_tokens=max_tokens,
-                extra=embedded.REQUEST_SETTINGS,
-            )
+            asked = _asked(args, "prompt", EMBEDDED_MAX_TOKENS)
+            yield OpenAIChat(Wire(server.base_url, clock), server.name, clock, **asked, extra=embedded.REQUEST_SETTINGS)
         return
     if args.base_url:
         if not args.model:
             raise UserError("--model: name the model that the server at --base-url should run")
         wire = Wire(settings.http_url(args.base_url, "--base-url"), clock, _api_key(args.api_key_env))
         wire.reach("/models")
-        yield OpenAIChat(
-            wire,
-            args.model,
-            clock,
-            tool_mode=args.tool_mode or "native",
-            stream=stream,
-            temperature=args.temperature,
-            max_tokens=max_tokens,
-        )
+        yield OpenAIChat(wire, args.model, clock, **_asked(args))
         return
-    yield _ollama(args, clock, max_tokens)
+    yield _ollama(args, clock, context_tokens)
 
 
-def _ollama(args: argparse.Namespace, clock: Clock, max_tokens: int) -> ChatModel:
+def _asked(args: argparse.Namespace, tool_mode: ToolMode = "native", max_tokens: int = MAX_TOKENS) -> Asked:
+    """``tool_mode`` and ``max_tokens`` where the command line names none."""
+    return {
+        "tool_mode": args.tool_mode or tool_mode,
+        "stream": not args.no_stream,
+        "temperature": args.temperature,
+        "max_tokens": args.max_tokens or max_tokens,
+    }
+
+
+def _ollama(args: argparse.Namespace, clock: Clock, context_tokens: int | None) -> ChatModel:
     from joulebench.bench.llm.ollama_api import OllamaChat
     from joulebench.bench.llm.wire import Wire
     from joulebench.sensors.ollama import OllamaApi
@@ -221,15 +242,8 @@ def _ollama(args: argparse.Namespace, clock: Clock, max_tokens: int) -> ChatMode
         raise UserError(f"--model: name a model of the Ollama at {url}; it has {listing}")
     if args.model not in available and f"{args.model}:latest" not in available:
         raise UserError(f"--model: the Ollama at {url} has no {args.model!r}; it has {listing}")
-    return OllamaChat(
-        Wire(url, clock, _api_key(args.api_key_env)),
-        args.model,
-        clock,
-        tool_mode=args.tool_mode or "native",
-        stream=not args.no_stream,
-        temperature=args.temperature,
-        max_tokens=max_tokens,
-    )
+    options = {} if context_tokens is None else {"num_ctx": context_tokens}
+    return OllamaChat(Wire(url, clock, _api_key(args.api_key_env)), args.model, clock, **_asked(args), extra=options)
 
 
 def _api_key(variable: str | None) -> str | None:

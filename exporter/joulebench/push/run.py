@@ -12,10 +12,11 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from joulebench import __version__, settings
 from joulebench.clock import Clock, SystemClock
@@ -37,11 +38,13 @@ from joulebench.units import Seconds
 class Run:
     """One worker of one run. Several workers share a run by its ``run_id``; each has its own journal and its own tasks.
 
-    ``model``: default of the tasks. ``worker``: host and process unless given. ``planned_tasks``: how many this worker means to
-    run. Addresses not given come from the environment (``JOULEBENCH_GATEWAY_URL``, ``JOULEBENCH_PROMETHEUS_URL``,
-    ``JOULEBENCH_EXPORTER_URL``), else are the usual ports of this machine; ``none`` says that there is no Prometheus (finished
-    groups then stay on the gateway) or no exporter (no window energies are asked for). ``drain_seconds``: how long the end of
-    the run waits for pushes and acknowledgements. Raises UserError on a value that cannot be used.
+    ``model``: default of the tasks. ``worker``: host and process unless given. ``planned_tasks``: how many this worker means
+    to run. ``configuration``: what the results depend on beside the model, such as temperature or tool mode; anything that is
+    JSON, for the journal and the result files. Addresses not given come from the environment (``JOULEBENCH_GATEWAY_URL``,
+    ``JOULEBENCH_PROMETHEUS_URL``, ``JOULEBENCH_EXPORTER_URL``), else are the usual ports of this machine; ``none`` says that
+    there is no Prometheus (finished groups then stay on the gateway) or no exporter (no window energies are asked for).
+    ``drain_seconds``: how long the end of the run waits for pushes and acknowledgements. Raises UserError on a value that
+    cannot be used.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class Run:
         runs_dir: str | os.PathLike[str] | None = None,
         clock: Clock | None = None,
         planned_tasks: int | None = None,
+        configuration: Mapping[str, object] | None = None,
         drain_seconds: float = 15.0,
     ) -> None:
         self._clock = clock or SystemClock()
@@ -69,6 +73,7 @@ class Run:
         self._identity = {"job": "joulebench", "run_id": self.run_id, "worker": self.worker}
         self._connections = Connections.from_settings(gateway_url, prometheus_url, exporter_url)
         self._planned_tasks = planned_tasks
+        self._configuration: dict[str, Any] = {"configuration": dict(configuration)} if configuration else {}
         self._drain_seconds = drain_seconds
         self._lock = threading.Lock()
         self._task_ids: set[str] = set()
@@ -94,6 +99,7 @@ class Run:
             suite=self.suite,
             version=__version__,
             planned_tasks=self._planned_tasks,
+            **self._configuration,
         )
         self._recorder.run_changed()
         return self

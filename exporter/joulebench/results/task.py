@@ -102,6 +102,7 @@ class Task:
     pushed_call_energy: tuple[int, float] | None = None
     gateway_clock_offset: float | None = None
     run_version: str | None = field(default=None)
+    run_configuration: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def window(self) -> tuple[float, float] | None:

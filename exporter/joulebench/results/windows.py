@@ -49,6 +49,7 @@ def _task(key: TaskKey, journal: Journal, pushed: PushedTask | None, run: Event)
         pushed_call_energy=pushed.call_energy if pushed else None,
         gateway_clock_offset=pushed.gateway_clock_offset if pushed else None,
         run_version=text(run.get("version")),
+        run_configuration=configuration if isinstance(configuration := run.get("configuration"), dict) else {},
     )
 
 

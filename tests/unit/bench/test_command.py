@@ -83,7 +83,7 @@ def test_workers_and_repeats_lose_nothing(places: list[str], tmp_path: Path) -> 
 
 def test_chosen_tasks_only(places: list[str], tmp_path: Path) -> None:
     with ModelServer(script()) as server:
-        assert cli.main(["bench", "--model", MODEL, "--base-url", server.openai_url, "--tasks", "wr*", *places]) == 0
+        assert cli.main(["bench", "--model", MODEL, "--base-url", server.openai_url, "--tasks", "wr*,x", *places]) == 0
     assert [event["task_id"] for event in of_type(events_of(tmp_path), "TASK_START")] == ["write"]
 
 
@@ -109,6 +109,35 @@ def test_settings_reach_the_server(places: list[str], monkeypatch: pytest.Monkey
     assert "tools" not in body
 
 
+def test_the_configuration_is_in_the_journal_and_in_every_result_file(places: list[str], tmp_path: Path) -> None:
+    with ModelServer(script()) as server:
+        where = ["--ollama-url", server.ollama_url, "--model", MODEL, "--context", "16384", "--tool-mode", "native"]
+        assert cli.main(["bench", *where, *places]) == 0
+        assert server.exchanges[-1].body["options"] == {"temperature": 0.0, "num_predict": 512, "num_ctx": 16384}
+    wanted = {"tool_mode": "native", "stream": True, "temperature": 0.0, "max_tokens": 512, "num_ctx": 16384}
+    (start,) = of_type(events_of(tmp_path), "RUN_START")
+    assert start["configuration"] == {**wanted, "suite": places[1], "context_tokens": 16384}
+    assert cli.main(["export", *places[2:], "--prometheus-url", NOWHERE]) == 0
+    (file,) = (tmp_path / "runs" / "r1").glob("result_*_write.json")
+    assert json.loads(file.read_text())["metadata"]["benchmark_configuration"] == start["configuration"]
+
+
+@pytest.mark.parametrize("client", ["--base-url", "--ollama-url"])
+def test_a_conversation_that_does_not_fit_is_no_failure_of_the_model(client: str, places: list[str], tmp_path: Path) -> None:
+    """Neither a prompt that the server refuses for its length, nor a reply that it cuts off before its longest."""
+    turns = {
+        "Write it.": [say("").with_(fault="no_room")],
+        "Say yes.": [say("no").with_(finish_reason="length")],
+    }
+    with ModelServer(by_instruction(turns)) as server:
+        where = server.openai_url if client == "--base-url" else server.ollama_url
+        assert cli.main(["bench", client, where, "--model", MODEL, "--no-warm-up", *places]) == 0
+    ends = of_type(events_of(tmp_path), "TASK_END")
+    assert [(end["status"], end["success"]) for end in ends] == [("error", None)] * 2
+    assert all("context" in end["reason"] for end in ends)
+    assert sum("messages" in exchange.body for exchange in server.exchanges) == 2
+
+
 def test_a_server_that_is_not_there_is_exit_1(places: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["bench", "--model", "m", "--base-url", f"{NOWHERE}/v1", *places]) == 1
     assert cli.main(["bench", "--model", "m", "--ollama-url", NOWHERE, *places]) == 1
@@ -124,6 +153,7 @@ BAD: list[tuple[list[str], str]] = [
     (["--embedded", "--model", "other"], "leave --model out"),
     (["--gguf", "no-such.gguf"], "--gguf: no-such.gguf: No such file"),
     (["--gguf", __file__], "is no GGUF file"),
+    (["--base-url", "SERVER/v1", "--model", "m", "--context", "9000"], "leave --context out"),
     (["--base-url", "nonsense", "--model", "m"], "--base-url: 'nonsense' is not a URL"),
     (["--base-url", "SERVER/v1", "--model", "m", "--api-key-env", "NO_SUCH_KEY"], "NO_SUCH_KEY is not set"),
     (["--base-url", "SERVER/v1", "--model", "m", "--tasks", "zzz"], "no task of suite two matches"),

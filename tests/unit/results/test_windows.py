@@ -35,6 +35,17 @@ def test_sources_that_agree() -> None:
     assert task.window == (task.values.start, task.values.end)
 
 
+def test_the_configuration_of_a_run_is_that_of_its_tasks() -> None:
+    start = {"event_type": "RUN_START", "timestamp": 0.0, "worker": KEY.worker, "configuration": {"tool_mode": "native"}}
+    for run, wanted in (
+        (start, {"tool_mode": "native"}),
+        ({**start, "configuration": "none"}, {}),
+        ({**start, "worker": "w2"}, {}),
+    ):
+        (task,) = windows.tasks(journal.Journal({KEY: list(events(PLAIN))}, [run], 0, 1), {})
+        assert task.run_configuration == wanted
+
+
 def test_where_they_differ_the_journal_counts_and_both_are_told() -> None:
     other = pushed()
     late = replace(other, values=replace(other.values, completion_tokens=75, confidence_min=0.92))

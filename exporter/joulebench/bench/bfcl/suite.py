@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from joulebench.bench.bfcl import package
 from joulebench.bench.bfcl.multi_turn import MultiTurnTask
 from joulebench.bench.bfcl.single_turn import NO_CALL_WANTED, SingleTurnTask
@@ -13,6 +15,8 @@ PREFIX = "bfcl:"
 _CHECKED = ("multiple", "parallel", "parallel_multiple")
 _LIVE = tuple(f"live_{name}" for name in ("simple", *_CHECKED))
 MULTI_TURN = "multi_turn_base"
+MULTI_TURN_CONTEXT = 8192
+"""The tools of its simulators alone take up to 5,000 tokens."""
 CATEGORIES = ("simple", *_CHECKED, *_LIVE, *NO_CALL_WANTED, MULTI_TURN)
 _FILES = {"simple": "simple_python"}
 
@@ -28,7 +32,9 @@ def load(name: str, examples: int) -> Suite[Work]:
     file = _FILES.get(category, category)
     entries = package.entries(file)[: int(limit) if limit else None]
     answers = {} if category in NO_CALL_WANTED else package.answers(file)
-    return Suite(f"bfcl-{category.replace('_', '-')}", tuple(_task(entry, category, answers, examples) for entry in entries))
+    tasks = tuple(_task(entry, category, answers, examples) for entry in entries)
+    suite = Suite(f"bfcl-{category.replace('_', '-')}", tasks)
+    return replace(suite, context_tokens=MULTI_TURN_CONTEXT) if category == MULTI_TURN else suite
 
 
 def _task(entry: package.Entry, category: str, answers: dict[str, object], examples: int) -> Work:

@@ -37,6 +37,10 @@ class ModelRefused(ModelError):
         self.message = message
 
 
+class ContextFull(ModelError):
+    """The conversation, or the reply to it, does not fit the context that the server gives it: no verdict on the model."""
+
+
 @dataclass(frozen=True, slots=True)
 class ToolSpec:
     """A tool as it is declared to the model; ``parameters`` is a JSON Schema."""
@@ -97,11 +101,18 @@ class Reply:
     finish_reason: str = ""
     first_token_seconds: Seconds | None = None
     timings: Timings = field(default_factory=Timings)
+    context_full: bool = False
+    """Cut off by a full context, before its own longest length."""
 
 
 class ChatModel(Protocol):
     @property
     def name(self) -> str: ...
+
+    @property
+    def configuration(self) -> Json:
+        """What results depend on beside the model: tool mode, stream, temperature, ..."""
+        ...
 
     @property
     def notes(self) -> Sequence[str]:

@@ -6,43 +6,20 @@ Where Ollama refuses logprobs (400: models whose template llama.cpp renders), th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from joulebench import values
-from joulebench.bench.llm import hermes, parts
+from joulebench.bench.llm import parts
 from joulebench.bench.llm.chat import Json, Message, ModelRefused, Reply, Timings, ToolMode, ToolRequest, ToolSpec
-from joulebench.bench.llm.wire import Wire, json_line, server_error
-from joulebench.clock import Clock
+from joulebench.bench.llm.client import TOP_LOGPROBS, Client
+from joulebench.bench.llm.wire import json_line, server_error
 from joulebench.confidence.measures import TokenLogprob
 from joulebench.errors import ModelError
 from joulebench.units import Seconds
 
-TOP_LOGPROBS = 5
 
-
-class OllamaChat:
-    """``options`` are Ollama's model options (num_ctx, seed, ...), sent with every request beside temperature and num_predict."""
-
-    def __init__(
-        self,
-        wire: Wire,
-        name: str,
-        clock: Clock,
-        *,
-        tool_mode: ToolMode = "native",
-        stream: bool = True,
-        temperature: float = 0.0,
-        max_tokens: int = 512,
-        options: Mapping[str, object] | None = None,
-    ) -> None:
-        self.name = name
-        self.notes: list[str] = []
-        self._wire = wire
-        self._clock = clock
-        self._tool_mode = tool_mode
-        self._stream = stream
-        self._logprobs = True
-        self._options: Json = {"temperature": temperature, "num_predict": max_tokens, **(options or {})}
+class OllamaChat(Client):
+    """``extra``: Ollama's model options."""
 
     def reply(
         self, messages: Sequence[Message], tools: Sequence[ToolSpec], first_token: Callable[[], None], deadline: Seconds
@@ -68,21 +45,17 @@ class OllamaChat:
         first_token: Callable[[], None],
         deadline: Seconds,
     ) -> Reply:
-        body: Json = {"model": self.name, "stream": self._stream, "options": self._options}
+        options = {"temperature": self._temperature, "num_predict": self._max_tokens, **self._extra}
+        body: Json = {"model": self.name, "stream": self._stream, "options": options, **self._words(messages, tools, _message)}
         if logprobs:
             body |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
-        if self._tool_mode == "prompt":
-            body["messages"] = hermes.as_text(messages, tools)
-        else:
-            body["messages"] = [_message(message) for message in messages]
-            body["tools"] = parts.declarations(tools)
         assembly = _Assembly(parts.TokenTimes(self._clock, first_token), self._stream)
         if self._stream:
             for line in self._wire.lines("/api/chat", body, deadline):
                 assembly.add(json_line(line))
         else:
             assembly.add(self._wire.post("/api/chat", body, deadline))
-        return assembly.reply(self._tool_mode, tools)
+        return self._told(assembly.reply(self._tool_mode, tools))
 
 
 class _Assembly:

@@ -8,17 +8,14 @@ what was given up is remembered for the model and noted.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from joulebench.bench.llm import hermes, parts
-from joulebench.bench.llm.chat import Json, Message, ModelRefused, Reply, ToolMode, ToolRequest, ToolSpec
+from joulebench.bench.llm import parts
+from joulebench.bench.llm.chat import Json, Message, ModelRefused, Reply, ToolRequest, ToolSpec
+from joulebench.bench.llm.client import TOP_LOGPROBS, Client
 from joulebench.bench.llm.openai_reply import Assembly
-from joulebench.bench.llm.wire import Wire
-from joulebench.clock import Clock
 from joulebench.units import Seconds
-
-TOP_LOGPROBS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,33 +26,13 @@ class _Form:
     logprobs: bool
 
 
-class OpenAIChat:
-    """``base_url`` ends where ``/chat/completions`` begins. ``extra`` goes into every request body as it is."""
-
-    def __init__(
-        self,
-        wire: Wire,
-        name: str,
-        clock: Clock,
-        *,
-        tool_mode: ToolMode = "native",
-        stream: bool = True,
-        temperature: float = 0.0,
-        max_tokens: int = 512,
-        extra: Mapping[str, object] | None = None,
-    ) -> None:
-        self.name = name
-        self.notes: list[str] = []
-        self._wire = wire
-        self._clock = clock
-        self._tool_mode = tool_mode
-        self._form = _Form(stream, logprobs=True)
-        self._settings: Json = {"temperature": temperature, "max_tokens": max_tokens, **(extra or {})}
+class OpenAIChat(Client):
+    """``extra`` goes into every request body as it is."""
 
     def reply(
         self, messages: Sequence[Message], tools: Sequence[ToolSpec], first_token: Callable[[], None], deadline: Seconds
     ) -> Reply:
-        return self._ask_for_most(self._form, messages, tools, first_token, deadline)
+        return self._ask_for_most(_Form(self._stream, self._logprobs), messages, tools, first_token, deadline)
 
     def _ask_for_most(
         self,
@@ -79,7 +56,8 @@ class OpenAIChat:
         return reply
 
     def _give_up(self, lesser: _Form, note: str) -> None:
-        self._form = _Form(self._form.stream and lesser.stream, self._form.logprobs and lesser.logprobs)
+        self._stream &= lesser.stream
+        self._logprobs &= lesser.logprobs
         if note not in self.notes:
             self.notes.append(note)
 
@@ -91,16 +69,12 @@ class OpenAIChat:
         first_token: Callable[[], None],
         deadline: Seconds,
     ) -> Reply:
-        body: Json = {"model": self.name, **self._settings, "stream": form.stream}
+        body: Json = {"model": self.name, "temperature": self._temperature, "max_tokens": self._max_tokens, **self._extra}
+        body |= {"stream": form.stream, **self._words(messages, tools, _message)}
         if form.stream:
             body["stream_options"] = {"include_usage": True}
         if form.logprobs:
             body |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
-        if self._tool_mode == "prompt":
-            body["messages"] = hermes.as_text(messages, tools)
-        else:
-            body["messages"] = [_message(message) for message in messages]
-            body["tools"] = parts.declarations(tools)
         times = parts.TokenTimes(self._clock, first_token)
         assembly = Assembly(times)
         if form.stream:
@@ -108,7 +82,7 @@ class OpenAIChat:
                 assembly.line(line)
         else:
             assembly.whole(self._wire.post("/chat/completions", body, deadline))
-        return assembly.reply(self._tool_mode, tools)
+        return self._told(assembly.reply(self._tool_mode, tools))
 
 
 def _lesser(form: _Form, refusal: ModelRefused) -> _Form | None:

@@ -7,6 +7,7 @@ for one that trickles: when it is over the connection is shut down.
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,12 +16,14 @@ from urllib.parse import urlsplit
 import requests
 import urllib3
 
-from joulebench.bench.llm.chat import CallTimeout, Json, ModelRefused, ModelUnreachable
+from joulebench.bench.llm.chat import CallTimeout, ContextFull, Json, ModelRefused, ModelUnreachable
 from joulebench.clock import Clock
 from joulebench.errors import ModelError
 from joulebench.units import Seconds
 
 CONNECT_TIMEOUT = 5.0
+_NO_ROOM = re.compile(r"\bcontext (?:size|length|window)|exceed_context", re.IGNORECASE)
+"""How llama.cpp, vLLM, SGLang and Ollama put it."""
 MAX_LINE_BYTES = 16 * 1024 * 1024
 
 
@@ -90,7 +93,8 @@ class Wire:
                 raise ModelError(f"{url}: {error}") from error
             with response:
                 if response.status_code >= 400:
-                    raise ModelRefused(response.status_code, _error_message(b"".join(self._chunks(response, deadline))))
+                    told = _error_message(b"".join(self._chunks(response, deadline)))
+                    raise ContextFull(told) if _NO_ROOM.search(told) else ModelRefused(response.status_code, told)
                 yield response
 
     def _chunks(self, response: requests.Response, deadline: Seconds) -> Iterator[bytes]:
