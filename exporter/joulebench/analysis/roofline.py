@@ -26,7 +26,8 @@ class Decode:
     """``tokens_per_second``: of the calls. ``share``: of the bandwidth; ``at_most`` where it is an upper bound.
 
     ``ceiling``: tokens/s of one sequence at full bandwidth, None where only a bound is known. ``batch``: sequences at once up to
-    which memory and not arithmetic is the limit, for weights of 16 bit; with fewer bits it is lower by as much.
+    which memory and not arithmetic is the limit, for weights of 16 bit; with fewer bits it is lower by as much. None where the
+    card's arithmetic is not known. ``sources``: of the card's figures.
     """
 
     card: str
@@ -35,7 +36,8 @@ class Decode:
     share: float
     at_most: bool
     ceiling: float | None
-    batch: float
+    batch: float | None
+    sources: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,16 @@ def decode(tasks: Sequence[Observed], weights: float | None) -> Decode | None:
         return None
     # Layers on several cards are read one card after the other, each at its own bandwidth.
     ceiling = card.bandwidth * 1e9 / held
-    return Decode(name, number, rate, rate / ceiling, weights is None, None if weights is None else ceiling, _batch(card))
+    return Decode(
+        card=name,
+        cards=number,
+        tokens_per_second=rate,
+        share=rate / ceiling,
+        at_most=weights is None,
+        ceiling=None if weights is None else ceiling,
+        batch=_batch(card),
+        sources=card.sources,
+    )
 
 
 def memory(tasks: Sequence[Observed], cache_token: float | None) -> tuple[Memory, ...]:
@@ -116,7 +127,8 @@ def findings(model: str, found: Decode) -> Iterator[Finding]:
             kind="decode may be bound by memory bandwidth" if found.at_most else "decode is bound by memory bandwidth",
             scope=model,
             evidence=evidence,
-            gain=f"tokens of other sequences at little more time, up to about {found.batch:.0f} at once with 16-bit weights",
+            gain="tokens of other sequences at little more time"
+            + ("" if found.batch is None else f", up to about {found.batch:.0f} at once with 16-bit weights"),
             next_step="run several tasks at once, or take a smaller quantisation: fewer bytes are more tokens",
         )
     elif found.share < FAR_FROM_IT:
@@ -166,6 +178,6 @@ def _vram(tasks: Sequence[Observed]) -> float:
     return min(sums, default=0.0) * BYTES_PER_MIB
 
 
-def _batch(card: Card) -> float:
+def _batch(card: Card) -> float | None:
     """Two FLOP and two bytes for a weight of 16 bit: as many sequences as FLOP for each byte."""
     return card.ridge
