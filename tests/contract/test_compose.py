@@ -5,6 +5,7 @@ Only the schema and these rules are checked; no container is started here.
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from joulebench.cli import parser_for
+from tests.conftest import need_program
 from tests.contract.sources import ROOT, loaded
 
 COMPOSE = ROOT / "docker-compose.yml"
@@ -20,6 +23,14 @@ DOCKERFILE = ROOT / "exporter/Dockerfile"
 SERVICES: dict[str, dict[str, Any]] = loaded(COMPOSE)["services"]
 
 services = pytest.mark.parametrize(("name", "service"), SERVICES.items(), ids=SERVICES)
+IN_THE_IMAGE: dict[str, set[str]] = {
+    "prom/prometheus": {"prometheus", "promtool", "wget"},
+    "prom/pushgateway": {"pushgateway", "wget"},
+    "prom/alertmanager": {"alertmanager", "amtool", "wget"},
+    "grafana/grafana": {"grafana", "wget", "curl"},
+    "ollama/ollama": {"ollama"},
+}
+"""Programs that the default variant of an image has by its Dockerfile; the distroless variants have no wget."""
 PINNED = re.compile(r"[\w./-]+:v?\d+\.\d+\.\d+(-[\w.-]+)?")
 
 
@@ -64,6 +75,69 @@ def test_everything_says_when_it_is_healthy(name: str, service: dict[str, Any]) 
         assert service["healthcheck"]["test"]
     else:
         assert "HEALTHCHECK" in DOCKERFILE.read_text()
+
+
+@services
+def test_a_health_check_asks_its_own_port_with_a_program_that_the_image_has(name: str, service: dict[str, Any]) -> None:
+    if "healthcheck" not in service:
+        asked = re.search(r"HEALTHCHECK .*\n\s+CMD (\[.*\])", DOCKERFILE.read_text())
+        assert asked is not None
+        test = ["CMD", *json.loads(asked[1])]
+    else:
+        test = service["healthcheck"]["test"]
+    kind, *words = test
+    assert kind in ("CMD", "CMD-SHELL")
+    alternatives = [words] if kind == "CMD" else [part.split() for part in words[0].split("||")]
+    for program, *_ in alternatives:
+        if "build" in service:
+            assert Path(program).parent == Path("/opt/joulebench/bin"), program
+        else:
+            assert program in IN_THE_IMAGE[service["image"].partition(":")[0]], program
+            assert "distroless" not in service["image"]
+    inside = {port.rpartition(":")[2] for port in service["ports"]}
+    for port in re.findall(r"127\.0\.0\.1:(\d+)", " ".join(words)):
+        assert port in inside, f"{name} is asked on a port that it does not publish"
+
+
+@services
+def test_every_file_that_a_service_is_told_of_is_where_a_folder_of_the_repository_is_mounted(
+    name: str, service: dict[str, Any]
+) -> None:
+    mounts = [volume.split(":")[:2] for volume in service.get("volumes", [])]
+    told = [*service.get("command", []), *map(str, service.get("environment", {}).values())]
+    for path in re.findall(r"(?<![\w:/])/[\w./-]+", " ".join(told).replace("=", " ")):
+        for source, target in mounts:
+            if path.startswith(f"{target}/") and source.startswith("."):
+                assert (ROOT / source / Path(path).relative_to(target)).exists(), f"{name} is told of {path}"
+                break
+        else:
+            assert any(path.startswith(target) for _, target in mounts), f"{name}: {path} lies in no volume"
+
+
+@services
+def test_our_own_commands_know_the_flags_they_are_given(name: str, service: dict[str, Any]) -> None:
+    if "build" in service:
+        entry = service.get("entrypoint") or json.loads(re.findall(r"ENTRYPOINT (\[.*\])", DOCKERFILE.read_text())[-1])
+        parsed = parser_for(entry[-1]).parse_args([re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", flag) for flag in service["command"]])
+        assert parsed is not None
+
+
+@services
+def test_the_programs_know_the_flags_they_are_given(name: str, service: dict[str, Any]) -> None:
+    image = service.get("image", "").partition(":")[0]
+    if image.startswith("prom/"):
+        program = need_program(image.removeprefix("prom/"))
+        done = subprocess.run([program, "--help"], capture_output=True, text=True, check=False)
+        known = set(re.findall(r"--(?:\[no-\])?[\w.-]+", done.stdout + done.stderr))
+        given = {flag.partition("=")[0] for flag in service["command"]}
+        assert given <= known, given - known
+
+
+def test_the_image_copies_only_what_is_there() -> None:
+    copied = re.findall(r"^COPY (?!--from)(.+) \S+$", DOCKERFILE.read_text(), flags=re.MULTILINE)
+    assert copied
+    for source in " ".join(copied).split():
+        assert (ROOT / source).exists(), source
 
 
 @services
