@@ -7,9 +7,10 @@ do, for the counter moves ten times a second.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 from joulebench.errors import GpuError, GpuLost
 from joulebench.sensors import driver, nvml_calls, traffic
@@ -25,6 +26,9 @@ from joulebench.units import Bytes, Hertz, Seconds, joules_from_millijoules, sec
 _PROBES = 3
 # hw_slowdown has no counter and needs none: it sums up others.
 _COUNTED_AT_BEST = frozenset({"sw_power_cap", "sw_thermal", "hw_thermal", "hw_power_brake"})
+
+# Of milli units, without the calls that units and a named tuple's own constructor are: it is made ten times a second and card.
+_made = cast(Callable[[tuple[Any, ...]], FastReading], partial(tuple.__new__, FastReading))
 
 
 class Card:
@@ -64,9 +68,8 @@ class Card:
         self._by_fields_alone = not self._needs_bits and None not in (self._energy_field, self._power_field)
         self._throttle_raw: tuple[int | None, ...] = ()
         self._throttle: Mapping[str, Seconds] = {}
-        # The last fast read that fields alone gave, what they said, and that less the values of energy and power.
+        # The last fast read that fields alone gave, and what they said.
         self._raw: Sequence[int] = ()
-        self._rest: Sequence[int] = ()
         self._reading: FastReading | None = None
 
     def _probe(self, fields: Sequence[int]) -> set[int]:
@@ -98,13 +101,11 @@ class Card:
             raise
 
     def _fast(self, raw: Sequence[int]) -> FastReading:
+        last = self._reading
         # Mostly only energy and power moved, which come first.
-        rest = (*raw[:2], *raw[3:5], *raw[6:])
-        if self._reading is not None and rest == self._rest:
+        if last is not None and raw[6:] == self._raw[6:] and raw[3:5] == self._raw[3:5] and raw[:2] == self._raw[:2]:
             energy, power = self._block.first_two(raw)
-            reading = self._reading._replace(
-                energy=joules_from_millijoules(energy), power=watts_from_milliwatts(power) if power else None
-            )
+            reading = _made((energy / 1000.0, power / 1000.0 if power else None, *last[2:]))
         else:
             values, codes = self._block.values(raw)
             for lost in LOST.intersection(codes):
@@ -113,7 +114,6 @@ class Card:
             if not self._by_fields_alone or codes:
                 self._forget()
                 return reading
-            self._rest = rest
         self._raw, self._reading = raw, reading
         return reading
 
@@ -169,7 +169,7 @@ class Card:
         self._forget()
 
     def _forget(self) -> None:
-        self._raw, self._rest, self._reading = (), (), None
+        self._raw, self._reading = (), None
 
     def _found(self, function: str, found: tuple[int, Handle | None]) -> Handle:
         code, handle = found

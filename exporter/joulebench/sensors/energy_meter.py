@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from joulebench.energy.trace import CounterTrace
 from joulebench.sensors.crosscheck import CrossCheck
+from joulebench.sensors.lookout import Beat
 from joulebench.sensors.rhythm import Rhythm
 from joulebench.units import Joules, Seconds, Watts
 
@@ -21,8 +22,8 @@ COUNTER, POWER, NONE = "counter", "power_integration", "none"
 MIN_SPACING = 0.045
 """Changes closer than this are not all recorded: cards that step every 20 ms would fill the ring in a third of its time."""
 POINTS_PER_SECOND = 20.0
-STILL_SHARE = 0.7
-"""Of the shortest of the last distances between two changes, in which no change is looked for."""
+LEAST_EARLY = 0.0005
+"""Seconds that a change may come before it is due even where the last ones came closer than that."""
 PROBE_SECONDS = 1.0
 """A card that shows power but no counter for this long has none."""
 INTEGRATION_STEP = 0.1
@@ -90,11 +91,16 @@ class EnergyMeter:
         """Whether this counter value, read again, would change nothing but the time it was last seen."""
         return self.method == COUNTER and energy is not None and energy == self._value and not self._falling
 
-    def still_until(self, margin: float) -> float:
-        """Until when the counter is not expected to move, at least ``margin`` seconds before it is; 0 where that is unknown."""
-        if self._shortest is None or self._changed_at is None:
-            return 0.0
-        return self._changed_at + min(STILL_SHARE * self._shortest, self._shortest - margin)
+    @property
+    def beat(self) -> Beat | None:
+        """When the counter changes; None before that is learned."""
+        if self._shortest is None:
+            return None
+        found = self._rhythm.beat
+        if found is None:
+            return None
+        at, period, unsure = found
+        return Beat(at, period, max(period - self._shortest, unsure, LEAST_EARLY))
 
     def _settle(self, now: float, energy: Joules | None, power: Watts | None) -> None:
         if energy is not None:
@@ -134,6 +140,8 @@ class EnergyMeter:
     def _learn_step(self, distance: float) -> None:
         self._distances.append(distance)
         self._changes += 1
+        if self._shortest is not None and distance < self._shortest:
+            self._shortest = Seconds(distance)
         if self._changes < STEPS_LEARNED or (self._changes > STEP_DISTANCES and self._changes % STEP_DISTANCES):
             return
         # The median leaves out missed changes; the mean around it is finer than the poll period.

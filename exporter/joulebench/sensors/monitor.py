@@ -11,7 +11,6 @@ import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from math import ceil
 
 from joulebench.catalogue import THROTTLE_REASONS
 from joulebench.clock import Clock
@@ -27,7 +26,9 @@ log = logging.getLogger(__name__)
 UNEVEN = 0.965
 """A poll period that divides the 100 ms of a card would find each of its changes at one place between two polls, for ever."""
 LONGEST_PAUSE = 0.1
-"""Seconds."""
+"""Seconds between two looks at the wall clock."""
+PLAN_SECONDS = 0.3
+"""Between two times that what the polls put down is taken in, where nobody asks before."""
 
 
 class GpuMonitor:
@@ -51,13 +52,12 @@ class GpuMonitor:
         # Held until the end, so that waiting for it is one call: an Event's wait costs as much as the polls of two GPUs.
         self._pace = threading.Lock()
         self._pace.acquire()
+        self._watch_at = self._plan_at = 0.0
         self._polled = threading.Condition()
         self._waiting = 0
         self._threads = [
-            threading.Thread(
-                target=self._run, args=(self.poll, UNEVEN * poll_period, self._due_at), name="gpu-energy", daemon=True
-            ),
-            threading.Thread(target=self._run, args=(self.poll_slow, slow_period, lambda: 0.0), name="gpu-state", daemon=True),
+            threading.Thread(target=self._run, args=(self.poll, UNEVEN * poll_period), name="gpu-energy", daemon=True),
+            threading.Thread(target=self._run, args=(self.poll_slow, slow_period), name="gpu-state", daemon=True),
         ]
 
     @property
@@ -80,20 +80,33 @@ class GpuMonitor:
             if thread.is_alive():
                 thread.join(timeout=1.0)
 
-    def poll(self) -> None:
-        """One fast read of every GPU, in the calling thread."""
-        self._wall.watch()
+    def poll(self) -> float:
+        """One fast read of every GPU that is due, in the calling thread; returns when the next is."""
         at: float = self._clock.monotonic()
+        soonest = self._watch_at
+        if at >= soonest:
+            self._wall.watch()
+            soonest = self._watch_at = at + LONGEST_PAUSE
         for channel in self.channels:
-            at = channel.poll(at)
+            if at >= channel.due_at:
+                at = channel.poll(at)
+            due_at = channel.due_at
+            if due_at < soonest:  # noqa: PLR1730 - a call of min costs more than all of this
+                soonest = due_at
+        if at >= self._plan_at:
+            self._plan_at = at + PLAN_SECONDS
+            for channel in self.channels:
+                channel.plan()
         if self._waiting:
             with self._polled:
                 self._polled.notify_all()
+        return soonest
 
-    def poll_slow(self) -> None:
+    def poll_slow(self) -> float:
         """One slow read of every GPU, in the calling thread."""
         for channel in self.channels:
             channel.poll_slow()
+        return 0.0
 
     def snapshot(self) -> Sequence[GpuState]:
         now = self._clock.monotonic()
@@ -132,30 +145,31 @@ class GpuMonitor:
             finally:
                 self._waiting -= 1
 
-    def _due_at(self) -> float:
-        """When the first GPU is due, but soon in any case: the wall clock has to be watched."""
-        return min(self._clock.monotonic() + LONGEST_PAUSE, *(channel.due_at for channel in self.channels))
-
-    def _run(self, poll: Callable[[], None], period: float, due_at: Callable[[], float]) -> None:
-        due: float = self._clock.monotonic()
+    def _run(self, poll: Callable[[], float], period: float) -> None:
+        """``poll`` says from when on there is something to do; beats before that are slept through."""
+        monotonic, stopped = self._clock.monotonic, self._pace.acquire
+        due: float = monotonic()
         puzzled = False
-        while not self._stop.is_set():
+        while True:
+            soonest = 0.0
             try:
-                poll()
+                soonest = poll()
                 puzzled = False
             except Exception:
                 # The thread goes on, or every GPU would stand still; what was not polled is soon down, which shows.
                 if not puzzled:
                     log.exception("a poll of all GPUs failed")
                 puzzled = True
-            now = self._clock.monotonic()
-            # Beats that passed meanwhile are left out, never made up for in a burst; those on which nothing is due, too.
-            due += period * max(1, ceil((max(now, due_at()) - due) / period))
-            if self._pace.acquire(timeout=max(0.0, due - now)):
+            now: float = monotonic()
+            # Beats that passed meanwhile are left out, never made up for in a burst.
+            due += period * (1 + max(0, int(((soonest if soonest > now else now) - due) / period)))
+            if stopped(True, max(0.0, due - now)):
                 self._pace.release()
+                return
 
 
 def _energy(channel: GpuChannel, asked: MonotonicWindow) -> WindowEnergy:
+    channel.settle()
     meter = channel.meter
     if asked.skipped:
         return missing(meter.method, ("clock_step",))

@@ -22,6 +22,7 @@ class Rhythm:
 
     def __init__(self) -> None:
         self._beats = -1
+        self._begun_within = 0.0
         self._at = self._low = self._high = 0.0
         self._period = 0.0
         self._strays = STEADY
@@ -29,11 +30,21 @@ class Rhythm:
         self._base: tuple[float, int] = (0.0, 0)
         self._next_base: tuple[float, int] = (0.0, 0)
 
+    @property
+    def beat(self) -> tuple[float, float, float] | None:
+        """(time of the last change, seconds between two, how far the next may be off); None before the period is believed."""
+        if self._beats < LEARNED:
+            return None
+        return self._at, self._period, (self._high - self._low) * (0.5 + 0.5 / self._beats) + self._strays
+
     def place(self, since: float, after: float) -> float:
         """The likely time of a change that was not there yet at ``since`` and was at ``after``."""
         middle = (since + after) / 2
         beats = round((middle - self._at) / self._period) if self._beats > 0 else 1
         if self._beats < 0 or not 1 <= beats <= (LONGEST_REST if self._beats >= LEARNED else 1):
+            return self._begin(since, after)
+        if self._beats < LEARNED and after - since < self._begun_within / 2:
+            # The first was a guess in comparison, and a period counted from it would be as far off.
             return self._begin(since, after)
         low, high = (since, after) if self._beats < LEARNED else self._narrowed(since, after, beats)
         self._at, self._low, self._high = (low + high) / 2, low, high
@@ -43,6 +54,7 @@ class Rhythm:
 
     def _begin(self, since: float, after: float) -> float:
         self._at, self._low, self._high, self._beats = (since + after) / 2, since, after, 0
+        self._begun_within = after - since
         self._base = self._next_base = (self._at, 0)
         return self._at
 
