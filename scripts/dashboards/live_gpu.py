@@ -77,6 +77,7 @@ def gpu_panels() -> list[Json]:
             [Query(f"max by (instance, gpu, reason) ({rate(c.GPU_THROTTLE_SECONDS)})", f"{GPU_LEGEND} {{{{reason}}}}")],
             "percentunit",
             thresholds=steps((None, "transparent"), (0.05, "red")),
+            highest_first=True,
             empty=NO_READING,
         ),
         timeseries(

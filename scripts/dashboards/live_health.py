@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scripts.dashboards.fields import Json, Query, states, steps
+from scripts.dashboards.fields import Json, Query, override, states, steps
 from scripts.dashboards.live_queries import FIRING, GPU_LEGEND
 from scripts.dashboards.panels import state_timeline, table, timeseries
 from scripts.dashboards.promql import JOB, TASK_LABELS, rate, select
@@ -33,6 +33,7 @@ def health_panels() -> list[Json]:
                 "item": "Price of",
             },
             drop=("__name__", "alertstate", "job", "uuid", "Value"),
+            overrides=[override("Alert", custom__minWidth=270)],
             empty="No alert fires",
         ),
         state_timeline(

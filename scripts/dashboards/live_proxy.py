@@ -39,8 +39,10 @@ def proxy_state() -> Json:
 def small_panels() -> list[Json]:
     unmetered = {
         "tasks forgotten": c.PROXY_FORGOTTEN_TASKS,
-        "sent again without additions": c.PROXY_REFUSED_ADDITIONS,
+        "sent again, refused before": c.PROXY_REFUSED_ADDITIONS,
+        "without energy": c.PROXY_ENERGY_UNKNOWN,
     }
+    nothing = f"0 * max(up{{{PROXY_JOB}}} == 1)"
     return [
         proxy_state(),
         stat(
@@ -64,8 +66,7 @@ def small_panels() -> list[Json]:
             " series were dropped to keep their number bounded; and time with requests for which the exporter gave no energy.",
             [
                 Query(f"sum by (cause) ({grown(c.PROXY_UNREAD_REQUESTS)})", "{{cause}}", "instant"),
-                *(Query(f"sum({grown(metric)})", name, "instant") for name, metric in unmetered.items()),
-                Query(f"sum({grown(c.PROXY_ENERGY_UNKNOWN)})", "without energy", "instant"),
+                *(Query(f"sum({grown(metric)}) or {nothing}", name, "instant") for name, metric in unmetered.items()),
             ],
             "none",
             overrides=[override("without energy", unit="s")],

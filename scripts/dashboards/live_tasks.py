@@ -20,10 +20,9 @@ COLUMNS = (
     "Energy",
     "Energy ±",
     "Least sure",
-    "Surest",
     "LLM calls",
-    "LLM errors",
     "Tool calls",
+    "Throttled",
 )
 
 

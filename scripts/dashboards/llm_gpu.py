@@ -90,13 +90,13 @@ def gpu_table() -> Json:
     fields = {name: f"Value #{chr(ord('B') + place)}" for place, name in enumerate(values)}
     columns = {"name": "GPU", "gpu": "Index", "instance": "Exporter", "source": "Source"}
     columns |= {fields[name]: name for name in values}
-    columns |= {"energy_method": "Energy by", "driver_version": "Driver", "uuid": "UUID"}
+    columns |= {"energy_method": "Energy by"}
     only = "/d/llm-gpu?var-gpu=${__data.fields.Index}&var-instance=${__data.fields.Exporter}"
     link = {"title": "Only this GPU", "url": f"{only}&${{datasource:queryparam}}&${{__url_time_range}}", "targetBlank": False}
     bar = {"type": "gauge", "mode": "basic", "valueDisplayMode": "text"}
     absent = states({NOT_AVAILABLE: ("n/a", "text")})
     shares = dict.fromkeys(("Utilization", "VRAM"), "blue")
-    widths = {"Index": 65, "Up": 60, "SM clock": 100, "Energy by": 120, "Driver": 110, "Energy": 100}
+    widths = {"Index": 65, "Up": 60, "SM clock": 100, "Energy by": 100, "Energy": 100}
     widths |= {"Temperature": 110} | dict.fromkeys(("Margin", "Power", "Limit", "Throttled"), 95)
     units = {"Temperature": "celsius", "Margin": "celsius", "Power": "watt", "Limit": "watt", "SM clock": "hertz"}
     return table(
@@ -105,7 +105,7 @@ def gpu_table() -> Json:
         " card is lost or the reading is not collected.",
         [Query(info, "__auto", "table"), *(Query(expr, "__auto", "table") for expr in values.values())],
         columns,
-        drop=("job", "Value #A", "architecture"),
+        drop=("job", "Value #A", "architecture", "driver_version", "uuid"),
         overrides=[
             override("GPU", links=[link], custom__minWidth=170),
             override("Exporter", custom__width=150),

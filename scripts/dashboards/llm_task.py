@@ -35,7 +35,7 @@ HARDWARE = (
 def build() -> Json:
     layout = Layout()
     layout.row("The task")
-    layout.add(header(), 24, 4)
+    layout.add(header(), 24, 5)
     for panel, width in wide_tiles():
         layout.add(panel, width, 4)
     layout.row("What it did")
@@ -71,7 +71,7 @@ def header() -> Json:
     return tasks_table(
         "Tasks in this time",
         "The task, and others that ran at the same time: their joules come from the same counters.",
-        ("From", "Duration", "Prompt", "Output", "Speed", "TTFT", "Tool calls", "Least sure", "Energy"),
+        ("From", "Duration", "Prompt", "Output", "Speed", "TTFT", "Least sure", "Energy"),
         [window_link(UID, "Details of this task", with_task=True), window_link("llm-live", "The live board at that time")],
     )
 

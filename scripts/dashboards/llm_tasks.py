@@ -46,7 +46,7 @@ def build() -> Json:
     layout.row("Models beside each other")
     layout.all([success_by_model(), joules_by_model(), cost_by_model(), speed_by_model()], 12, 6)
     layout.all([first_token_by_model(), tool_outcomes_by_model()], 12, 7)
-    layout.add(confidence_by_tool(), 24, 7)
+    layout.add(confidence_by_tool(), 24, 8)
     layout.row("Time and energy as a whole")
     layout.add(time_by_activity(), 12, 7)
     layout.add(energy_tile(), 12, 7)
@@ -164,12 +164,12 @@ def success_by_model() -> Json:
         "Share of a model's graded tasks that passed, and how many there are: a share of few says little.",
         [
             Query(f"({by_model(passed)} or 0 * {tasks}) / ({tasks} > 0)", "{{model}} passed", "instant"),
-            Query(tasks, "{{model}} graded tasks", "instant"),
+            Query(tasks, "{{model}} graded", "instant"),
         ],
         "percentunit",
         decimals=0,
         maximum=1,
-        overrides=[override("/graded tasks$/", by="byRegexp", unit="none", max=None)],
+        overrides=[override("/graded$/", by="byRegexp", unit="none", max=None)],
     )
 
 
@@ -180,7 +180,7 @@ def cost_by_model() -> Json:
         "Local cost of all tasks of a model, and that of their tokens at the chosen API model, by the tasks that passed.",
         [
             Query(f"{by_model(costs.local_cost_per_task())} / ({passed} > 0)", "{{model}} here", "instant"),
-            Query(f"{by_model(costs.api_cost_per_task())} / ({passed} > 0)", "{{model}} as $api_model", "instant"),
+            Query(f"{by_model(costs.api_cost_per_task())} / ({passed} > 0)", "{{model}} at API", "instant"),
         ],
         CURRENCY,
     )
@@ -220,7 +220,7 @@ def tool_outcomes_by_model() -> Json:
         "Share of a model's tool calls that did not end ok, its mean confidence, and the number of its calls.",
         [
             Query(f"({bad} or 0 * {every}) / ({every} > 0)", "{{model}} not ok", "instant"),
-            Query(f"{sums} / ({counts} > 0)", "{{model}} mean confidence", "instant"),
+            Query(f"{sums} / ({counts} > 0)", "{{model}} confidence", "instant"),
             Query(every, "{{model}} calls", "instant"),
         ],
         "percentunit",

@@ -98,8 +98,10 @@ def timeseries(
     minimum: float | None = 0,
     overrides: Sequence[Json] = (),
     stacked: bool = False,
+    highest_first: bool = False,
     empty: str = NO_DATA,
 ) -> Json:
+    """``highest_first``: the legend tells the highest value of each curve and begins with the highest of all."""
     custom: Json = {
         "drawStyle": "line",
         "fillOpacity": 25 if stacked else 8,
@@ -116,8 +118,11 @@ def timeseries(
     for name, value in (("min", minimum), ("max", maximum)):
         if value is not None:
             defaults[name] = value
+    legend: Json = {"calcs": ["lastNotNull"], "displayMode": "table", "placement": "right", "showLegend": True}
+    if highest_first:
+        legend |= {"calcs": ["max"], "sortBy": "Max", "sortDesc": True}
     options = {
-        "legend": {"calcs": ["lastNotNull"], "displayMode": "table", "placement": "right", "showLegend": True},
+        "legend": legend,
         "tooltip": {"hideZeros": False, "mode": "multi", "sort": "desc"},
     }
     return panel("timeseries", title, description, queries, defaults=defaults, options=options, overrides=overrides)

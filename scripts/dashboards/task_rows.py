@@ -61,9 +61,7 @@ VALUES: dict[str, str] = {
     "Local / API": f"{local_cost_per_task()} / ({api_cost_per_task()} > 0)",
     "Confidence": ratio(per_task(c.TASK_CONFIDENCE, suffix="_sum"), per_task(c.TASK_CONFIDENCE, suffix="_count")),
     "Least sure": per_task(c.TASK_CONFIDENCE_MIN),
-    "Surest": per_task(c.TASK_CONFIDENCE_MAX),
     "LLM calls": per_task(c.TASK_LLM_CALLS),
-    "LLM errors": per_task(c.TASK_LLM_ERRORS),
     "Tool calls": per_task(c.TASK_TOOL_CALLS),
     "Throttled": throttled(),
 }
@@ -83,9 +81,7 @@ _FORMATS: dict[str, Json] = {
     "Local / API": {"unit": "percentunit", "decimals": 0, "custom__width": 90},
     "Confidence": {"unit": "percentunit", "decimals": 0, "custom__width": 110},
     "Least sure": {"unit": "percentunit", "decimals": 0, "custom__width": 110},
-    "Surest": {"unit": "percentunit", "decimals": 0, "custom__width": 75},
     "LLM calls": {"custom__width": 80},
-    "LLM errors": {"custom__width": 85},
     "Tool calls": {"custom__width": 80},
     "Throttled": {"unit": "s", "decimals": 1, "custom__width": 80},
 }
@@ -111,10 +107,10 @@ def tasks_table(
     columns |= {"run_id": "Run", "task_id": "Id", "worker": "Worker", "key": "Key"}
     cells = {"type": "gauge", "mode": "basic", "valueDisplayMode": "text"}
     overrides = [
-        override("Task", links=[*links], custom__minWidth=165),
+        override("Task", links=[*links], custom__minWidth=190),
         override("Model", custom__width=115),
         override("Status", mappings=[status_mapping()], custom__cellOptions={"type": "color-text"}, custom__width=75),
-        override("Run", custom__width=170),
+        override("Run", custom__width=150),
         override("Id", custom__width=140),
         override("Worker", custom__width=110),
         hidden("Until"),

@@ -18,7 +18,7 @@ function TimeAxis({ range, left, w, y, theme }) {
 export function StateTimeline({ panel, frames, w, h, theme, range }) {
   const rows = frames.map((frame) => ({ name: frame.fields[1].state.displayName, field: frame.fields[1], times: frame.fields[0].values }));
   if (!rows.length) return <div style={{ padding: 20, color: theme.colors.text.secondary }}>{panel.fieldConfig.defaults.noValue}</div>;
-  const left = Math.min(w / 3, 12 + 6.2 * Math.max(...rows.map(({ name }) => name.length)));
+  const left = Math.min(w / 3, 12 + 6.8 * Math.max(...rows.map(({ name }) => name.length)));
   const legendHeight = 24;
   const rowHeight = (h - AXIS - legendHeight) / rows.length;
   const x = (at) => left + ((at - range.from) / (range.to - range.from)) * (w - left);

@@ -230,7 +230,7 @@ const Row = ({ row }) => (
 );
 
 function Variables() {
-  const shown = board.templating.list.map((one) => {
+  const shown = board.templating.list.filter(({ hide }) => hide !== 2).map((one) => {
     const chosen = scene.chosen[one.name] ?? one.current?.text ?? '';
     return [one.label, Array.isArray(chosen) ? chosen.join(', ') : chosen];
   });
