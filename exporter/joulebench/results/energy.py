@@ -91,8 +91,7 @@ def _why_no_window(task: Task) -> tuple[str, ...]:
 def _gpu_energy(task: Task, uuid: str, answer: GpuJoules | None, gpu: GpuSamples | None) -> GpuEnergy:
     assert task.window is not None
     stored = window_energy(gpu.energy, *task.window, method=gpu.method or "counter") if gpu and len(gpu.energy) else None
-    if stored and gpu and not _own_clock_stepped(task) and _left_the_clock(gpu, *task.window):
-        # Before and after the jump its samples mean different times: of this window they say nothing.
+    if stored and gpu and is_on_two_clocks(task, gpu):
         stored = missing(stored.method, ("clock_step",))
     asked = _as_window(answer, gpu.method if gpu else None) if answer else None
     index = answer.gpu if answer else gpu.gpu if gpu else ""
@@ -229,10 +228,12 @@ def _stepped(gpu: GpuSamples, start: float, end: float) -> bool:
     return bool(counts) and max(counts) > min(counts)
 
 
-def _left_the_clock(gpu: GpuSamples, start: float, end: float) -> bool:
-    """Whether that jump took the times of its samples away from the clock of everybody else."""
-    if not _stepped(gpu, start, end):
+def is_on_two_clocks(task: Task, gpu: GpuSamples) -> bool:
+    """Whether energy samples before and after a jump of their exporter's clock mean different times, so that they say nothing of
+    the task; a benchmark whose clock jumped along is on the same two clocks."""
+    if task.window is None or _own_clock_stepped(task) or not _stepped(gpu, *task.window):
         return False
+    start, end = task.window
     offsets = [offset for _, offset in inside(gpu.clock_offsets, start - NEAR_SECONDS, end + NEAR_SECONDS)]
     return max(offsets, default=0.0) - min(offsets, default=0.0) > STEP_SECONDS
 

@@ -9,11 +9,12 @@ from typing import Any
 
 from joulebench.energy.attribution import TaskAttribution
 from joulebench.energy.ledger import Share
+from joulebench.energy.trace import CounterTrace
 from joulebench.energy.window import QUALITIES, WindowEnergy
 from joulebench.results import calls, idle, shares, surroundings, throttle
 from joulebench.results.circumstances import Circumstances
 from joulebench.results.computed import computed_metrics
-from joulebench.results.energy import GpuEnergy, TaskEnergy, exporter_clock_offset
+from joulebench.results.energy import GpuEnergy, TaskEnergy, exporter_clock_offset, is_on_two_clocks
 from joulebench.results.gauge_stats import stats
 from joulebench.results.hardware import Gauges, hardware_metrics
 from joulebench.results.idle import IdlePower
@@ -61,7 +62,7 @@ class Context:
 
 
 def build(task: Task, energy: TaskEnergy, attribution: TaskAttribution | None, context: Context) -> Record:
-    gpus = context.gpus(energy)
+    gpus = [replace(gpu, energy=CounterTrace()) if is_on_two_clocks(task, gpu) else gpu for gpu in context.gpus(energy)]
     slowed = _throttling(task, energy, gpus)
     throttled = throttle.throttled_seconds(throttle.together([gpu.seconds for gpu in slowed]))
     call_rows = calls.rows(task, gpus, throttled)

@@ -30,6 +30,8 @@ def test_throttled_seconds_are_right_whatever_the_driver_numbers_them(
         assert result.cell(f"throttled_{reason}_seconds") == pytest.approx(seconds, abs=within)
         assert result.gpu(0)["throttle_seconds_by_reason"][reason] == pytest.approx(seconds, abs=within)
     assert result.cell("throttled_seconds") == pytest.approx(HW_SECONDS, abs=within)
+    assert result.row["throttled_source"] == "exporter"
+    assert result.record["throttle"]["throttled_seconds_prometheus"] == pytest.approx(HW_SECONDS, abs=within)
     assert (result.row["quality"], result.reasons) == ("suspect", {"throttled"})
     assert result.record["throttle"]["throttled_seconds"] == pytest.approx(result.cell("throttled_seconds"))
 

@@ -82,6 +82,11 @@ def test_of_a_window_on_two_clocks_no_joules_are_told(machines: Mapping[str, Hos
     assert [result.row[column] for column in energies] == [""] * len(energies)
     assert result.row["quality"] == "missing"
     assert "clock_step" in result.reasons
+    derived = ("attributed_energy_joules", "decode_energy_joules", "tool_wait_energy_joules", "joules_per_call")
+    assert [result.row[column] for column in derived] == [""] * len(derived)
+    (call,) = result.record["calls"]
+    assert (call["joules"], call["low_joules"], call["high_joules"]) == (None, None, None)
+    assert result.record["gpu_hardware_metrics"]["total_energy_joules"] is None
     # Other gauges carry the times of Prometheus, which nobody set.
     assert result.cell("avg_temp_c") == 40
     assert (result.row["throttled_seconds"], result.row["throttled_source"]) == ("0", "prometheus")
