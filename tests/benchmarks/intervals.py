@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
 
-from joulebench.analysis.compare import Arm, compare
+from joulebench.analysis.compare import BETTER, PERHAPS_BETTER, PERHAPS_WORSE, WORSE, Arm, compare
 from joulebench.analysis.runs import Row
 from joulebench.clock import Clock
 from tests.benchmarks.report import Report, Target
@@ -23,6 +23,9 @@ LEAST_COVERAGE = 0.93
 WORLDS = ((20, 1), (30, 3), (100, 1))
 """(tasks of a suite, attempts at each)"""
 TRUTH_TASKS = 400_000
+NULL_TASKS = 30
+MOST_FALSE = 0.08
+"""5 % for each of two families of findings, which mostly err together."""
 
 
 @dataclass(frozen=True)
@@ -108,5 +111,22 @@ def run(report: Report, clock: Clock) -> None:
         worst = min([worst, *(count / REPETITIONS for counts in held.values() for count in counts)])
         title = f"{tasks} tasks, {attempts} attempts each; {REPETITIONS} repetitions; share of intervals that hold the truth"
         report.table(("measure", BASE.name, ARM.name, "difference"), rows, title)
+    _null(report)
     report.say(f"{len(WORLDS) * REPETITIONS} comparisons in {clock.monotonic() - began:.0f} s")
     report.targets.append(Target("worst coverage of all 95 % intervals", 100 * LEAST_COVERAGE, 100 * worst, "%", at_least=True))
+
+
+def _null(report: Report) -> None:
+    """A model against itself: a finding there is false, however many differences are told."""
+    false = hints = 0
+    for repetition in range(REPETITIONS):
+        random = Random(f"null {repetition}")
+        kinds = [Kind.drawn(random) for _ in range(NULL_TASKS)]
+        arms = [Arm(name, name, BASE.name, tuple(_attempts(BASE, kinds, 1, random))) for name in ("one", "other")]
+        (pair,) = compare(arms).pairs
+        findings = {one.finding for one in pair.differences}
+        false += bool(findings & {BETTER, WORSE})
+        hints += bool(findings & {PERHAPS_BETTER, PERHAPS_WORSE})
+    share = f"any finding in {100 * false / REPETITIONS:.1f} % and a 'perhaps' in {100 * hints / REPETITIONS:.1f} %"
+    report.say(f"a model against itself, {NULL_TASKS} tasks: {share} of {REPETITIONS} comparisons")
+    report.targets.append(Target("a model against itself: false findings", 100 * MOST_FALSE, 100 * false / REPETITIONS, "%"))

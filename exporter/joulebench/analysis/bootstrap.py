@@ -9,7 +9,7 @@ twenty to a hundred tasks hold the truth for 90 % of suites, not 95. ``python -m
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -28,6 +28,7 @@ _NORMAL = NormalDist()
 _TAIL = 0.025
 _WIDER_TAIL = 0.0125
 """Of resampled ratios; see above."""
+_LEAST_BEYOND = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +44,14 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """``value`` is None where there is nothing to divide by; ``interval`` None where there are fewer than LEAST_TASKS tasks."""
+    """``value`` is None where there is nothing to divide by; ``interval`` None where there are fewer than LEAST_TASKS tasks.
+
+    ``p``, of differences: two-sided, of there being none; below 0.05 where the interval does not hold zero.
+    """
 
     value: float | None
     interval: Interval | None = None
+    p: float | None = None
 
 
 class Draws:
@@ -67,14 +72,16 @@ class Draws:
     def difference(self, top: Floats, bottom: Floats, base_top: Floats, base_bottom: Floats) -> Estimate:
         """The ratio of one arm less that of the base."""
         return self._estimate(
-            (top, bottom, base_top, base_bottom), lambda sums: _less(_divided(sums[0], sums[1]), _divided(sums[2], sums[3]))
+            (top, bottom, base_top, base_bottom),
+            lambda sums: _less(_divided(sums[0], sums[1]), _divided(sums[2], sums[3])),
+            zero=True,
         )
 
     def quotient(self, top: Floats, bottom: Floats, base_top: Floats, base_bottom: Floats) -> Estimate:
         """The ratio of one arm over that of the base."""
         return self._estimate((top, bottom, base_top, base_bottom), lambda sums: _divided(sums[0] * sums[3], sums[1] * sums[2]))
 
-    def _estimate(self, columns: tuple[Floats, ...], statistic: Callable[[Floats], Floats]) -> Estimate:
+    def _estimate(self, columns: tuple[Floats, ...], statistic: Callable[[Floats], Floats], *, zero: bool = False) -> Estimate:
         by_task = np.vstack(columns)
         whole = by_task.sum(axis=1)
         value = float(statistic(whole[:, None])[0])
@@ -83,7 +90,12 @@ class Draws:
             return Estimate(told)
         drawn = statistic(self._sums(by_task))
         left_out = statistic(whole[:, None] - by_task)
-        return Estimate(told, _interval(told, drawn, left_out, self.tasks))
+        known = drawn[~np.isnan(drawn)]
+        if len(known) < len(drawn) / 2:
+            return Estimate(told, Interval(None, None))
+        shape = _Shape.of(told, known, left_out, self.tasks)
+        interval = shape.interval(known)
+        return Estimate(told, interval, shape.p(told, known, interval) if zero else None)
 
     def _sums(self, by_task: Floats) -> Floats:
         starts = range(0, self._picks, AT_ONCE)
@@ -102,21 +114,55 @@ def _less(one: Floats, other: Floats) -> Floats:
         return np.asarray(one - other, dtype=np.float64)
 
 
-def _interval(value: float, drawn: Floats, left_out: Floats, tasks: int) -> Interval:
-    known = drawn[~np.isnan(drawn)]
-    if len(known) < len(drawn) / 2:
-        return Interval(None, None)
-    below = (np.sum(known < value) + 0.5 * np.sum(known == value)) / len(known)
-    bias = _NORMAL.inv_cdf(min(max(float(below), 1 / len(known)), 1 - 1 / len(known)))
-    acceleration = _acceleration(left_out)
-    reach = math.sqrt(tasks / (tasks - 1)) * _student(tasks - 1, _WIDER_TAIL)
-    shares = []
-    for z in (bias - reach, bias + reach):
-        slowed = 1 - acceleration * z
-        shares.append(_NORMAL.cdf(bias + z / slowed) if slowed > 0.05 else float(z > 0))
-    ordered = np.sort(known)
-    low, high = (float(ordered[min(int(share * len(ordered)), len(ordered) - 1)]) for share in shares)
-    return Interval(low if math.isfinite(low) else None, high if math.isfinite(high) else None)
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """How the resamples lie about the value; ``reach``: deviations to the ends of the 95 % interval, at tails of _WIDER_TAIL."""
+
+    bias: float
+    acceleration: float
+    tasks: int
+
+    @classmethod
+    def of(cls, value: float, known: Floats, left_out: Floats, tasks: int) -> _Shape:
+        below = (np.sum(known < value) + 0.5 * np.sum(known == value)) / len(known)
+        bias = _NORMAL.inv_cdf(min(max(float(below), 1 / len(known)), 1 - 1 / len(known)))
+        return cls(bias, _acceleration(left_out), tasks)
+
+    def reach(self, tail: float = _WIDER_TAIL) -> float:
+        return math.sqrt(self.tasks / (self.tasks - 1)) * _student(self.tasks - 1, tail)
+
+    def interval(self, known: Floats) -> Interval:
+        shares = []
+        for z in (self.bias - self.reach(), self.bias + self.reach()):
+            slowed = 1 - self.acceleration * z
+            shares.append(_NORMAL.cdf(self.bias + z / slowed) if slowed > 0.05 else float(z > 0))
+        ordered = np.sort(known)
+        low, high = (float(ordered[min(int(share * len(ordered)), len(ordered) - 1)]) for share in shares)
+        return Interval(low if math.isfinite(low) else None, high if math.isfinite(high) else None)
+
+    def p(self, value: float, known: Floats, interval: Interval) -> float:
+        """The level at which an interval would end at zero; where too few resamples lie beyond to tell, by its distance too."""
+        bound = interval.low if value > 0 else interval.high
+        if value == 0 or bound is None:
+            return 1.0
+        beyond = float(np.sum(known < 0) if value > 0 else np.sum(known > 0)) + 0.5 * float(np.sum(known == 0))
+        share = max(beyond, 0.5) / len(known)
+        away = _NORMAL.inv_cdf(share if value > 0 else 1 - share) - self.bias
+        slowed = 1 + self.acceleration * away
+        z = away / slowed if slowed > 0.05 else math.copysign(20.0, away)
+        wanted = self.bias - z if value > 0 else z - self.bias
+        if beyond < _LEAST_BEYOND:
+            wanted = max(wanted, self.reach() * abs(value) / max(abs(value - bound), 1e-9 * abs(value)))
+        return self._level(wanted)
+
+    def _level(self, wanted: float) -> float:
+        low, high = 1e-12, 0.25
+        if wanted <= self.reach(high):
+            return 1.0
+        for _ in range(60):
+            middle = math.sqrt(low * high)
+            low, high = (low, middle) if self.reach(middle) < wanted else (middle, high)
+        return 2 * high * _TAIL / _WIDER_TAIL
 
 
 def _acceleration(left_out: Floats) -> float:
@@ -171,4 +217,15 @@ def share_difference(one: Estimate, base: Estimate, paired: Estimate) -> Estimat
     down = math.hypot(one.value - (a.low or 0.0), (1.0 if b.high is None else b.high) - base.value)
     up = math.hypot((1.0 if a.high is None else a.high) - one.value, base.value - (b.low or 0.0))
     apart = one.value - base.value
-    return Estimate(apart, Interval(apart - down, apart + up))
+    toward = down if apart > 0 else up
+    deviations = _NORMAL.inv_cdf(1 - _TAIL) * abs(apart) / toward if toward else 0.0
+    return Estimate(apart, Interval(apart - down, apart + up), 2 * _NORMAL.cdf(-deviations) if apart else 1.0)
+
+
+def holm(levels: Sequence[float]) -> list[float]:
+    """The same levels, each raised so that of all of them together fewer than one in twenty is below 0.05 by chance."""
+    order = sorted(range(len(levels)), key=lambda place: levels[place])
+    adjusted, least = [1.0] * len(levels), 0.0
+    for rank, place in enumerate(order):
+        least = adjusted[place] = max(least, min(1.0, (len(levels) - rank) * levels[place]))
+    return adjusted

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
 from joulebench.analysis import measures, runs
-from joulebench.analysis.bootstrap import LEAST_TASKS, Draws, Estimate, share_difference
-from joulebench.analysis.measures import MEASURES, SUCCESS_RATE, Measure
+from joulebench.analysis.bootstrap import LEAST_TASKS, Draws, Estimate, holm, share_difference
+from joulebench.analysis.measures import MEASURES, PRIMARY, SUCCESS_RATE, Measure
 from joulebench.analysis.runs import Row, Run
 from joulebench.errors import UserError
 
@@ -23,6 +23,9 @@ MOST_LEFT_OUT = 0.25
 """An arm that loses more than this share of its attempts to throttling or doubt is refused: what is left is a selection."""
 
 BETTER, WORSE, NONE, TOO_FEW, UNKNOWN = "better", "worse", "no difference shown", "too few tasks", "not known"
+PERHAPS_BETTER, PERHAPS_WORSE = "perhaps better", "perhaps worse"
+"""By its own interval, but not among all the differences that are told beside it."""
+LEVEL = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,9 @@ class Excluded:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """``difference``: arm less base. ``quotient``: arm over base. ``finding``: of the arm, by the interval of the difference."""
+    """``difference``: arm less base. ``quotient``: arm over base. ``finding``: of the arm, by the interval of the difference and
+    by ``adjusted``, its level after Holm's correction for all differences that are told together.
+    """
 
     measure: Measure
     base: Estimate
@@ -57,6 +62,7 @@ class Difference:
     difference: Estimate
     quotient: Estimate
     finding: str
+    adjusted: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +124,34 @@ def compare(arms: Sequence[Arm], allow: Collection[str] = ()) -> Comparison:
     if len(arms) < 2:
         raise UserError(f"only {arms[0].label if arms else 'nothing'} to compare; give two runs, or a run of several models")
     gone = tuple(one for arm in arms for one in excluded(arm, allow))
-    return Comparison(tuple(arms), tuple(_pair(base, arm, allow) for base, arm in combinations(arms, 2)), gone)
+    return Comparison(tuple(arms), settled([_pair(base, arm, allow) for base, arm in combinations(arms, 2)]), gone)
+
+
+def settled(pairs: Sequence[Pair]) -> tuple[Pair, ...]:
+    """The same pairs with the findings that hold when all of them are told together.
+
+    Those that a verdict stands on are corrected for each other, and the others for each other.
+    """
+    found = [one for pair in pairs for one in pair.differences if one.difference.p is not None]
+    adjusted: dict[int, float] = {}
+    for primary in (True, False):
+        family = [one for one in found if (one.measure in PRIMARY) is primary]
+        levels = holm([one.difference.p for one in family if one.difference.p is not None])
+        adjusted |= {id(one): level for one, level in zip(family, levels, strict=True)}
+    return tuple(
+        replace(pair, differences=tuple(_settled(one, adjusted.get(id(one))) for one in pair.differences)) for pair in pairs
+    )
+
+
+def told_together(pairs: Sequence[Pair]) -> tuple[int, int]:
+    """How many differences findings are corrected for: of those that a verdict stands on, and of the others."""
+    found = [one for pair in pairs for one in pair.differences if one.difference.p is not None]
+    primary = sum(one.measure in PRIMARY for one in found)
+    return primary, len(found) - primary
+
+
+def _settled(one: Difference, adjusted: float | None) -> Difference:
+    return replace(one, adjusted=adjusted, finding=_finding(one.measure, one.difference, adjusted))
 
 
 def reasons(row: Row, allow: Collection[str]) -> list[str]:
@@ -177,6 +210,11 @@ def _notes(base: Arm, arm: Arm, common: Collection[str], uneven: bool) -> Iterat
     gpus = [sorted({" + ".join(row.gpus) for row in one.rows if row.gpus}) for one in (base, arm)]
     if gpus[0] != gpus[1] and all(gpus):
         yield f"the GPUs differ ({'; '.join(gpus[0])} and {'; '.join(gpus[1])}): this compares models and machines together"
+    if base.model == arm.model:
+        yield "the same model in both: a difference is one of machines, settings or moments"
+    first, then = sorted(([row.start for row in one.rows if row.start is not None], one.label) for one in (base, arm))
+    if first[0] and then[0] and max(first[0]) < min(then[0]):
+        yield f"{then[1]} ran when {first[1]} was done: what else changed meanwhile, as heat or other load, is in the difference"
     if base.simulated or arm.simulated:
         yield "the joules are those of a SIMULATED GPU"
     if uneven:
@@ -197,10 +235,10 @@ def _differences(base: Sequence[Sequence[Row]], arm: Sequence[Sequence[Row]], *,
         difference = draws.difference(*columns)
         if measure is SUCCESS_RATE:
             difference = share_difference(two, one, difference)
-        yield Difference(measure, one, two, difference, draws.quotient(*columns), _finding(measure, difference))
+        yield Difference(measure, one, two, difference, draws.quotient(*columns), UNKNOWN)
 
 
-def _finding(measure: Measure, difference: Estimate) -> str:
+def _finding(measure: Measure, difference: Estimate, adjusted: float | None) -> str:
     if difference.value is None:
         return UNKNOWN
     interval = difference.interval
@@ -209,4 +247,5 @@ def _finding(measure: Measure, difference: Estimate) -> str:
     if interval.holds(0.0):
         return NONE
     lower = interval.high is not None and interval.high < 0
-    return BETTER if lower == measure.lower_is_better else WORSE
+    good, bad = (PERHAPS_BETTER, PERHAPS_WORSE) if adjusted is None or adjusted >= LEVEL else (BETTER, WORSE)
+    return good if lower == measure.lower_is_better else bad

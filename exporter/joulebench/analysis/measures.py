@@ -65,6 +65,9 @@ MEASURES = (
     Measure("seconds_per_task", "duration of a task", "s", True, _seconds, _one),
 )
 
+PRIMARY = (PER_SUCCESS, SUCCESS_RATE)
+"""What a verdict stands on; the others explain it."""
+
 
 def by_task(rows: Sequence[Row]) -> dict[str, list[Row]]:
     found: defaultdict[str, list[Row]] = defaultdict(list)

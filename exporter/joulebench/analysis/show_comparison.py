@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from joulebench.analysis.bootstrap import RESAMPLES, Estimate
-from joulebench.analysis.compare import BETTER, WORSE, Comparison, Difference, Pair
+from joulebench.analysis.compare import BETTER, PERHAPS_BETTER, PERHAPS_WORSE, WORSE, Comparison, Difference, Pair, told_together
 from joulebench.analysis.measures import SUCCESS_RATE, Measure
 
 _MOST_EXCLUDED = 10
@@ -37,9 +37,19 @@ def as_text(comparison: Comparison) -> str:
     lines.append(
         f"Intervals: 95 %, from {RESAMPLES} resamples of whole tasks. Energy per success counts the joules of failures too."
     )
-    if len(comparison.pairs) > 1:
-        lines.append(f"{len(comparison.pairs)} pairs were looked at: one of twenty shows a difference where there is none.")
-    return "\n".join(lines)
+    lines.append(together(told_together(comparison.pairs)))
+    return "\n".join(lines).rstrip()
+
+
+def together(counts: Sequence[int]) -> str:
+    """How it is treated that many differences are told; ``counts`` as compare.told_together gives them."""
+    primary, others = counts
+    if not primary + others:
+        return ""
+    return (
+        f"Findings are corrected for the {primary} differences of energy per success and success rate that are told here, and for"
+        f" the {others} others by themselves (Holm, 5 % each); intervals are not. 'perhaps': by its own interval only."
+    )
 
 
 def _pair(pair: Pair) -> Iterator[str]:
@@ -59,7 +69,7 @@ def _pair(pair: Pair) -> Iterator[str]:
 
 
 def _finding(pair: Pair, one: Difference) -> str:
-    if one.finding not in (BETTER, WORSE):
+    if one.finding not in (BETTER, WORSE, PERHAPS_BETTER, PERHAPS_WORSE):
         return one.finding
     times = "" if one.quotient.value is None else f" ({one.quotient.value:.2f} times {interval(one.quotient)})"
     return f"{_cut(pair.arm)} is {one.finding}{times}"
@@ -74,7 +84,7 @@ def _cell(estimate: Estimate, percent: bool) -> str:
 
 
 def _cut(label: str) -> str:
-    return label if len(label) <= 28 else f"...{label[-25:]}"
+    return label if len(label) <= 28 else f"{label[:12]}...{label[-13:]}"
 
 
 def _excluded(comparison: Comparison) -> Iterator[str]:
@@ -107,6 +117,7 @@ def as_values(comparison: Comparison) -> dict[str, Any]:
             {"arm": one.arm, "task_id": one.task_id, "reason": one.reason, "file": one.file} for one in comparison.excluded
         ],
         "interval": {"level": 0.95, "resamples": RESAMPLES, "clustered_by": "task"},
+        "correction": {"method": "holm", "differences": list(told_together(comparison.pairs))},
     }
 
 
@@ -126,6 +137,8 @@ def pair_values(pair: Pair) -> dict[str, Any]:
                 "arm": estimate_values(one.arm),
                 "difference": estimate_values(one.difference),
                 "quotient": estimate_values(one.quotient),
+                "p": one.difference.p,
+                "p_adjusted": one.adjusted,
                 "finding": one.finding,
             }
             for one in pair.differences

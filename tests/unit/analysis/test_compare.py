@@ -11,11 +11,12 @@ import pytest
 
 from joulebench import cli
 from joulebench.analysis import runs
-from joulebench.analysis.bootstrap import Draws, Interval, share
+from joulebench.analysis.bootstrap import Draws, Interval, holm, share
 from joulebench.analysis.compare import (
     ALLOWABLE,
     BETTER,
     NONE,
+    PERHAPS_BETTER,
     TOO_FEW,
     UNKNOWN,
     WORSE,
@@ -210,3 +211,60 @@ def test_a_resample_without_success_leaves_the_interval_open_above() -> None:
     assert estimate.interval.high is None
     assert estimate.interval.holds(1e12)
     assert not Interval(1.0, 2.0).holds(3.0)
+
+
+def test_holm_raises_levels_by_how_many_there_are_and_keeps_their_order() -> None:
+    assert holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
+    assert holm([0.5, 0.9]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_a_level_is_below_five_percent_just_where_the_interval_excludes_zero() -> None:
+    import numpy as np
+
+    random = np.random.default_rng(4)
+    below: list[float] = []
+    above: list[float] = []
+    for shift in np.linspace(0.0, 0.6, 80):
+        tops = random.lognormal(0.0, 0.5, 30)
+        paired = tops * random.lognormal(shift, 0.8, 30)
+        found = Draws(30).difference(paired, np.ones(30), tops, np.ones(30))
+        assert found.interval is not None
+        assert found.p is not None
+        (above if found.interval.holds(0.0) else below).append(found.p)
+    assert len(below) > 10
+    assert len(above) >= 10
+    # The interval ends at a resample, the level lies between two of them.
+    assert max(below) < 0.055
+    assert min(above) > 0.045
+    assert min(below) < 0.005
+
+
+def test_many_differences_make_each_finding_harder(tmp_path: Path) -> None:
+    """The same weak difference is a finding alone and but perhaps one among many."""
+    joules = [80.0, 97, 90, 104, 92, 85, 101, 97, 94, 90, 99, 88, 95, 103, 91, 86, 100, 95, 93, 98]
+    weak = [replace(one, model="model-b", joules=told) for one, told in zip(BASE, joules, strict=True)]
+    base = [replace(one, joules=100.0 + (n % 3 - 1) * 6) for n, one in enumerate(BASE)]
+    alone = differences(compared(tmp_path / "alone", base, weak))["joules_per_success"]
+    assert alone.finding == BETTER
+    same = [[replace(one, model=f"copy-{n}") for one in base] for n in range(8)]
+    pairs = compared(tmp_path / "many", base, weak, *same).pairs
+    (among,) = [pair for pair in pairs if (pair.base, pair.arm) == ("model-a", "model-b")]
+    found = {one.measure.key: one for one in among.differences}["joules_per_success"]
+    assert found.difference == alone.difference
+    assert (found.adjusted or 0) > (alone.adjusted or 1)
+    assert found.finding in (PERHAPS_BETTER, BETTER)
+    assert {one.finding for pair in pairs if "model-b" not in (pair.base, pair.arm) for one in pair.differences} == {NONE}
+
+
+def test_arms_that_did_not_take_turns_are_told(tmp_path: Path) -> None:
+    later = tmp_path / "run-1"
+    write(later, [*(replace(one, task_id=f"early-{n}") for n, one in enumerate(BASE)), *BASE])
+    for path in sorted(later.glob("result_*.json"))[:TASKS]:
+        path.unlink()
+    found = [runs.read(write(tmp_path / "run-0", BASE)), runs.read(later)]
+    (pair,) = compare(arms_of([(run, None) for run in found])).pairs
+    assert any("ran when model-a in run-0 was done" in note for note in pair.notes), pair.notes
+    assert any("same model in both" in note for note in pair.notes)
+    (turns,) = compared(tmp_path / "turns", BASE, THRIFTY).pairs
+    assert not any("was done" in note or "same model" in note for note in turns.notes)

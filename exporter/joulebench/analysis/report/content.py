@@ -42,7 +42,8 @@ def build(
     models = [_model(arm, kept[arm.label]) for arm in arms]
     for model in models:
         model["pareto"] = _on_front(model, models)
-    pairs = [pair_values(pair) for one in _comparisons(arms, models, allow) for pair in one.pairs]
+    compared = compare.settled([pair for one in _comparisons(arms, models, allow) for pair in one.pairs])
+    pairs = [pair_values(pair) for pair in compared]
     excluded = [
         {"arm": one.arm, "task_id": one.task_id, "reason": one.reason, "file": one.file}
         for arm in arms
@@ -57,6 +58,7 @@ def build(
         "runs": [_run(run) for run in found],
         "models": models,
         "pairs": pairs,
+        "told_together": list(compare.told_together(compared)),
         "tasks": [_task(arm, row, allow, risks) for arm in arms for row in arm.rows],
         "excluded": excluded,
         "findings": list(findings),

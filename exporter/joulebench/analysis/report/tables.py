@@ -8,7 +8,7 @@ from joulebench.analysis.measures import MEASURES, SUCCESS_RATE
 from joulebench.analysis.report import doubts
 from joulebench.analysis.report.content import PHASES, Content
 from joulebench.analysis.report.table import Table, bounded
-from joulebench.analysis.show_comparison import number
+from joulebench.analysis.show_comparison import number, together
 
 ALGEBRA = (
     "local(u) = E + H / u + I (1 - u) / u, with u the share of its hours in which the machine works on tasks;"
@@ -50,7 +50,8 @@ def models(content: Content) -> Table:
         for model in content["models"]
     ]
     notes = [
-        "95 % intervals in brackets, by resampling whole tasks. Energy per successful task counts the joules of failures too."
+        "95 % intervals in brackets, each by itself, by resampling whole tasks. Energy per successful task counts the joules of"
+        " failures too."
     ]
     return Table("models", "Models", columns, rows, frozenset(range(2, len(columns) - 1)), notes)
 
@@ -87,6 +88,8 @@ def comparisons(content: Content) -> Iterator[Table]:
         notes.insert(
             0, f"{pair['tasks']} tasks in common, {pair['attempts']['arm']} against {pair['attempts']['base']} attempts."
         )
+        if rows and (corrected := together(content["told_together"])):
+            notes.append(corrected)
         columns = ["", pair["base"], pair["arm"], "difference", "times", f"{pair['arm']} is"]
         yield Table(f"pair-{place}", f"{pair['arm']} against {pair['base']}", columns, rows, frozenset((1, 2, 3, 4)), notes)
 

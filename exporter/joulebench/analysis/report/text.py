@@ -60,6 +60,7 @@ def _numbers(content: Content) -> Iterator[tuple[Any, ...]]:
                 bounds = one[name]
                 yield "pair", pair["arm"], pair["base"], f"{key} {name}", bounds["value"], bounds["low"], bounds["high"]
             yield "pair", pair["arm"], pair["base"], f"{key} finding", one["finding"], None, None
+            yield "pair", pair["arm"], pair["base"], f"{key} p_adjusted", one["p_adjusted"], None, None
     for task in content["tasks"]:
         yield from _of("task", task["arm"], task["task_id"], task)
     for one in content["findings"]:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from joulebench.analysis.compare import BETTER, NONE, WORSE
+from joulebench.analysis.compare import BETTER, NONE, PERHAPS_BETTER, PERHAPS_WORSE, WORSE
 from joulebench.analysis.show_comparison import number
 
 Values = Mapping[str, Any]
@@ -37,7 +37,11 @@ def _energy(best: Values, content: Values) -> str:
         return f"{best['label']} spends the fewest joules: {told}, which is shown against every other model."
     label, finding = open_[0]
     more = f" (and {len(open_) - 1} more)" if len(open_) > 1 else ""
-    why = {NONE: f"against {label}{more} no difference is shown"}.get(finding, f"against {label}{more}: {finding}")
+    known = {
+        NONE: "no difference is shown",
+        PERHAPS_BETTER: f"it is better only before the correction for the {content['told_together'][0]} differences told here",
+    }
+    why = f"against {label}{more} {known[finding]}" if finding in known else f"against {label}{more}: {finding}"
     return f"No winner by energy can be named: {best['label']} has the lowest, {told}, but {why}."
 
 
@@ -46,7 +50,13 @@ def _success(best: Values, content: Values) -> str:
     if len(content["models"]) == 1:
         return f"{mine}."
     findings = _findings(best, content, "success_rate")
-    told = {BETTER: "more than {}", WORSE: "fewer than {}", NONE: "no difference shown from {}"}
+    told = {
+        BETTER: "more than {}",
+        WORSE: "fewer than {}",
+        PERHAPS_BETTER: "perhaps more than {}",
+        PERHAPS_WORSE: "perhaps fewer than {}",
+        NONE: "no difference shown from {}",
+    }
     parts = []
     for finding, words in told.items():
         named = [label for label, one in findings if one == finding]
@@ -80,7 +90,7 @@ def _caveats(content: Values) -> str:
 
 def _findings(best: Values, content: Values, key: str) -> list[tuple[str, str]]:
     """(other, finding of the best one against it)"""
-    turned = {BETTER: WORSE, WORSE: BETTER}
+    turned = {BETTER: WORSE, WORSE: BETTER, PERHAPS_BETTER: PERHAPS_WORSE, PERHAPS_WORSE: PERHAPS_BETTER}
     found = []
     for pair in content["pairs"]:
         if best["label"] not in (pair["base"], pair["arm"]):
