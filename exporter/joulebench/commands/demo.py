@@ -10,16 +10,21 @@ import argparse
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 
 from rich.console import Console
 
 from joulebench import settings
+from joulebench.bench import suites
 from joulebench.bench.embedded import gguf
 from joulebench.clock import SystemClock
 from joulebench.errors import GpuUnavailable, OllamaError
 from joulebench.stack.native import NativeStack, Ports
+
+BLOCK = 3
+"""Tasks of a run before it is the turn of the next."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--against",
         type=Path,
         metavar="FILE.gguf",
-        help="run the model twice and then this one (needs xllamacpp), and compare it with itself and with this one",
+        help="run the model twice and this one (needs xllamacpp), in turns, and compare the model with itself and with this one",
     )
 
 
@@ -51,15 +56,19 @@ def run(args: argparse.Namespace) -> int:
         console.print(
             f"Prometheus {stack.prometheus_url}, Pushgateway {stack.gateway_url}, exporter {stack.exporter_url}/metrics"
         )
-        for run_id, flags in models.items():
-            places = ["--run-id", run_id, "--runs-dir", str(args.runs_dir), "--prometheus-url", stack.prometheus_url]
-            bench = ["bench", *flags, *places, "--gateway-url", stack.gateway_url, "--exporter-url", stack.exporter_url]
-            if args.tasks:
-                bench += ["--tasks", args.tasks]
-            for command in (bench, ["export", *places]):
-                code = _joulebench(command, console)
-                if code != 0:
-                    return code
+        servers = ["--gateway-url", stack.gateway_url, "--exporter-url", stack.exporter_url]
+        places = {
+            run_id: ["--run-id", run_id, "--runs-dir", str(args.runs_dir), "--prometheus-url", stack.prometheus_url]
+            for run_id in models
+        }
+        benches = [
+            ["bench", *models[run_id], *places[run_id], *servers, *tasks]
+            for run_id, tasks in _order(list(models), args.tasks or "*")
+        ]
+        for command in (*benches, *(["export", *places[run_id]] for run_id in models)):
+            code = _joulebench(command, console)
+            if code != 0:
+                return code
     if args.against is not None:
         _compared([args.runs_dir / run_id for run_id in models], console)
     console.print(f"\nresults       {directory / 'results.csv'} and one result_*.json a task beside it")
@@ -71,6 +80,23 @@ def run(args: argparse.Namespace) -> int:
         )
     console.print("next: 'joulebench up' for a stack that stays, then 'joulebench bench --help'")
     return 0
+
+
+def _order(runs: list[str], glob: str) -> Iterator[tuple[str, list[str]]]:
+    """(run, flags) of each benchmark to start. Several runs take turns, in blocks of tasks and each block the other way round.
+
+    A machine that others use or that grows hot is slower at one time than at another: were one run made after the other, this
+    would be told as a difference between them.
+    """
+    if len(runs) == 1:
+        yield runs[0], ["--tasks", glob]
+        return
+    ids = [task.id for task in suites.load("files").only(glob).tasks]
+    for number, at in enumerate(range(0, len(ids), BLOCK)):
+        block = ["--tasks", ",".join(ids[at : at + BLOCK])]
+        idle = [] if number == 0 else ["--idle-seconds", "0"]
+        for run_id in runs if number % 2 == 0 else reversed(runs):
+            yield run_id, [*block, *idle]
 
 
 def _compared(runs: list[Path], console: Console) -> None:
