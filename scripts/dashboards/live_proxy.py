@@ -14,7 +14,7 @@ from joulebench.catalogue import Metric
 
 NO_PROXY = "No data: no proxy"
 NOTHING = f"{NO_PROXY}, or no such request"
-SCRAPED_EACH = "5s"
+TWO_SCRAPES = "10s"
 OF_PROXY = 'server="proxy"'
 NOT_OK = 'result!="ok"'
 KEYS = "run_id, task_id, model"
@@ -83,7 +83,7 @@ def proxy_panels() -> list[Json]:
             Query(growth(c.PROXY_TTFT), "{{le}}", "heatmap"),
             "s",
             empty=NOTHING,
-            interval=SCRAPED_EACH,
+            interval=TWO_SCRAPES,
         ),
         heatmap(
             "Proxy: time between tokens, spread",
@@ -92,7 +92,7 @@ def proxy_panels() -> list[Json]:
             "s",
             scheme="Blues",
             empty=NOTHING,
-            interval=SCRAPED_EACH,
+            interval=TWO_SCRAPES,
         ),
         timeseries(
             "Proxy: latency",
@@ -129,7 +129,7 @@ def proxy_panels() -> list[Json]:
             "percentunit",
             scheme="Greens",
             empty=NOTHING,
-            interval=SCRAPED_EACH,
+            interval=TWO_SCRAPES,
         ),
         bargauge(
             "Proxy: tool calls",

@@ -14,6 +14,7 @@ from scripts.dashboards.fields import DATASOURCE, NEUTRAL, Json, Query, override
 METRIC_NAME = re.compile(r"\bjoulebench_[a-z0-9_]+")
 NO_HIDING: Json = {"legend": False, "tooltip": False, "viz": False}
 GAP_MILLISECONDS = 5000
+TWO_SCRAPES = "2s"
 NO_DATA = "No data"
 """Of a panel without any series; one that can be empty for a known reason names it."""
 
@@ -164,10 +165,9 @@ def heatmap(
     scheme: str = "Oranges",
     *,
     empty: str = NO_DATA,
-    interval: str = "",
+    interval: str = TWO_SCRAPES,
 ) -> Json:
-    """``interval``: least width of a column, for series that are scraped less often than others."""
-    least: Json = {"interval": interval} if interval else {}
+    """``interval``: least width of a column, two scrapes; a column without one is empty and the next has its observations."""
     defaults: Json = {"unit": unit, "noValue": empty, "custom": {"hideFrom": NO_HIDING, "scaleDistribution": {"type": "linear"}}}
     options = {
         "calculate": False,
@@ -189,7 +189,7 @@ def heatmap(
         "tooltip": {"mode": "single", "showColorScale": False, "yHistogram": True},
         "yAxis": {"axisPlacement": "left", "reverse": False, "unit": unit},
     }
-    return panel("heatmap", title, description, [query], defaults=defaults, options=options, maxDataPoints=60, **least)
+    return panel("heatmap", title, description, [query], defaults=defaults, options=options, maxDataPoints=60, interval=interval)
 
 
 def bargauge(

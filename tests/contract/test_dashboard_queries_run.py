@@ -21,7 +21,7 @@ from joulebench.clients.pushgateway import Pushgateway
 from joulebench.clock import SystemClock
 from joulebench.prices import HOURS_PER_YEAR
 from joulebench.stack.native import NativeStack, Ports
-from joulebench.stack.process import free_port
+from joulebench.stack.process import free_port, wait_until
 from tests.conftest import need_program
 from tests.contract.sources import DASHBOARDS, ROOT, loaded, rules
 from tests.dashboard_queries import EMPTY_WHEN_WELL, annotation_queries_of, panels_of, queries_of, variable_queries_of
@@ -35,6 +35,7 @@ VLLM = ROOT / "tests/captures/model_servers/vllm__0.26.0.prom"
 RUN = {"job": "joulebench", "run_id": RUN_ID, "worker": "host-1"}
 DONE, RUNNING = {**RUN, "task_id": "done"}, {**RUN, "task_id": "running"}
 PATIENCE = 40.0
+LATE_SCRAPES = 10.0
 
 boards = pytest.mark.parametrize("board", BOARDS.values(), ids=BOARDS)
 
@@ -109,7 +110,7 @@ def number(series: list[Series]) -> float:
 def test_every_panel_query_finds_numbers(prometheus: PrometheusApi, board: dict[str, Any]) -> None:
     empty, broken, found_series = [], [], 0
     for title, expr in [*queries_of(instant_part(board)), *queries_of(range_part(board), {"task_id": "running"})]:
-        found = prometheus.query(expr)
+        found = prometheus.query(expr) if title in EMPTY_WHEN_WELL else answered(prometheus, expr)
         found_series += len(found)
         if not found and title not in EMPTY_WHEN_WELL:
             empty.append(f"{title}: {expr}")
@@ -117,6 +118,18 @@ def test_every_panel_query_finds_numbers(prometheus: PrometheusApi, board: dict[
     print(f"{board['uid']}: {len([*panels_of(board)])} panels, {len(queries_of(board))} queries, {found_series} series")  # noqa: T201
     assert not empty, "nothing found by:\n" + "\n".join(empty)
     assert not broken, "NaN or infinite:\n" + "\n".join(broken)
+
+
+def answered(api: PrometheusApi, expr: str) -> list[Series]:
+    """A range of two scrapes is empty for a moment where a busy machine scrapes late."""
+    found: list[Series] = []
+
+    def ask() -> bool:
+        found[:] = api.query(expr)
+        return bool(found)
+
+    wait_until(ask, LATE_SCRAPES)
+    return found
 
 
 def instant_part(board: dict[str, Any]) -> dict[str, Any]:
