@@ -21,19 +21,27 @@ def _tool(name: str, **arguments: str) -> Json:
 
 TOOLS = [_tool("get_weather", city="string"), _tool("get_time", city="string"), _tool("add", a="number", b="number")]
 DECLARED = [tool["function"]["name"] for tool in TOOLS]
-EXAMPLES: tuple[tuple[str, str, Json], ...] = (
-    ("What is the weather in Rome?", "get_weather", {"city": "Rome"}),
-    ("Add 3 and 4.", "add", {"a": 3, "b": 4}),
-    ("What time is it in Oslo?", "get_time", {"city": "Oslo"}),
-)
 SYSTEM = "Answer with one tool call."
 
 WEATHER = "What is the weather in Paris?"
 ADD = "Add 17 and 25."
 TIME = "What time is it in Lisbon?"
 DIVIDE = "Divide 9 by 3."
-TRANSLATE = "Translate 'hello' to German."
+HAIKU = "Write a haiku."
+BOTH = "What is the weather in Paris, and its population?"
+"""Past turns of this one have two calls each, the second of a tool that is not offered."""
 WORDS = "Count to five."
+
+
+ONE_CALL: tuple[tuple[str, tuple[tuple[str, Json], ...]], ...] = (
+    ("What is the weather in Rome?", (("get_weather", {"city": "Rome"}),)),
+    ("Add 3 and 4.", (("add", {"a": 3, "b": 4}),)),
+    ("What time is it in Oslo?", (("get_time", {"city": "Oslo"}),)),
+)
+TWO_CALLS: tuple[tuple[str, tuple[tuple[str, Json], ...]], ...] = tuple(
+    (f"What is the weather in {city}, and its population?", (("get_weather", {"city": city}), ("population", {"city": city})))
+    for city in ("Rome", "Oslo", "Madrid")
+)
 
 
 def chat(question: str, *, stream: bool = False, tools: bool = True, logprobs: bool = False, tokens: int = 60) -> Json:
@@ -56,13 +64,13 @@ def completion(question: str, *, stream: bool = False, tools: bool = True, logpr
 
 def _messages(question: str, *, openai: bool) -> list[Json]:
     messages: list[Json] = [{"role": "system", "content": SYSTEM}]
-    for number, (asked, name, arguments) in enumerate(EXAMPLES):
-        function: Json = {"name": name, "arguments": json.dumps(arguments) if openai else arguments}
-        call: Json = {"function": function}
-        if openai:
-            call |= {"id": f"call_{number}", "type": "function"}
-        messages += [
-            {"role": "user", "content": asked},
-            {"role": "assistant", "content": "", "tool_calls": [call]},
-        ]
+    for asked, calls in TWO_CALLS if question == BOTH else ONE_CALL:
+        made = [_call(name, arguments, openai=openai) for name, arguments in calls]
+        messages += [{"role": "user", "content": asked}, {"role": "assistant", "content": "", "tool_calls": made}]
     return [*messages, {"role": "user", "content": question}]
+
+
+def _call(name: str, arguments: Json, *, openai: bool) -> Json:
+    if openai:
+        return {"id": "call_0", "type": "function", "function": {"name": name, "arguments": json.dumps(arguments)}}
+    return {"function": {"name": name, "arguments": arguments}}

@@ -18,14 +18,16 @@ BINARY = ROOT / ".build" / "ollama" / "ollama"
 TEMPLATE = Path(__file__).parent / "hermes.gotmpl"
 
 MODEL = "smollm2-tools"
-CONTEXT = 2048
+CONTEXT = 4096
 PARAMETERS = {
     # The default of 1.1 keeps a small model from writing a second {"name": ..., and it stops to call tools.
     "repeat_penalty": "1.0",
     "temperature": "0",
     "seed": "1",
     "num_ctx": str(CONTEXT),
-    "stop": "<|im_end|>",
+    # Two threads wait for one another in a busy loop, and on a machine with other work that wait is nearly all of the time.
+    "num_thread": "1",
+    "stop": '"<|im_end|>"',
 }
 
 
@@ -71,7 +73,9 @@ class OllamaServer:
     def create(self, name: str, gguf: Path) -> None:
         """The model under that name, with a template of tools and what else makes a small one call them."""
         lines = [f"FROM {gguf}", f'TEMPLATE """{TEMPLATE.read_text(encoding="utf-8").removesuffix(chr(10))}\n"""']
-        lines += [f'PARAMETER {key} "{value}"' if key == "stop" else f"PARAMETER {key} {value}" for key, value in PARAMETERS.items()]
+        lines += [
+            f'PARAMETER {key} "{value}"' if key == "stop" else f"PARAMETER {key} {value}" for key, value in PARAMETERS.items()
+        ]
         file = self.directory / f"{name}.Modelfile"
         file.write_text("\n".join(lines) + "\n", encoding="utf-8")
         made = subprocess.run(
@@ -89,6 +93,10 @@ class OllamaServer:
         answer = requests.request("GET" if body is None else "POST", self.url + path, json=body, timeout=120)
         assert answer.status_code == 200, answer.text
         return answer.json()
+
+    def copy(self, source: str, name: str) -> None:
+        answer = requests.post(f"{self.url}/api/copy", json={"source": source, "destination": name}, timeout=60)
+        assert answer.status_code == 200, answer.text
 
     def load(self, model: str = MODEL, keep_alive: object = "10m") -> None:
         self.ask("/api/generate", {"model": model, "keep_alive": keep_alive, "stream": False})

@@ -71,8 +71,8 @@ class Tap:
         self._server.server_close()
         self._thread.join()
 
-    def of(self, path: str) -> list[Exchange]:
-        return [exchange for exchange in self.exchanges if exchange.path == path]
+    def of(self, *paths: str) -> list[Exchange]:
+        return [exchange for exchange in self.exchanges if exchange.path in paths]
 
     def _pass(self, handler: BaseHTTPRequestHandler) -> None:
         body = handler.rfile.read(int(handler.headers.get("Content-Length") or 0))

@@ -27,7 +27,14 @@ from joulebench.confidence.rivals import name_measures
 from joulebench.confidence.spans import FoundCall, Span, after_thinking, find_calls
 from joulebench.confidence.tokens import TokenLogprob, TokenText
 
-__all__ = ["AttemptedCall", "CallConfidence", "TokenLogprob", "attempted_calls", "tool_call_confidences"]
+__all__ = [
+    "AttemptedCall",
+    "CallConfidence",
+    "TokenLogprob",
+    "attempted_calls",
+    "calls_left_out",
+    "tool_call_confidences",
+]
 
 ARGUMENT_FLOOR_NATS = -10.0
 
@@ -52,6 +59,8 @@ class AttemptedCall:
     name: str | None
     outcome: str
     confidence: CallConfidence
+    tagged: bool = True
+    """Whether it stood behind a mark of a call; else it is an object that looks like one."""
 
 
 def tool_call_confidences(rows: Sequence[TokenLogprob], names: Sequence[str], declared: Sequence[str]) -> list[CallConfidence]:
@@ -94,9 +103,29 @@ def attempted_calls(reply: str | Sequence[TokenLogprob], declared: Sequence[str]
         whole = "undeclared" if name is None else "ok"
         shown = name or call.name
         attempts.append(
-            AttemptedCall(shown, whole if call.complete else "malformed", _of_attempt(tokens, call, shown or "", declared))
+            AttemptedCall(
+                shown, whole if call.complete else "malformed", _of_attempt(tokens, call, shown or "", declared), call.tagged
+            )
         )
     return attempts
+
+
+def calls_left_out(
+    rows: Sequence[TokenLogprob], names: Sequence[str], declared: Sequence[str]
+) -> list[tuple[int, AttemptedCall]]:
+    """Broken and undeclared calls that the model wrote beside those that the server gave, and the server was silent about.
+
+    Each with the number of given calls before it. ``names``: of the given ones. Empty unless all of those are found, in order:
+    an attempt is never counted twice for a reply that is not understood.
+    """
+    found: list[tuple[int, AttemptedCall]] = []
+    place = 0
+    for attempt in attempted_calls(rows, declared):
+        if place < len(names) and attempt.outcome == "ok" and attempt.name == names[place]:
+            place += 1
+        elif attempt.outcome != "ok" and attempt.tagged:
+            found.append((place, attempt))
+    return found if place == len(names) else []
 
 
 def _of_attempt(tokens: TokenText | None, call: FoundCall, name: str, declared: Sequence[str]) -> CallConfidence:

@@ -85,6 +85,19 @@ def test_a_wrong_call_is_an_outcome_and_the_task_goes_on(client: Client, wrong: 
     assert result.status == "success"
 
 
+@pytest.mark.parametrize("client", [openai, ollama])
+def test_calls_that_the_server_drops_beside_one_that_it_gives_are_outcomes_in_their_order(client: Client, work: Work) -> None:
+    both = Turn(raw=UNDECLARED.raw + RIGHT.raw + MALFORMED.raw, calls=RIGHT.calls)
+    with ModelServer([both, DONE]) as server:
+        result, events = work(client(server), write_hello())
+    assert [end["outcome"] for end in of_type(events, "TOOL_CALL_END")] == ["undeclared", "ok", "malformed", "ok"]
+    starts = of_type(events, "TOOL_CALL_START")
+    assert [start["tool_name"] for start in starts[:3]] == ["copy_file", "write_file", "write_file"]
+    assert [start["span_status"] for start in starts[:2]] == ["ok", "ok"]
+    assert starts[2]["confidence"] is None
+    assert result.status == "success"
+
+
 def test_arguments_that_are_not_json_are_malformed(work: Work) -> None:
     with ModelServer([call_text("write_file", '{"path": "out.txt", '), RIGHT, DONE]) as server:
         result, events = work(openai(server), write_hello())

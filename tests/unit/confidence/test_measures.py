@@ -10,7 +10,14 @@ import math
 
 import pytest
 
-from joulebench.confidence.measures import AttemptedCall, CallConfidence, TokenLogprob, attempted_calls, tool_call_confidences
+from joulebench.confidence.measures import (
+    AttemptedCall,
+    CallConfidence,
+    TokenLogprob,
+    attempted_calls,
+    calls_left_out,
+    tool_call_confidences,
+)
 
 MARK = "<\uff5c{}\uff5c>"
 CALLS, CALL, SEPARATOR = (MARK.format(f"tool▁{name}") for name in ("calls▁begin", "call▁begin", "sep"))
@@ -149,6 +156,33 @@ def test_a_swallowed_call_is_passed_over_and_counted() -> None:
     assert undeclared.confidence.score is not None
     assert malformed.confidence.span_status == "partial"
     assert malformed.confidence.score is None
+
+
+LEFT_OUT = '<tool_call>{"name": "get_wether", "arguments": {}}</tool_call>'
+BROKEN = '<tool_call>{"name": "search", "arguments": {"q": </tool_call>'
+GIVEN = '<tool_call>{"name": "search", "arguments": {}}</tool_call>'
+
+
+@pytest.mark.parametrize(
+    ("texts", "names", "expected"),
+    [
+        ([GIVEN, LEFT_OUT], ["search"], [(1, "get_wether", "undeclared")]),
+        ([BROKEN, GIVEN, LEFT_OUT, GIVEN], ["search", "search"], [(0, "search", "malformed"), (1, "get_wether", "undeclared")]),
+        ([GIVEN, GIVEN], ["search", "search"], []),
+        # A server may give the first call only, and means to.
+        ([GIVEN, GIVEN], ["search"], []),
+        # It read a call from what looks broken here: then nobody knows what it left out.
+        ([BROKEN, LEFT_OUT], ["search"], []),
+        ([LEFT_OUT], ["get_weather"], []),
+        ([GIVEN, ' for example {"name": "nope", "arguments": {}}'], ["search"], []),
+        ([], ["search"], []),
+    ],
+)
+def test_calls_left_out_beside_given_ones_are_found_in_their_places(
+    texts: list[str], names: list[str], expected: list[tuple[int, str, str]]
+) -> None:
+    found = calls_left_out(sure(*texts), names, WEATHER)
+    assert [(place, attempt.name, attempt.outcome) for place, attempt in found] == expected
 
 
 @pytest.mark.parametrize(

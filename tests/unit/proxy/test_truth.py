@@ -114,6 +114,22 @@ def test_calls_that_the_servers_parser_dropped_are_counted_as_what_they_are(star
     assert proxy.value(c.PROXY_TOOL_CALLS, outcome="ok") is None
 
 
+@pytest.mark.parametrize("wire", ["openai stream", "ollama whole"])
+def test_a_call_that_was_dropped_beside_one_that_was_given_is_counted_too(start_proxy: StartProxy, wire: str) -> None:
+    path, stream = WIRES[wire]
+    given = '<tool_call>{"name":"read_file","arguments":{"path":"a"}}</tool_call>'
+    dropped = '<tool_call>{"name":"rm","arguments":{"path":"b"}}</tool_call>'
+    turn = Turn(raw=given + dropped, calls=(("read_file", '{"path":"a"}'),))
+    with ModelServer([turn]) as server:
+        proxy = start_proxy(server.ollama_url, add_logprobs=1)
+        body = {"model": "scripted", "stream": stream, "messages": [], "tools": TOOLS}
+        assert b"rm" not in requests.post(f"{proxy.url}{path}", json=body, timeout=5).content
+        proxy.wait_until_over(1)
+    assert proxy.value(c.PROXY_TOOL_CALLS, outcome="ok") == 1
+    assert proxy.value(c.PROXY_TOOL_CALLS, outcome="undeclared") == 1
+    assert proxy.value(c.PROXY_TOOL_CALLS) == 2
+
+
 @pytest.mark.parametrize("wire", ["openai stream", "ollama stream"])
 def test_the_time_to_first_token_lies_between_its_sending_and_its_arrival(start_proxy: StartProxy, wire: str) -> None:
     """Lower bound strict: nothing is told earlier than it was. Upper bound: the client's own clock."""

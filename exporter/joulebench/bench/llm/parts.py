@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from joulebench.bench.llm import hermes
 from joulebench.bench.llm.chat import Json, ToolMode, ToolRequest, ToolSpec
 from joulebench.clock import Clock
-from joulebench.confidence.measures import TokenLogprob, attempted_calls
+from joulebench.confidence.measures import AttemptedCall, TokenLogprob, attempted_calls, calls_left_out
 from joulebench.units import Seconds
 from joulebench.values import items, members, number, text
 
@@ -58,10 +58,22 @@ def tool_request(name: object, arguments: object, call_id: str = "") -> ToolRequ
 def unparsed_calls(content: str, rows: Sequence[TokenLogprob] | None, tools: Sequence[ToolSpec]) -> tuple[ToolRequest, ...]:
     """Attempts that the parser left out: only the token text, else the content, still shows that the model meant a call."""
     raw = "".join(row.token for row in rows or ()) or content
-    return tuple(
-        ToolRequest(attempt.name or "", raw, None, "" if attempt.outcome == "undeclared" else UNPARSED)
-        for attempt in attempted_calls(rows or content, [tool.name for tool in tools])
-    )
+    return tuple(_unparsed(attempt, raw) for attempt in attempted_calls(rows or content, [tool.name for tool in tools]))
+
+
+def _unparsed(attempt: AttemptedCall, raw: str) -> ToolRequest:
+    return ToolRequest(attempt.name or "", raw, None, "" if attempt.outcome == "undeclared" else UNPARSED)
+
+
+def with_left_out(
+    calls: tuple[ToolRequest, ...], rows: Sequence[TokenLogprob], tools: Sequence[ToolSpec]
+) -> tuple[ToolRequest, ...]:
+    """The server's calls and, in their places, those beside them that it was silent about."""
+    raw = "".join(row.token for row in rows)
+    every = list(calls)
+    for place, attempt in reversed(calls_left_out(rows, [call.name for call in calls], [tool.name for tool in tools])):
+        every.insert(place, _unparsed(attempt, raw))
+    return tuple(every)
 
 
 def tool_calls_of(
@@ -71,9 +83,10 @@ def tool_calls_of(
     rows: Sequence[TokenLogprob] | None,
     tools: Sequence[ToolSpec],
 ) -> tuple[ToolRequest, ...]:
-    """The calls of a reply: what the parser took, else the attempts that it did not take."""
-    taken = hermes.parse(content) if mode == "prompt" else calls
-    return taken or unparsed_calls(content, rows, tools)
+    """The calls of a reply: what the parser took, and the attempts that it did not take."""
+    if mode == "prompt":
+        return hermes.parse(content) or unparsed_calls(content, rows, tools)
+    return with_left_out(calls, rows or (), tools) if calls else unparsed_calls(content, rows, tools)
 
 
 class TokenTimes:
