@@ -17,6 +17,8 @@ from joulebench.bench.llm.openai_reply import Assembly
 from joulebench.bench.llm.parts import TokenTimes, logprob_rows
 from joulebench.clock import SystemClock
 from joulebench.confidence.measures import TokenLogprob, attempted_calls, tool_call_confidences
+from tests.captures import ollama_replies
+from tests.captures.ollama_replies import DOORS
 
 CAPTURES = Path(__file__).parents[2] / "captures" / "tool_calls"
 FORMS = ("hermes", "function gemma", "gemma 4", "python", "cohere", "deepseek")
@@ -33,11 +35,9 @@ def gemma(form: str) -> Iterator[tuple[str, list[TokenLogprob]]]:
             yield reply["question"], logprob_rows(reply["answer"]["choices"][0]["logprobs"]["content"])
 
 
-def test_every_capture_names_its_server() -> None:
-    files = sorted(CAPTURES.glob("*.json"))
-    assert len(files) >= 3
-    for file in files:
-        assert json.loads(file.read_text(encoding="utf-8"))["server"].startswith("llama.cpp by xllamacpp 20")
+def test_every_capture_names_its_server_and_its_version() -> None:
+    servers = [json.loads(file.read_text(encoding="utf-8"))["server"] for file in CAPTURES.glob("*.json")]
+    assert set(servers) == {"llama.cpp by xllamacpp 2026.10.11549", "Ollama 0.17.4"}
 
 
 # Each question's call as the text has it. The stop string swallowed the closing brace of one row text: that call is not whole.
@@ -103,6 +103,22 @@ def test_a_server_that_parses_calls_gives_rows_that_cover_them() -> None:
         assert confidence.measures["args_min"] == pytest.approx(
             min(row.probability for row in overlapping(list(answer.rows), str(value)))
         )
+
+
+@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("question", ollama_replies.WRITTEN)
+def test_calls_that_a_real_ollama_gave_and_kept_silent_about_are_found_in_its_rows(door: str, question: str) -> None:
+    body = json.loads(ollama_replies.recorded(door, question, stream=False, logprobs=True).body)
+    rows = logprob_rows(body["logprobs"] if door == "chat" else body["choices"][0]["logprobs"]["content"])
+    written = ollama_replies.WRITTEN[question]
+    attempts = attempted_calls(rows, ollama_replies.capture(door)["declared"])
+    assert tuple((attempt.name, attempt.outcome) for attempt in attempts) == written.outcomes
+    for attempt in attempts:
+        assert attempt.confidence.span_status == ("not_found" if attempt.outcome == "malformed" else "ok")
+        if attempt.name is None:
+            continue
+        measures = attempt.confidence.measures
+        assert measures["name_joint"] == pytest.approx(math.prod(row.probability for row in overlapping(rows, attempt.name)))
 
 
 def test_a_stream_of_text_gives_the_same_kind_of_rows() -> None:
