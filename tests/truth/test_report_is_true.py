@@ -1,0 +1,147 @@
+"""Two runs whose every watt, token, wait and failure is known, exported from a real Prometheus: no number of the report is false.
+
+The table of truths is by the place of a number in the document. A number that somebody adds to a report or an analysis has no
+truth yet, and fails here until it has one.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from joulebench import cli
+from joulebench.clients.prometheus_api import PrometheusApi
+from joulebench.results.export import Options, export
+from joulebench.units import Seconds
+from tests.conftest import need_program
+from tests.truth import expected, recorded, script
+from tests.truth.leaves import AtLeast, AtMost, Is, Truth, Unknown, Within, leaves, numbers, wrong
+from tests.unit.results.store import Store, prometheus
+
+pytestmark = pytest.mark.e2e
+
+Ask = Callable[..., Any]
+
+
+class Later:
+    """A clock that stands an hour after the runs."""
+
+    def unix(self) -> Seconds:
+        return Seconds(script.END + 3600.0)
+
+    def monotonic(self) -> Seconds:
+        return Seconds(1.0)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    for name in ("prometheus", "promtool"):
+        need_program(name)
+    directory = tmp_path_factory.mktemp("truth")
+    store = Store()
+    recorded.fill(store)
+    recorded.write_journals(directory / "runs")
+    (directory / "prometheus").mkdir()
+    with prometheus(directory / "prometheus", store.openmetrics()) as url:
+        for run in script.RUNS:
+            told = export(Options(run, directory / "runs"), PrometheusApi(url), Later())
+            assert told.notes == []
+    (directory / "prices.yml").write_text(expected.PRICES)
+    return [str(directory / "runs" / run) for run in script.RUNS]
+
+
+@pytest.fixture
+def ask(runs: list[str], capsys: pytest.CaptureFixture[str]) -> Ask:
+    """The JSON that a command prints of both runs."""
+
+    def asked(*command: str, flags: tuple[str, ...] = ()) -> Any:
+        assert cli.main([*command, *runs, "--format", "json", *flags]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    return asked
+
+
+@pytest.fixture
+def prices(runs: list[str]) -> tuple[str, ...]:
+    return "--prices.file", str(Path(runs[0]).parents[1] / "prices.yml")
+
+
+def test_every_number_of_the_report_is_true(ask: Ask, prices: tuple[str, ...]) -> None:
+    found = numbers(ask("report", flags=prices))
+    assert wrong(found, expected.report(), expected.CHOSEN) == []
+    assert len(found) > 1500
+
+
+@pytest.mark.parametrize(
+    ("analysis", "truth", "flags"),
+    [
+        ("bottlenecks", expected.bottlenecks, ("--weights", f"{script.ALPHA.name}={expected.WEIGHTS:.0f}")),
+        ("throttling", expected.throttling, ()),
+        ("balance", expected.balance, ()),
+        ("kv-cache", expected.kv_cache, ()),
+    ],
+    ids=lambda one: one if isinstance(one, str) else "",
+)
+def test_every_number_of_an_analysis_is_true(ask: Ask, analysis: str, truth: Callable[[], Truth], flags: tuple[str, ...]) -> None:
+    assert wrong(numbers(ask("analyze", analysis, flags=flags)), truth()) == []
+
+
+def test_findings_are_those_that_the_script_holds_and_their_numbers_are_true(ask: Ask, prices: tuple[str, ...]) -> None:
+    found = {(one["scope"], one["kind"]): f"{one['evidence']} | {one['gain']}" for one in ask("report", flags=prices)["findings"]}
+    truths = list(expected.findings())
+    assert set(found) == {(model, kind) for model, kind, _ in truths}
+    for model, kind, part in truths:
+        assert part in found[model, kind]
+
+
+def test_the_verdict_holds_the_numbers_of_the_report(ask: Ask, prices: tuple[str, ...]) -> None:
+    energy, success, caveats = ask("report", flags=prices)["verdict"]
+    best = expected.measures(expected.COUNTED["run-a"])
+    (joules,) = re.findall(r"([\d,]+) J ", energy)
+    assert float(joules.replace(",", "")) == pytest.approx(best["joules_per_success"].value, rel=expected.JOULES)
+    assert energy.startswith(f"{script.ALPHA.name} spends the fewest joules")
+    assert f"finishes {100 * best['success_rate'].value:.1f} %" in success
+    assert caveats.startswith(f"{2 * len(script.HOT)} of {2 * script.TASKS} attempts do not count")
+    assert "2 planned tasks left no result" in caveats
+
+
+def test_levels_belong_to_the_findings_that_they_carry(ask: Ask, prices: tuple[str, ...]) -> None:
+    (pair,) = ask("report", flags=prices)["pairs"]
+    better = {key for key, one in pair["measures"].items() if one["p_adjusted"] < 0.05}
+    assert better == {key for key, one in pair["measures"].items() if one["finding"] in ("better", "worse")}
+    assert pair["measures"]["joules_per_success"]["finding"] == "worse"
+    assert pair["measures"]["success_rate"]["finding"] == "no difference shown"
+
+
+def test_a_number_without_a_truth_fails_and_so_does_a_truth_without_its_number() -> None:
+    found = {"a": 1.0, "new": 2.0}
+    assert wrong(found, {"a": Is(1.0), "new": Is(2.0)}) == []
+    assert wrong({**found, "newer": 3.0}, {"a": Is(1.0), "new": Is(2.0)}) != []
+    assert wrong({"a": 1.0}, {"a": Is(1.0), "gone": Is(2.0)}) != []
+    assert wrong({"a": 1.0}, {"a": Is(1.0), "list[x]": Is(2.0)}, ("list[",)) == []
+
+
+@pytest.mark.parametrize(
+    ("check", "right", "false"),
+    [
+        (Is(100.0, rel=0.01), (99.5, 100.0, 100.9), (98.0, 102.0, None)),
+        (AtMost(100.0), (100.0, 1.0, None), (101.0,)),
+        (AtLeast(100.0), (100.0, 101.0, None), (99.0,)),
+        (Within(0.0, 1.0), (0.0, 1.0), (1.1, None)),
+        (Unknown(), (None,), (0.0,)),
+    ],
+    ids=lambda one: type(one).__name__ if not isinstance(one, tuple) else "",
+)
+def test_a_check_tells_right_from_false(check: Any, right: tuple[Any, ...], false: tuple[Any, ...]) -> None:
+    assert all(check.holds(value) for value in right)
+    assert not any(check.holds(value) for value in false)
+
+
+def test_numbers_have_places_of_their_own() -> None:
+    document = {"a": [{"model": "m", "x": 1}, {"model": "n", "x": None}], "b": [[1, 2]], "c": True, "d": "3"}
+    assert dict(leaves(document)) == {"a[m].x": 1, "a[n].x": None, "b[0][0]": 1, "b[0][1]": 2}
