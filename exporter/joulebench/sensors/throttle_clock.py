@@ -38,11 +38,15 @@ class ThrottleClock:
         self._seen_at: float | None = None
         self._active: Mapping[str, bool] = {}
         self._thermal: float | None = None
+        self._by_counters_alone = False
 
     def observe(self, since: float, at: float, reading: FastReading) -> None:
         """``at``: monotonic time of the reading; ``since``: that of the good one before it."""
         if reading.throttle is self._counted and reading.thermal == self._thermal and not reading.throttle_active:
             return  # as it is nearly always
+        if self._by_counters_alone and reading.throttle.keys() == self.seconds.keys() and not reading.throttle_active:
+            self._count(since, at, reading)
+            return
         before, counted, seen_at = self.seconds, self._counted, self._seen_at
         if reading.throttle_active:
             self._add_bits(at, reading)
@@ -59,6 +63,18 @@ class ThrottleClock:
         gap = bool(reading.throttle_active) and seen_at is not None and at - seen_at > GAP_SECONDS
         if gap or silent or self._blind or reading.throttle is not counted or self.seconds != before:
             self._keep(since, at, reading, seen_at)
+        told = reading.throttle.keys()
+        single = self.seconds.keys() == told and all(reason in told for reason in THERMAL_REASONS)
+        self._by_counters_alone = single and not (self._summed or self._blind or reading.throttle_active)
+
+    def _count(self, since: float, at: float, reading: FastReading) -> None:
+        """The usual card under load, whose counters grow from poll to poll: nothing else is to be looked after."""
+        before = self.seconds
+        self.seconds = self._counted = reading.throttle
+        self._thermal = reading.thermal
+        for reason, seconds in reading.throttle.items():
+            if seconds != before[reason]:
+                self._traces[reason].append(since, at, seconds)
 
     def between(self, start: float, end: float, read_until: float) -> Mapping[str, Seconds | None]:
         """Seconds of a window by catalogue reason, None where they are not known. Times are monotonic, ``read_until`` that of
