@@ -10,7 +10,7 @@ import threading
 from dataclasses import dataclass
 from queue import SimpleQueue
 
-from joulebench.proxy.asked import Asked
+from joulebench.proxy.asked import Asked, Protocol
 from joulebench.proxy.reply import Reply
 from joulebench.proxy.tally import Key, Tally
 from joulebench.proxy.verdict import verdicts
@@ -67,6 +67,7 @@ class Books:
         reply = entry.reply
         if entry.result == "ok" and reply is not None:
             self._tally.reply(entry.key, entry.began, entry.ended, reply, verdicts(reply, entry.asked.tools))
-            cause = entry.cause or ("no_usage" if reply.completion_tokens is None else None)
+            told = reply.prompt_tokens if entry.asked.protocol is Protocol.EMBEDDING else reply.completion_tokens
+            cause = entry.cause or ("no_usage" if told is None else None)
             if cause is not None:
                 self._tally.unread(cause)

@@ -167,9 +167,10 @@ class Forwarder:
         message = f"the model server {self._upstream} does not answer: {error or type(error).__name__}"
         log.warning("%s", message)
         shown: object = message
-        if protocol is not None and protocol.is_openai:
+        if protocol is not None and not protocol.is_ollama:
             shown = {"message": message, "type": "upstream_error", "code": 502}
-        return web.Response(status=502, body=json.dumps({"error": shown}).encode(), content_type="application/json")
+        body = {**({"type": "error"} if protocol is Protocol.MESSAGES else {}), "error": shown}
+        return web.Response(status=502, body=json.dumps(body).encode(), content_type="application/json")
 
 
 @lru_cache(256)

@@ -9,11 +9,14 @@ import json
 from typing import Protocol as Interface
 
 from joulebench.proxy.asked import Protocol
+from joulebench.proxy.embedding_reply import embedding_reply
 from joulebench.proxy.inflate import Inflater
+from joulebench.proxy.messages_reply import MessagesReader
 from joulebench.proxy.ollama_reply import OllamaReader
 from joulebench.proxy.openai_reply import OpenAIReader
 from joulebench.proxy.pieces import Cutter, Piece
 from joulebench.proxy.reply import Reply
+from joulebench.proxy.responses_reply import ResponsesReader
 from joulebench.values import Json
 
 MAX_WHOLE_BYTES = 64 * 1024 * 1024
@@ -32,13 +35,20 @@ class Reader(Interface):
 
 
 def reader_of(protocol: Protocol) -> Reader:
-    return OpenAIReader() if protocol.is_openai else OllamaReader()
+    match protocol:
+        case Protocol.RESPONSES:
+            return ResponsesReader()
+        case Protocol.MESSAGES:
+            return MessagesReader()
+        case _:
+            return OpenAIReader() if protocol.is_openai else OllamaReader()
 
 
 class Meter:
     """``content_type`` and ``coding`` are headers of the reply. ``cause`` is one of ``catalogue.PROXY_UNREAD_CAUSES``."""
 
     def __init__(self, protocol: Protocol, content_type: str, coding: str) -> None:
+        self._protocol = protocol
         self._reader = reader_of(protocol)
         media = content_type.partition(";")[0].strip().lower()
         self.streamed = media in STREAMS
@@ -89,8 +99,10 @@ class Meter:
         if self.streamed:
             self.piece(self._cutter.last(), now)
         elif not self._too_large:
-            value = self.value(b"".join(self._whole))
-            if value is not None:
+            data = b"".join(self._whole)
+            if self._protocol is Protocol.EMBEDDING:
+                self._reader.reply = embedding_reply(data)
+            elif (value := self.value(data)) is not None:
                 self._reader.whole(value)
         self._whole.clear()
 

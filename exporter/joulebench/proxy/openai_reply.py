@@ -56,25 +56,8 @@ class OpenAIReader:
             self.reply.prompt_tokens = count(usage.get("prompt_tokens"))
             self.reply.completion_tokens = count(usage.get("completion_tokens"))
             self.reply.cached_tokens = cached_in(usage)
-        timings = members(value.get("timings"))
-        if timings:
-            self._timings(timings)
+        llama_cpp_timings(self.reply, members(value.get("timings")))
         return False
-
-    def _timings(self, timings: Json) -> None:
-        """llama.cpp: milliseconds; ``prompt_n`` and ``prompt_ms`` cover what its prefix cache, ``cache_n``, did not hold."""
-        reply = self.reply
-        evaluated, cached = count(timings.get("prompt_n")), count(timings.get("cache_n"))
-        reply.prefill_seconds = seconds(timings.get("prompt_ms"), 1e3)
-        reply.prefill_tokens = evaluated
-        reply.decode_seconds = seconds(timings.get("predicted_ms"), 1e3)
-        reply.decode_tokens = count(timings.get("predicted_n"))
-        reply.cached_tokens = cached
-        # A stream without usage is still told whole here.
-        if reply.prompt_tokens is None and evaluated is not None and cached is not None:
-            reply.prompt_tokens = evaluated + cached
-        if reply.completion_tokens is None:
-            reply.completion_tokens = reply.decode_tokens
 
     def _call(self, index: int, piece: Json) -> bool:
         """True where the piece can be a token: a finished call that comes at once says when it was complete, no more."""
@@ -84,7 +67,7 @@ class OpenAIReader:
         written = json.dumps(arguments) if isinstance(arguments, dict) else text(arguments)
         if known is None:
             known = self.reply.calls[index] = Call()
-            partial = not _is_json(written)
+            partial = not is_json(written)
         else:
             partial = True
         known.name += text(function.get("name"))
@@ -92,7 +75,24 @@ class OpenAIReader:
         return partial
 
 
-def _is_json(written: str) -> bool:
+def llama_cpp_timings(reply: Reply, timings: Json) -> None:
+    """Milliseconds; ``prompt_n`` and ``prompt_ms`` cover what its prefix cache, ``cache_n``, did not hold. Empty: not told."""
+    if not timings:
+        return
+    evaluated, cached = count(timings.get("prompt_n")), count(timings.get("cache_n"))
+    reply.prefill_seconds = seconds(timings.get("prompt_ms"), 1e3)
+    reply.prefill_tokens = evaluated
+    reply.decode_seconds = seconds(timings.get("predicted_ms"), 1e3)
+    reply.decode_tokens = count(timings.get("predicted_n"))
+    reply.cached_tokens = cached
+    # A stream without usage is still told whole here.
+    if reply.prompt_tokens is None and evaluated is not None and cached is not None:
+        reply.prompt_tokens = evaluated + cached
+    if reply.completion_tokens is None:
+        reply.completion_tokens = reply.decode_tokens
+
+
+def is_json(written: str) -> bool:
     try:
         json.loads(written)
     except (ValueError, RecursionError):
