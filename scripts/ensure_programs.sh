@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Makes sure that Prometheus, promtool, Pushgateway and Alertmanager are at hand: those on PATH are used as they are; missing
 # ones are unpacked from Debian's packages into .build/programs, so that no system service is installed or started.
-# With --with-compiler it also makes sure of a C compiler (the tests build a fake NVML).
+# With --with-compiler it also makes sure of what only tests need: a C compiler (they build a fake NVML), and VictoriaMetrics
+# where apt has it; its tests are skipped elsewhere.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 unpacked=.build/programs
@@ -56,8 +57,17 @@ have prometheus && have promtool || unpack prometheus
 have pushgateway prometheus-pushgateway || unpack prometheus-pushgateway
 have alertmanager prometheus-alertmanager || unpack prometheus-alertmanager
 
-if [ "${1:-}" = --with-compiler ] && ! command -v cc >/dev/null; then
+[ "${1:-}" = --with-compiler ] || exit 0
+
+if ! command -v cc >/dev/null; then
     need_apt "a C compiler"
     update_lists
     as_root apt-get install -y -qq --no-install-recommends gcc libc6-dev
+fi
+
+if ! have victoria-metrics victoria-metrics-prod && command -v apt-get >/dev/null; then
+    apt-cache show victoria-metrics >/dev/null 2>&1 || update_lists
+    if apt-cache show victoria-metrics >/dev/null 2>&1; then unpack victoria-metrics
+    else echo "ensure_programs: this system has no package victoria-metrics; its tests are skipped"
+    fi
 fi

@@ -174,13 +174,15 @@ def disagree(one: WindowEnergy, other: WindowEnergy) -> bool:
 
 
 def _contradicts(claim: WindowEnergy, bounds: WindowEnergy) -> bool:
-    """Whether the estimate of one reader, or the lower bound of one that can only guess, lies outside the bounds of the other."""
+    """Whether all that one reader holds possible lies outside the bounds of the other.
+
+    An estimate stands for itself only where it has no bounds, and not where it can only be a guess.
+    """
     guess = _is_partial(claim) or "gap" in claim.reasons
-    joules = claim.low if guess else claim.joules
-    if joules is None:
-        return False
-    too_much = bounds.high is not None and joules > bounds.high + TOLERANCE_JOULES
-    too_little = not guess and bounds.low is not None and joules < bounds.low - TOLERANCE_JOULES
+    sure = None if guess else claim.joules
+    least, most = sure if claim.low is None else claim.low, sure if claim.high is None else claim.high
+    too_much = least is not None and bounds.high is not None and least > bounds.high + TOLERANCE_JOULES
+    too_little = most is not None and bounds.low is not None and most < bounds.low - TOLERANCE_JOULES
     return too_much or too_little
 
 

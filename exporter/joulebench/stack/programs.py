@@ -19,6 +19,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     "promtool": ("promtool",),
     "pushgateway": ("pushgateway", "prometheus-pushgateway"),
     "alertmanager": ("alertmanager", "prometheus-alertmanager"),
+    "victoriametrics": ("victoria-metrics", "victoria-metrics-prod"),
 }
 
 

@@ -95,6 +95,16 @@ def test_bounds_of_one_side_are_enough_to_contradict() -> None:
     assert not disagree(replace(part, low=None), replace(part, low=None))
 
 
+@pytest.mark.parametrize(
+    ("joules", "width", "contradicts"), [(104.0, 20.0, False), (104.0, 1.0, True), (96.0, 20.0, False), (96.0, 1.0, True)]
+)
+def test_an_estimate_contradicts_nobody_by_more_than_its_own_bounds_allow(joules: float, width: float, contradicts: bool) -> None:
+    """Prometheus scraped once a second beside an exporter that saw every change: it guesses at the edges, and says so."""
+    fine = WindowEnergy(100.0, 98.0, 102.0, "counter", 90, None, 1.0, 0, "ok", ())
+    coarse = replace(fine, joules=joules, low=joules - width, high=joules + width, samples=9)
+    assert [disagree(fine, coarse), disagree(coarse, fine)] == [contradicts, contradicts]
+
+
 def test_an_exporter_that_did_not_know_gives_way() -> None:
     found = task_energy(answered(None), stored(gpu()))
     assert (found.source, found.total.quality) == ("prometheus", "ok")
@@ -159,7 +169,7 @@ def test_a_window_that_ends_inside_a_gap_is_compared_by_what_it_took_at_least() 
     assert (found.total.joules, found.total.quality) == (1000.0, "ok")
     assert (told.reasons, told.joules is not None and told.joules > 1500.0) == (("gap", "short"), True)
     assert found.total.longest_gap == pytest.approx(13.75)
-    assert "energy_disagreement" in task_energy(answered(20.0), stored(gap)).total.reasons, "less than the counter rose inside"
+    assert "energy_disagreement" in task_energy(answered(20.0, 2.0), stored(gap)).total.reasons, "less than the counter rose inside"
 
 
 def test_energy_without_statistics_says_why_and_is_no_worse_for_it() -> None:
