@@ -65,9 +65,6 @@ if ! command -v cc >/dev/null; then
     as_root apt-get install -y -qq --no-install-recommends gcc libc6-dev
 fi
 
-if ! have victoria-metrics victoria-metrics-prod && command -v apt-get >/dev/null; then
-    apt-cache show victoria-metrics >/dev/null 2>&1 || update_lists
-    if apt-cache show victoria-metrics >/dev/null 2>&1; then unpack victoria-metrics
-    else echo "ensure_programs: this system has no package victoria-metrics; its tests are skipped"
-    fi
-fi
+# In a subshell: nothing else depends on it, so whatever fails here ends only this.
+have victoria-metrics victoria-metrics-prod || (unpack victoria-metrics) ||
+    echo "ensure_programs: no victoria-metrics; the tests that need it are skipped" >&2
