@@ -39,16 +39,16 @@ have() {
 unpack() {
     local package=$1 folder
     need_apt "$package"
-    apt-cache show "$package" >/dev/null 2>&1 || update_lists
+    # Each step says what becomes of a failure: a caller that goes on without the package has no set -e here.
+    apt-cache show "$package" >/dev/null 2>&1 || update_lists || return
     folder=$(mktemp -d)
     # apt drops its privileges for a download and then must be able to write here.
     chmod 777 "$folder"
     (cd "$folder" && apt-get download -qq "$package") || {
-        update_lists
-        (cd "$folder" && apt-get download -qq "$package")
-    }
+        update_lists && (cd "$folder" && apt-get download -qq "$package")
+    } || { rm -rf "$folder"; return 1; }
     mkdir -p "$unpacked"
-    dpkg-deb -x "$folder"/*.deb "$unpacked"
+    dpkg-deb -x "$folder"/*.deb "$unpacked" || return
     rm -rf "$folder"
     echo "unpacked $package into $unpacked"
 }
