@@ -7,6 +7,8 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -100,6 +102,44 @@ def test_a_real_server_says_the_same_through_the_proxy_and_is_counted_exactly(
         assert proxy.value(c.PROXY_TOOL_CALLS) is None
         ttft = proxy.value(c.PROXY_TASK_TTFT, "_sum")
         assert (ttft is not None and ttft >= timings["prompt_ms"] / 1000 * 0.9) if stream else ttft is None
+
+
+RECORDED = json.loads((Path(__file__).parents[1] / "captures" / "endpoints" / "llamacpp.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("exchange", RECORDED["exchanges"], ids=lambda one: f"{one['name']}, stream {one['request']['stream']}")
+def test_the_endpoints_beside_chat_say_the_same_through_the_proxy(
+    model: str, start_proxy: StartProxy, exchange: dict[str, Any]
+) -> None:
+    """The requests of the recording, asked again."""
+    proxy = start_proxy(model, add_logprobs=3)
+    path, request = exchange["path"], exchange["request"]
+    direct = requests.post(model + path, json=request, timeout=60)
+    through = requests.post(f"{proxy.url}/run/r/task/t{path}", json=request, timeout=60)
+    proxy.wait_until_over(1)
+    assert through.status_code == direct.status_code == 200
+    assert same(through.text) == same(direct.text)
+    told = {name: [int(number) for number in re.findall(rf'"{name}":(\d+)', through.text)] for name in COUNTED}
+    prompt = [*told["input_tokens"], *told["prompt_tokens"]][-1] + sum(told["cache_read_input_tokens"])
+    assert proxy.value(c.PROXY_PROMPT_TOKENS) == prompt
+    assert proxy.value(c.PROXY_COMPLETION_TOKENS) == [*told["output_tokens"], *told["completion_tokens"]][-1]
+    assert proxy.value(c.PROXY_TOOL_CALLS, outcome="ok") == (1 if exchange["name"].endswith("call") else None)
+    ttft, prefill = proxy.value(c.PROXY_TASK_TTFT, "_sum"), proxy.value(c.PROXY_PREFILL, "_sum")
+    assert (ttft is not None) == request["stream"]
+    assert ttft is None or prefill is None or ttft >= prefill * 0.9
+
+
+COUNTED = ("input_tokens", "prompt_tokens", "cache_read_input_tokens", "output_tokens", "completion_tokens")
+
+
+def same(reply: str) -> str:
+    """Without ids, times and what the prefix cache held, which differ from one answer to the next."""
+    return re.sub(
+        r'"(?:id|item_id|call_id)":"[^"]*"|"(?:created|created_at|completed_at)":\d+|"timings":{[^}]*}'
+        r'|"(?:cached_tokens|cache_read_input_tokens|input_tokens)":\d+',
+        "",
+        reply,
+    )
 
 
 def timings_of(reply: bytes) -> dict[str, float]:
