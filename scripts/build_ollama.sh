@@ -110,7 +110,15 @@ unpack_miniaudio
 say "building Ollama $version (about 10 minutes on two cores)"
 began=$SECONDS
 rm -f "$target/stamp"
+# The compilers warn a lot; what they say is wanted only where they fail.
 CGO_ENABLED=1 CGO_CPPFLAGS="-I$headers" CGO_CFLAGS=$flags CGO_CXXFLAGS=$flags GOBIN=$target \
-    go install -ldflags "-X github.com/ollama/ollama/version.Version=$version" "github.com/ollama/ollama@v$version"
+    go install -ldflags "-X github.com/ollama/ollama/version.Version=$version" "github.com/ollama/ollama@v$version" \
+    2>"$target/build.log" || {
+    code=$?
+    tail -n 40 "$target/build.log" >&2
+    say "the build failed; all of what it said is in .build/ollama/build.log"
+    # 3 is for a missing Go alone.
+    exit $((code == 3 ? 1 : code))
+}
 echo "$stamp" >"$target/stamp"
 echo "ready: .build/ollama/ollama $version, built in $((SECONDS - began)) s"
