@@ -18,6 +18,7 @@ from joulebench.analysis.confidence import LEAST_FAILURES, LEAST_SUCCESSES, find
 from joulebench.analysis.levels import Sample, task_sample
 from joulebench.analysis.records import SCORE, TaskRecord
 from joulebench.analysis.statistics import (
+    BINS,
     Bools,
     Floats,
     auroc,
@@ -27,6 +28,8 @@ from joulebench.analysis.statistics import (
     reliability,
 )
 
+LEAST_IN_BIN = 30
+"""Tasks in a bin of the curve: of fewer, the share that failed is mostly chance."""
 NO_CALL, NO_TOKENS, REFUSED = "no tool call", "tokens of a call not found", "refused"
 FEW_TASKS = f"fewer than {combined.FOLDS} tasks with a failure or with a success; none can be left out for a test"
 
@@ -83,6 +86,20 @@ class Prediction:
     bins: tuple[Bin, ...] = ()
     risks: tuple[Risk, ...] = ()
 
+    @property
+    def beats_base_rate(self) -> bool | None:
+        """Whether the risks are shown to be worth more than the base rate; None where there are none."""
+        if self.skill.value is None:
+            return None
+        interval = self.skill.interval
+        return interval is not None and interval.low is not None and interval.low > 0
+
+    @property
+    def told(self) -> str:
+        """The finding in words: whether risks order the tasks, and whether they are worth more than the base rate."""
+        worth = {True: "; worth more than the base rate", False: "; not shown to be worth more than the base rate", None: ""}
+        return self.refused or f"{self.finding}{worth[self.beats_base_rate]}"
+
 
 def predictions(tasks: Sequence[TaskRecord]) -> list[Prediction]:
     """One for each model. Raises UserError where scikit-learn is missing and there are failures enough to need it."""
@@ -113,7 +130,7 @@ def _judged(model: str, runs: tuple[str, ...], known: Sequence[Sample], sure: Fl
     groups = [sample.group for sample in known]
     low, high = auroc_interval(sure, good, groups) or (None, None)
     base = np.full(len(known), good.mean())
-    bins = reliability(sure, good)
+    bins = reliability(sure, good, max(2, min(BINS, len(known) // LEAST_IN_BIN)))
     return Prediction(
         model=model,
         runs=runs,
@@ -126,7 +143,7 @@ def _judged(model: str, runs: tuple[str, ...], known: Sequence[Sample], sure: Fl
         brier=brier(sure, good),
         brier_base=brier(base, good),
         skill=_skill((sure - good) ** 2, (base - good) ** 2, groups),
-        ece=expected_calibration_error(bins),
+        ece=expected_calibration_error(reliability(sure, good)),
         bins=tuple(Bin(one.n, 1 - one.sure, 1 - one.good, *wilson(1 - one.good, one.n)) for one in reversed(bins)),
         risks=risks,
     )

@@ -43,17 +43,16 @@ def as_values(predictions: Sequence[Prediction], doubts: Doubts) -> dict[str, An
     }
 
 
-def prediction_values(one: Prediction, *, risks: bool = True) -> dict[str, Any]:
-    told = {
+def prediction_values(one: Prediction) -> dict[str, Any]:
+    return {
         **asdict(one),
         "runs": list(one.runs),
         "skill": estimate_values(one.skill),
+        "beats_base_rate": one.beats_base_rate,
+        "told": one.told,
         "bins": [asdict(each) for each in one.bins],
+        "risks": [asdict(each) for each in one.risks],
     }
-    told["risks"] = [asdict(each) for each in one.risks]
-    if not risks:
-        del told["risks"]
-    return told
 
 
 def doubt_values(one: Doubt) -> dict[str, Any]:
@@ -76,7 +75,7 @@ def _prediction(one: Prediction) -> Iterator[str]:
         yield f"  refused: {refusal(one)}"
         return
     area = "unknown" if one.auroc_low is None else f"{one.auroc_low:.3f} to {one.auroc_high:.3f}"
-    yield f"  AUROC {number(one.auroc)} [{area}]: {one.finding}"
+    yield f"  AUROC {number(one.auroc)} [{area}]: {one.told}"
     skill = f"{number(one.skill.value)} {interval(one.skill)}"
     yield f"  Brier {number(one.brier)}, of the base rate {number(one.brier_base)}; skill {skill}"
     yield f"  {'risk':>6} {'failed':>7} {'95 % CI':<14} {'n':>5}   ECE {number(one.ece)}"

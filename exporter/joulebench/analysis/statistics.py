@@ -52,9 +52,9 @@ def brier(probability: Floats, good: Bools) -> float:
     return float(np.mean((probability - good) ** 2))
 
 
-def reliability(probability: Floats, good: Bools) -> list[Bin]:
+def reliability(probability: Floats, good: Bools, bins: int = BINS) -> list[Bin]:
     order = np.argsort(probability, kind="stable")
-    parts = np.array_split(order, min(BINS, len(order)))
+    parts = np.array_split(order, min(bins, len(order)))
     return [Bin(len(part), float(probability[part].mean()), float(good[part].mean())) for part in parts]
 
 

@@ -20,8 +20,8 @@ Content = dict[str, Any]
 
 PHASES = ("prefill", "decode", "llm_unsplit", "load", "tool_wait", "other")
 MOST_TIMELINES = 2000
-MOST_DOUBTS = 200
-"""Tasks whose confidence is told by itself, the least sure first; every task has its lowest confidence beside it."""
+MOST_DOUBTS = 20
+"""Tasks of a model whose confidence is told by itself, the least sure first; every task has its lowest confidence beside it."""
 MOST_PAIRED = 12
 """Arms of which every pair is compared; of more, each with the one that spends the fewest joules per success."""
 
@@ -148,7 +148,13 @@ def _without_risks(failures: Content | None) -> Content | None:
     if failures is None:
         return None
     told = [{key: value for key, value in one.items() if key != "risks"} for one in failures["predictions"]]
-    return {**failures, "predictions": told, "tasks": failures["tasks"][:MOST_DOUBTS]}
+    tasks: list[Content] = []
+    seen = Counter[str]()
+    for one in failures["tasks"]:
+        seen[one["model"]] += 1
+        if seen[one["model"]] <= MOST_DOUBTS:
+            tasks.append(one)
+    return {**failures, "predictions": told, "tasks": tasks}
 
 
 Risks = Mapping[tuple[str, str, str], Content]

@@ -14,7 +14,9 @@ Content = dict[str, Any]
 def all_of(failures: Content) -> Iterator[Table]:
     yield prediction(failures)
     yield _doubts("doubt-tools", "Confidence by tool", "tool", "tasks", failures["tools"])
-    yield _doubts("doubt-tasks", "Confidence by task, the least sure first", "task", "tries", failures["tasks"])
+    yield _doubts(
+        "doubt-tasks", "Confidence by task: those of which each model is least sure", "task", "tries", failures["tasks"]
+    )
     yield calls(failures)
 
 
@@ -28,14 +30,14 @@ def prediction(failures: Content) -> Table:
             continue
         area = {"value": one["auroc"], "low": one["auroc_low"], "high": one["auroc_high"]}
         worth = [bounded(area), number(one["brier"]), number(one["brier_base"]), bounded(one["skill"]), number(one["ece"])]
-        rows.append([*start, *worth, one["finding"]])
+        rows.append([*start, *worth, one["told"]])
     columns = ["model", "tasks", "failures", "AUROC", "Brier", "Brier of the base rate", "skill", "ECE", "finding"]
     notes = [
         "The failure risk of each task, in the table of tasks, comes from a logistic regression over the confidence measures that"
         " was fitted to and calibrated on tasks of other names. Skill = 1 - Brier / Brier of the base rate: 0 is worth nothing.",
         *([f"No prediction: {failures['note']}"] if failures["note"] else []),
     ]
-    return Table("prediction", "Failure prediction", columns, rows, frozenset(range(1, 8)), notes)
+    return Table("prediction", "Failure prediction", columns, rows, frozenset(range(1, 8)), notes, labels=frozenset((0,)))
 
 
 def _doubts(key: str, title: str, what: str, units: str, found: Sequence[Content]) -> Table:
@@ -50,7 +52,7 @@ def _doubts(key: str, title: str, what: str, units: str, found: Sequence[Content
         for one in found
     ]
     columns = [what, "model", "calls", "with a confidence", units, "mean confidence", "calls that failed"]
-    return Table(key, title, columns, rows, frozenset(range(2, 7)))
+    return Table(key, title, columns, rows, frozenset(range(2, 7)), labels=frozenset((0, 1)))
 
 
 def calls(failures: Content) -> Table:
@@ -73,4 +75,4 @@ def calls(failures: Content) -> Table:
     notes = [
         "Of each model the calls with the lowest confidence, and those that failed with the highest. Text is from the journal."
     ]
-    return Table("doubt-calls", "Worst tool calls", columns, rows, frozenset((1,)), notes)
+    return Table("doubt-calls", "Worst tool calls", columns, rows, frozenset((1,)), notes, frozenset((0, 4, 6)), frozenset((8,)))

@@ -24,7 +24,7 @@ PHASE_COLOURS = {
     "other": "#d0d7de",
 }
 WIDTH = 1180
-LEFT, RIGHT, TOP, BOTTOM = 70, 24, 34, 46
+LEFT, RIGHT, TOP, BOTTOM = 70, 36, 34, 46
 LINE = 17
 """Pixels from one line of text to the next."""
 MOST_NAMED = 40
@@ -82,7 +82,7 @@ def phases(models: Sequence[Values], named: Sequence[str], *, simulated: bool) -
         at = 0.0
         for phase in named:
             share = shares.get(phase)
-            if not share:
+            if not share or share < 0:
                 continue
             x, width = across(at), across(at + share) - across(at)
             told = f"{phase.replace('_', ' ')} {number(share, percent=True)}"
@@ -167,7 +167,7 @@ def _point(
     mark = _star(x, y, 9) if model["pareto"] else f'<circle cx="{x:.1f}" cy="{y:.1f}" r="6"'
     yield f'{mark} fill="{colour}"><title>{escape(told)}</title></{"path" if model["pareto"] else "circle"}>'
     if named:
-        label = _cut(str(model["label"]), 60)
+        label = _cut(str(model["label"]), 44)
         wide = 6.8 * len(label)
         right = x + 12 + wide < WIDTH - RIGHT
         start = x + 12 if right else x - 12 - wide

@@ -23,6 +23,8 @@ NUMBER = ' class="n"'
 _HERE = Path(__file__).parent
 LONG_TABLE = 100
 """Rows; a script lays a longer table out as it is scrolled, and without scripts it stands there whole."""
+MANY_COLUMNS = 11
+"""More are printed in a smaller type."""
 SORTED = ("tasks", "excluded", "findings", "doubt-tools", "doubt-tasks", "doubt-calls")
 _DRAWN = ("cost", "simulated")
 
@@ -74,7 +76,8 @@ def _table(table: Table) -> str:
         f"<tr>{''.join(f'<td{_class(place, table)}>{_line(text)}</td>' for place, text in enumerate(row))}</tr>"
         for row in table.rows
     )
-    top, end = f'<table id="table-{table.key}"><thead><tr>{columns}</tr></thead><tbody>', "</tbody></table>"
+    many = ' class="many"' if len(table.columns) > MANY_COLUMNS else ""
+    top, end = f'<table id="table-{table.key}"{many}><thead><tr>{columns}</tr></thead><tbody>', "</tbody></table>"
     if len(table.rows) > LONG_TABLE:
         # The page's script finds these lines unparsed: a browser takes seconds to lay thousands of rows out.
         return f'{head}<noscript class="rows"><div class="wide">\n{top}\n{rows}\n{end}\n</div></noscript>'
@@ -87,7 +90,9 @@ def _line(text: str) -> str:
 
 
 def _class(place: int, table: Table) -> str:
-    return NUMBER if place in table.numbers else ""
+    if place in table.numbers:
+        return NUMBER
+    return ' class="k"' if place in table.names else ' class="m"' if place in table.labels else ""
 
 
 def _cost(table: Table) -> Iterator[str]:

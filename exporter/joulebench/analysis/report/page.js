@@ -127,6 +127,11 @@
     const lanes = { prefill: 0, decode: 0, tool: 1, step: 2 };
     const names = ["model", "tool", "step"];
     const colour = { prefill: "#54aeff", decode: "#0969da", tool: "#e3b341", step: "#1a7f37" };
+    // A level line needs some room about it: without, an axis shows fractions of a degree.
+    const span = (one) => {
+      const seen = one.samples.temp ? one.samples.temp.map((point) => point[1]) : one.temp === null ? [] : [one.temp];
+      return seen.length ? [Math.min(...seen) - 5, Math.max(...seen) + 5] : undefined;
+    };
     const draw = () => {
       const one = data.timelines[select.value];
       const traces = Object.keys(lanes).map((kind) => {
@@ -151,7 +156,7 @@
         barmode: "overlay", showlegend: true, legend: { orientation: "h", y: -0.12 },
         xaxis: { title: { text: "seconds since the start of the task" }, range: [0, one.seconds], anchor: "y4" },
         yaxis: { domain: [0.72, 1], title: { text: "W" }, rangemode: "tozero" }, yaxis2: { domain: [0.5, 0.68], title: { text: "%" }, range: [0, 105] },
-        yaxis3: { domain: [0.3, 0.46], title: { text: "°C" } },
+        yaxis3: { domain: [0.3, 0.46], title: { text: "°C" }, range: span(one) },
         yaxis4: { domain: [0, 0.26], categoryorder: "array", categoryarray: ["step", "tool", "model"], type: "category" },
       }), config);
     };

@@ -11,7 +11,7 @@ from joulebench.analysis.show_comparison import number
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """``numbers``: columns that are numbers, by place."""
+    """By place: columns that are ``numbers``, ``names`` that stay on one line, and ``labels`` of models, which need some room."""
 
     key: str
     title: str
@@ -19,6 +19,8 @@ class Table:
     rows: Sequence[Sequence[str]]
     numbers: frozenset[int] = frozenset()
     notes: Sequence[str] = ()
+    names: frozenset[int] = frozenset()
+    labels: frozenset[int] = frozenset()
 
 
 def bounded(one: Mapping[str, Any] | None, *, percent: bool = False) -> str:

@@ -53,7 +53,7 @@ def models(content: Content) -> Table:
         "95 % intervals in brackets, each by itself, by resampling whole tasks. Energy per successful task counts the joules of"
         " failures too."
     ]
-    return Table("models", "Models", columns, rows, frozenset(range(2, len(columns) - 1)), notes)
+    return Table("models", "Models", columns, rows, frozenset(range(2, len(columns) - 1)), notes, labels=frozenset((0,)))
 
 
 def phases(content: Content) -> Table:
@@ -63,7 +63,14 @@ def phases(content: Content) -> Table:
             shares = [model[what].get(phase) for phase in PHASES]
             rows.append([model["label"], unit, *(number(share, percent=True) for share in shares)])
     named = [phase.replace("_", " ").replace("llm", "LLM") for phase in PHASES]
-    return Table("phases", "Phases: where time and joules went", ["model", "share of", *named], rows, frozenset(range(2, 8)))
+    return Table(
+        "phases",
+        "Phases: where time and joules went",
+        ["model", "share of", *named],
+        rows,
+        frozenset(range(2, 8)),
+        labels=frozenset((0,)),
+    )
 
 
 def findings(content: Content) -> Table:
@@ -72,7 +79,7 @@ def findings(content: Content) -> Table:
         for one in content["findings"]
     ]
     columns = ["of", "finding", "evidence", "estimated gain", "next step", "clearest in"]
-    return Table("findings", "What limits them", columns, rows)
+    return Table("findings", "What limits them", columns, rows, labels=frozenset((0, 1)))
 
 
 def comparisons(content: Content) -> Iterator[Table]:
@@ -88,10 +95,19 @@ def comparisons(content: Content) -> Iterator[Table]:
         notes.insert(
             0, f"{pair['tasks']} tasks in common, {pair['attempts']['arm']} against {pair['attempts']['base']} attempts."
         )
-        if rows and (corrected := together(content["told_together"])):
+        if place == 0 and (corrected := together(content["told_together"])):
             notes.append(corrected)
         columns = ["", pair["base"], pair["arm"], "difference", "times", f"{pair['arm']} is"]
-        yield Table(f"pair-{place}", f"{pair['arm']} against {pair['base']}", columns, rows, frozenset((1, 2, 3, 4)), notes)
+        yield Table(
+            f"pair-{place}",
+            f"{pair['arm']} against {pair['base']}",
+            columns,
+            rows,
+            frozenset((1, 2, 3, 4)),
+            notes,
+            names=frozenset((5,)),
+            labels=frozenset((0,)),
+        )
 
 
 def costs(content: Content) -> Table:
@@ -117,7 +133,7 @@ def costs(content: Content) -> Table:
         f"Here u = {number(cost['utilisation'], percent=True)}. Prices as of: {dates or 'none'}; APIs: {listed or 'none'}.",
         *(f"Left out: {note}." for note in cost["left_out"]),
     ]
-    return Table("costs", "Cost", columns, rows, frozenset((1, 2, 3, 4, 5, 7, 8, 9, 10)), notes)
+    return Table("costs", "Cost", columns, rows, frozenset((1, 2, 3, 4, 5, 7, 8, 10)), notes, frozenset((6,)), frozenset((0,)))
 
 
 def tasks(content: Content) -> Table:
@@ -140,12 +156,19 @@ def tasks(content: Content) -> Table:
         ]
         for task in content["tasks"]
     ]
-    return Table("tasks", "Tasks", columns, rows, frozenset(range(3, 15)))
+    return Table("tasks", "Tasks", columns, rows, frozenset(range(3, 15)), (), frozenset((0, 2)), frozenset((1,)))
 
 
 def excluded(content: Content) -> Table:
     rows = [[one["task_id"], one["arm"], one["reason"], one["file"]] for one in content["excluded"]]
-    return Table("excluded", "Left out, and why", ["task", "model", "reason", "file"], rows)
+    return Table(
+        "excluded",
+        "Left out, and why",
+        ["task", "model", "reason", "file"],
+        rows,
+        names=frozenset((0, 3)),
+        labels=frozenset((1,)),
+    )
 
 
 def runs(content: Content) -> Table:
@@ -160,7 +183,7 @@ def runs(content: Content) -> Table:
         for run in content["runs"]
     ]
     columns = ["run", "attempts", "planned", "missing", "suites", "GPUs", "notes"]
-    return Table("runs", "Runs", columns, rows, frozenset((1, 2, 3)))
+    return Table("runs", "Runs", columns, rows, frozenset((1, 2, 3)), names=frozenset((0,)))
 
 
 def _head(label: str, unit: str) -> str:
