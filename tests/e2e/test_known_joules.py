@@ -154,3 +154,34 @@ def test_every_live_panel_has_data(scene: tuple[Scene, NativeStack]) -> None:
     api.close()
     assert len(queries) >= 20
     assert {title for title, _ in queries} - with_data - EMPTY_WHEN_WELL == set()
+
+
+def test_a_report_of_the_run_tells_what_was_planned(scene: tuple[Scene, NativeStack]) -> None:
+    played = scene[0]
+    report = json.loads(joulebench("report", str(played.run_directory), "--format", "json").stdout)
+    (model,) = report["models"]
+    truth = sum(played.joules(task.task_id) for task in TASKS)
+    passed = sum(task.passes for task in TASKS)
+    turns = [turn for task in TASKS for turn in task.turns]
+    assert (model["counted"], model["successes"]) == (len(TASKS), passed)
+    assert model["joules_low"] <= truth <= model["joules_high"]
+    assert model["joules"] == pytest.approx(truth, rel=0.01)
+    measures = model["measures"]
+    assert measures["joules_per_success"]["value"] == pytest.approx(truth / passed, rel=0.01)
+    assert measures["joules_per_success"]["low"] <= truth / passed
+    assert measures["success_rate"]["value"] == pytest.approx(passed / len(TASKS))
+    tokens = sum(turn.completion_tokens for turn in turns)
+    assert measures["joules_per_completion_token"]["value"] == pytest.approx(truth / tokens, rel=0.01)
+    # The server waits at least so long before its first token, and says so; what comes on top is this machine's.
+    assert model["ttft_seconds"] >= turns[0].first_token_after
+    told = {one["task_id"]: one for one in report["tasks"]}
+    for task in TASKS:
+        one = told[task.task_id]
+        assert one["joules_low"] <= played.joules(task.task_id) <= one["joules_high"]
+        assert one["completion_tokens"] == sum(turn.completion_tokens for turn in task.turns)
+        assert one["success"] is task.passes
+    assert report["runs"][0]["missing"] == 0
+    # The server says that it holds a quarter of the model on the CPU.
+    assert {row["model_offload_ratio"] for row in played.rows.values()} == {"0.75"}
+    (elsewhere,) = [one for one in report["findings"] if one["kind"] == "layers run on the CPU"]
+    assert elsewhere["evidence"].startswith("25 % of the model runs on the CPU by the server's own account: 1.5 of its 2.0 GB")
