@@ -18,7 +18,7 @@ from joulebench.clients.prometheus_api import PrometheusApi
 from joulebench.results import energy_samples, queries
 from joulebench.results.asking import Answer, Chunk, ask, ask_energy
 from joulebench.results.gpu_samples import GpuSamples, Samples
-from joulebench.results.points import Columns, Points, inside
+from joulebench.results.points import Columns, JoinedTimes, Points, inside
 
 __all__ = ["GpuSamples", "Points", "Samples", "Window", "chunks", "fetch", "inside", "union"]
 
@@ -149,8 +149,9 @@ class _Collected:
             gpu.name = series.labels.get("name")
 
     def samples(self) -> Samples:
+        times: JoinedTimes = {}
         for (uuid, name), parts in self.gauges.items():
-            self.gpus[uuid].gauges[name] = Columns.joined(parts)
+            self.gpus[uuid].gauges[name] = Columns.joined(parts, times)
         for (uuid, reason), parts in self.throttle.items():
             self.gpus[uuid].throttle[reason] = Columns.joined(parts)
         gpus = sorted(self.gpus.values(), key=lambda one: (one.gpu.zfill(4), one.uuid))
