@@ -18,7 +18,7 @@ from joulebench.clock import Clock
 from tests.benchmarks.report import Report, Target
 from tests.fakes.scripted_run import Scripted, row_of
 
-REPETITIONS = 200
+REPETITIONS = 400
 LEAST_COVERAGE = 0.93
 WORLDS = ((20, 1), (30, 3), (100, 1))
 """(tasks of a suite, attempts at each)"""
@@ -111,6 +111,8 @@ def run(report: Report, clock: Clock) -> None:
         worst = min([worst, *(count / REPETITIONS for counts in held.values() for count in counts)])
         title = f"{tasks} tasks, {attempts} attempts each; {REPETITIONS} repetitions; share of intervals that hold the truth"
         report.table(("measure", BASE.name, ARM.name, "difference"), rows, title)
+    known = 100 * math.sqrt(0.95 * 0.05 / REPETITIONS)
+    report.say(f"a share of 95 % is known within {known:.1f} points (one deviation) from {REPETITIONS} repetitions")
     _null(report)
     report.say(f"{len(WORLDS) * REPETITIONS} comparisons in {clock.monotonic() - began:.0f} s")
     report.targets.append(Target("worst coverage of all 95 % intervals", 100 * LEAST_COVERAGE, 100 * worst, "%", at_least=True))
