@@ -18,9 +18,6 @@ from joulebench.push.run import Run
 from joulebench.push.task import Task
 from joulebench.units import Seconds
 
-STUCK_AFTER = 3
-"""Turns with the very same calls after which a task is given up."""
-
 
 @dataclass(slots=True)
 class Outcome:
@@ -108,8 +105,9 @@ class Agent:
             messages += stage.replied(reply)
             if stage.over:
                 return True
-            if _is_stuck(messages):
-                attempt.outcome.reason = f"the same call {STUCK_AFTER} times over"
+            limit = attempt.spec.stuck_after
+            if limit is not None and _is_stuck(messages, limit):
+                attempt.outcome.reason = f"the same call {limit} times over"
                 break
         return False
 
@@ -165,13 +163,13 @@ class _Attempt:
             self.task.fail(reason)
 
 
-def _is_stuck(messages: Sequence[Message]) -> bool:
+def _is_stuck(messages: Sequence[Message], limit: int) -> bool:
     """Whether the last turns are the same calls over and over: more of them would only burn time and energy."""
     turns = [
         [(call.name, call.raw_arguments) for call in message.tool_calls] for message in messages if message.role == "assistant"
     ]
-    last = turns[-STUCK_AFTER:]
-    return len(last) == STUCK_AFTER and all(turn == last[0] for turn in last)
+    last = turns[-limit:]
+    return len(last) == limit and all(turn == last[0] for turn in last)
 
 
 def _confidences(reply: Reply, stage: Stage) -> list[CallConfidence]:

@@ -76,6 +76,11 @@ class Work(Protocol):
     @property
     def timeout_seconds(self) -> float: ...
 
+    @property
+    def stuck_after(self) -> int | None:
+        """Turns with the very same calls after which it is given up; None: never."""
+        ...
+
     def stage(self) -> AbstractContextManager[Stage]:
         """A fresh stage; leaving it cleans up."""
         ...

@@ -24,6 +24,7 @@ from joulebench.errors import UserError
 
 SHIPPED = Path(__file__).parent / "suite"
 MOST_SHOWN = 40
+STUCK_AFTER = 3
 
 T_co = TypeVar("T_co", bound=Work, covariant=True)
 
@@ -39,6 +40,7 @@ class TaskSpec:
     grade: tuple[Check, ...]
     max_turns: int
     timeout_seconds: float
+    stuck_after: int | None = STUCK_AFTER
 
     def stage(self) -> AbstractContextManager[Stage]:
         return file_stage(self.instruction, self.files, self.grade)

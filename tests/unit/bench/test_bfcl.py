@@ -15,7 +15,7 @@ import pytest
 
 from joulebench.bench.agent import Agent, Outcome
 from joulebench.bench.bfcl import package, suite
-from joulebench.bench.bfcl.multi_turn import MultiTurnTask, written
+from joulebench.bench.bfcl.multi_turn import STEPS_PER_TURN, MultiTurnTask, written
 from joulebench.bench.bfcl.single_turn import SingleTurnTask
 from joulebench.bench.llm.chat import Reply, ToolRequest
 from joulebench.bench.stage import Result, Stage, Work
@@ -253,6 +253,22 @@ def test_the_agent_plays_a_conversation_to_its_end(tmp_path: Path, monkeypatch: 
     assert outcome.turns == len(script)
     ends = of_type(journal(run.directory), "TOOL_CALL_END")
     assert [one["outcome"] for one in ends] == ["ok"] * sum(map(len, turns))
+
+
+def test_a_model_that_repeats_itself_is_graded_after_as_many_steps_as_in_the_benchmark(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("PROMETHEUS", "EXPORTER"):
+        monkeypatch.delenv(f"JOULEBENCH_{name}_URL", raising=False)
+    task = multi_turn(25)
+    outcome = Outcome(task.id)
+    with (
+        ModelServer([call("ls")] * STEPS_PER_TURN) as server,
+        Run("m", "bfcl-multi-turn-base", gateway_url=NOWHERE, runs_dir=tmp_path, drain_seconds=0.0) as run,
+    ):
+        Agent(run, openai(server), CLOCK).work(task, outcome)
+    assert (outcome.status, outcome.turns) == ("failure", STEPS_PER_TURN)
+    assert outcome.reason == f"turn 1 was not answered after {STEPS_PER_TURN} steps"
 
 
 @pytest.mark.parametrize(

@@ -94,6 +94,8 @@ class MultiTurnTask:
     answer: Sequence[Any]
     examples: int
     timeout_seconds: float = 600.0
+    stuck_after: int | None = None
+    """The benchmark lets a model repeat itself: ``STEPS_PER_TURN`` is its only limit."""
 
     @property
     def id(self) -> str:

@@ -67,6 +67,7 @@ class SingleTurnTask:
     examples: int
     max_turns: int = 1
     timeout_seconds: float = 120.0
+    stuck_after: int | None = None
 
     @property
     def id(self) -> str:
