@@ -72,4 +72,29 @@ GPU_LINK_BYTES = counter(
     " apart, the sum is too low (NVML_FI_DEV_PCIE_COUNT_TX_BYTES and _RX_BYTES, NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_TX and _RX).",
     (*GPU, "link", "direction"),
 )
+GPU_FOREIGN_PROCESSES = gauge(
+    "gpu_foreign_processes",
+    "Programs that used the GPU's SMs since the look before, every few seconds, and are no known model server"
+    " (nvmlDeviceGetProcessUtilization; where a card cannot tell use, its compute processes:"
+    " nvmlDeviceGetComputeRunningProcesses). Absent where neither can be read.",
+    GPU,
+    unused_because="says how many there are; results go by the time of their use",
+)
+GPU_UNNAMED_PROCESSES = gauge(
+    "gpu_unnamed_processes",
+    "The same of processes whose program cannot be named from here, such as those of another container: unknown, not foreign.",
+    GPU,
+    unused_because="says what the count of foreign processes may miss",
+)
+GPU_FOREIGN_SM = gauge(
+    "gpu_foreign_sm_ratio",
+    "Share of the SMs' time that foreign programs used while they did, by the driver's samples; absent where it does not tell.",
+    GPU,
+    unused_because="says how much they use, beside the count of foreign processes",
+)
+GPU_FOREIGN_USE = gauge(
+    "gpu_foreign_use_timestamp_seconds",
+    "When a foreign program was last seen to use the GPU; absent as long as none was.",
+    GPU,
+)
 GPU_READ_ERRORS = counter("gpu_read_errors_total", "NVML calls that failed, by group of calls.", (*GPU, "group"))

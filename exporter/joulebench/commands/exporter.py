@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import re
 import signal
 import sys
 import threading
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from joulebench.scrape.collector import Collector
     from joulebench.sensors.kv_cache import CacheSettings
     from joulebench.sensors.monitor import GpuMonitor
+    from joulebench.sensors.process_watch import ProcessWatch
     from joulebench.sensors.reading import GpuSource
 
 log = logging.getLogger(__name__)
@@ -70,6 +72,22 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=3600.0,
         help="how far back /api/v1/energy can look (default: %(default)s)",
+    )
+    processes = parser.add_argument_group("processes on the GPUs")
+    processes.add_argument(
+        "--processes.period",
+        dest="processes_period",
+        metavar="SECONDS",
+        type=float,
+        default=5.0,
+        help="time between two looks at who else uses the GPUs, 5 to 10; 0 never looks (default: %(default)s)",
+    )
+    processes.add_argument(
+        "--processes.known",
+        dest="processes_known",
+        metavar="REGEX",
+        help="programs that are no strangers, found anywhere in their name or in that of what started them"
+        " (default: the usual model servers)",
     )
     ollama = parser.add_argument_group("Ollama")
     ollama.add_argument(
@@ -129,13 +147,16 @@ def _serve(args: argparse.Namespace, address: tuple[str, int], stack: ExitStack,
     source = _gpu_source(args, clock)
     source_name = "none" if source is None else source.name
     monitor: GpuMonitor | None = None
+    watch: ProcessWatch | None = None
     collectors: list[Collector] = []
     if source is not None:
-        from joulebench.sensors.monitor import GpuMonitor
+        from joulebench.sensors.monitor import ForeignUses, GpuMonitor
 
         stack.callback(source.close)
-        monitor = GpuMonitor(source, clock, poll_period=args.poll_period, ring_seconds=args.ring_seconds)
-        collectors += [GpuCollector(monitor, source_name), EnergyCollector(monitor)]
+        watch = _process_watch(args, source, clock)
+        foreign_use: ForeignUses = watch.used_between if watch is not None else lambda *_: False
+        monitor = GpuMonitor(source, clock, poll_period=args.poll_period, ring_seconds=args.ring_seconds, foreign_use=foreign_use)
+        collectors += [GpuCollector(monitor, source_name, watch), EnergyCollector(monitor)]
     if not args.no_ollama:
         collectors.append(_ollama(args, stack, clock))
     if prices is not None:
@@ -147,6 +168,9 @@ def _serve(args: argparse.Namespace, address: tuple[str, int], stack: ExitStack,
     if monitor is not None:
         monitor.start()
         stack.callback(monitor.stop)
+    if watch is not None:
+        watch.start()
+        stack.callback(watch.stop)
     server.start()
     stack.callback(server.stop)
     print(f"listening on {server.url}", file=sys.stderr, flush=True)  # noqa: T201
@@ -158,6 +182,8 @@ def _check(args: argparse.Namespace) -> None:
         raise UserError(f"--energy.poll-period: {args.poll_period:g} is not between {MIN_POLL_PERIOD:g} and 1 second")
     if not 10 <= args.ring_seconds <= 86400:
         raise UserError(f"--energy.ring-seconds: {args.ring_seconds:g} is not between 10 and 86400 (a day)")
+    if args.processes_period and not 5 <= args.processes_period <= 10:
+        raise UserError(f"--processes.period: {args.processes_period:g} is neither 0 nor between 5 and 10 seconds")
 
 
 def _gpu_source(args: argparse.Namespace, clock: Clock) -> GpuSource | None:
@@ -173,6 +199,25 @@ def _gpu_source(args: argparse.Namespace, clock: Clock) -> GpuSource | None:
             raise
         log.warning("no GPU metrics: %s", error)
         return None
+
+
+def _process_watch(args: argparse.Namespace, source: GpuSource, clock: Clock) -> ProcessWatch | None:
+    """None where it is not wanted, or where there are no processes to be seen, as on invented GPUs."""
+    from joulebench.sensors.process_watch import ProcessWatch
+    from joulebench.sensors.processes import KNOWN_SERVERS, ProcessNames
+
+    try:
+        known = re.compile(args.processes_known or KNOWN_SERVERS, re.IGNORECASE)
+    except re.error as error:
+        raise UserError(f"--processes.known: {args.processes_known!r} is no regular expression: {error}") from error
+    if not args.processes_period or source.name != "nvml":
+        return None
+    from joulebench.sensors.nvml import NvmlSource
+
+    assert isinstance(source, NvmlSource)
+    indices = [gpu.index for gpu in source.gpus()]
+    names = ProcessNames(known, source.process_name)
+    return ProcessWatch(source, indices, names, clock, period=args.processes_period, keep_seconds=args.ring_seconds)
 
 
 def _prices(path: Path) -> Collector:

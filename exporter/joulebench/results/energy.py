@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from joulebench import catalogue
 from joulebench.energy.window import QUALITIES, WindowEnergy, missing, total, window_energy
-from joulebench.results.samples import GpuSamples, Samples, inside
+from joulebench.results.samples import PAD_SECONDS, GpuSamples, Samples, inside
 from joulebench.results.task import GpuJoules, Task
 
 TOLERANCE_JOULES = 0.01
@@ -23,6 +24,8 @@ NEAR_SECONDS = 5.0
 """Around a window, for clocks: what they tell is scraped now and then."""
 STEP_SECONDS = 1.0
 """A jump against Prometheus's clock that is no slow scrape."""
+CONTINUOUS_USE_SECONDS = 12.0
+"""Two looks at the processes of a GPU, a little late, and the scrapes of them."""
 UNLIKE_EXPORTERS = "several_exporters"
 
 
@@ -148,6 +151,8 @@ def _findings(task: Task, gpus: Sequence[GpuEnergy], used: Sequence[GpuSamples])
         found.append(UNLIKE_EXPORTERS)
     if any(value == 0 for gpu in used for _, value in inside(gpu.gauges[catalogue.GPU_UP.name], *task.window)):
         found.append("gpu_lost")
+    if any(_used_by_others(gpu, *task.window) for gpu in used):
+        found.append("foreign_process")
     if task.disagreements:
         found.append("sources_disagree")
     offsets = [task.gateway_clock_offset, exporter_clock_offset(used, *task.window)]
@@ -238,6 +243,16 @@ def is_on_two_clocks(task: Task, gpu: GpuSamples) -> bool:
     start, end = task.window
     offsets = [offset for _, offset in inside(gpu.clock_offsets, start - NEAR_SECONDS, end + NEAR_SECONDS)]
     return max(offsets, default=0.0) - min(offsets, default=0.0) > STEP_SECONDS
+
+
+def _used_by_others(gpu: GpuSamples, start: float, end: float) -> bool:
+    """Whether a foreign program used the GPU in the window. The exporter tells every few seconds when one last did; of one that
+    goes on, two such times lie around a window that is shorter."""
+    told = inside(gpu.gauges[catalogue.GPU_FOREIGN_USE.name], start - CONTINUOUS_USE_SECONDS, end + PAD_SECONDS)
+    times = sorted({at for _, at in told})
+    return any(start <= at <= end for at in times) or any(
+        one < start and end < other and other - one <= CONTINUOUS_USE_SECONDS for one, other in pairwise(times)
+    )
 
 
 def _gpu_source(task: Task, used: Sequence[GpuSamples]) -> str | None:

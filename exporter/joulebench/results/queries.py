@@ -33,6 +33,7 @@ RAW_METRICS = (
     *ENERGY_METRICS,
     *GAUGE_METRICS,
     catalogue.GPU_UP,
+    catalogue.GPU_FOREIGN_USE,
     catalogue.EXPORTER_CLOCK,
     catalogue.EXPORTER_CLOCK_STEPS,
 )

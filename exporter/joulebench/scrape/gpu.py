@@ -10,6 +10,7 @@ from typing import Protocol
 
 from joulebench import catalogue
 from joulebench.scrape.collector import Values
+from joulebench.sensors.process_watch import ForeignUse
 from joulebench.sensors.reading import GpuState, SlowReading
 
 
@@ -19,13 +20,20 @@ class StateProvider(Protocol):
         ...
 
 
+class ForeignUseProvider(Protocol):
+    def state(self, index: int) -> ForeignUse:
+        """Of the GPU with this index in the source, without touching the hardware."""
+        ...
+
+
 def gpu_labels(state: GpuState) -> tuple[str, str]:
     """Values of ``catalogue.GPU``."""
     return (str(state.identity.index), state.identity.uuid)
 
 
 class GpuCollector:
-    """``source``: ``nvml`` or ``simulated``, for the label that keeps an invented card from passing for a measured one."""
+    """``source``: ``nvml`` or ``simulated``, for the label that keeps an invented card from passing for a measured one.
+    ``processes``: None where nobody looks at who else uses the cards. Names of programs are no labels: they stay in the log."""
 
     name = "gpu"
     metrics = (
@@ -44,10 +52,15 @@ class GpuCollector:
         catalogue.GPU_THROTTLE_SECONDS,
         catalogue.GPU_LINK_BYTES,
         catalogue.GPU_READ_ERRORS,
+        catalogue.GPU_FOREIGN_PROCESSES,
+        catalogue.GPU_UNNAMED_PROCESSES,
+        catalogue.GPU_FOREIGN_SM,
+        catalogue.GPU_FOREIGN_USE,
     )
 
-    def __init__(self, provider: StateProvider, source: str) -> None:
+    def __init__(self, provider: StateProvider, source: str, processes: ForeignUseProvider | None = None) -> None:
         self._provider = provider
+        self._processes = processes
         self._source = source
 
     def collect(self, sheet: Values) -> None:
@@ -64,8 +77,17 @@ class GpuCollector:
             sheet.value(catalogue.GPU_POWER, state.power, labels)
             for reason, seconds in state.throttle.items():
                 sheet.value(catalogue.GPU_THROTTLE_SECONDS, seconds, (*labels, reason))
+            if self._processes is not None:
+                _foreign(sheet, self._processes.state(card.index), labels)
             if state.slow is not None:
                 _slow(sheet, state.slow, labels)
+
+
+def _foreign(sheet: Values, seen: ForeignUse, labels: tuple[str, str]) -> None:
+    sheet.value(catalogue.GPU_FOREIGN_PROCESSES, seen.processes, labels)
+    sheet.value(catalogue.GPU_UNNAMED_PROCESSES, seen.unnamed, labels)
+    sheet.value(catalogue.GPU_FOREIGN_SM, seen.sm, labels)
+    sheet.value(catalogue.GPU_FOREIGN_USE, seen.used_at, labels)
 
 
 def _slow(sheet: Values, slow: SlowReading, labels: tuple[str, str]) -> None:

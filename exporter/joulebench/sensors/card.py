@@ -17,11 +17,14 @@ from joulebench.sensors import driver, nvml_calls, traffic
 from joulebench.sensors.binding import ABSENT, LOST
 from joulebench.sensors.field_block import FieldBlock
 from joulebench.sensors.nvml_calls import Call, Handle, Nvml
+from joulebench.sensors.processes import ProcessUse, use_of
 from joulebench.sensors.reading import FastReading, GpuIdentity, SlowReading
 from joulebench.sensors.slow_read import active_reasons, slow_reading
 from joulebench.sensors.traffic import Traffic
 from joulebench.units import Bytes, Hertz, Seconds, joules_from_millijoules, seconds_from_nanoseconds, watts_from_milliwatts
 
+# "Not found" of process samples: nobody used the card.
+_NO_SAMPLES = 6
 # A sporadic "not supported" must not cost a card its counter for good.
 _PROBES = 3
 # hw_slowdown has no counter and needs none: it sums up others.
@@ -156,6 +159,18 @@ class Card:
         if code in LOST:
             self._judge(code, nvml_calls.FIELD_VALUES)
         return {} if code else self._traffic.add(self._links.answers(self._links.raw()))
+
+    def read_processes(self, since: Seconds) -> Sequence[ProcessUse] | None:
+        """What used the card after the unix time ``since``: by SM use where the driver tells it, else its compute processes. None
+        where it tells neither, or the card is lost: to find it again is not this reader's business."""
+        handle = self._handle
+        code, samples = self._nvml.answer(nvml_calls.process_utilization(int(since * 1e6)), handle)
+        if code in (0, _NO_SAMPLES):
+            return [use_of(one.pid, one.timeStamp, one.smUtil) for one in samples or ()]
+        if code not in ABSENT:
+            return None
+        code, processes = self._nvml.answer(nvml_calls.COMPUTE_PROCESSES, handle)
+        return None if code else [ProcessUse(one.pid, None, None) for one in processes]
 
     def _find_again(self) -> None:
         """A fresh handle: an old one stays dead when the card is back."""

@@ -31,6 +31,10 @@ PLAN_SECONDS = 0.3
 """Between two times that what the polls put down is taken in, where nobody asks before."""
 
 
+ForeignUses = Callable[[int, float, float], bool]
+"""Whether a foreign program was seen on the GPU of this index between two monotonic times."""
+
+
 class GpuMonitor:
     """``poll_period``, ``slow_period``, ``ring_seconds``: seconds. The source stays the caller's to close, after ``stop``."""
 
@@ -41,7 +45,10 @@ class GpuMonitor:
         poll_period: float = 0.02,
         slow_period: float = 1.0,
         ring_seconds: float = 3600.0,
+        *,
+        foreign_use: ForeignUses = lambda *_: False,
     ) -> None:
+        self._foreign_use = foreign_use
         self._clock = clock
         self._wall = WallClock(clock, ring_seconds)
         self.channels = [
@@ -116,11 +123,11 @@ class GpuMonitor:
         """Energy of every GPU between two unix times; waits up to ``wait`` seconds until the counters have passed the end.
 
         Reasons beyond those of ``window_energy``: ``clock_step``, ``counter_disagrees`` (with the power it was checked
-        against), ``part_time_sensor``.
+        against), ``foreign_process`` (as far as it was seen by now), ``part_time_sensor``.
         """
         self._await_changes(self._wall.window(start_unix, end_unix).end, wait)
         asked = self._wall.window(start_unix, end_unix)
-        return [(channel.identity, _energy(channel, asked)) for channel in self.channels]
+        return [(channel.identity, _energy(channel, asked, self._foreign_use)) for channel in self.channels]
 
     def throttled(self, start_unix: float, end_unix: float) -> Sequence[tuple[GpuIdentity, Mapping[str, Seconds | None]]]:
         """Seconds for which each reason held the clocks of every GPU down between two unix times; None where it is not known,
@@ -168,7 +175,7 @@ class GpuMonitor:
                 return
 
 
-def _energy(channel: GpuChannel, asked: MonotonicWindow) -> WindowEnergy:
+def _energy(channel: GpuChannel, asked: MonotonicWindow, foreign_use: ForeignUses) -> WindowEnergy:
     channel.settle()
     meter = channel.meter
     if asked.skipped:
@@ -179,6 +186,8 @@ def _energy(channel: GpuChannel, asked: MonotonicWindow) -> WindowEnergy:
         doubts.append("clock_step")
     if meter.crosscheck.disagrees:
         doubts.append("counter_disagrees")
+    if foreign_use(channel.identity.index, asked.start, asked.end):
+        doubts.append("foreign_process")
     quality = max(energy.quality, "suspect", key=QUALITIES.index) if doubts else energy.quality
     # What a sensor misses by design is no doubt about this window: it averages out over longer ones.
     if has_part_time_sensor(channel.identity.name):

@@ -18,7 +18,9 @@ from joulebench.sensors import binding
 from joulebench.sensors.card import Card
 from joulebench.sensors.field_block import FieldBlock
 from joulebench.sensors.nvml_calls import FIELD_VALUES, Call, Handle
+from joulebench.sensors.processes import ProcessUse
 from joulebench.sensors.reading import FastReading, GpuIdentity, SlowReading
+from joulebench.units import Seconds
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +88,10 @@ class Library:
             return lambda: code
         return cast(Callable[[], int], partial(pointer, handle, c_int32(len(block)), byref(block.array)))
 
+    def process_name(self, pid: int) -> str | None:
+        _, answer = _outcome(pynvml.nvmlSystemGetProcessName, pid)
+        return answer.decode(errors="replace") if isinstance(answer, bytes) else answer
+
     def text(self, code: int) -> str:
         return str(pynvml.NVMLError(code))
 
@@ -113,19 +119,27 @@ class NvmlSource:
     def __init__(self) -> None:
         self._library = Library()
         try:
-            self._cards = _find_cards(self._library)
+            # By NVML's index: one that cannot be named leaves a hole.
+            self._cards = {card.identity.index: card for card in _find_cards(self._library)}
         except BaseException:
             self._library.close()
             raise
 
     def gpus(self) -> Sequence[GpuIdentity]:
-        return [card.identity for card in self._cards]
+        return [card.identity for card in self._cards.values()]
 
     def read_fast(self, index: int) -> FastReading:
         return self._cards[index].read_fast()
 
     def read_slow(self, index: int) -> SlowReading:
         return self._cards[index].read_slow()
+
+    def read_processes(self, index: int, since: Seconds) -> Sequence[ProcessUse] | None:
+        return self._cards[index].read_processes(since)
+
+    def process_name(self, pid: int) -> str | None:
+        """What the driver calls this process; None where it cannot or may not say."""
+        return self._library.process_name(pid)
 
     def close(self) -> None:
         self._library.close()

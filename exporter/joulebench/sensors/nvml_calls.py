@@ -1,6 +1,7 @@
 """Every NVML call that is made of a card, as data: the sensor asks by this list, and a capture records the whole of it.
 
-Pure: imports no binding. Calls that are known to stall the driver (fan speed, PCIe throughput, process lists) are not in it.
+Pure: imports no binding. Calls that are known to stall the driver (fan speed, PCIe throughput) are not in it; process lists are
+asked for seldom and by a thread of their own.
 """
 
 from __future__ import annotations
@@ -67,6 +68,14 @@ SLOWDOWN_THRESHOLD = Call("nvmlDeviceGetTemperatureThreshold", (1,))
 POWER_LIMIT = Call("nvmlDeviceGetEnforcedPowerLimit")
 REASONS = Call("nvmlDeviceGetCurrentClocksEventReasons")
 REASONS_OLD = Call("nvmlDeviceGetCurrentClocksThrottleReasons")
+
+COMPUTE_PROCESSES = Call("nvmlDeviceGetComputeRunningProcesses_v3")
+
+
+def process_utilization(since_us: int) -> Call:
+    """Samples of SM use by process that are newer than this unix time in microseconds."""
+    return Call("nvmlDeviceGetProcessUtilization", (since_us,))
+
 
 _CLOCK_NUMBERS = {"graphics": 0, "sm": 1, "memory": 2}
 CLOCKS: Mapping[str, Call] = {name: Call("nvmlDeviceGetClockInfo", (number,)) for name, number in _CLOCK_NUMBERS.items()}

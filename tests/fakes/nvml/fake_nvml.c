@@ -26,7 +26,7 @@ enum {
     DRIVER_NOT_LOADED = 9, GPU_IS_LOST = 15, VERSION_MISMATCH = 25, UNKNOWN = 999
 };
 enum { TYPE_UINT = 1, TYPE_ULL = 3 };
-enum { MAX_GPUS = 16, MAX_FAULTS = 64, MAX_ANSWERS = 32 };
+enum { MAX_GPUS = 16, MAX_FAULTS = 64, MAX_ANSWERS = 32, MAX_PROCESSES = 16 };
 
 /* The layouts below are NVML's ABI. */
 typedef uintptr_t Device;
@@ -41,6 +41,8 @@ typedef struct { unsigned version; unsigned long long total, reserved, free, use
 typedef struct { unsigned gpu, memory; } Utilization;
 typedef struct { unsigned version; int sensor; int temperature; } TemperatureV1;
 typedef struct { unsigned version; int margin; } MarginV1;
+typedef struct { unsigned pid; unsigned long long timestamp; unsigned sm, mem, enc, dec; } ProcessSample;
+typedef struct { unsigned pid; unsigned long long used_memory; unsigned gpu_instance, compute_instance; } ProcessInfo;
 
 typedef struct { double at, value, before; } Point; /* before: the integral up to `at` */
 typedef struct { Point *points; int count, room; double loop; } Curve;
@@ -49,6 +51,7 @@ typedef enum { FAULT_CALL, FAULT_FIELD, FAULT_VALUE, FAULT_SLOW, FAULT_GONE } Fa
 typedef enum { WHEN_TIME, WHEN_CALLS, WHEN_EVERY } FaultWhen;
 typedef struct { FaultKind kind; FaultWhen when; double from, until; char target[48]; double value; } Fault;
 typedef struct { char target[56]; int code; double values[4]; } Answer;
+typedef struct { unsigned pid; double from, until, sm; char name[96]; } Process;
 
 #define FUNCTIONS(X) \
     X(nvmlDeviceGetHandleByIndex_v2) X(nvmlDeviceGetHandleByUUID) X(nvmlDeviceGetName) X(nvmlDeviceGetUUID) \
@@ -56,7 +59,8 @@ typedef struct { char target[56]; int code; double values[4]; } Answer;
     X(nvmlDeviceGetPowerUsage) X(nvmlDeviceGetUtilizationRates) X(nvmlDeviceGetMemoryInfo) X(nvmlDeviceGetMemoryInfo_v2) \
     X(nvmlDeviceGetTemperature) X(nvmlDeviceGetTemperatureV) X(nvmlDeviceGetTemperatureThreshold) \
     X(nvmlDeviceGetMarginTemperature) X(nvmlDeviceGetEnforcedPowerLimit) X(nvmlDeviceGetClockInfo) \
-    X(nvmlDeviceGetMaxClockInfo) X(nvmlDeviceGetCurrentClocksEventReasons) X(nvmlDeviceGetCurrentClocksThrottleReasons)
+    X(nvmlDeviceGetMaxClockInfo) X(nvmlDeviceGetCurrentClocksEventReasons) X(nvmlDeviceGetCurrentClocksThrottleReasons) \
+    X(nvmlDeviceGetProcessUtilization) X(nvmlDeviceGetComputeRunningProcesses_v3) X(nvmlSystemGetProcessName)
 #define AS_ENUM(name) FN_##name,
 #define AS_NAME(name) #name,
 enum { FUNCTIONS(AS_ENUM) FN_COUNT };
@@ -74,6 +78,8 @@ typedef struct {
     int fault_count;
     Answer answers[MAX_ANSWERS];
     int answer_count;
+    Process processes[MAX_PROCESSES];
+    int process_count;
     unsigned long calls[FN_COUNT];
     long counted_step; /* part-time counter: what was added up so far */
     double counted_joules;
@@ -227,6 +233,15 @@ static int read_answer(Gpu *gpu, const char *text) {
     return sscanf(text, "%55s %d %lf %lf %lf %lf", answer->target, &answer->code, values, values + 1, values + 2, values + 3) >= 2;
 }
 
+static int read_process(Gpu *gpu, const char *text) {
+    if (gpu->process_count == MAX_PROCESSES) return 0;
+    Process *process = &gpu->processes[gpu->process_count++];
+    int named = 0;
+    if (sscanf(text, "%u %lf %lf %lf %n", &process->pid, &process->from, &process->until, &process->sm, &named) < 4) return 0;
+    snprintf(process->name, sizeof process->name, "%s", text + named);
+    return 1;
+}
+
 static int read_statement(Gpu *gpu, const char *key, const char *rest) {
     double a = 0.0, b = 0.0;
     int numbers = sscanf(rest, "%lf %lf", &a, &b);
@@ -243,6 +258,7 @@ static int read_statement(Gpu *gpu, const char *key, const char *rest) {
     if (!strcmp(key, "name")) return snprintf(gpu->name, sizeof gpu->name, "%s", rest) > 0;
     if (!strcmp(key, "fault")) return read_fault(gpu, rest);
     if (!strcmp(key, "answer")) return read_answer(gpu, rest);
+    if (!strcmp(key, "process")) return read_process(gpu, rest);
     if (numbers < 1) return 0;
     if (!strcmp(key, "arch")) { gpu->arch = (unsigned)a; return 1; }
     if (!strcmp(key, "step")) { gpu->step = a; return 1; }
@@ -752,6 +768,51 @@ int nvmlDeviceGetCurrentClocksThrottleReasons(Device device, unsigned long long 
     }
     *reasons = (unsigned long long)value_at(&gpu->reasons, t);
     return leave(SUCCESS);
+}
+
+/* Of every half second in which a process used the SMs, the ones after `last_seen`, as the driver's buffer has them. */
+int nvmlDeviceGetProcessUtilization(Device device, ProcessSample *samples, unsigned *count, unsigned long long last_seen) {
+    ENTER(nvmlDeviceGetProcessUtilization);
+    unsigned room = samples ? *count : 0, found = 0;
+    for (int i = 0; i < gpu->process_count; i++) {
+        const Process *process = &gpu->processes[i];
+        double last = fmin(process->until, t);
+        for (double at = fmax(process->from, t - 60.0) + 0.5; process->sm > 0.0 && at <= last; at += 0.5) {
+            unsigned long long shown = (unsigned long long)((origin_unix + at) * 1e6);
+            if (shown <= last_seen) continue;
+            if (found < room) samples[found] = (ProcessSample){process->pid, shown, (unsigned)process->sm, 1, 0, 0};
+            found++;
+        }
+    }
+    *count = found;
+    if (!found) return leave(NOT_FOUND);
+    return leave(found > room ? INSUFFICIENT_SIZE : SUCCESS);
+}
+
+int nvmlDeviceGetComputeRunningProcesses_v3(Device device, unsigned *count, ProcessInfo *infos) {
+    ENTER(nvmlDeviceGetComputeRunningProcesses_v3);
+    unsigned room = infos ? *count : 0, found = 0;
+    for (int i = 0; i < gpu->process_count; i++) {
+        const Process *process = &gpu->processes[i];
+        if (t < process->from || t >= process->until) continue;
+        if (found < room) infos[found] = (ProcessInfo){process->pid, 1u << 30, 0xFFFFFFFFu, 0xFFFFFFFFu};
+        found++;
+    }
+    *count = found;
+    return leave(found > room ? INSUFFICIENT_SIZE : SUCCESS);
+}
+
+/* Faults of it are those of the first GPU. */
+int nvmlSystemGetProcessName(unsigned pid, char *name, unsigned length) {
+    Gpu *gpu;
+    double t;
+    int result = enter_gpu(0, FN_nvmlSystemGetProcessName, &gpu, &t);
+    if (result != SUCCESS) return leave(result);
+    for (int g = 0; g < gpu_count; g++)
+        for (int i = 0; i < gpus[g].process_count; i++)
+            if (gpus[g].processes[i].pid == pid && gpus[g].processes[i].name[0])
+                return leave(copy_text(name, length, gpus[g].processes[i].name));
+    return leave(NOT_FOUND);
 }
 
 /* Not NVML: how often a function was called on a GPU since the script was read; -1 for a name that is not known. */

@@ -108,6 +108,21 @@ def gone(start: float, end: float) -> Fault:
     return Fault("gone", During(start, end), "*", 15)
 
 
+@dataclass(frozen=True, slots=True)
+class Process:
+    """One that is on the GPU from ``start`` to ``end``, in seconds since the origin. ``sm``: percent of the SMs' time that it
+    uses; ``name``: what the driver calls it, empty where it cannot say."""
+
+    pid: int
+    start: float = 0.0
+    end: float = inf
+    sm: float = 40.0
+    name: str = ""
+
+    def text(self) -> str:
+        return f"process {self.pid} {self.start!r} {self.end!r} {self.sm!r} {self.name}"
+
+
 @dataclass(frozen=True)
 class FakeGpu:
     """Curves are (seconds, value) pairs. ``step``: seconds between counter updates. ``sensor_window``: the part of a step that
@@ -138,6 +153,7 @@ class FakeGpu:
     resets: Sequence[float] = ()
     faults: Sequence[Fault] = ()
     answers: Sequence[Answer] = ()
+    processes: Sequence[Process] = ()
 
     def lines(self, index: int) -> list[str]:
         lines = [
@@ -161,7 +177,8 @@ class FakeGpu:
         if self.loop:
             lines.append(f"loop {self.loop!r}")
         lines += [f"reset {at!r}" for at in self.resets]
-        return lines + [fault.text() for fault in self.faults] + [answer.text() for answer in self.answers]
+        lines += [fault.text() for fault in self.faults] + [answer.text() for answer in self.answers]
+        return lines + [process.text() for process in self.processes]
 
 
 @dataclass

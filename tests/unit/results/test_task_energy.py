@@ -169,7 +169,9 @@ def test_a_window_that_ends_inside_a_gap_is_compared_by_what_it_took_at_least() 
     assert (found.total.joules, found.total.quality) == (1000.0, "ok")
     assert (told.reasons, told.joules is not None and told.joules > 1500.0) == (("gap", "short"), True)
     assert found.total.longest_gap == pytest.approx(13.75)
-    assert "energy_disagreement" in task_energy(answered(20.0, 2.0), stored(gap)).total.reasons, "less than the counter rose inside"
+    assert "energy_disagreement" in task_energy(answered(20.0, 2.0), stored(gap)).total.reasons, (
+        "less than the counter rose inside"
+    )
 
 
 def test_energy_without_statistics_says_why_and_is_no_worse_for_it() -> None:
@@ -239,3 +241,24 @@ def test_integrated_power_is_compared_by_share() -> None:
     unknown = task_energy(answered(None), stored(power)).gpus[0]
     assert unknown.exporter is not None
     assert disagree(unknown.exporter, unknown.chosen) is False
+
+
+@pytest.mark.parametrize(
+    ("times", "told"),
+    [
+        ((15.0,), True),
+        ((5.0, 8.0), False),
+        ((9.5, 20.5), True),
+        ((8.0, 22.0), False),
+        ((24.0, 29.0), False),
+        ((3.0, 8.0, 13.0), True),
+    ],
+)
+def test_a_foreign_program_in_the_window_is_told(times: tuple[float, ...], told: bool) -> None:
+    """The exporter shows each time at every scrape until it sees a newer one."""
+    shared = gpu()
+    shown = [(at + late, at) for at, then in zip(times, (*times[1:], 60.0), strict=True) for late in range(1, int(then - at) + 1)]
+    shared.gauges[catalogue.GPU_FOREIGN_USE.name] = shown
+    found = task_energy(TASK, stored(shared)).total
+    assert (("foreign_process" in found.reasons), found.quality) == (told, "suspect" if told else "ok")
+    assert found.joules == pytest.approx(1000.0), "the joules are those of the card, whoever had them"

@@ -20,7 +20,11 @@ from tests.unit.scrape.snapshots import FULL, LOST, SPARSE, Gpus, ManualClock, W
 def serving_routes() -> Routes:
     clock = ManualClock()
     gpus = Gpus((FULL, SPARSE, LOST))
-    collectors: list[Collector] = [GpuCollector(gpus, "simulated"), EnergyCollector(gpus), ExporterCollector("simulated", clock, gpus)]
+    collectors: list[Collector] = [
+        GpuCollector(gpus, "simulated"),
+        EnergyCollector(gpus),
+        ExporterCollector("simulated", clock, gpus),
+    ]
     return Routes(Exposition(collectors, clock), EnergyApi(Windows(), "simulated", clock, 3600.0), "simulated")
 
 

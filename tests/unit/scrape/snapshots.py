@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from joulebench.energy.window import WindowEnergy
 from joulebench.sensors.ollama import LoadedModel, OllamaInventory
 from joulebench.sensors.ollama_poller import OllamaSight
+from joulebench.sensors.process_watch import UNSEEN, ForeignUse
 from joulebench.sensors.reading import GpuIdentity, GpuState, SlowReading
 from joulebench.units import Bytes, Celsius, Hertz, Joules, Ratio, Seconds, Watts
 
@@ -83,6 +84,8 @@ SPARSE = GpuState(
 
 LOST = replace(FULL, up=False, identity=replace(FULL.identity, index=2, uuid="GPU-cccc"), read_errors={"fast": 77})
 
+SHARED = ForeignUse(processes=2, unnamed=1, sm=Ratio(0.35), used_at=Seconds(1_789_999_998.5))
+
 MODELS = OllamaInventory(
     version="0.17.4",
     available=tuple(f"model-{index}" for index in range(7)),
@@ -114,6 +117,16 @@ class Gpus:
     def snapshot(self) -> Sequence[GpuState]:
         self.snapshots += 1
         return self.states
+
+
+@dataclass
+class Uses:
+    """Who else uses each GPU; of one that is not in it, nothing is known."""
+
+    seen: Mapping[int, ForeignUse]
+
+    def state(self, index: int) -> ForeignUse:
+        return self.seen.get(index, UNSEEN)
 
 
 @dataclass

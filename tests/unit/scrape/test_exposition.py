@@ -20,7 +20,7 @@ from joulebench.sensors.reading import GpuState
 from tests.goldens_support import Golden
 from tests.unit.scrape.exposition_lint import complaints
 from tests.unit.scrape.reference import reference
-from tests.unit.scrape.snapshots import FULL, LOST, MODELS, SPARSE, Gpus, ManualClock, Sights
+from tests.unit.scrape.snapshots import FULL, LOST, MODELS, SHARED, SPARSE, Gpus, ManualClock, Sights, Uses
 
 ENERGY_ONLY = ("joulebench_gpu_energy_joules_total", "joulebench_gpu_energy_sample_timestamp_seconds")
 
@@ -28,7 +28,7 @@ ENERGY_ONLY = ("joulebench_gpu_energy_joules_total", "joulebench_gpu_energy_samp
 def collectors(states: Sequence[GpuState], ollama: OllamaSight | None) -> list[Collector]:
     gpus = Gpus(states, clock_steps=3)
     return [
-        GpuCollector(gpus, "simulated"),
+        GpuCollector(gpus, "simulated", Uses({0: SHARED, 2: SHARED})),
         EnergyCollector(gpus),
         OllamaCollector(Sights(ollama)),
         ExporterCollector("simulated", ManualClock(), gpus),
