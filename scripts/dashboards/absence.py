@@ -19,6 +19,7 @@ ABSENCE: list[Json] = states({NOT_AVAILABLE: ("n/a", "text"), NO_GPU: ("no GPU r
 NO_READING = "No reading: the tile “GPU source” says whether there is a GPU"
 """In place of a graph of the hardware; a graph cannot tell the states apart, the tile above it can."""
 NO_CALLS = "No data: no such call of a run in this time range"
+NO_COSTS = "No data: no task with a known energy in this time range, or no price list"
 NO_TASKS = "No data: no task ran in this time range"
 NO_RUN_STATE: dict[float, tuple[str, str]] = {NO_RUN: ("no live run", "text")}
 

@@ -41,6 +41,7 @@ def own_prices() -> Json:
         [Query(expr, "__auto", "table") for expr in prices.values()],
         {by: "Price of", "Value #A": "kWh or hour", "Value #B": "Looked up"},
         overrides=[override("kWh or hour", unit=CURRENCY), override("Looked up", unit="time:YYYY-MM-DD")],
+        empty="No data: no price list",
     )
 
 
@@ -64,6 +65,7 @@ def api_prices() -> Json:
             override("Looked up", unit="time:YYYY-MM-DD"),
         ],
         sort="API model",
+        empty="No data: no price list",
     )
 
 

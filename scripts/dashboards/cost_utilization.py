@@ -11,6 +11,7 @@ All of it in PromQL, from the price metrics or what is typed in. Tasks that over
 from __future__ import annotations
 
 from scripts.dashboards import costs
+from scripts.dashboards.absence import NO_COSTS
 from scripts.dashboards.costs import CURRENCY
 from scripts.dashboards.fields import Json, Query, override, states, steps
 from scripts.dashboards.panels import bargauge, stat
@@ -109,6 +110,7 @@ def by_utilization() -> Json:
         ],
         CURRENCY,
         decimals=2,
+        empty=NO_COSTS,
     )
 
 
@@ -127,4 +129,5 @@ def utilization_needed() -> Json:
         decimals=0,
         maximum=1,
         overrides=[override("needed to break even", mappings=NEVER_STATE)],
+        empty=NO_COSTS,
     )

@@ -38,9 +38,9 @@ def proxy_state() -> Json:
 
 def small_panels() -> list[Json]:
     unmetered = {
-        "tasks forgotten": c.PROXY_FORGOTTEN_TASKS,
-        "sent again, refused before": c.PROXY_REFUSED_ADDITIONS,
-        "without energy": c.PROXY_ENERGY_UNKNOWN,
+        "forgotten": c.PROXY_FORGOTTEN_TASKS,
+        "sent again": c.PROXY_REFUSED_ADDITIONS,
+        "no energy": c.PROXY_ENERGY_UNKNOWN,
     }
     nothing = f"0 * max(up{{{PROXY_JOB}}} == 1)"
     return [
@@ -69,7 +69,7 @@ def small_panels() -> list[Json]:
                 *(Query(f"sum({grown(metric)}) or {nothing}", name, "instant") for name, metric in unmetered.items()),
             ],
             "none",
-            overrides=[override("without energy", unit="s")],
+            overrides=[override("no energy", unit="s")],
             empty=NOTHING,
         ),
     ]
@@ -127,7 +127,7 @@ def proxy_panels() -> list[Json]:
             " --add-logprobs.",
             Query(growth(c.PROXY_CONFIDENCE), "{{le}}", "heatmap"),
             "percentunit",
-            scheme="Greens",
+            scheme="Blues",
             empty=NOTHING,
             interval=TWO_SCRAPES,
         ),

@@ -34,6 +34,7 @@ def task_panels(uid: str) -> list[tuple[Json, int, int]]:
         " bounds. Empty: not known, never 0.",
         COLUMNS,
         [window_link("llm-task", "Details of this task", with_task=True), window_link(uid, "Only the time of this task")],
+        narrow=True,
     )
     return [(table_of_tasks, 24, 11), (time_by_activity(), 12, 7), (joules_by_model(), 12, 7)]
 

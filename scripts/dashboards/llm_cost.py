@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from scripts.dashboards import costs
+from scripts.dashboards.absence import NO_COSTS
 from scripts.dashboards.cost_prices import api_prices, assumptions, oldest_price, own_prices
 from scripts.dashboards.cost_utilization import (
     API,
@@ -36,9 +37,9 @@ def build() -> Json:
     layout = Layout()
     layout.row("Local or API?")
     layout.add(local_cost(), 5, 4)
-    layout.all([api_cost(), local_by_api(), break_even()], 3, 4)
-    layout.add(included(), 4, 4)
-    layout.all([oldest_price(), source_tile()], 3, 4)
+    layout.all([api_cost(), local_by_api()], 3, 4)
+    layout.add(break_even(), 4, 4)
+    layout.all([included(), oldest_price(), source_tile()], 3, 4)
     layout.all([cumulative(), same_tokens()], 12, 9)
     layout.row("With idle hours: what does it cost at a utilization?")
     layout.all([at_utilization(), tokens_to_break_even()], 6, 6)
@@ -124,6 +125,7 @@ def cumulative() -> Json:
             Query(API, "API $api_model"),
         ],
         CURRENCY,
+        empty=NO_COSTS,
     )
 
 
@@ -144,6 +146,7 @@ def same_tokens() -> Json:
             Query(f"sort_desc({prompt} + on (api_model) {completion})", "{{api_model}}", "instant"),
         ],
         CURRENCY,
+        empty=NO_COSTS,
     )
 
 
@@ -176,6 +179,7 @@ def model_table() -> Json:
             *(override(name, custom__width=135, **shown) for name, (_, shown) in values.items()),
         ],
         sort="Energy",
+        empty=NO_COSTS,
     )
 
 
@@ -190,6 +194,7 @@ def in_and_outside() -> Json:
         ],
         "joule",
         decimals=1,
+        empty=NO_COSTS,
     )
 
 
@@ -214,4 +219,5 @@ def cost_rate() -> Json:
         "What an hour would cost at the power of the last minute, with the machine's price where there is one.",
         [Query(f"(sum({watts}) * {costs.electricity()} + {costs.hardware()}) * 3600", "here")],
         CURRENCY,
+        empty=NO_COSTS,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scripts.dashboards.absence import ABSENCE, GPU_KEYS, NOT_AVAILABLE, or_absence, or_absence_by_gpu
+from scripts.dashboards.absence import ABSENCE, GPU_KEYS, NO_READING, NOT_AVAILABLE, or_absence, or_absence_by_gpu
 from scripts.dashboards.fields import Json, Query, override, states, steps
 from scripts.dashboards.frame import marks, variables
 from scripts.dashboards.layout import Layout, dashboard
@@ -137,6 +137,7 @@ def gpu_table() -> Json:
             override("Energy", unit="joule", mappings=absent),
         ],
         no_value="No data",
+        empty=NO_READING,
     )
 
 
@@ -148,6 +149,7 @@ def temperature() -> Json:
         [Query(select(c.GPU_TEMPERATURE), GPU_LEGEND), Query(slowdown, f"{GPU_LEGEND} slows down")],
         "celsius",
         overrides=[override("/slows down/", by="byRegexp", **DASHED)],
+        empty=NO_READING,
     )
 
 
@@ -159,6 +161,7 @@ def margin() -> Json:
         "celsius",
         minimum=None,
         thresholds=steps((None, "red"), (5, "transparent")),
+        empty=NO_READING,
     )
 
 
@@ -169,6 +172,7 @@ def energy_by_gpu() -> Json:
         [Query(f"max by (instance, gpu) (increase({select(c.GPU_ENERGY)}[$__range]))", GPU_LEGEND, "instant")],
         "joule",
         decimals=1,
+        empty=NO_READING,
     )
 
 
@@ -180,6 +184,7 @@ def throttled_by_reason() -> Json:
         [Query(f"sum by (reason) (increase({select(c.GPU_THROTTLE_SECONDS)}[$__range]))", "{{reason}}", "instant")],
         "s",
         decimals=1,
+        empty=NO_READING,
     )
 
 
@@ -190,6 +195,7 @@ def utilization() -> Json:
         [Query(select(c.GPU_UTILIZATION), GPU_LEGEND)],
         "percentunit",
         maximum=1,
+        empty=NO_READING,
     )
 
 
@@ -205,6 +211,7 @@ def memory() -> Json:
         ],
         "bytes",
         overrides=[override("/total$/", by="byRegexp", **DASHED)],
+        empty=NO_READING,
     )
 
 
@@ -222,4 +229,5 @@ def speed_and_clock() -> Json:
         overrides=[
             override("/SM clock$/", by="byRegexp", unit="percentunit", max=1, custom__axisPlacement="right", **DASHED),
         ],
+        empty=NO_READING,
     )

@@ -6,6 +6,7 @@ Reached from the rows of the task tables, which set run, task and the exact time
 from __future__ import annotations
 
 from scripts.dashboards import costs
+from scripts.dashboards.absence import NO_CALLS
 from scripts.dashboards.fields import Json, Query, override
 from scripts.dashboards.frame import marks, variables
 from scripts.dashboards.layout import Layout, annotation, dashboard
@@ -87,6 +88,7 @@ def time_split() -> Json:
             Query(f"{begun} - {llm} - {total(c.TASK_TOOL_DURATION, suffix='_sum')}", "outside of calls", "instant"),
         ],
         "s",
+        empty=NO_CALLS,
     )
 
 
@@ -97,6 +99,7 @@ def time_course() -> Json:
         [Query(growing(metric, "_sum"), name) for name, metric in PARTS.items()],
         "s",
         stacked=True,
+        empty=NO_CALLS,
     )
 
 
@@ -106,6 +109,7 @@ def token_course() -> Json:
         "A call's tokens count when it ends. Prompt tokens grow with every call, since each sends the talk so far again.",
         [Query(growing(c.TASK_PROMPT_TOKENS), "prompt"), Query(growing(c.TASK_COMPLETION_TOKENS), "completion")],
         "none",
+        empty=NO_CALLS,
     )
 
 
@@ -121,6 +125,7 @@ def speed_course() -> Json:
         ],
         "suffix:tok/s",
         overrides=[override("prefill", custom__axisPlacement="right")],
+        empty=NO_CALLS,
     )
 
 
@@ -130,6 +135,7 @@ def tool_outcomes() -> Json:
         "Tool calls that the model tried: ok, malformed, of a tool that does not exist, with wrong arguments, or failed.",
         [Query(total(c.TASK_TOOL_CALLS, by="outcome"), "{{outcome}}", "instant")],
         "none",
+        empty=NO_CALLS,
     )
 
 
@@ -141,4 +147,5 @@ def confidence_course() -> Json:
         [Query(mean, "mean"), Query(f"min({select(c.TASK_CONFIDENCE_MIN, TASK)})", "lowest")],
         "percentunit",
         maximum=1,
+        empty=NO_CALLS,
     )

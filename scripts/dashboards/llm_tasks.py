@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from scripts.dashboards import costs
+from scripts.dashboards.absence import NO_TASKS
 from scripts.dashboards.costs import CURRENCY
 from scripts.dashboards.fields import Json, Query, override, steps
 from scripts.dashboards.frame import marks, variables
@@ -122,12 +123,19 @@ def top(expr: str, how: str = "topk") -> Query:
 
 
 def slowest() -> Json:
-    return bargauge("Slowest tasks", "Tasks with the longest duration.", [top(VALUES["Duration"])], "s", decimals=1)
+    return bargauge(
+        "Slowest tasks", "Tasks with the longest duration.", [top(VALUES["Duration"])], "s", decimals=1, empty=NO_TASKS
+    )
 
 
 def dearest() -> Json:
     return bargauge(
-        "Tasks with the most energy", "Tasks that took the most joules.", [top(per_task(c.TASK_ENERGY))], "joule", decimals=1
+        "Tasks with the most energy",
+        "Tasks that took the most joules.",
+        [top(per_task(c.TASK_ENERGY))],
+        "joule",
+        decimals=1,
+        empty=NO_TASKS,
     )
 
 
@@ -139,6 +147,7 @@ def unsurest() -> Json:
         "percentunit",
         decimals=0,
         maximum=1,
+        empty=NO_TASKS,
     )
 
 
@@ -149,6 +158,7 @@ def most_throttled() -> Json:
         [top(throttled())],
         "s",
         decimals=1,
+        empty=NO_TASKS,
     )
 
 
@@ -170,6 +180,7 @@ def success_by_model() -> Json:
         decimals=0,
         maximum=1,
         overrides=[override("/graded$/", by="byRegexp", unit="none", max=None)],
+        empty=NO_TASKS,
     )
 
 
@@ -183,6 +194,7 @@ def cost_by_model() -> Json:
             Query(f"{by_model(costs.api_cost_per_task())} / ({passed} > 0)", "{{model}} at API", "instant"),
         ],
         CURRENCY,
+        empty=NO_TASKS,
     )
 
 
@@ -194,6 +206,7 @@ def speed_by_model() -> Json:
         [Query(f"{by_model(per_task(c.TASK_DECODE_TOKENS))} / ({seconds} > 0)", "{{model}}", "instant")],
         "suffix:tok/s",
         decimals=1,
+        empty=NO_TASKS,
     )
 
 
@@ -207,6 +220,7 @@ def first_token_by_model() -> Json:
             Query(quantile_so_far(0.95, c.CALL_TTFT, "model"), "{{model}} p95", "instant"),
         ],
         "s",
+        empty=NO_TASKS,
     )
 
 
@@ -227,4 +241,5 @@ def tool_outcomes_by_model() -> Json:
         decimals=0,
         maximum=1,
         overrides=[override("/calls$/", by="byRegexp", unit="none", max=None)],
+        empty=NO_TASKS,
     )

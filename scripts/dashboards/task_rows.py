@@ -68,22 +68,22 @@ VALUES: dict[str, str] = {
 
 _FORMATS: dict[str, Json] = {
     "From": {"unit": "time:MM-DD HH:mm:ss", "custom__width": 120},
-    "Duration": {"unit": "s", "decimals": 1, "custom__width": 110},
-    "Prompt": {"unit": "none", "custom__width": 65},
-    "Output": {"unit": "none", "custom__width": 65},
-    "Speed": {"unit": "suffix:tok/s", "decimals": 1, "custom__width": 95},
-    "TTFT": {"unit": "s", "custom__width": 80},
+    "Duration": {"unit": "s", "decimals": 1, "custom__width": 95},
+    "Prompt": {"unit": "none", "custom__width": 62},
+    "Output": {"unit": "none", "custom__width": 62},
+    "Speed": {"unit": "suffix:tok/s", "decimals": 1, "custom__width": 90},
+    "TTFT": {"unit": "s", "custom__width": 72},
     "Energy": {"unit": "joule", "decimals": 1, "custom__width": 110},
     "Energy ±": {"unit": "joule", "decimals": 1, "custom__width": 80},
-    "Wh": {"unit": "watth", "decimals": 1, "custom__width": 100},
-    "Local cost": {"unit": CURRENCY, "custom__width": 95},
-    "API cost": {"unit": CURRENCY, "custom__width": 90},
-    "Local / API": {"unit": "percentunit", "decimals": 0, "custom__width": 90},
-    "Confidence": {"unit": "percentunit", "decimals": 0, "custom__width": 110},
-    "Least sure": {"unit": "percentunit", "decimals": 0, "custom__width": 110},
+    "Wh": {"unit": "watth", "decimals": 1, "custom__width": 90},
+    "Local cost": {"unit": CURRENCY, "custom__width": 88},
+    "API cost": {"unit": CURRENCY, "custom__width": 88},
+    "Local / API": {"unit": "percentunit", "decimals": 0, "custom__width": 85},
+    "Confidence": {"unit": "percentunit", "decimals": 0, "custom__width": 90},
+    "Least sure": {"unit": "percentunit", "decimals": 0, "custom__width": 85},
     "LLM calls": {"custom__width": 80},
     "Tool calls": {"custom__width": 80},
-    "Throttled": {"unit": "s", "decimals": 1, "custom__width": 80},
+    "Throttled": {"unit": "s", "decimals": 1, "custom__width": 78},
 }
 GAUGES: dict[str, Json] = {
     "Duration": {"color": {"mode": "fixed", "fixedColor": "blue"}, "fieldMinMax": True},
@@ -102,16 +102,16 @@ def tasks_table(
     values = [*dict.fromkeys((*shown, "From", "Until"))]
     queries = [keyed(INFO), STATUS, *(VALUES[name] for name in values)]
     fields = {name: f"Value #{chr(ord('A') + place)}" for place, name in enumerate(("", " ", *values))}
-    columns = {"task_name": "Task", "model": "Model", "status": "Status"}
+    columns = {"task_name": "Task", "task_id": "Id", "model": "Model", "status": "Status"}
     columns |= {fields[name]: name for name in values}
-    columns |= {"run_id": "Run", "task_id": "Id", "worker": "Worker", "key": "Key"}
+    columns |= {"run_id": "Run", "worker": "Worker", "key": "Key"}
     cells = {"type": "gauge", "mode": "basic", "valueDisplayMode": "text"}
     overrides = [
-        override("Task", links=[*links], custom__minWidth=190),
-        override("Model", custom__width=115),
+        override("Task", links=[*links], custom__minWidth=155),
+        override("Model", custom__width=105),
         override("Status", mappings=[status_mapping()], custom__cellOptions={"type": "color-text"}, custom__width=75),
         override("Run", custom__width=150),
-        override("Id", custom__width=140),
+        override("Id", custom__width=118),
         override("Worker", custom__width=110),
         hidden("Until"),
         hidden("Key"),
@@ -119,7 +119,7 @@ def tasks_table(
         *(override(name, min=0, custom__cellOptions=cells, **how) for name, how in GAUGES.items() if gauges and name in values),
     ]
     if narrow:
-        overrides += [hidden("Run"), hidden("Id"), hidden("Worker")]
+        overrides += [hidden("Run"), hidden("Worker")]
     return table(
         title,
         description,

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.contract.sources import ROOT, loaded
+from tests.contract.sources import DASHBOARDS, ROOT, loaded
 from tests.dashboard_queries import panels_of, queries_of
 
 BOARD = loaded(ROOT / "dashboards/llm-gpu.json")
@@ -24,6 +24,12 @@ TILES = (
     "Smallest margin",
     "GPUs answering",
 )
+GRAPHS_OF_THE_CARD = {
+    "llm-gpu": ("Temperature and slowdown", "Temperature margin", "Power and limit", "Utilization", "Clocks", "Energy by GPU"),
+    "llm-live": ("Power and limit", "Temperature", "Utilization and VRAM", "Throttled share of time", "GPUs"),
+    "llm-task": ("Power and limit", "Temperature", "Utilization and VRAM", "Throttled share of time"),
+}
+"""On boards that have the tile "GPU source", to which their words for "nothing to draw" point."""
 LABELS = 'job="joulebench", instance="host:18347"'
 GPU = f'{LABELS}, gpu="0", uuid="GPU-0"'
 
@@ -34,6 +40,23 @@ GPU_THAT_TELLS_NOTHING = {
 }
 
 
+UP = f"up{{{LABELS}}}"
+SOURCES: dict[str, tuple[dict[str, str], list[float]]] = {
+    "no GPU reported": ({**NO_GPU, UP: "1x10"}, [0]),
+    "NVML, measured": ({**GPU_THAT_TELLS_NOTHING, UP: "1x10"}, [1]),
+    "SIMULATED": ({f'joulebench_exporter_info{{{LABELS}, gpu_source="simulated"}}': "1x10", UP: "1x10"}, [2]),
+    "GPU reading fails": (
+        {
+            **GPU_THAT_TELLS_NOTHING,
+            f'joulebench_exporter_collector_success_ratio{{{LABELS}, collector="gpu"}}': "0x10",
+            f'joulebench_exporter_collector_success_ratio{{{LABELS}, collector="ollama"}}': "0x10",
+        },
+        [3],
+    ),
+    "exporter unreachable": ({UP: "0x10", 'up{job="joulebench-pushgateway", instance="host:9091"}': "0x10"}, [4]),
+}
+
+
 def word(panel_title: str, value: float) -> str:
     """What the tile says for ``value``."""
     (panel,) = [panel for panel in panels_of(BOARD) if panel["title"] == panel_title]
@@ -41,9 +64,9 @@ def word(panel_title: str, value: float) -> str:
     return str(mapping["options"][f"{value:g}"]["text"])
 
 
-def check(promtool: Path, folder: Path, series: dict[str, str], expected: list[float], title: str) -> None:
+def check(promtool: Path, folder: Path, series: dict[str, str], expected: list[float], title: str, *, labels: str = "{}") -> None:
     expr = next(expr for found, expr in queries_of(BOARD) if found == title)
-    samples = [{"labels": "{}", "value": value} for value in expected]
+    samples = [{"labels": labels, "value": value} for value in expected]
     test = {
         "rule_files": [str(ROOT / "prometheus/rules/recording.yml")],
         "evaluation_interval": "5s",
@@ -78,3 +101,32 @@ def test_a_dead_collection_finds_nothing_and_the_tile_says_no_data(promtool: Pat
     check(promtool, tmp_path, {}, [], title)
     (panel,) = [panel for panel in panels_of(BOARD) if panel["title"] == title]
     assert panel["fieldConfig"]["defaults"]["noValue"] == "No data"
+
+
+@pytest.mark.parametrize(("says", "series", "value"), [(says, *of) for says, of in SOURCES.items()], ids=SOURCES)
+def test_the_source_of_readings_says_why_there_are_none(
+    promtool: Path, tmp_path: Path, says: str, series: dict[str, str], value: list[float]
+) -> None:
+    check(promtool, tmp_path, series, value, "GPU source", labels='{instance="host:18347"}')
+    assert word("GPU source", value[0]) == says
+
+
+@pytest.mark.parametrize("board", GRAPHS_OF_THE_CARD)
+def test_a_graph_of_the_card_with_nothing_to_draw_points_to_the_tile_that_knows_why(board: str) -> None:
+    panels = {panel["title"]: panel for panel in panels_of(loaded(ROOT / f"dashboards/{board}.json"))}
+    assert "GPU source" in panels
+    for title in GRAPHS_OF_THE_CARD[board]:
+        assert "GPU source" in panels[title]["fieldConfig"]["defaults"]["noValue"], title
+
+
+@pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
+def test_where_no_proxy_runs_every_panel_of_it_says_so(path: Path) -> None:
+    of_proxy = [
+        panel
+        for panel in panels_of(loaded(path))
+        if all("joulebench_proxy_" in target["expr"] or "joulebench-proxy" in target["expr"] for target in panel["targets"])
+    ]
+    of_proxy = [panel for panel in of_proxy if panel["title"] != "Unreachable"]
+    assert bool(of_proxy) == (path.stem in ("llm-live", "llm-task"))
+    for panel in of_proxy:
+        assert panel["fieldConfig"]["defaults"]["noValue"].startswith("No data: no proxy"), panel["title"]
