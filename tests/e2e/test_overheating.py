@@ -87,6 +87,9 @@ def test_throttled_seconds_of_a_task_are_those_of_the_timetable(
     assert sick["sw_thermal"] == pytest.approx(truth.sw_thermal, abs=WITHIN)
     assert set(per_gpu(results, task)["0"].values()) == {0.0}, "the other GPU is well, and that is known"
     assert result.record["throttle"]["disagreements"] == []
+    (call,) = result.record["calls"]
+    in_call = overheating.truth(call["start"], call["end"])
+    assert call["throttled_seconds"] == pytest.approx(max(in_call.sw_thermal, in_call.hw_thermal), abs=WITHIN)
     print(f"{task}: {result.row['throttled_seconds']} s of {truth}")  # noqa: T201
 
 
