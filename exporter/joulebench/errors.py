@@ -9,6 +9,7 @@ JoulebenchError
     ├── OllamaError      the Ollama API is unreachable or gave nonsense
     ├── GatewayError     the Pushgateway refused or could not be reached
     ├── PrometheusError  the Prometheus HTTP API refused or could not be reached
+    │   └── QueryRefused     it will not work on this query (too many samples, say); a smaller one may do
     ├── EnergyApiError   the exporter's window energy API refused or could not be reached
     ├── ModelError       the LLM server refused, broke off or could not be reached
     └── ProcessError     a program that Joulebench starts (Prometheus, Pushgateway, ...) did not come up
@@ -51,6 +52,10 @@ class GatewayError(OutsideError):
 
 class PrometheusError(OutsideError):
     """The Prometheus HTTP API is unreachable or refused a query."""
+
+
+class QueryRefused(PrometheusError):
+    """The Prometheus HTTP API understood a query and will not answer it: it loads too much, or takes too long."""
 
 
 class EnergyApiError(OutsideError):

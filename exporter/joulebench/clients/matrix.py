@@ -42,7 +42,7 @@ def read(body: bytes, times: Times) -> tuple[dict[str, Any], list[Column]]:
     if not isinstance(answer, dict):
         raise ValueError("no JSON object")
     rows = [row for row in answer["data"]["result"] if "values" in row]
-    if len(rows) != len(found) or any(row["values"] for row in rows):
+    if len(rows) != len(found) or any(row["values"] or not isinstance(row["metric"], dict) for row in rows):
         raise ValueError("samples in an unusual form")
     return answer, [Column(row["metric"], *columns) for row, columns in zip(rows, found, strict=True)]
 

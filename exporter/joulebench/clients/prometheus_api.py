@@ -22,7 +22,7 @@ from joulebench.clients import matrix
 from joulebench.clients.matrix import Column, Times
 from joulebench.clients.session import session_for, told
 from joulebench.clock import Clock, SystemClock
-from joulebench.errors import PrometheusError
+from joulebench.errors import PrometheusError, QueryRefused
 
 PATIENCE_SECONDS = 10.0
 FIRST_PAUSE_SECONDS = 0.1
@@ -31,6 +31,7 @@ LONGEST_PAUSE_SECONDS = 2.0
 _PARAMETERS = {"max_source_resolution": "0s", "nocache": "1", "latency_offset": "0", "partial_response": "false"}
 # Gzip costs more than it saves on a local network: the answer is read 2 times faster without.
 _HEADERS = {"Accept": "application/json", "Accept-Encoding": "identity"}
+_REFUSED = 422
 _COMING_UP = (502, 503, 504)
 
 
@@ -85,7 +86,7 @@ class PrometheusApi:
         """The series of a body that ``raw`` gave for ``expr``; ``times``: see ``matrix.read``. Raises PrometheusError."""
         try:
             answer, found = matrix.read(body, times)
-        except (ValueError, KeyError, TypeError, IndexError):
+        except (ValueError, KeyError, TypeError, IndexError, RecursionError):
             whole = self._checked(_json(body), 200, expr)
             return [matrix.of_points(series.labels, series.points) for series in self._series_of(whole, expr)]
         self._checked(answer, 200, expr)
@@ -129,8 +130,12 @@ class PrometheusApi:
             raise PrometheusError(f"{self.shown_url}: HTTP {status} without a JSON object to {expr}")
         if status != 200 or body.get("status") != "success":
             reason = body.get("error", "no reason given")
-            raise PrometheusError(f"{self.shown_url}: HTTP {status}, {reason}; the query was {expr}")
-        self.warnings.update(dict.fromkeys(map(str, body.get("warnings") or ())))
+            kind = QueryRefused if status == _REFUSED else PrometheusError
+            raise kind(f"{self.shown_url}: HTTP {status}, {reason}; the query was {expr}")
+        warnings = body.get("warnings") or []
+        if not isinstance(warnings, list):
+            raise PrometheusError(f"{self.shown_url}: not an answer of the query API (warnings {warnings!r}) to {expr}")
+        self.warnings.update(dict.fromkeys(map(str, warnings)))
         return body
 
     def _series_of(self, body: Mapping[str, Any], expr: str) -> list[Series]:
@@ -144,13 +149,15 @@ def _json(body: bytes) -> object:
     """None for what is no JSON, or the JSON null, which is no answer either."""
     try:
         found: object = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return found
 
 
 def _series(data: Mapping[str, Any]) -> list[Series]:
     kind, result = data["resultType"], data["result"]
+    if kind != "scalar" and not all(isinstance(row["metric"], dict) for row in result):
+        raise ValueError("labels that are none")
     if kind == "matrix":
         # A series of native histograms has no "values"; none of our metrics is one.
         return [Series(row["metric"], _in_order(row["values"])) for row in result if "values" in row]

@@ -159,8 +159,8 @@ def _width(row: Mapping[str, object]) -> float | None:
 
 
 def _plain(value: object) -> str:
-    """Names are data: no markup in them is obeyed."""
-    return str(value).replace("[", r"\[")
+    """Names are data: no markup in them is obeyed, and half a character pair is spelled out."""
+    return str(value).encode("utf-8", "backslashreplace").decode().replace("[", r"\[")
 
 
 def _number(value: object, digits: int) -> str:

@@ -13,8 +13,11 @@ from dataclasses import dataclass
 from joulebench import catalogue
 from joulebench.catalogue import Metric
 from joulebench.clients.prometheus_api import PrometheusApi, Series
+from joulebench.errors import QueryRefused
 from joulebench.results import queries
 
+SHORTEST_SECONDS = 30.0
+"""A store that refuses so little refuses everything."""
 FINER = 1.5
 """Times as many samples as any other job make a job the finer one."""
 
@@ -36,6 +39,17 @@ class Chunk:
     raw: Mapping[Metric, Answer]
     throttle: Sequence[Series]
     throttle_rests: bool
+
+
+def ask_in_parts(api: PrometheusApi, start: float, end: float, equal: Mapping[str, str]) -> list[Chunk]:
+    """One chunk, or several where the store refuses to load so much at once. Raises PrometheusError."""
+    try:
+        return [ask(api, start, end, equal)]
+    except QueryRefused:
+        if end - start < 2 * SHORTEST_SECONDS:
+            raise
+    middle = round((start + end) / 2, 3)
+    return [*ask_in_parts(api, start, middle, equal), *ask_in_parts(api, middle, end, equal)]
 
 
 def ask(api: PrometheusApi, start: float, end: float, equal: Mapping[str, str]) -> Chunk:

@@ -88,7 +88,9 @@ def task_energy(
 def _why_no_window(task: Task) -> tuple[str, ...]:
     if task.values.end is None:
         return ("no_end",)
-    return ("no_start",) if task.values.start is None else ("ends_before_start", "clock_step")
+    if task.values.start is None:
+        return ("no_start",)
+    return ("ends_before_start", "clock_step") if task.values.end < task.values.start else ("clock_step",)
 
 
 def _gpu_energy(task: Task, uuid: str, answer: GpuJoules | None, gpu: GpuSamples | None) -> GpuEnergy:

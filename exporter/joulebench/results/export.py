@@ -5,6 +5,7 @@ Each source may be missing. What is lost with it is null and has its reason; wha
 
 from __future__ import annotations
 
+import csv
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -186,8 +187,11 @@ def _write(
     """``whole``: the record of the run, from the summaries of all others."""
     with files.locked(out):
         csv_path = out / files.CSV_NAME
-        existing = csv_path.read_bytes().decode("utf-8", "replace") if csv_path.exists() else ""
-        former = {tuple(r[name] for name in table.KEY): r["result_file"] for r in table.read(existing)}
+        existing = files.read_whole(csv_path)
+        try:
+            former = {tuple(r[name] for name in table.KEY): r["result_file"] for r in table.read(existing)}
+        except csv.Error as error:
+            raise UserError(f"--out: {csv_path} is not a table of results ({error}); move it away") from error
         rows, summaries = [], []
         for record, name in zip(records, names, strict=True):
             files.write_whole(out / name, as_json.text(record))

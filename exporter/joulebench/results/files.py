@@ -44,6 +44,16 @@ def _part(text: str) -> str:
     return f"{clean}-{hashlib.sha256(text.encode(errors='replace')).hexdigest()[:8]}"
 
 
+def read_whole(path: Path) -> str:
+    """The text under ``path``, empty where there is none. Raises UserError where it cannot be read."""
+    try:
+        return path.read_bytes().decode("utf-8", "replace")
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        raise UserError(f"--out: {path} cannot be read ({error.strerror}); move it away") from error
+
+
 def write_whole(path: Path, text: str, *, durable: bool = False) -> None:
     """All of ``text`` under ``path``, or what was there before; ``durable`` also when the machine loses power.
 

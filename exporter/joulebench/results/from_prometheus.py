@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from math import isfinite
 
 from joulebench import catalogue
 from joulebench.catalogue import Metric
 from joulebench.clients.prometheus_api import PrometheusApi
 from joulebench.results import queries
+from joulebench.results.journal import moment
 from joulebench.results.task import GpuJoules, TaskKey, TaskValues
 
 AFTERWARDS_SECONDS = 3600.0
@@ -52,7 +54,7 @@ class Pushed:
         if series not in self._cache:
             found: Rows = defaultdict(list)
             for one in self.api.query(query, self.at):
-                if one.points and (task_id := one.labels.get("task_id")):
+                if one.points and isfinite(one.points[-1][1]) and (task_id := one.labels.get("task_id")):
                     found[TaskKey(task_id, one.labels.get("worker", ""))].append((one.labels, one.points[-1][1]))
             self._cache[series] = dict(found)
         return self._cache[series]
@@ -141,7 +143,7 @@ def _task(pushed: Pushed, key: TaskKey) -> PushedTask:
 def _moment(value: Callable[[Metric], float | None], whole: Metric, offset: Metric) -> float | None:
     """Epoch plus offset keeps microseconds where the store rounds to 12 digits; the plain time is the fallback."""
     epoch, seconds = value(catalogue.TASK_RUN_EPOCH), value(offset)
-    return value(whole) if epoch is None or seconds is None else epoch + seconds
+    return moment(value(whole) if epoch is None or seconds is None else epoch + seconds)
 
 
 def _energy(pushed: Pushed, key: TaskKey) -> Iterator[GpuJoules]:

@@ -9,9 +9,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from joulebench.errors import UserError
 from joulebench.results.task import Event, TaskKey, TaskValues
 
 PATTERN = "journal-*.jsonl"
+LAST_MOMENT = 253402300800.0
+"""The end of the year 9999, in unix seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,23 +32,22 @@ class Journal:
 
 
 def read(directory: Path) -> Journal:
-    """All journals of one run; none at all is an empty journal."""
+    """All journals of one run; none at all is an empty journal. Raises UserError for one that cannot be read."""
     tasks: defaultdict[TaskKey, list[Event]] = defaultdict(list)
     run_events: list[Event] = []
     damaged = files = 0
     for path in sorted(directory.glob(PATTERN)):
         files += 1
-        with path.open("rb") as lines:
-            for line in lines:
-                if not line.strip():
-                    continue
-                event = _event(line)
-                if event is None:
-                    damaged += 1
-                elif isinstance(task_id := event.get("task_id"), str):
-                    tasks[TaskKey(task_id, str(event.get("worker", "")))].append(event)
-                else:
-                    run_events.append(event)
+        for line in _lines(path):
+            if not line.strip():
+                continue
+            event = _event(line)
+            if event is None:
+                damaged += 1
+            elif isinstance(task_id := event.get("task_id"), str):
+                tasks[TaskKey(task_id, str(event.get("worker", "")))].append(event)
+            else:
+                run_events.append(event)
     return Journal(dict(tasks), run_events, damaged, files)
 
 
@@ -65,21 +67,42 @@ def known_runs(runs_dir: Path) -> list[str]:
     return sorted({path.parent.name for path in runs_dir.glob(f"*/{PATTERN}")})
 
 
+def _lines(path: Path) -> Iterator[bytes]:
+    try:
+        with path.open("rb") as lines:
+            yield from lines
+    except OSError as error:
+        raise UserError(f"--runs-dir: {path} cannot be read ({error.strerror}); mend it or move it away") from error
+
+
 def _event(line: bytes) -> Event | None:
     try:
         event = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(event, dict) or not isinstance(event.get("event_type"), str):
         return None
-    return event if number(event.get("timestamp")) is not None else None
+    # Calls are told apart by what stands here.
+    if any(isinstance(event.get(name), dict | list) for name in ("call", "tool_call")):
+        return None
+    return event if moment(event.get("timestamp")) is not None else None
 
 
 def number(value: object) -> float | None:
     """A finite number, or None: a journal is data from outside."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value)
+    try:
+        found = float(value)
+    except OverflowError:
+        return None
+    return found if math.isfinite(found) else None
+
+
+def moment(value: object) -> float | None:
+    """A unix time that a calendar has, or None."""
+    found = number(value)
+    return found if found is not None and 0 <= found < LAST_MOMENT else None
 
 
 def count(value: object) -> int | None:

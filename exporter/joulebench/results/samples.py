@@ -12,11 +12,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from joulebench import catalogue
 from joulebench.clients.matrix import Column, Times
 from joulebench.clients.prometheus_api import PrometheusApi
 from joulebench.results import energy_samples, queries
-from joulebench.results.asking import Answer, Chunk, ask, ask_energy
+from joulebench.results.asking import Answer, Chunk, ask_energy, ask_in_parts
 from joulebench.results.gpu_samples import GpuSamples, Samples
 from joulebench.results.points import Columns, JoinedTimes, Points, inside
 
@@ -69,11 +71,12 @@ def fetch(
     with ThreadPoolExecutor(1, thread_name_prefix="joulebench-ask") as asking:
         collected.asking = asking
         try:
-            ahead: Future[Chunk] | None = None
+            ahead: Future[list[Chunk]] | None = None
             for done, (start, end) in enumerate(spans, 1):
-                now = ahead or asking.submit(ask, api, start, end, collected.equal)
-                ahead = asking.submit(ask, api, *spans[done], collected.equal) if done < len(spans) else None
-                collected.add(now.result())
+                now = ahead or asking.submit(ask_in_parts, api, start, end, collected.equal)
+                ahead = asking.submit(ask_in_parts, api, *spans[done], collected.equal) if done < len(spans) else None
+                for part in now.result():
+                    collected.add(part)
                 if step is not None:
                     step(done, len(spans))
         finally:
@@ -137,7 +140,7 @@ class _Collected:
 
     def _columns(self, answer: Answer, times: Times) -> list[Column]:
         query, body = answer
-        return [one for one in self.api.columns(body, query, times) if len(one.at)]
+        return [one for one in map(_finite, self.api.columns(body, query, times)) if len(one.at)]
 
     def add_info(self, start: float, end: float) -> None:
         for series in self.api.query(queries.last(catalogue.GPU_INFO, end - start, self.equal), end):
@@ -168,3 +171,12 @@ def _by_time(parts: Mapping[str, Sequence[Columns]], instances: Iterable[str]) -
     """Where several exporters tell of a GPU, they are in one row; each says something at its own moments."""
     known = [part for instance in instances for part in parts.get(instance, ())]
     return Columns.of(sorted(point for part in known for point in part))
+
+
+def _finite(series: Column) -> Column:
+    """Without what is no number, which is no sample either."""
+    kept = np.isfinite(np.frombuffer(series.value))
+    if kept.all():
+        return series
+    at, value = (array("d", np.frombuffer(column)[kept].tobytes()) for column in (series.at, series.value))
+    return Column(series.labels, at, value)

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple, TypeAlias
 Event: TypeAlias = dict[str, Any]
 """A journal line: flat, ``event_type`` and ``timestamp`` always there."""
 
+LONGEST_SECONDS = 30 * 86400.0
+"""A window longer than this is no task but a clock that was set, from 1970 say; nobody reads samples of years for it."""
 UNFINISHED = "unfinished"
 """Status of a task without an end; never pushed, only concluded here."""
 
@@ -108,7 +110,7 @@ class Task:
     def window(self) -> tuple[float, float] | None:
         """(start, end), None while either is unknown or they contradict each other."""
         start, end = self.values.start, self.values.end
-        return None if start is None or end is None or end < start else (start, end)
+        return None if start is None or end is None or not 0 <= end - start <= LONGEST_SECONDS else (start, end)
 
     @property
     def status(self) -> str:
