@@ -84,6 +84,33 @@ def test_its_tables_are_those_of_the_rows(tmp_path: Path, monkeypatch: pytest.Mo
     assert found["quality"]["suspect"] == {"a": 1, "b": 0}
 
 
+def test_models_are_compared_at_the_tasks_that_they_have_in_common(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Repetitions of a task are one task, and one that only one of them did does not count."""
+    rows = [
+        row(1, "a", 100.0, True, task_id="t1", model_offload_ratio=1.0, pcie_rx_bytes=3e6),
+        row(2, "a", 300.0, True, task_id="t1#2", worker="w2", model_offload_ratio=1.0),
+        row(3, "a", 100.0, False, task_id="t2"),
+        row(4, "a", 999.0, True, task_id="t3"),
+        row(5, "b", 400.0, False, task_id="t1", model_offload_ratio=0.75, server_waiting_requests=2.0),
+        row(6, "b", 50.0, True, task_id="t2", model_offload_ratio=0.25),
+    ]
+    for model in ("a", "b"):
+        own = [{**one, "run_id": f"run-{model}"} for one in rows if one["model_name"] == model]
+        (tmp_path / model).mkdir()
+        (tmp_path / model / "results.csv").write_text(merged("", own))
+    found = executed(tmp_path / "*/results.csv", ("against", "limited"), monkeypatch)
+    assert {name: told["b"] for name, told in found["against"].items()} == {
+        "tasks in common": 2,
+        "median of joules / those of a": pytest.approx((2.0 + 0.5) / 2),
+        "dearer in": 1,
+        "won where it lost": 1,
+        "lost where it won": 1,
+    }
+    assert found["limited"]["on_gpu"] == {"a": 1.0, "b": 0.5}
+    assert found["limited"]["waiting"] == {"a": None, "b": 2.0}
+    assert found["limited"]["pcie_rx_mb"] == {"a": 3.0, "b": None}
+
+
 def test_it_runs_on_a_table_that_an_export_wrote(monkeypatch: pytest.MonkeyPatch) -> None:
     found = executed(ROOT / "tests/goldens/results/run-1.csv", ("models", "cost", "by_confidence"), monkeypatch)
     (model,) = found["models"]["tasks"]
