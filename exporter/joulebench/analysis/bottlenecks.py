@@ -131,11 +131,22 @@ def _waits(model: str, times: Sequence[tuple[Observed, Waiting]], whole: Waiting
         yield Finding(
             kind=title,
             scope=model,
-            evidence=f"{100 * share:.0f} % of the time of {whole.tasks} tasks, {seconds:.2f} s of a task",
+            evidence=f"{100 * share:.0f} % of the time of {whole.tasks} tasks, {seconds:.2f} s of a task"
+            + (_loads([task for task, _ in times]) if kind == LOAD else ""),
             gain=f"up to {seconds:.2f} s of a task{_idle_joules(times, kind)}",
             next_step=step,
             tasks=tuple(task.row.task_id for task, _ in clearest),
         )
+
+
+def _loads(tasks: Sequence[Observed]) -> str:
+    """Ollama counts the time in which its scheduler lets a request wait as loading, so a load that nobody saw is a queue."""
+    known = [task.server.loads for task in tasks if task.server.loads is not None]
+    if not known:
+        return ""
+    seen = round(sum(known))
+    queue = "" if seen else ", so what the server calls loading was its own queue"
+    return f"; {seen} loads were seen during {len(known)} tasks{queue}"
 
 
 def _idle_joules(times: Sequence[tuple[Observed, Waiting]], kind: str) -> str:

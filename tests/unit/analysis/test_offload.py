@@ -106,3 +106,16 @@ def test_memory_is_told_of_any_card_that_tells_its_own(tmp_path: Path) -> None:
     (memory,) = of.memory
     assert (memory.total_gib, memory.peak_gib, memory.more_tokens, memory.more_slots) == (16.0, 4.0, 12 * 4096, 12)
     assert finding(of, "VRAM is left").gain.endswith("12 more slots of the context that is set now")
+
+
+@pytest.mark.parametrize(
+    ("server", "told"),
+    [({"loads": 2.0}, "; 2 loads were seen"), ({"loads": 0.0}, "was its own queue"), ({}, " s of a task")],
+    ids=["loaded", "queued", "not told"],
+)
+def test_loading_is_told_with_the_loads_that_were_seen(tmp_path: Path, server: dict[str, float], told: str) -> None:
+    evidence = finding(
+        found(tmp_path, task("a", [Turn(load=4.0)], server=server)), "the model is loaded again and again"
+    ).evidence
+    assert told in evidence
+    assert evidence.endswith("of a task") is (not server)
