@@ -18,7 +18,7 @@ import requests
 from joulebench.bench import tools
 from joulebench.bench.agent import Agent, Outcome
 from joulebench.bench.embedded import MODEL_NAME, REQUEST_SETTINGS, EmbeddedModel, model_file
-from joulebench.bench.llm.chat import Reply, ToolMode
+from joulebench.bench.llm.chat import ContextFull, Message, Reply, ToolMode
 from joulebench.bench.llm.openai_api import OpenAIChat
 from joulebench.bench.llm.wire import Wire
 from joulebench.bench.prompts import opening
@@ -117,6 +117,21 @@ def test_a_task_is_measured_from_end_to_end(server: EmbeddedModel, tmp_path: Pat
     starts = of_type(events, "TOOL_CALL_START")
     assert any(start["span_status"] == "ok" and 0.0 < start["confidence"] <= 1.0 for start in starts)
     assert of_type(events, "TASK_END")[0]["status"] == outcome.status in ("success", "failure")
+
+
+def test_a_full_context_is_told_from_a_reply_that_ended() -> None:
+    """Of the server itself: a prompt that does not fit is refused, and a reply that fills the context ends early."""
+    with EmbeddedModel(context_tokens=256) as small:
+        model = OpenAIChat(
+            Wire(small.base_url, CLOCK), MODEL_NAME, CLOCK, max_tokens=400, extra={**REQUEST_SETTINGS, "min_p": 0.0}
+        )
+        deadline = Seconds(CLOCK.monotonic() + 120.0)
+        with pytest.raises(ContextFull, match="context size"):
+            model.reply([Message("user", "word " * 400)], (), lambda: None, deadline)
+        reply = model.reply([Message("user", "Tell me a very long story.")], (), lambda: None, deadline)
+    assert reply.context_full
+    assert reply.completion_tokens is not None
+    assert 0 < reply.completion_tokens < 256
 
 
 PARENT = """

@@ -97,6 +97,19 @@ def test_a_warm_up_is_one_call_that_counts_for_no_task(flag: str, asked: int, pl
     assert len(of_type(events, "WARM_UP")) == asked - 3
 
 
+def test_a_warm_up_has_the_form_of_the_suite_and_no_tasks_words(places: list[str]) -> None:
+    pytest.importorskip("bfcl_eval")
+    with ModelServer([say("Good day."), say("none"), say("none")]) as server:
+        where = ["--base-url", server.openai_url, "--model", MODEL, "--suite", "bfcl:simple:2", "--examples", "1"]
+        assert cli.main(["bench", *where, *places[2:]]) == 0
+        warm_up, first, last = (exchange.body for exchange in server.exchanges)
+    assert warm_up["tools"] == last["tools"] != first["tools"]
+    assert isinstance(warm_up["messages"], list)
+    assert isinstance(last["messages"], list)
+    assert warm_up["messages"][:-1] == last["messages"][:-1]
+    assert warm_up["messages"][-1] == {"role": "user", "content": "Good day."}
+
+
 def test_settings_reach_the_server(places: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_KEY", "sesame")
     settings = ["--temperature", "0.7", "--max-tokens", "33", "--no-stream", "--tool-mode", "prompt", "--api-key-env", "MY_KEY"]
