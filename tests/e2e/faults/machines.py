@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 
 from joulebench import Run, catalogue
+from joulebench.clients.prometheus_api import PrometheusApi
 from joulebench.push.task import Task
+from joulebench.stack.process import wait_until
 from tests.e2e.faults.hosts import HIGH_WATTS, LOW_WATTS, PERIOD, PULSES, Host, SetClock, is_up, uuid
-from tests.fakes.nvml import During, Every, FakeGpu, Fault, fails, field_answers, field_fails, gone, slow
+from tests.fakes.nvml import During, Every, FakeGpu, Fault, Process, fails, field_answers, field_fails, gone, slow
 from tests.fakes.nvml.script import HW_THERMAL, SW_THERMAL
 
 ENERGY, OLD_ENERGY, POWER = 191, 83, 186
@@ -110,6 +113,9 @@ MISSING_SYMBOLS = (
     "nvmlDeviceGetMarginTemperature",
     "nvmlDeviceGetMemoryInfo_v2",
     "nvmlDeviceGetCurrentClocksEventReasons",
+    "nvmlDeviceGetProcessUtilization",
+    "nvmlDeviceGetComputeRunningProcesses_v3",
+    "nvmlSystemGetProcessName",
 )
 
 
@@ -261,6 +267,37 @@ def _call_until(host: Host, task: Task, end: float) -> None:
         call.finish(prompt_tokens=10, completion_tokens=20)
 
 
+# --- a card that somebody else uses too --------------------------------------------------------------------------------
+
+OTHERS, OTHERS_NAME = 4_111_111, "/opt/game/bin/game"
+OTHERS_TIME = (2.6, 5.2)
+BESIDE_OTHERS = {"alone": (0.2, 2.2), "beside": (2.8, 5.0), "after": (6.2, 8.4)}
+
+
+def foreign() -> Host:
+    """A program that is no model server uses the first of two cards for a while; the model server uses both all the time."""
+
+    def cards(begin: float) -> list[FakeGpu]:
+        server = Process(4_111_110, name="/usr/bin/ollama")
+        game = Process(OTHERS, begin + OTHERS_TIME[0], begin + OTHERS_TIME[1], 35.0, OTHERS_NAME)
+        shared, own = card("foreign", 0), card("foreign", 1)
+        return [replace(shared, processes=[server, game]), replace(own, processes=[server])]
+
+    def work(host: Host) -> None:
+        with host.run() as run:
+            for name, (start, end) in BESIDE_OTHERS.items():
+                host.task(run, name, start, end)
+        since = f"{catalogue.GPU_FOREIGN_USE.name}{{instance='{host.address}'}} > {host.begin + OTHERS_TIME[1] - 1.0!r}"
+        api = PrometheusApi(host.stack.prometheus_url)
+        try:
+            assert wait_until(lambda: bool(api.query(since)), 30.0), host.look("end").names()
+        finally:
+            api.close()
+        host.look("end")
+
+    return Host("foreign", cards, work)
+
+
 # --- together ----------------------------------------------------------------------------------------------------------
 
 
@@ -272,6 +309,7 @@ def all_machines() -> list[Host]:
         *(stepped_exporter(EXPORTER_FORWARD, 5.0), stepped_exporter(EXPORTER_BACK, -5.0)),
         stepped_exporter(BOTH_FORWARD, 5.0, with_benchmark=True),
         shared(),
+        foreign(),
     ]
 
 
