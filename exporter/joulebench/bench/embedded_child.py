@@ -23,6 +23,8 @@ def main() -> None:
     params.cpuparams_batch.n_threads = settings["threads"]
     params.hostnames = ["127.0.0.1"]
     params.port = 0
+    # Prompts of earlier tasks kept for reuse: by default they may take 8 GiB of a machine that has no more than that.
+    params.cache_ram_mib = 512
     params.use_jinja = True
     if settings["template"]:
         params.chat_template = settings["template"]
