@@ -194,6 +194,8 @@ def _failures(tasks: Sequence[Task]) -> Truth:
         # As many as bring the missing ones of fifty failures, at the rate that was seen.
         f"{place}.more_tasks": Is(ceil((50 - lost) * TASKS / lost)),
         **{f"{place}.{key}": Unknown() for key in ("auroc", "auroc_low", "auroc_high", "brier", "brier_base", "ece")},
+        # Yes or no, once there is a prediction.
+        f"{place}.beats_base_rate": Unknown(),
         **unknown(f"{place}.skill"),
         f"{tool}.calls": Is(len(scores)),
         f"{tool}.scored": Is(len(scores)),
@@ -216,7 +218,7 @@ def _run_of(task: Task) -> str:
     return next(run for run, tasks in RUNS.items() if task in tasks)
 
 
-CHOSEN = ("failures.calls[",)
+CHOSEN = ("failures.calls[", "failures.tasks[")
 """Lists that show only the first of what is true."""
 
 
