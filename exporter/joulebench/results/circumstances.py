@@ -14,7 +14,9 @@ from joulebench import catalogue
 from joulebench.catalogue import recorded
 from joulebench.clients.matrix import Times
 from joulebench.clients.prometheus_api import PrometheusApi
+from joulebench.errors import QueryRefused
 from joulebench.results import queries
+from joulebench.results.asking import SHORTEST_SECONDS
 from joulebench.results.points import EMPTY, Columns, Points
 from joulebench.results.samples import CHUNK_SECONDS, Window, chunks, union
 
@@ -55,30 +57,62 @@ class Circumstances:
 
 def fetch(api: PrometheusApi, windows: Sequence[Window], equal: Mapping[str, str], chunk: float = CHUNK_SECONDS) -> Circumstances:
     """Around all windows. ``equal``: labels of the exporter's series. Raises PrometheusError."""
-    servers: defaultdict[tuple[str, str, str], list[Columns]] = defaultdict(list)
-    links: defaultdict[Link, list[Columns]] = defaultdict(list)
-    clocks: defaultdict[str, list[Columns]] = defaultdict(list)
-    found = Circumstances()
+    collected = _Collected(api, equal)
     for start, end in chunks(union(windows), chunk):
-        seconds = end - start
+        collected.add(start, end)
+    return collected.whole()
+
+
+@dataclass
+class _Collected:
+    """Parts by series; one that came twice counts once."""
+
+    api: PrometheusApi
+    equal: Mapping[str, str]
+    servers: defaultdict[tuple[str, str, str], list[Columns]] = field(default_factory=lambda: defaultdict(list))
+    links: defaultdict[Link, list[Columns]] = field(default_factory=lambda: defaultdict(list))
+    clocks: defaultdict[str, list[Columns]] = field(default_factory=lambda: defaultdict(list))
+    clocks_max: dict[str, float] = field(default_factory=dict)
+    memory: dict[str, float] = field(default_factory=dict)
+
+    def add(self, start: float, end: float) -> None:
+        """In parts where the store refuses to load so much at once."""
+        try:
+            self._add(start, end)
+        except QueryRefused:
+            if end - start < 2 * SHORTEST_SECONDS:
+                raise
+            middle = round((start + end) / 2, 3)
+            self.add(start, middle)
+            self.add(middle, end)
+
+    def _add(self, start: float, end: float) -> None:
+        api, equal, seconds = self.api, self.equal, end - start
         for labels, points in _columns(api, queries.raw_names((*OLLAMA, *RECORDED), seconds), end):
             name, instance = labels.get("__name__", ""), labels.get("instance", "")
             if name not in OLLAMA or all(labels.get(key) == value for key, value in equal.items()):
-                servers[name, labels.get("model", ""), instance].append(points)
+                self.servers[name, labels.get("model", ""), instance].append(points)
         for labels, points in _columns(api, queries.raw(catalogue.GPU_LINK_BYTES, seconds, equal), end):
-            links[labels.get("uuid", ""), labels.get("link", ""), labels.get("direction", "")].append(points)
+            self.links[labels.get("uuid", ""), labels.get("link", ""), labels.get("direction", "")].append(points)
         for one in api.query(queries.last(catalogue.GPU_MEMORY_TOTAL, seconds, equal), end):
-            found.memory[one.labels.get("uuid", "")] = one.points[-1][1]
+            self.memory[one.labels.get("uuid", "")] = one.points[-1][1]
         if api.query(queries.changed(catalogue.GPU_THROTTLE_SECONDS, seconds, {**equal, "reason": "sw_power_cap"}), end):
             for labels, points in _columns(api, queries.raw(catalogue.GPU_CLOCK, seconds, {**equal, "clock": CLOCK}), end):
-                clocks[labels.get("uuid", "")].append(points)
+                self.clocks[labels.get("uuid", "")].append(points)
             for one in api.query(queries.last(catalogue.GPU_CLOCK_MAX, seconds, {**equal, "clock": CLOCK}), end):
-                found.clocks_max[one.labels.get("uuid", "")] = one.points[-1][1]
-    for (name, model, instance), parts in servers.items():
-        found.servers.setdefault((name, model), {})[instance] = Columns.joined(parts)
-    found.links = {key: Columns.joined(parts) for key, parts in links.items()}
-    found.clocks = {uuid: Columns.joined(parts) for uuid, parts in clocks.items()}
-    return found
+                self.clocks_max[one.labels.get("uuid", "")] = one.points[-1][1]
+
+    def whole(self) -> Circumstances:
+        servers: dict[tuple[str, str], dict[str, Points]] = {}
+        for (name, model, instance), parts in self.servers.items():
+            servers.setdefault((name, model), {})[instance] = Columns.joined(parts)
+        return Circumstances(
+            servers=servers,
+            links={key: Columns.joined(parts) for key, parts in self.links.items()},
+            clocks={uuid: Columns.joined(parts) for uuid, parts in self.clocks.items()},
+            clocks_max=self.clocks_max,
+            memory=self.memory,
+        )
 
 
 def _columns(api: PrometheusApi, query: str, at: float) -> list[tuple[dict[str, str], Columns]]:

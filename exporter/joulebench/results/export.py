@@ -127,9 +127,8 @@ def _ask_prometheus(
     options: Options, api: PrometheusApi | None, held: journal.Journal, clock: Clock, tell: Progress
 ) -> tuple[Mapping[TaskKey, PushedTask], Samples | None, Circumstances, str]:
     """(pushed tasks, samples, what surrounded them, what went wrong)"""
-    around = Circumstances()
     if api is None:
-        return {}, None, around, ""
+        return {}, None, Circumstances(), ""
     pushed: Mapping[TaskKey, PushedTask] = {}
     try:
         own = windows.tasks(held, {})
@@ -142,10 +141,12 @@ def _ask_prometheus(
         spans = [task.window for task in windows.tasks(held, pushed) if task.window is not None]
         equal = {"instance": options.instance} if options.instance else {}
         found = samples.fetch(api, spans, equal, chunk=options.chunk, step=lambda done, of: tell("reading samples", done, of))
-        around = circumstances.fetch(api, spans, equal, options.chunk)
     except PrometheusError as error:
-        return pushed, None, around, f"Prometheus failed: {error}"
-    return pushed, found, around, trouble
+        return pushed, None, Circumstances(), f"Prometheus failed: {error}"
+    try:
+        return pushed, found, circumstances.fetch(api, spans, equal, options.chunk), trouble
+    except PrometheusError as error:
+        return pushed, found, Circumstances(), f"model servers, links and power limits around the tasks are not known: {error}"
 
 
 @dataclass

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from joulebench import catalogue
 from joulebench.catalogue import recorded
 from joulebench.clients.prometheus_api import PrometheusApi
+from joulebench.errors import QueryRefused
 from joulebench.results import circumstances, surroundings
 from joulebench.results.circumstances import Circumstances
 from joulebench.results.export import Export, Options, export
@@ -167,3 +169,51 @@ def test_nothing_was_told_of_a_run_without_servers(tmp_path: Path) -> None:
     assert surroundings.link_bytes(Circumstances(), "GPU-aaaa", 0.0, 1.0) == {}
     told = surroundings.model_server(Circumstances(), MODEL, 0.0, 1.0)
     assert {value for key, value in told.items() if key != "samples"} == {None}
+
+
+class Stubborn:
+    """A store that loads no more than ``most`` seconds at once, in front of one that does."""
+
+    def __init__(self, api: PrometheusApi, most: float) -> None:
+        self.api, self.most, self.refused = api, most, 0
+
+    def _check(self, expr: str) -> None:
+        if (found := re.search(r"\[(\d+)ms\]", expr)) and int(found[1]) > 1000 * self.most + 1:
+            self.refused += 1
+            raise QueryRefused("too many samples")
+
+    def query(self, expr: str, time: float | None = None) -> Any:
+        self._check(expr)
+        return self.api.query(expr, time)
+
+    def raw(self, expr: str, time: float) -> bytes:
+        self._check(expr)
+        return self.api.raw(expr, time)
+
+    def columns(self, body: bytes, expr: str, times: Any) -> Any:
+        return self.api.columns(body, expr, times)
+
+
+@pytest.fixture(scope="module")
+def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrometheusApi]:
+    need_program("promtool")
+    store = Store()
+    fill(store)
+    with prometheus(tmp_path_factory.mktemp("alone"), store.openmetrics()) as url:
+        yield PrometheusApi(url)
+
+
+def test_what_a_store_refuses_at_once_is_asked_for_in_parts(api: PrometheusApi) -> None:
+    windows = [(START, START + 100.0)]
+    whole = circumstances.fetch(api, windows, {})
+    stubborn = Stubborn(api, 60.0)
+    parts = circumstances.fetch(cast(PrometheusApi, stubborn), windows, {})
+    assert stubborn.refused > 0
+    assert {key: list(points) for key, points in parts.links.items()} == {
+        key: list(points) for key, points in whole.links.items()
+    }
+    size = catalogue.OLLAMA_MODEL_SIZE.name
+    assert list(parts.server(size, MODEL)) == list(whole.server(size, MODEL)) != []
+    assert parts.memory == whole.memory
+    with pytest.raises(QueryRefused):
+        circumstances.fetch(cast(PrometheusApi, Stubborn(api, 1.0)), windows, {})
