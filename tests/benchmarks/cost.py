@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlencode
 
+from joulebench.clients.prometheus_api import PrometheusApi
 from joulebench.clock import Clock
 from joulebench.errors import ProcessError
 from joulebench.results.queries import ENERGY_METRICS
+from joulebench.stack import programs
 from joulebench.stack.native import NativeStack, Ports
 from joulebench.stack.process import Program, free_port
 from tests.benchmarks import environments
@@ -23,6 +25,7 @@ from tests.benchmarks.scene import GPUS, Scene, busy_curve
 SECONDS = 10.0
 SETTLE = 3.0
 SCRAPES = 300
+PROMETHEUS_SECONDS = 60.0
 PAUSE = 0.01
 FULL = "/metrics"
 ENERGY_ONLY = f"/metrics?{urlencode([('name[]', metric.name) for metric in ENERGY_METRICS])}"
@@ -41,15 +44,24 @@ class Cost:
     energy: Latency | None
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """``cpu``: share of one core while Prometheus scrapes; ``durations``: (p50, p99) of its own scrape times by job, seconds."""
+
+    cpu: float
+    durations: Mapping[str, Sequence[float]]
+
+
 def run(report: Report, clock: Clock) -> None:
     nvitop = environments.install(environments.NVITOP_EXPORTER, "nvitop_exporter")
     with tempfile.TemporaryDirectory(prefix="joulebench-bench-") as name:
         directory = Path(name)
         scene = Scene(directory, seed=1)
-        length = 2 * (SETTLE + 2 * SECONDS) + 120.0
+        length = 2 * (SETTLE + 2 * SECONDS) + PROMETHEUS_SECONDS + 180.0
         scene.play([busy_curve(length)] * GPUS, clock.monotonic())
         with _exporter(directory, scene.environment) as program:
             ours = _measure(program, clock, energy=True)
+        seen = _seen_by_prometheus(directory, scene.environment, clock)
         theirs: Cost | None = None
         why = nvitop.why
         if nvitop.bin is not None:
@@ -59,6 +71,7 @@ def run(report: Report, clock: Clock) -> None:
             except (ProcessError, OSError, RuntimeError) as error:
                 why = f"does not run on the fake GPUs: {error}"
     _tell(report, nvitop.title, ours, theirs, why)
+    _tell_seen(report, seen)
 
 
 @contextmanager
@@ -103,6 +116,46 @@ def _measure(program: Program, clock: Clock, *, energy: bool) -> Cost:
     return Cost(alone, scraped, resident_bytes(program.pid), full, filtered)
 
 
+def _seen_by_prometheus(directory: Path, environment: Mapping[str, str], clock: Clock) -> Seen | None:
+    """None where there is no Prometheus to be started."""
+    if programs.find("prometheus") is None or programs.find("pushgateway") is None:
+        return None
+    flags = ("--gpu-source=nvml", "--no-ollama")
+    stack = NativeStack(directory / "seen", Ports.free(), flags, exporter_environment=environment, with_alertmanager=False)
+    with stack:
+        cpu = cpu_share(stack.named("exporter").pid, PROMETHEUS_SECONDS, clock)
+        api = PrometheusApi(stack.prometheus_url)
+        try:
+            found = {
+                job: [_quantile(api, job, quantile) for quantile in (0.5, 0.99)] for job in ("joulebench", "joulebench-energy")
+            }
+        finally:
+            api.close()
+    return Seen(cpu, found)
+
+
+def _quantile(api: PrometheusApi, job: str, quantile: float) -> float:
+    span = f"{PROMETHEUS_SECONDS:.0f}s"
+    (series,) = api.query(f'quantile_over_time({quantile}, scrape_duration_seconds{{job="{job}"}}[{span}])')
+    return series.points[-1][1]
+
+
+def _tell_seen(report: Report, seen: Seen | None) -> None:
+    if seen is None:
+        report.say("As Prometheus sees it: skipped: it is not installed")
+        return
+    report.say(
+        f"As a real Prometheus sees it over {PROMETHEUS_SECONDS:.0f} s, by its own scrape_duration_seconds; the exporter uses"
+        f" {100 * seen.cpu:.2f} % of one core meanwhile."
+    )
+    rows = [(job, *(f"{1000 * one:.2f} ms" for one in quantiles)) for job, quantiles in seen.durations.items()]
+    report.table(("job", "p50", "p99"), rows)
+    report.targets += [
+        Target(f"exporter, {GPUS} GPUs, scraped by Prometheus, CPU of one core", CPU_LIMIT, 100 * seen.cpu, "%"),
+        Target("exporter, full scrape as Prometheus sees it, p99", LATENCY_LIMIT, 1000 * seen.durations["joulebench"][1], "ms"),
+    ]
+
+
 def _tell(report: Report, peer: str, ours: Cost, theirs: Cost | None, why: str) -> None:
     report.heading(f"Cost of the exporter, {GPUS} GPUs")
     report.say(
@@ -120,8 +173,8 @@ def _tell(report: Report, peer: str, ours: Cost, theirs: Cost | None, why: str) 
         report.say(f"{peer}: skipped: {why}")
     else:
         report.say(
-            f"{peer}: its cost here is a lower bound: the fake library has no process lists, PCIe or NVLink counters, which are"
-            " its slowest reads on a real GPU."
+            f"{peer}: its cost here is a lower bound: nothing runs on the fake GPUs, and their library has no PCIe or NVLink"
+            " counters, which are its slowest reads on a real GPU."
         )
     report.targets += [
         Target(f"exporter, {GPUS} GPUs at 50 Hz, CPU of one core", CPU_LIMIT, 100 * ours.alone, "%"),
