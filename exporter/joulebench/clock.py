@@ -6,6 +6,7 @@ host it is shared by every process, so a wall clock that steps never changes how
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from typing import Protocol, cast
@@ -28,3 +29,15 @@ class SystemClock:
 
     unix = staticmethod(cast(Callable[[], Seconds], time.time))
     monotonic = staticmethod(cast(Callable[[], Seconds], time.monotonic))
+
+
+def wait_until(condition: Callable[[], bool], seconds: float, clock: Clock | None = None, interval: float = 0.05) -> bool:
+    """Whether ``condition`` came true within ``seconds``, looked at every ``interval`` and once at the end."""
+    clock = clock or SystemClock()
+    deadline = clock.monotonic() + seconds
+    pause = threading.Event()
+    while not condition():
+        if clock.monotonic() >= deadline:
+            return False
+        pause.wait(interval)
+    return True

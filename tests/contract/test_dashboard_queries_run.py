@@ -18,10 +18,10 @@ from joulebench import catalogue as c
 from joulebench.analysis import cost
 from joulebench.clients.prometheus_api import PrometheusApi, Series
 from joulebench.clients.pushgateway import Pushgateway
-from joulebench.clock import SystemClock
+from joulebench.clock import SystemClock, wait_until
 from joulebench.prices import HOURS_PER_YEAR
 from joulebench.stack.native import NativeStack, Ports
-from joulebench.stack.process import free_port, wait_until
+from joulebench.stack.process import free_port
 from tests.conftest import need_program
 from tests.contract.sources import DASHBOARDS, ROOT, loaded, rules
 from tests.dashboard_queries import EMPTY_WHEN_WELL, annotation_queries_of, panels_of, queries_of, variable_queries_of

@@ -27,10 +27,10 @@ from joulebench.bench.agent import Agent, Outcome
 from joulebench.bench.llm.openai_api import OpenAIChat
 from joulebench.bench.llm.wire import Wire
 from joulebench.clients.prometheus_api import PrometheusApi
-from joulebench.clock import SystemClock
+from joulebench.clock import SystemClock, wait_until
 from joulebench.stack import programs
 from joulebench.stack.native import NativeStack, Ports
-from joulebench.stack.process import Program, free_port, wait_until
+from joulebench.stack.process import Program, free_port
 from joulebench.units import Seconds
 from tests.dashboards_ui.replay import RECORDED, RUN
 

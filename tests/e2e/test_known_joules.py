@@ -16,8 +16,8 @@ import pytest
 
 from joulebench import catalogue
 from joulebench.clients.prometheus_api import PrometheusApi
+from joulebench.clock import wait_until
 from joulebench.stack.native import NativeStack, Ports
-from joulebench.stack.process import wait_until
 from tests.conftest import need_program
 from tests.dashboard_queries import EMPTY_WHEN_WELL, queries_of
 from tests.e2e.scene import (

@@ -21,8 +21,8 @@ import pytest
 
 from joulebench import catalogue
 from joulebench.clients.prometheus_api import PrometheusApi
+from joulebench.clock import wait_until
 from joulebench.stack.native import NativeStack, Ports
-from joulebench.stack.process import wait_until
 from tests.conftest import need_program
 from tests.e2e.scene import IDLE_WATTS, STEADY_WATTS, fake_gpus, joulebench, start_exporter
 from tests.fakes.nvml import FakeGpuScript

@@ -15,9 +15,9 @@ from statistics import median
 import pytest
 
 from joulebench import catalogue
+from joulebench.clock import wait_until
 from joulebench.energy.window import total, window_energy
 from joulebench.mcpworld import monitor_csv
-from joulebench.stack.process import wait_until
 from tests.fakes import nvml
 
 pytestmark = pytest.mark.e2e

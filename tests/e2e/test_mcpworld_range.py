@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 
 from joulebench import cli
+from joulebench.clock import wait_until
 from joulebench.mcpworld import monitor_csv, schema
 from joulebench.stack.native import NativeStack, Ports
-from joulebench.stack.process import wait_until
 from tests.conftest import need_program
 from tests.e2e.range_server import tasks
 from tests.e2e.scene import write_suite

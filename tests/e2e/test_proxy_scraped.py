@@ -15,8 +15,9 @@ import pytest
 import requests
 
 from joulebench.clients.prometheus_api import PrometheusApi
+from joulebench.clock import wait_until
 from joulebench.stack import programs
-from joulebench.stack.process import Program, free_port, wait_until
+from joulebench.stack.process import Program, free_port
 from joulebench.stack.prometheus_config import write_readdressed
 from tests.conftest import need_program
 from tests.fakes.model_server import ModelServer

@@ -17,10 +17,11 @@ import yaml
 
 from joulebench import catalogue
 from joulebench.clients.prometheus_api import PrometheusApi
+from joulebench.clock import wait_until
 from joulebench.results import queries
 from joulebench.stack import programs
 from joulebench.stack.native import NativeStack, Ports
-from joulebench.stack.process import Program, free_port, wait_until
+from joulebench.stack.process import Program, free_port
 from joulebench.stack.prometheus_config import readdressed
 from tests.conftest import need_program
 from tests.e2e.scene import (

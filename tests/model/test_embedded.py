@@ -23,10 +23,9 @@ from joulebench.bench.llm.openai_api import OpenAIChat
 from joulebench.bench.llm.wire import Wire
 from joulebench.bench.prompts import opening
 from joulebench.bench.suites import load
-from joulebench.clock import SystemClock
+from joulebench.clock import SystemClock, wait_until
 from joulebench.confidence.measures import tool_call_confidences
 from joulebench.push.run import Run
-from joulebench.stack.process import wait_until
 from joulebench.units import Seconds
 from tests.unit.bench.conftest import NOWHERE, journal, of_type
 

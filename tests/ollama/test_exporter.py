@@ -9,8 +9,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from joulebench import catalogue as c
 from joulebench.catalogue import Metric
+from joulebench.clock import wait_until
 from joulebench.sensors.ollama import unix_time
-from joulebench.stack.process import wait_until
 from tests.ollama.server import CONTEXT, MODEL, OllamaServer
 from tests.unit.scrape.exporter_process import Exporter, exporter
 

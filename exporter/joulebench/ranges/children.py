@@ -16,8 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-from joulebench.clock import Clock
-from joulebench.stack.process import wait_until
+from joulebench.clock import Clock, wait_until
 
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None, use_errno=True)

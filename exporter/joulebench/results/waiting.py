@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from joulebench import catalogue
 from joulebench.clients.prometheus_api import PrometheusApi
-from joulebench.clock import Clock
+from joulebench.clock import Clock, wait_until
 from joulebench.results import queries
 from joulebench.results.task import Task
 
@@ -28,7 +27,7 @@ def wait_until_scraped(api: PrometheusApi, run_id: str, tasks: Sequence[Task], s
     last_end = max((task.values.end for task in tasks if task.values.end is not None), default=None)
     if last_end is None or clock.unix() - last_end > SETTLED_SECONDS:
         return True
-    return _wait(lambda: _scraped(api, run_id, tasks, last_end, clock), seconds, clock)
+    return wait_until(lambda: _scraped(api, run_id, tasks, last_end, clock), seconds, clock, POLL_SECONDS)
 
 
 def wait_until_settled(api: PrometheusApi, last_end: float, seconds: float, clock: Clock) -> bool:
@@ -36,17 +35,7 @@ def wait_until_settled(api: PrometheusApi, last_end: float, seconds: float, cloc
     PrometheusError."""
     if clock.unix() - last_end > SETTLED_SECONDS:
         return True
-    return _wait(lambda: _energy_reaches(api, last_end + NEIGHBOURS_SECONDS), seconds, clock)
-
-
-def _wait(condition: Callable[[], bool], seconds: float, clock: Clock) -> bool:
-    deadline = clock.monotonic() + seconds
-    pause = threading.Event()
-    while not condition():
-        if clock.monotonic() >= deadline:
-            return False
-        pause.wait(POLL_SECONDS)
-    return True
+    return wait_until(lambda: _energy_reaches(api, last_end + NEIGHBOURS_SECONDS), seconds, clock, POLL_SECONDS)
 
 
 def _energy_reaches(api: PrometheusApi, time: float) -> bool:

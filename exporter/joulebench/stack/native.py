@@ -12,9 +12,10 @@ from pathlib import Path
 from types import TracebackType
 
 from joulebench.clients.prometheus_api import PrometheusApi
+from joulebench.clock import wait_until
 from joulebench.errors import ProcessError, UserError
 from joulebench.stack import programs
-from joulebench.stack.process import Program, free_port, wait_until
+from joulebench.stack.process import Program, free_port
 from joulebench.stack.prometheus_config import write_readdressed
 
 FIRST_SCRAPE_SECONDS = 20.0

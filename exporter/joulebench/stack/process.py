@@ -11,14 +11,13 @@ import os
 import signal
 import socket
 import subprocess
-import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from joulebench.clock import Clock, SystemClock
+from joulebench.clock import wait_until
 from joulebench.errors import ProcessError
 
 READY_SECONDS = 30.0
@@ -39,18 +38,6 @@ def answers(url: str, timeout: float = 1.0) -> bool:
             return bool(response.status == 200)
     except (OSError, urllib.error.URLError):
         return False
-
-
-def wait_until(condition: Callable[[], bool], seconds: float, clock: Clock | None = None, interval: float = 0.05) -> bool:
-    """Whether ``condition`` came true within ``seconds``."""
-    clock = clock or SystemClock()
-    deadline = clock.monotonic() + seconds
-    pause = threading.Event()
-    while not condition():
-        if clock.monotonic() >= deadline:
-            return False
-        pause.wait(interval)
-    return True
 
 
 @dataclass

@@ -13,8 +13,9 @@ import signal
 from dataclasses import dataclass
 from pathlib import Path
 
+from joulebench.clock import wait_until
 from joulebench.errors import UserError
-from joulebench.stack.process import STOP_SECONDS, wait_until
+from joulebench.stack.process import STOP_SECONDS
 
 FILE_NAME = "stack.json"
 

@@ -17,9 +17,9 @@ import yaml
 
 from joulebench import Run, catalogue
 from joulebench.clients.prometheus_api import PrometheusApi
-from joulebench.clock import Clock, SystemClock
+from joulebench.clock import Clock, SystemClock, wait_until
 from joulebench.stack.native import NativeStack
-from joulebench.stack.process import Program, free_port, wait_until
+from joulebench.stack.process import Program, free_port
 from joulebench.units import Seconds
 from tests.e2e.faults.results import Results, Scrape, TaskResult, export, scrape
 from tests.fakes import nvml

@@ -11,8 +11,8 @@ from dataclasses import replace
 
 from joulebench import Run, catalogue
 from joulebench.clients.prometheus_api import PrometheusApi
+from joulebench.clock import wait_until
 from joulebench.push.task import Task
-from joulebench.stack.process import wait_until
 from tests.e2e.faults.hosts import HIGH_WATTS, LOW_WATTS, PERIOD, PULSES, Host, SetClock, is_up, uuid
 from tests.fakes.nvml import During, Every, FakeGpu, Fault, Process, fails, field_answers, field_fails, gone, slow
 from tests.fakes.nvml.script import HW_THERMAL, SW_THERMAL

@@ -17,9 +17,8 @@ import pytest
 
 from joulebench import Run, catalogue
 from joulebench.clients.prometheus_api import PrometheusApi
-from joulebench.clock import SystemClock
+from joulebench.clock import SystemClock, wait_until
 from joulebench.stack.native import NativeStack, Ports
-from joulebench.stack.process import wait_until
 from tests.conftest import need_program
 from tests.e2e.faults.hosts import PERIOD, PULSES
 from tests.e2e.faults.results import Results, Scrape, TaskResult, export, scrape

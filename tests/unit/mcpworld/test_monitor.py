@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from joulebench.clock import SystemClock
+from joulebench.clock import SystemClock, wait_until
 from joulebench.errors import GpuLost, UserError
 from joulebench.mcpworld import monitor_csv
 from joulebench.mcpworld.monitor import CsvMonitor
@@ -17,7 +17,6 @@ from joulebench.sensors.container import ContainerPoller, Usage
 from joulebench.sensors.monitor import GpuMonitor
 from joulebench.sensors.reading import FastReading, GpuIdentity, SlowReading
 from joulebench.sensors.simulated import SimulatedSource
-from joulebench.stack.process import wait_until
 from joulebench.units import Bytes, Celsius, Joules, Ratio, Seconds, Watts
 
 

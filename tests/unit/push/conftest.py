@@ -17,7 +17,8 @@ import requests
 from prometheus_client.parser import text_string_to_metric_families
 
 from joulebench import catalogue
-from joulebench.stack.process import Program, free_port, wait_until
+from joulebench.clock import wait_until
+from joulebench.stack.process import Program, free_port
 from tests.conftest import need_program
 
 

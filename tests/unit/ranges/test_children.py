@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from joulebench.clock import SystemClock
+from joulebench.clock import SystemClock, wait_until
 from joulebench.ranges.children import Child
-from joulebench.stack.process import wait_until
 
 STUBBORN = """
 import signal, subprocess, sys, threading

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from joulebench.clock import wait_until
 from joulebench.sensors.monitor import GpuMonitor
 from joulebench.sensors.process_watch import UNSEEN, ProcessWatch
 from joulebench.sensors.processes import KNOWN_SERVERS, ProcessNames, Verdict, short_name, use_of, users
-from joulebench.stack.process import wait_until
 from joulebench.units import Seconds
 from tests.fakes.nvml import FakeGpu, Fault, Process, fails, gone
 from tests.unit.sensors.rig import POLL, Play, Rig
