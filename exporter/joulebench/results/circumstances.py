@@ -17,8 +17,9 @@ from joulebench.clients.prometheus_api import PrometheusApi
 from joulebench.errors import QueryRefused
 from joulebench.results import queries
 from joulebench.results.asking import SHORTEST_SECONDS
-from joulebench.results.points import EMPTY, Columns, Points
-from joulebench.results.samples import CHUNK_SECONDS, Window, chunks, union
+from joulebench.results.gpu_samples import GpuSamples
+from joulebench.results.points import EMPTY, Columns, Points, inside
+from joulebench.results.samples import Window, chunks, union
 
 OLLAMA = tuple(
     metric.name
@@ -33,6 +34,10 @@ OLLAMA = tuple(
 )
 RECORDED = (recorded.SERVER_KV_CACHE, recorded.SERVER_RUNNING, recorded.SERVER_WAITING)
 CLOCK = "sm"
+CHUNK_SECONDS = 6 * 3600.0
+"""Longer than those of the energy: mostly there is nothing to fetch, and each question costs its own time."""
+RECENT_SECONDS = 300.0
+"""How far back the size of a card's memory is looked for, which does not change."""
 
 Link = tuple[str, str, str]
 """(uuid, link, direction)"""
@@ -55,9 +60,18 @@ class Circumstances:
         return next(iter(told.values())) if len(told) == 1 else EMPTY
 
 
-def fetch(api: PrometheusApi, windows: Sequence[Window], equal: Mapping[str, str], chunk: float = CHUNK_SECONDS) -> Circumstances:
-    """Around all windows. ``equal``: labels of the exporter's series. Raises PrometheusError."""
-    collected = _Collected(api, equal)
+def fetch(
+    api: PrometheusApi,
+    windows: Sequence[Window],
+    equal: Mapping[str, str],
+    gpus: Sequence[GpuSamples],
+    chunk: float = CHUNK_SECONDS,
+) -> Circumstances:
+    """Around all windows. ``equal``: labels of the exporter's series. ``gpus``: as they were stored, with what held them down.
+
+    Raises PrometheusError.
+    """
+    collected = _Collected(api, equal, [gpu.throttle.get("sw_power_cap", EMPTY) for gpu in gpus])
     for start, end in chunks(union(windows), chunk):
         collected.add(start, end)
     return collected.whole()
@@ -65,10 +79,11 @@ def fetch(api: PrometheusApi, windows: Sequence[Window], equal: Mapping[str, str
 
 @dataclass
 class _Collected:
-    """Parts by series; one that came twice counts once."""
+    """Parts by series; one that came twice counts once. ``caps``: of each GPU, its cumulative seconds at the power limit."""
 
     api: PrometheusApi
     equal: Mapping[str, str]
+    caps: Sequence[Points]
     servers: defaultdict[tuple[str, str, str], list[Columns]] = field(default_factory=lambda: defaultdict(list))
     links: defaultdict[Link, list[Columns]] = field(default_factory=lambda: defaultdict(list))
     clocks: defaultdict[str, list[Columns]] = field(default_factory=lambda: defaultdict(list))
@@ -94,9 +109,9 @@ class _Collected:
                 self.servers[name, labels.get("model", ""), instance].append(points)
         for labels, points in _columns(api, queries.raw(catalogue.GPU_LINK_BYTES, seconds, equal), end):
             self.links[labels.get("uuid", ""), labels.get("link", ""), labels.get("direction", "")].append(points)
-        for one in api.query(queries.last(catalogue.GPU_MEMORY_TOTAL, seconds, equal), end):
+        for one in api.query(queries.last(catalogue.GPU_MEMORY_TOTAL, min(seconds, RECENT_SECONDS), equal), end):
             self.memory[one.labels.get("uuid", "")] = one.points[-1][1]
-        if api.query(queries.changed(catalogue.GPU_THROTTLE_SECONDS, seconds, {**equal, "reason": "sw_power_cap"}), end):
+        if any(_moved(cap, start, end) for cap in self.caps):
             for labels, points in _columns(api, queries.raw(catalogue.GPU_CLOCK, seconds, {**equal, "clock": CLOCK}), end):
                 self.clocks[labels.get("uuid", "")].append(points)
             for one in api.query(queries.last(catalogue.GPU_CLOCK_MAX, seconds, {**equal, "clock": CLOCK}), end):
@@ -113,6 +128,11 @@ class _Collected:
             clocks_max=self.clocks_max,
             memory=self.memory,
         )
+
+
+def _moved(points: Points, start: float, end: float) -> bool:
+    within = inside(points, start, end)
+    return len(within) > 1 and within[0][1] != within[-1][1]
 
 
 def _columns(api: PrometheusApi, query: str, at: float) -> list[tuple[dict[str, str], Columns]]:

@@ -144,7 +144,7 @@ def _ask_prometheus(
     except PrometheusError as error:
         return pushed, None, Circumstances(), f"Prometheus failed: {error}"
     try:
-        return pushed, found, circumstances.fetch(api, spans, equal, options.chunk), trouble
+        return pushed, found, circumstances.fetch(api, spans, equal, found.gpus), trouble
     except PrometheusError as error:
         return pushed, found, Circumstances(), f"model servers, links and power limits around the tasks are not known: {error}"
 

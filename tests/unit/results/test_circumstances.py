@@ -205,9 +205,9 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrometheusApi]:
 
 def test_what_a_store_refuses_at_once_is_asked_for_in_parts(api: PrometheusApi) -> None:
     windows = [(START, START + 100.0)]
-    whole = circumstances.fetch(api, windows, {})
+    whole = circumstances.fetch(api, windows, {}, ())
     stubborn = Stubborn(api, 60.0)
-    parts = circumstances.fetch(cast(PrometheusApi, stubborn), windows, {})
+    parts = circumstances.fetch(cast(PrometheusApi, stubborn), windows, {}, ())
     assert stubborn.refused > 0
     assert {key: list(points) for key, points in parts.links.items()} == {
         key: list(points) for key, points in whole.links.items()
@@ -216,4 +216,4 @@ def test_what_a_store_refuses_at_once_is_asked_for_in_parts(api: PrometheusApi) 
     assert list(parts.server(size, MODEL)) == list(whole.server(size, MODEL)) != []
     assert parts.memory == whole.memory
     with pytest.raises(QueryRefused):
-        circumstances.fetch(cast(PrometheusApi, Stubborn(api, 1.0)), windows, {})
+        circumstances.fetch(cast(PrometheusApi, Stubborn(api, 1.0)), windows, {}, ())
