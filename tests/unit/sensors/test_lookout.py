@@ -1,4 +1,4 @@
-"""A counter is looked at shortly before each change it announces, earlier where looks come late, and always where it is unsure."""
+"""A counter is looked at shortly before each change it announces, earlier where looks come late, always where it is unsure."""
 
 from __future__ import annotations
 

@@ -7,8 +7,10 @@ import os
 import subprocess
 import sys
 import threading
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from random import Random
 
 import pynvml
 import pytest
@@ -270,3 +272,31 @@ def test_fast_and_slow_reads_of_the_simulation_never_meet(clock: VirtualClock) -
     fast.join()
     slow.join()
     assert met == [False], "and then finds the load just read"
+
+
+@pytest.mark.parametrize("jitter", [0.0, 0.002, 0.005, 0.02])
+def test_a_counter_that_strays_from_its_beat_is_bracketed_as_closely_as_one_that_keeps_it(
+    clock: VirtualClock, jitter: float
+) -> None:
+    random = Random(1)
+    begun = clock.monotonic()
+    changes = [begun + index * 0.1 + random.uniform(-jitter, jitter) for index in range(1, 800)]
+
+    def fast() -> FastReading:
+        return FastReading(Joules(20.0 * bisect_right(changes, clock.monotonic())), Watts(200.0))
+
+    monitor = GpuMonitor(OneCard(fast), clock)
+    due = begun
+    while due < begun + 70:
+        clock.advance_to(due)
+        monitor.poll()
+        due += 0.965 * POLL
+    trace = monitor.channels[0].meter.trace.view(begun + 30, begun + 65)
+    inside = [
+        min(abs(at - change) for change in changes) <= width + 1e-9 for at, width in zip(trace.at, trace.uncertainty, strict=True)
+    ]
+    assert all(inside), "bounds hold whatever the counter does"
+    wide = sum(width > POLL for width in trace.uncertainty)
+    assert wide <= 0.03 * len(trace.at)
+    polls_a_step = monitor.snapshot()[0].polls / 700
+    assert polls_a_step < (3.0 if jitter <= 0.005 else 5.3)
