@@ -188,8 +188,10 @@ def test_without_a_pushgateway_the_journal_is_the_source(place: Place) -> None:
 def test_without_prometheus_there_are_no_statistics_and_the_row_says_why(place: Place) -> None:
     result = place.task(NO_PROMETHEUS)
     row = result.row
-    columns = ("avg_gpu_util_pct", "avg_vram_mb", "avg_temp_c", "throttled_seconds", "energy_prometheus_joules")
+    columns = ("avg_gpu_util_pct", "avg_vram_mb", "avg_temp_c", "min_temp_margin_c", "energy_prometheus_joules")
     assert [row[column] for column in columns] == [""] * len(columns)
+    assert (row["throttled_seconds"], row["throttled_source"]) == ("0", "exporter"), "that one the exporter told"
+    assert result.record["throttle"]["throttled_seconds_prometheus"] is None
     assert result.reasons == {"prometheus_failed"}
     assert row["sources"] == "journal"
     assert (result.gpu(0)["power_w"], result.gpu(0)["temp_c"]) == (None, None)
