@@ -47,6 +47,8 @@ class OllamaChat(Client):
     ) -> Reply:
         options = {"temperature": self._temperature, "num_predict": self._max_tokens, **self._extra}
         body: Json = {"model": self.name, "stream": self._stream, "options": options, **self._words(messages, tools, _message)}
+        # Else it leaves out what does not fit, the tools too, and says nothing of it.
+        body |= {"truncate": False, "shift": False}
         if logprobs:
             body |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
         assembly = _Assembly(parts.TokenTimes(self._clock, first_token), self._stream)
