@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from joulebench.analysis.levels import NO_PROBABILITY, Sample
 from joulebench.analysis.records import SCORE
-from joulebench.analysis.statistics import Bools, Floats
+from joulebench.analysis.statistics import SEED, Bools, Floats
 from joulebench.errors import UserError
 
 INSTALL = "pip install 'joulebench[analysis]'"
@@ -99,14 +99,23 @@ def _in_class(good: Bools, groups: NDArray[Any]) -> int:
 
 
 def _split(good: Bools, groups: NDArray[Any], folds: int) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-    yield from _sklearn().folds(folds).split(np.zeros(len(good)), good, groups)
+    """(others, left out) by fold. Groups stay whole; they are dealt out in order of how many of theirs failed, so that the folds
+    fail about as often as each other, and by chance within that.
+    """
+    names, place = np.unique(groups, return_inverse=True)
+    size = np.bincount(place)
+    failed = np.bincount(place, weights=~good) / size
+    chance = np.random.default_rng(SEED).permutation(len(names))
+    fold = np.empty(len(names), dtype=np.intp)
+    fold[np.lexsort((chance, size, failed))] = np.arange(len(names)) % folds
+    for left_out in range(folds):
+        yield np.flatnonzero(fold[place] != left_out), np.flatnonzero(fold[place] == left_out)
 
 
 @dataclass(frozen=True, slots=True)
 class _Sklearn:
     regression: Callable[[], Any]
     scale: Callable[[], Any]
-    folds: Callable[[int], Any]
     threads: Callable[[int], AbstractContextManager[Any]]
 
 
@@ -114,7 +123,6 @@ class _Sklearn:
 def _sklearn() -> _Sklearn:
     try:
         from sklearn.linear_model import LogisticRegression
-        from sklearn.model_selection import StratifiedGroupKFold
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler
         from threadpoolctl import threadpool_limits
@@ -124,7 +132,6 @@ def _sklearn() -> _Sklearn:
     return _Sklearn(
         regression=lambda: make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)),
         scale=lambda: LogisticRegression(C=100.0, max_iter=1000),
-        folds=lambda count: StratifiedGroupKFold(count, shuffle=True, random_state=0),
         threads=threadpool_limits,
     )
 

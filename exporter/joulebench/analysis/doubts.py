@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from joulebench.analysis.bootstrap import Draws, Estimate, share
+from joulebench.analysis.bootstrap import LEAST_TASKS, Draws, Estimate, share
 from joulebench.analysis.records import SCORE, CallRecord, TaskRecord
 from joulebench.results import journal
 
@@ -92,6 +92,8 @@ def _by(found: Iterable[Told]) -> tuple[Doubt, ...]:
 
 
 def _doubt(model: str, name: str, units: Sequence[Sequence[CallRecord]]) -> Doubt:
+    if len(units) < LEAST_TASKS:
+        return _counted(model, name, units)
     scores = np.array([sum(call.measures.get(SCORE, 0.0) for call in unit) for unit in units])
     scored = np.array([float(sum(SCORE in call.measures for call in unit)) for unit in units])
     failed = np.array([float(sum(call.outcome != "ok" for call in unit)) for unit in units])
@@ -105,6 +107,14 @@ def _doubt(model: str, name: str, units: Sequence[Sequence[CallRecord]]) -> Doub
         confidence=_draws(len(units)).ratio(scores, scored),
         failed=share(failed, calls),
     )
+
+
+def _counted(model: str, name: str, units: Sequence[Sequence[CallRecord]]) -> Doubt:
+    """Too few for an interval, as most tasks are that were tried once."""
+    calls = [call for unit in units for call in unit]
+    scores = [call.measures[SCORE] for call in calls if SCORE in call.measures]
+    sure, failed = sum(scores) / len(scores) if scores else None, sum(call.outcome != "ok" for call in calls) / len(calls)
+    return Doubt(model, name, len(calls), len(scores), len(units), Estimate(sure), Estimate(failed))
 
 
 @lru_cache(maxsize=8)
