@@ -100,6 +100,14 @@ def checks(found: Found) -> list[Finding]:
             fix="use attributed_energy_joules, or run one task at a time",
         ),
         judged(
+            "other programs",
+            tasks,
+            _strangers,
+            severity=WARNING,
+            why="a program that is no known model server used the GPU too; the joules are the card's, not the task's alone",
+            fix="stop other programs on the GPU (the exporter's log names them), or name your server by --processes.known",
+        ),
+        judged(
             "throttling",
             tasks,
             _throttled,
@@ -109,6 +117,12 @@ def checks(found: Found) -> list[Finding]:
             not_told="no file tells of throttling; the exporter and Prometheus do",
         ),
     ]
+
+
+def _strangers(task: Facts) -> str | None:
+    if not isinstance(task.measurement.get("reasons"), list):
+        raise LookupError
+    return "seen" if "foreign_process" in task.reasons else None
 
 
 def told_flag(task: Facts, name: str) -> bool:

@@ -110,6 +110,7 @@ SPOILED: list[tuple[str, str, Spoil]] = [
     ("parts add up", FAILURE, lambda b: at(b, "gpu_hardware_metrics").update(energy_q3_joules=1.0)),
     ("clock offset", FAILURE, lambda b: at(b, "measurement", "clock_offset_seconds").update(benchmark_to_gateway=-3.0)),
     ("overlap", WARNING, lambda b: at(b, "attribution").update(overlap_fraction=0.4)),
+    ("other programs", WARNING, lambda b: at(b, "measurement").update(reasons=["foreign_process"])),
     ("throttling", WARNING, lambda b: at(b, "throttle").update(throttled_seconds=2.0)),
     ("power", FAILURE, lambda b: at(b, "gpu_hardware_metrics").update(avg_power_w=3.0)),
     ("power", FAILURE, lambda b: at(b, "gpu_hardware_metrics").update(avg_power_w=900.0)),

@@ -139,7 +139,7 @@ def test_a_counter_reset_is_a_new_epoch_and_its_window_has_no_upper_bound(play: 
 
 
 def test_one_misread_counter_is_no_reset(play: Play) -> None:
-    rig = play(FakeGpu(power=((0.0, 200.0),), faults=(field_answers(ENERGY, 0, OnCalls(300, 300)),)))
+    rig = play(FakeGpu(power=((0.0, 200.0),), faults=(field_answers(ENERGY, 0, OnCalls(150, 150)),)))
     rig.run(12)
     state = rig.state()
     assert state.energy_resets == 0
@@ -219,7 +219,7 @@ def test_a_thread_that_hangs_in_the_driver_shows_as_down(play: Play) -> None:
 
 def test_a_slow_call_is_an_overrun_of_its_gpu_and_the_bounds_still_hold(play: Play) -> None:
     power = ((0.0, 100.0), (5.0, 300.0), (5.3, 120.0))
-    rig = play(FakeGpu(power=power), FakeGpu(power=power, faults=(slow(0.2, OnCalls(254, 254)),)))
+    rig = play(FakeGpu(power=power), FakeGpu(power=power, faults=(slow(0.2, During(4.95, 5.0)),)))
     rig.run(12)
     assert [rig.state(gpu).overruns for gpu in (0, 1)] == [0, 1]
     for gpu in (0, 1):
@@ -228,6 +228,22 @@ def test_a_slow_call_is_an_overrun_of_its_gpu_and_the_bounds_still_hold(play: Pl
         assert energy.high is not None
         assert energy.low <= rig.truth(5.0, 5.3, gpu) <= energy.high
         assert rig.window(3, 8, gpu).joules == pytest.approx(rig.truth(3, 8, gpu), rel=0.02)
+
+
+def test_a_call_that_hangs_for_seconds_costs_certainty_and_no_joule(play: Play) -> None:
+    power = ((0.0, 100.0), (6.0, 300.0), (7.0, 120.0))
+    rig = play(FakeGpu(power=power, faults=(slow(3.0, During(4.95, 5.0)),)), FakeGpu(power=power))
+    rig.run(15)
+    assert [rig.state(gpu).up for gpu in (0, 1)] == [True, True]
+    for gpu in (0, 1):
+        across, inside = rig.window(3, 12, gpu), rig.window(5.5, 6.5, gpu)
+        assert across.joules == pytest.approx(rig.truth(3, 12, gpu), rel=0.02), "the counter went on while nobody looked"
+        assert (inside.quality, "gap" in inside.reasons) == ("suspect", True)
+        for window, truth in ((across, rig.truth(3, 12, gpu)), (inside, rig.truth(5.5, 6.5, gpu))):
+            assert window.low is not None
+            assert window.high is not None
+            assert window.low <= truth <= window.high
+        assert rig.window(10, 13, gpu).quality == "ok"
 
 
 def test_without_a_counter_power_is_integrated_and_named_so(play: Play) -> None:

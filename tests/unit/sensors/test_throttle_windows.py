@@ -118,3 +118,11 @@ def test_a_window_over_a_step_of_the_wall_clock_is_not_known_and_those_beside_it
     if jump > 0:
         assert slowed(rig, 3.0, 5.0)["sw_thermal"] == pytest.approx(0.997, abs=0.03)
         assert slowed(rig, 7.0 + jump, 8.0 + jump)["sw_thermal"] == pytest.approx(0.5, abs=0.03)
+
+
+def test_a_throttle_of_a_millisecond_is_in_the_window_it_was_in_and_in_no_other(play: Play) -> None:
+    rig = play(FakeGpu(reasons=((0.0, 0.0), (5.0513, float(HW_THERMAL)), (5.0523, 0.0))))
+    rig.run(8.0)
+    assert slowed(rig, 4.5, 5.5)["hw_thermal"] == pytest.approx(0.001, abs=1e-6)
+    assert [slowed(rig, *window)["hw_thermal"] for window in ((3.0, 5.0), (5.2, 7.5))] == [0.0, 0.0]
+    assert rig.state().throttle["hw_thermal"] == pytest.approx(0.001, abs=1e-6)
