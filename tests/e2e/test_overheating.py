@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import pytest
 
@@ -99,6 +100,17 @@ def test_a_task_outside_of_the_spell_has_a_zero_that_is_known_and_the_others_are
     assert "throttled" not in results["outside"].reasons
     for task in ("inside", "partly"):
         assert (results[task].row["quality"], "throttled" in results[task].reasons) == ("suspect", True)
+
+
+def test_without_the_journal_the_pushed_seconds_are_read_back(
+    overheating: OverheatingScene, results: Results, tmp_path: Path
+) -> None:
+    alone = export(RUN_ID, tmp_path, overheating.stack.prometheus_url, "--wait=15")
+    for task in TASKS:
+        columns = ["throttled_source", "throttled_seconds", *(f"throttled_{reason}_seconds" for reason in c.THROTTLE_REASONS)]
+        assert {name: alone[task].row[name] for name in columns} == {name: results[task].row[name] for name in columns}
+        assert alone[task].row["throttled_source"] == "exporter"
+        assert "prometheus" in alone[task].row["sources"]
 
 
 def test_prometheus_alone_says_the_same_a_little_less_exactly(overheating: OverheatingScene, results: Results) -> None:
