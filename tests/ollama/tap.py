@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPResponse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any
@@ -76,10 +77,20 @@ class Tap:
 
     def _pass(self, handler: BaseHTTPRequestHandler) -> None:
         body = handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
-        connection = HTTPConnection(self._upstream.hostname or "", self._upstream.port, timeout=120)
         sent = {name: value for name, value in handler.headers.items() if name.lower() in KEPT_REQUEST}
-        connection.request(handler.command, handler.path, body or None, sent)
-        answer = connection.getresponse()
+        connection = HTTPConnection(self._upstream.hostname or "", self._upstream.port, timeout=280)
+        try:
+            connection.request(handler.command, handler.path, body or None, sent)
+            with connection.getresponse() as answer:
+                said = list(self._answer(handler, answer))
+                self.exchanges.append(Exchange(handler.path, body, answer.status, b"".join(said)))
+        except OSError:
+            # The client left, or Ollama did; either way there is no whole reply to keep.
+            handler.close_connection = True
+        finally:
+            connection.close()
+
+    def _answer(self, handler: BaseHTTPRequestHandler, answer: HTTPResponse) -> Iterator[bytes]:
         handler.send_response(answer.status)
         for name, value in answer.getheaders():
             if name.lower() in KEPT_REPLY:
@@ -87,11 +98,8 @@ class Tap:
         # Its end is the end of the connection, so that every piece goes on as it came.
         handler.send_header("Connection", "close")
         handler.end_headers()
-        said = []
         while piece := answer.read1(65536):
-            said.append(piece)
             handler.wfile.write(piece)
             handler.wfile.flush()
+            yield piece
         handler.close_connection = True
-        connection.close()
-        self.exchanges.append(Exchange(handler.path, body, answer.status, b"".join(said)))

@@ -10,6 +10,7 @@ import pytest
 import requests
 
 from joulebench import catalogue as c
+from joulebench.clock import wait_until
 from tests.ollama.questions import BOTH, DIVIDE, HAIKU, TIME, WEATHER, WORDS, chat, completion
 from tests.ollama.server import MODEL, OllamaServer
 from tests.ollama.tap import Tap
@@ -94,7 +95,7 @@ def test_with_logprobs_added_and_taken_out_again_the_client_gets_the_same_bytes(
 ) -> None:
     proxy = start_proxy(ollama.url, add_logprobs=3, add_usage=add_usage)
     for question in (WEATHER, DIVIDE, WORDS):
-        body = DOORS[path](question, stream=stream, tools=question != WORDS)
+        body = DOORS[path](question, stream=stream, tools=question != WORDS, tokens=40)
         # Once for the cache: what Ollama answers from it is the same each time.
         post(ollama.url + path, body)
         direct, through = post(ollama.url + path, body), post(proxy.url + path, body)
@@ -141,3 +142,29 @@ def test_a_refusal_of_ollama_goes_through_as_it_is(ollama: OllamaServer, start_p
     assert direct.status_code == 404
     proxy.wait_until_over(1)
     assert proxy.value(c.PROXY_REQUESTS, result="refused") == 1
+
+
+def test_a_request_that_only_loads_or_unloads_has_no_tokens_and_not_none_of_them(
+    ollama: OllamaServer, start_proxy: StartProxy
+) -> None:
+    proxy = start_proxy(ollama.url)
+    for keep_alive in (0, "10m"):
+        post(f"{proxy.url}/api/generate", {"model": MODEL, "keep_alive": keep_alive, "stream": False})
+    proxy.wait_until_over(2)
+    assert ollama.loaded() == [f"{MODEL}:latest"]
+    assert proxy.value(c.PROXY_REQUESTS, result="ok") == 2
+    assert proxy.value(c.PROXY_COMPLETION_TOKENS) is None
+    assert proxy.value(c.PROXY_DECODE, "_count") is None
+    assert proxy.value(c.PROXY_UNREAD_REQUESTS, cause="no_usage") == 2
+
+
+def test_a_client_that_leaves_ends_the_work_of_ollama_too(ollama: OllamaServer, start_proxy: StartProxy) -> None:
+    proxy = start_proxy(ollama.url)
+    aborted = r"(aborting completion request due to client closing)"
+    before = len(ollama.said(aborted))
+    body = {"model": MODEL, "prompt": WORDS, "options": {"temperature": 0, "num_predict": 2000}}
+    with requests.post(f"{proxy.url}/api/generate", json=body, stream=True, timeout=120) as answer:
+        assert next(answer.iter_lines(chunk_size=None))
+    assert wait_until(lambda: proxy.value(c.PROXY_REQUESTS, result="client_gone") == 1, 30.0)
+    assert wait_until(lambda: len(ollama.said(aborted)) > before, 30.0)
+    assert proxy.value(c.PROXY_COMPLETION_TOKENS) is None

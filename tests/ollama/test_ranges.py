@@ -16,7 +16,10 @@ from tests.ollama.questions import WORDS, chat
 from tests.ollama.server import MODEL, ROOT, OllamaServer
 from tests.ollama.tap import Tap
 
-pytestmark = pytest.mark.ollama
+PATIENCE = 600
+"""Seconds for what takes one: each run has a prompt of over a thousand tokens, for one core that may have other work."""
+
+pytestmark = [pytest.mark.ollama, pytest.mark.timeout(PATIENCE)]
 
 OTHER = "smollm2-other:tiny"
 NOWHERE = "http://127.0.0.1:9"
@@ -29,14 +32,14 @@ def test_each_model_is_loaded_for_its_run_and_unloaded_after_it(server: OllamaSe
     with Tap(server.url) as tap:
         nowhere = ["--gateway-url", NOWHERE, "--exporter-url", "none", "--prometheus-url", "none"]
         argv = [str(ROOT / "scripts/run_multi_model_benchmark.sh"), "files", "tag", "2", "2", "--ollama-url", tap.url]
-        argv += ["--runs-dir", str(tmp_path), "--monitor", "none", *nowhere]
+        argv += ["--runs-dir", str(tmp_path), "--monitor", "none", "--task-timeout", "250", *nowhere]
         environment = {"MODELS": f"{MODEL} {OTHER}", "JOULEBENCH": str(Path(sys.executable).parent / "joulebench")}
         done = subprocess.run(
             [*argv, "--bench", "--idle-seconds 0 --no-warm-up --max-tokens 60"],
             check=False,
             capture_output=True,
             text=True,
-            timeout=200,
+            timeout=PATIENCE - 20,
             env={**os.environ, **environment},
         )
     assert done.returncode == 0, done.stderr
@@ -69,20 +72,23 @@ def test_a_model_that_is_kept_stays_until_it_is_unloaded(server: OllamaServer) -
         models.close()
 
 
-def test_a_model_that_was_loaded_before_is_left_loaded(ollama: OllamaServer, tmp_path: Path) -> None:
-    argv = [sys.executable, "-m", "joulebench.cli", "range", "files", "2", "2", "--model", MODEL, "--ollama-url", ollama.url]
-    argv += ["--runs-dir", str(tmp_path), "--monitor", "none", "--gateway-url", NOWHERE, "--exporter-url", "none"]
-    argv += ["--prometheus-url", "none", "--bench", "--idle-seconds 0 --no-warm-up --max-tokens 60"]
-    done = subprocess.run(argv, check=False, capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stderr
-    assert ollama.loaded() == [f"{MODEL}:latest"]
-
-
-def test_a_model_that_nobody_has_is_told_and_the_next_one_runs(ollama: OllamaServer, tmp_path: Path) -> None:
+def test_a_model_that_nobody_has_is_told_the_next_one_runs_and_one_that_was_loaded_before_is_left_loaded(
+    ollama: OllamaServer, tmp_path: Path
+) -> None:
     argv = [sys.executable, "-m", "joulebench.cli", "range", "files", "2", "2", "--model", "nobody-has-this", "--model", MODEL]
     argv += ["--ollama-url", ollama.url, "--runs-dir", str(tmp_path), "--monitor", "none", "--gateway-url", NOWHERE]
-    argv += ["--exporter-url", "none", "--prometheus-url", "none", "--bench", "--idle-seconds 0 --no-warm-up --max-tokens 60"]
-    done = subprocess.run(argv, check=False, capture_output=True, text=True, timeout=200)
+    argv += [
+        "--task-timeout",
+        "120",
+        "--exporter-url",
+        "none",
+        "--prometheus-url",
+        "none",
+        "--bench",
+        "--idle-seconds 0 --no-warm-up --max-tokens 60",
+    ]
+    done = subprocess.run(argv, check=False, capture_output=True, text=True, timeout=PATIENCE - 20)
     assert done.returncode == 1
     assert "nobody-has-this cannot be loaded" in done.stderr
     assert (tmp_path / "files-smollm2-tools" / "results.csv").exists()
+    assert ollama.loaded() == [f"{MODEL}:latest"]

@@ -15,10 +15,12 @@ from tests.ollama.server import MODEL, OllamaServer
 from tests.ollama.tap import Tap
 from tests.ollama.truth import Told, told
 
-pytestmark = pytest.mark.ollama
+pytestmark = [pytest.mark.ollama, pytest.mark.timeout(900)]
 
 NOWHERE = "http://127.0.0.1:9"
 TASKS = "write-*"
+PATIENT = ["--task-timeout", "280"]
+"""A prompt of over a thousand tokens takes one slow core a while."""
 DECLARED = {
     "read_file",
     "write_file",
@@ -56,7 +58,7 @@ class Results:
 def bench(tap: Tap, runs: Path, *flags: str) -> Results:
     """Begins with the model on disk alone, and without a warm-up, so that the first call loads it."""
     nowhere = ["--gateway-url", NOWHERE, "--exporter-url", "none", "--prometheus-url", "none"]
-    places = ["--run-id", "real", "--runs-dir", str(runs), "--no-progress", "--idle-seconds", "0", "--no-warm-up"]
+    places = ["--run-id", "real", "--runs-dir", str(runs), "--no-progress", "--idle-seconds", "0", "--no-warm-up", *PATIENT]
     argv = ["bench", "--ollama-url", tap.url, "--model", MODEL, "--tasks", TASKS, "--max-tokens", "80", *flags]
     assert cli.main([*argv, *nowhere, *places]) == 0
     assert cli.main(["export", "--run-id", "real", "--runs-dir", str(runs), "--prometheus-url", "none"]) == 0
