@@ -5,6 +5,7 @@ Where no proxy runs, every one of them says so.
 
 from __future__ import annotations
 
+from scripts.dashboards.absence import ABSENCE, NOT_AVAILABLE
 from scripts.dashboards.fields import Json, Query, override, states
 from scripts.dashboards.panels import bargauge, heatmap, stat, table, timeseries
 from scripts.dashboards.promql import PROXY_JOB, grown, growth, latest, quantile, ratio, select, served
@@ -18,6 +19,7 @@ TWO_SCRAPES = "10s"
 OF_PROXY = 'server="proxy"'
 NOT_OK = 'result!="ok"'
 KEYS = "run_id, task_id, model"
+COUNTED = ("Requests", "Not ok")
 PROXY_STATES = states(
     {0: ("no proxy", "text"), 1: ("up", "green"), 2: ("up, model server unreachable", "red")},
 )
@@ -154,6 +156,11 @@ def mean(metric: Metric) -> str:
 
 def proxy_table() -> Json:
     requests = by_task(c.PROXY_REQUESTS)
+
+    def known(expr: str) -> str:
+        """A server that tells none of it would leave the table without the column."""
+        return f"{expr} or on ({KEYS}) 0 * {requests} - {-NOT_AVAILABLE}"
+
     values: dict[str, tuple[str, Json]] = {
         "Requests": (requests, {"custom__width": 85}),
         "Not ok": (f"{by_task(c.PROXY_REQUESTS, NOT_OK)} or 0 * {requests}", {"custom__width": 70}),
@@ -182,12 +189,12 @@ def proxy_table() -> Json:
         "One row a task, as the clients named run and task; empty where they named none. Energy is shared evenly with requests"
         " that ran at the same time, so that rows add up to the GPU's own; At most is all energy while the task's requests ran."
         " TTFT, Request and Confidence are means; Load and Queue are sums. n/a: the server does not tell.",
-        [Query(expr, "__auto", "table") for expr, _ in values.values()],
+        [Query(expr if name in COUNTED else known(expr), "__auto", "table") for name, (expr, _) in values.items()],
         {"run_id": "Run", "task_id": "Task", "model": "Model", **fields},
         overrides=[
             override("Run", custom__minWidth=130),
             override("Task", custom__minWidth=150),
-            *(override(name, **shown) for name, (_, shown) in values.items()),
+            *(override(name, mappings=ABSENCE, **shown) for name, (_, shown) in values.items()),
         ],
         sort="Energy",
         empty=NOTHING,

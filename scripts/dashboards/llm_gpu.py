@@ -96,7 +96,7 @@ def gpu_table() -> Json:
     bar = {"type": "gauge", "mode": "basic", "valueDisplayMode": "text"}
     absent = states({NOT_AVAILABLE: ("n/a", "text")})
     shares = dict.fromkeys(("Utilization", "VRAM"), "blue")
-    widths = {"Index": 65, "Up": 60, "SM clock": 100, "Energy by": 100, "Energy": 100}
+    widths = {"Index": 65, "Up": 60, "SM clock": 100, "Energy by": 85, "Energy": 90}
     widths |= {"Temperature": 110} | dict.fromkeys(("Margin", "Power", "Limit", "Throttled"), 95)
     units = {"Temperature": "celsius", "Margin": "celsius", "Power": "watt", "Limit": "watt", "SM clock": "hertz"}
     return table(
@@ -107,9 +107,9 @@ def gpu_table() -> Json:
         columns,
         drop=("job", "Value #A", "architecture", "driver_version", "uuid"),
         overrides=[
-            override("GPU", links=[link], custom__minWidth=170),
-            override("Exporter", custom__width=150),
-            override("Source", mappings=[SOURCE_NAMES], custom__cellOptions={"type": "color-text"}, custom__minWidth=100),
+            override("GPU", links=[link], custom__minWidth=150),
+            override("Exporter", custom__width=135),
+            override("Source", mappings=[SOURCE_NAMES], custom__cellOptions={"type": "color-text"}, custom__width=90),
             override("Up", mappings=states({0: ("lost", "red"), 1: ("up", "green")}), custom__cellOptions={"type": "color-text"}),
             *(
                 override(
@@ -121,6 +121,7 @@ def gpu_table() -> Json:
                     mappings=absent,
                     color={"mode": "fixed", "fixedColor": colour},
                     custom__cellOptions=bar,
+                    custom__width=130,
                 )
                 for name, colour in shares.items()
             ),

@@ -66,7 +66,9 @@ def test_every_panel_shows_what_it_should_in_grafanas_own_words(
 ) -> None:
     path = tmp_path / "scenes.json"
     path.write_text(json.dumps([scenes[uid] for uid in BOARDS]))
-    done = subprocess.run([node, pictures.BUILT / "check.mjs", path], capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(
+        [node, pictures.BUILT / "check.mjs", path], capture_output=True, text=True, check=False, timeout=pictures.TIMEOUT
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     report = json.loads(done.stdout)
     print(report["counts"])  # noqa: T201

@@ -25,6 +25,7 @@ BUILT = ROOT / ".build/dashboards-ui/out"
 WIDTH = 1600
 CELL = 38
 HEAD = 130
+TIMEOUT = 300
 NOTE = "preview drawn with Grafana's components · GPUs, watts and joules are simulated"
 
 
@@ -64,8 +65,8 @@ def shoot(browser: Path, board: Mapping[str, Any], scene: Mapping[str, Any], pic
     ]
     page = (BUILT / "preview.html").as_uri()
     picture.parent.mkdir(parents=True, exist_ok=True)
-    subprocess.run([*common, f"--screenshot={picture}", page], check=True, capture_output=True, timeout=120)
-    done = subprocess.run([*common, "--dump-dom", page], check=True, capture_output=True, text=True, timeout=120)
+    subprocess.run([*common, f"--screenshot={picture}", page], check=True, capture_output=True, timeout=TIMEOUT)
+    done = subprocess.run([*common, "--dump-dom", page], check=True, capture_output=True, text=True, timeout=TIMEOUT)
     return done.stdout
 
 

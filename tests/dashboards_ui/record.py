@@ -14,6 +14,7 @@ import lzma
 import math
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -34,7 +35,7 @@ from joulebench.stack.process import Program, free_port
 from joulebench.units import Seconds
 from tests.dashboards_ui.replay import RECORDED, RUN
 
-SECONDS = 190.0
+SECONDS, AFTERWARDS = 190.0, 5.0
 ROUNDS = 2
 TASKS = ("read-note", "write-hello", "count-lines", "read-colour", "append-diary", "calculate")
 WORKER = "bench-host"
@@ -110,7 +111,8 @@ class Scene:
         return {f"127.0.0.1:{port}": f"{WORKER}:{usual}" for port, usual in known.items()}
 
 
-def work(scene: Scene, directory: Path, clock: SystemClock, until: float) -> None:
+def work(scene: Scene, directory: Path, clock: SystemClock, until: float) -> float:
+    """The last moment to be shown (unix seconds): all tasks have ended and their energy is known, the run goes on."""
     suite = suites.load("files")
     run = Run(
         model=embedded.MODEL_NAME,
@@ -133,6 +135,8 @@ def work(scene: Scene, directory: Path, clock: SystemClock, until: float) -> Non
             outcome = Outcome(name)
             Agent(run, scene.model_of(quote(task), clock, native=number == ROUNDS), clock).work(known[name], outcome)
             print(f"{outcome.task_id}: {outcome.status} {outcome.reason}")  # noqa: T201
+        threading.Event().wait(AFTERWARDS)
+        return clock.unix()
 
 
 def lines(api: PrometheusApi, start: float, end: float, hosts: Mapping[str, str]) -> Iterator[str]:
@@ -153,9 +157,7 @@ def main() -> None:
         scene = Scene(directory, stack)
         scene.warm_up(clock)
         start, begun = clock.unix(), clock.monotonic()
-        work(scene, directory, clock, begun + SECONDS)
-        wait_until(lambda: clock.monotonic() > begun + SECONDS + 10, SECONDS + 20)
-        end = clock.unix()
+        end = work(scene, directory, clock, begun + SECONDS)
         api = PrometheusApi(scene.native.prometheus_url)
         stack.callback(api.close)
         text = "\n".join(lines(api, start, end, scene.hosts())) + "\n"

@@ -15,8 +15,8 @@ from joulebench.stack.process import Program, free_port
 from tests.dashboards_ui.answers import Stretch
 
 RECORDED = Path(__file__).with_name("demo-run.om.xz")
-STRETCH = Stretch(1795504110, 1795504300)
-RUN, TASK = "demo-20261124", "read-missing#2"
+STRETCH = Stretch(1795513958, 1795514140)
+RUN, TASK = "demo-20261124", "read-note#2"
 
 
 @contextmanager
