@@ -244,6 +244,25 @@ def test_embeddings_have_a_prompt_and_no_completion(
     assert proxy.value(c.PROXY_UNREAD_REQUESTS, cause="no_usage") == (1 if prompt is None else None)
 
 
+@pytest.mark.parametrize("stream", [True, False])
+def test_generate_of_ollama(stream: bool) -> None:
+    """From documentation."""
+    counts = {"done": True, "done_reason": "stop", "prompt_eval_count": 26, "prompt_eval_duration": 130_000_000}
+    counts |= {"eval_count": 3, "eval_duration": 60_000_000, "load_duration": 5_000_000, "total_duration": 200_000_000}
+    said = [{"thinking": "Hm"}, {"response": "The"}, {"response": " sky"}] if stream else []
+    lines = [
+        *({"model": "m", **one, "done": False} for one in said),
+        {"model": "m", "response": "" if stream else "The sky", **counts},
+    ]
+    body = "".join(json.dumps(line) + "\n" for line in lines).encode()
+    reply, ended_well = read(Protocol.OLLAMA_TEXT, body, "application/x-ndjson" if stream else JSON)
+    assert ended_well
+    assert (reply.prompt_tokens, reply.completion_tokens, reply.content) == (26, 3, "The sky")
+    assert (reply.prefill_seconds, reply.decode_seconds, reply.load_seconds) == (0.13, 0.06, 0.005)
+    assert reply.queue_seconds == pytest.approx(0.005)
+    assert (reply.arrivals.first, len(reply.arrivals.gaps)) == ((0.0, 2) if stream else (None, 0))
+
+
 def test_what_is_no_embedding_is_no_answer() -> None:
     assert not embedding_reply(b'{"error":"this model does not support embeddings"}').complete
 
