@@ -101,6 +101,13 @@ def test_an_alert_is_tested_firing_and_silent(alert: dict[str, Any]) -> None:
     assert silent, f"tests/rules has no case in which {alert['alert']} stays silent"
 
 
+def test_how_many_alerts_fire_and_stay_silent() -> None:
+    cases = [_cases(alert["alert"]) for alert in rules("alert")]
+    firing, silent = (sum(counts) for counts in zip(*cases, strict=True))
+    print(f"{len(cases)} alerts, {firing} cases firing, {silent} silent; {len(rules('record'))} recording rules")  # noqa: T201
+    assert min(firing, silent) >= len(cases)
+
+
 def _cases(name: str) -> tuple[int, int]:
     """How many checks expect the alert, and how many expect that it is not there."""
     expected: list[list[Any]] = []
