@@ -202,6 +202,8 @@ EXPORTER_FORWARD, EXPORTER_BACK, BOTH_FORWARD = "exporter-set-forward", "exporte
 BEFORE_TASK = (0.1, 1.8)
 EXPORTERS_TASK = (2.1, 4.7)
 EXPORTERS_STEP_AT = 3.3
+AFTER_TASK = (10.1, 12.3)
+"""Long after the clock was set; from then on it is only off."""
 
 
 def stepped_exporter(name: str, seconds: float, *, with_benchmark: bool = False) -> Host:
@@ -220,6 +222,7 @@ def stepped_exporter(name: str, seconds: float, *, with_benchmark: bool = False)
         with host.run(clock) as run:
             host.task(run, "before", *BEFORE_TASK)
             host.task(run, "stepped", *EXPORTERS_TASK, set_it)
+            host.task(run, "after", *AFTER_TASK)
 
     return Host(name, lambda _: [card(name, 0)], work, own_clock=True)
 
@@ -275,13 +278,15 @@ BESIDE_OTHERS = {"alone": (0.2, 2.2), "beside": (2.8, 5.0), "after": (6.2, 8.4)}
 
 
 def foreign() -> Host:
-    """A program that is no model server uses the first of two cards for a while; the model server uses both all the time."""
+    """A program that is no model server uses the first of two cards for a while; the model server uses both all the time. The
+    other card takes its time to say who uses it."""
 
     def cards(begin: float) -> list[FakeGpu]:
         server = Process(4_111_110, name="/usr/bin/ollama")
         game = Process(OTHERS, begin + OTHERS_TIME[0], begin + OTHERS_TIME[1], 35.0, OTHERS_NAME)
         shared, own = card("foreign", 0), card("foreign", 1)
-        return [replace(shared, processes=[server, game]), replace(own, processes=[server])]
+        stalls = slow(0.3, During(), "nvmlDeviceGetProcessUtilization")
+        return [replace(shared, processes=[server, game]), replace(own, processes=[server], faults=[stalls])]
 
     def work(host: Host) -> None:
         with host.run() as run:

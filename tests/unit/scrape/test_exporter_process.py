@@ -141,6 +141,8 @@ def test_a_second_exporter_on_the_same_port_is_told_so() -> None:
         ("--energy.poll-period=0", "--energy.poll-period: 0 is not between 0.005 and 1 second"),
         ("--energy.poll-period=nan", "--energy.poll-period: nan is not"),
         ("--energy.ring-seconds=1", "--energy.ring-seconds: 1 is not between 10 and 86400"),
+        ("--processes.period=3", "--processes.period: 3 is neither 0 nor between 5 and 10 seconds"),
+        ("--processes.known=[", "--processes.known: '[' is no regular expression"),
         ("--ollama.url=ollama", "--ollama.url: 'ollama' is not a URL"),
         ("--gpu-source=amd", "invalid choice: 'amd'"),
         ("--simulated.scenario=calm", "invalid choice: 'calm'"),

@@ -16,7 +16,7 @@ import pytest
 from joulebench.clock import SystemClock
 from joulebench.sensors.monitor import GpuMonitor
 from joulebench.sensors.nvml import NvmlSource
-from tests.fakes.nvml import SCRIPT_VARIABLE, BusyFile, FakeGpu, FakeGpuScript, OnCalls, environment, load, slow
+from tests.fakes.nvml import SCRIPT_VARIABLE, BusyFile, FakeGpu, FakeGpuScript, OnCalls, Process, environment, load, slow
 from tests.fakes.nvml.script import HW_THERMAL
 
 READ = """
@@ -85,6 +85,41 @@ def test_a_driver_without_any_getter_reads_nothing_and_claims_nothing(script: Pa
     )
     read = read_with(script, getters)
     assert read["fast"]["energy"] is read["fast"]["power"] is read["slow"]["utilization"] is read["slow"]["power_limit"] is None
+
+
+WATCH = """
+import json
+from joulebench.sensors.nvml import NvmlSource
+source = NvmlSource()
+uses = source.read_processes(0, 0.0)
+print(json.dumps({"uses": uses and [use._asdict() for use in uses][:1], "name": source.process_name(4100000)}))
+"""
+UTILIZATION, COMPUTE, NAME = (
+    "nvmlDeviceGetProcessUtilization",
+    "nvmlDeviceGetComputeRunningProcesses_v3",
+    "nvmlSystemGetProcessName",
+)
+
+
+@pytest.mark.parametrize(
+    ("without", "sm", "name"),
+    [
+        ((), 0.4, "/opt/game"),
+        ((UTILIZATION,), None, "/opt/game"),
+        ((UTILIZATION, NAME), None, None),
+    ],
+)
+def test_a_driver_that_lacks_a_process_call_is_asked_by_the_next(
+    tmp_path: Path, without: Sequence[str], sm: float | None, name: str | None
+) -> None:
+    script = FakeGpuScript([FakeGpu(processes=[Process(4_100_000, start=-10.0, name="/opt/game")])]).write(tmp_path / "script")
+    told = in_a_process(WATCH, environment(script, without))
+    assert told["name"] == name
+    assert (told["uses"][0]["pid"], told["uses"][0]["sm"], told["uses"][0]["at"] is None) == (4_100_000, sm, sm is None)
+
+
+def test_a_driver_without_any_process_call_tells_nothing(script: Path) -> None:
+    assert in_a_process(WATCH, environment(script, (UTILIZATION, COMPUTE, NAME))) == {"uses": None, "name": None}
 
 
 def test_a_machine_without_the_library_says_so() -> None:

@@ -214,6 +214,9 @@ def test_a_card_that_cannot_be_named_is_left_out_and_the_others_stay(play: Play,
     rig = play(FakeGpu(faults=(gone(0.0, 10.0),)), FakeGpu(uuid="GPU-b"))
     assert [identity.uuid for identity in rig.source.gpus()] == ["GPU-b"]
     assert "GPU 0" in caplog.text
+    rig.run(12)
+    assert (rig.state().identity.index, rig.state().up) == (1, True)
+    assert rig.window(2.0, 8.0).joules == pytest.approx(rig.truth(2.0, 8.0, gpu=1), rel=0.01)
 
 
 @pytest.mark.parametrize(("code", "reason"), [(9, "not loaded"), (18, "reboot"), (999, "Unknown Error")])

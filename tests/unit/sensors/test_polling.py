@@ -286,7 +286,7 @@ def test_a_counter_that_strays_from_its_beat_is_bracketed_as_closely_as_one_that
         return FastReading(Joules(20.0 * bisect_right(changes, clock.monotonic())), Watts(200.0))
 
     monitor = GpuMonitor(OneCard(fast), clock)
-    due = begun
+    due: float = begun
     while due < begun + 70:
         clock.advance_to(due)
         monitor.poll()
