@@ -1,6 +1,6 @@
-"""Record what a real llama.cpp answers on the endpoints beside chat completions, for tests/captures/endpoints/.
+"""Record what a real llama.cpp or Ollama answers on the endpoints beside chat completions, for tests/captures/endpoints/.
 
-    python scripts/record_endpoint_captures.py
+    python scripts/record_endpoint_captures.py [--ollama URL MODEL]
 
 Each is asked for words and, where it takes tools, for a tool call, streamed and not. The model is the embedded one, shown two
 worked calls, since it calls no tool without. llama.cpp is not started for embeddings, so these are not among them.
@@ -8,6 +8,7 @@ worked calls, since it calls no tool without. llama.cpp is not started for embed
 
 from __future__ import annotations
 
+import argparse
 import json
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +17,7 @@ import requests
 
 from joulebench.bench.embedded import MODEL_NAME, REQUEST_SETTINGS, EmbeddedModel
 
-OUT = Path(__file__).parents[1] / "tests" / "captures" / "endpoints" / "llamacpp.json"
+OUT = Path(__file__).parents[1] / "tests" / "captures" / "endpoints"
 
 Json = dict[str, object]
 
@@ -25,7 +26,7 @@ DESCRIBED = [{"name": name, "description": f"Get the {name} of a city"} for name
 WORKED = (("How many people live in Oslo?", "population", "Oslo"), ("What is the weather in Rome?", "weather", "Rome"))
 QUESTION = "What is the weather in Paris?"
 WORDS = "Count to five."
-SETTINGS: Json = {"model": MODEL_NAME, "temperature": 0, **REQUEST_SETTINGS, "cache_prompt": False}
+SETTINGS: Json = {"temperature": 0, **REQUEST_SETTINGS, "cache_prompt": False}
 
 
 def responses() -> Json:
@@ -62,20 +63,30 @@ ASKED: dict[str, tuple[str, Json]] = {
 
 
 def main() -> None:
-    found = []
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--ollama", nargs=2, metavar=("URL", "MODEL"))
+    given = parser.parse_args().ollama
+    if given is not None:
+        url, model = given
+        version_ = requests.get(f"{url}/api/version", timeout=60).json()["version"]
+        _record("ollama", f"Ollama {version_}", url, model)
+        return
     with EmbeddedModel() as server:
-        for name, (path, body) in ASKED.items():
-            for stream in (False, True):
-                request = {**SETTINGS, **body, "stream": stream}
-                answer = requests.post(server.base_url.removesuffix("/v1") + path, json=request, timeout=300)
-                answer.raise_for_status()
-                kind = answer.headers["Content-Type"]
-                found.append(
-                    {"name": name, "path": path, "request": request, "content_type": kind, "body": answer.content.decode()}
-                )
-    OUT.parent.mkdir(exist_ok=True)
-    head = {"server": f"llama.cpp by xllamacpp {version('xllamacpp')}", "model": "SmolLM2-135M-Instruct Q4_1"}
-    OUT.write_text(json.dumps({**head, "exchanges": found}, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        _record("llamacpp", f"llama.cpp by xllamacpp {version('xllamacpp')}", server.base_url.removesuffix("/v1"), MODEL_NAME)
+
+
+def _record(file: str, server: str, url: str, model: str) -> None:
+    found = []
+    for name, (path, body) in ASKED.items():
+        for stream in (False, True):
+            request = {"model": model, **SETTINGS, **body, "stream": stream}
+            answer = requests.post(url + path, json=request, timeout=300)
+            answer.raise_for_status()
+            kind, told = answer.headers["Content-Type"], answer.content.decode()
+            found.append({"name": name, "path": path, "request": request, "content_type": kind, "body": told})
+    OUT.mkdir(exist_ok=True)
+    capture = {"server": server, "model": "SmolLM2-135M-Instruct Q4_1", "exchanges": found}
+    (OUT / f"{file}.json").write_text(json.dumps(capture, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

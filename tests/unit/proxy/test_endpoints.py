@@ -1,7 +1,7 @@
 """The endpoints beside chat: what is counted is what the reply tells, whoever wrote it.
 
-Recorded: every exchange of ``captures/endpoints``, from a real llama.cpp. From documentation: replies in the forms that Ollama,
-OpenAI and Anthropic describe and that no server at hand gives.
+Recorded: every exchange of ``captures/endpoints``, from a real llama.cpp and a real Ollama. From documentation: replies in forms
+that Ollama, OpenAI and Anthropic describe and that no server at hand gives.
 """
 
 from __future__ import annotations
@@ -24,14 +24,16 @@ from tests.fakes.raw_upstream import RawUpstream, chunked, whole
 from tests.unit.proxy.conftest import StartProxy
 from tests.unit.proxy.seen import Seen, wait_for
 
-RECORDED: list[dict[str, Any]] = json.loads(
-    (Path(__file__).parents[2] / "captures" / "endpoints" / "llamacpp.json").read_text(encoding="utf-8")
-)["exchanges"]
+RECORDED: list[dict[str, Any]] = [
+    {**exchange, "server": file.stem}
+    for file in sorted((Path(__file__).parents[2] / "captures" / "endpoints").glob("*.json"))
+    for exchange in json.loads(file.read_text(encoding="utf-8"))["exchanges"]
+]
 SSE, JSON = "text/event-stream", "application/json"
 
 
 def recorded(exchange: dict[str, Any]) -> str:
-    return f"{exchange['name']}{', stream' if exchange['request']['stream'] else ''}"
+    return f"{exchange['server']}: {exchange['name']}{', stream' if exchange['request']['stream'] else ''}"
 
 
 def through(start_proxy: StartProxy, path: str, request: object, kind: str, body: bytes) -> tuple[bytes, Seen]:
@@ -58,12 +60,12 @@ def test_a_recorded_exchange_is_counted_exactly_and_passes_unchanged(start_proxy
     assert proxy.value(c.PROXY_TOOL_CALLS, outcome="ok") == (1 if exchange["name"].endswith("call") else None)
     assert proxy.value(c.PROXY_REQUESTS, result="ok") == 1
     assert proxy.value(c.PROXY_UNREAD_REQUESTS) is None
-    # Each piece is a token, and so is the name of a call, which comes when its item or block begins.
+    # Each piece is a token, and so is the name of a call, which comes when its item or block begins. Ollama gives calls whole.
     pieces = len(re.findall(r"^event: (?!message)\S+delta$", exchange["body"], re.MULTILINE))
-    tokens = pieces + exchange["name"].endswith("call")
-    streamed = exchange["request"]["stream"]
-    assert proxy.value(c.PROXY_TASK_TTFT, "_count") == (1 if streamed else None)
-    assert proxy.value(c.PROXY_TOKEN_GAP, "_count") == (tokens - 1 if streamed else None)
+    is_call = exchange["name"].endswith("call")
+    seen = exchange["request"]["stream"] and not (is_call and exchange["server"] == "ollama")
+    assert proxy.value(c.PROXY_TASK_TTFT, "_count") == (1 if seen else None)
+    assert proxy.value(c.PROXY_TOKEN_GAP, "_count") == (pieces + is_call - 1 if seen else None)
 
 
 COUNTS = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_n")
@@ -71,7 +73,8 @@ COUNTS = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_n")
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_plain_completions_lose_the_usage_that_only_the_proxy_asked_for(start_proxy: StartProxy, stream: bool) -> None:
-    exchange = next(one for one in RECORDED if one["path"] == "/v1/completions" and one["request"]["stream"] is stream)
+    found = (one for one in RECORDED if (one["server"], one["path"]) == ("llamacpp", "/v1/completions"))
+    exchange = next(one for one in found if one["request"]["stream"] is stream)
     sent = exchange["body"].encode()
     with RawUpstream(lambda _: chunked([sent]) if stream else whole(sent)) as upstream:
         proxy = start_proxy(upstream.url, add_logprobs=2)
