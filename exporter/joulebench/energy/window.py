@@ -11,6 +11,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from operator import sub
 from statistics import median
 
@@ -118,6 +119,18 @@ def energy_between(trace: CounterTrace, intervals: Sequence[tuple[float, float]]
         view = trace.around(start, end)
         total += cumulative(view, end) - cumulative(view, start)
     return total
+
+
+def energies_between(trace: CounterTrace, edges: Sequence[float]) -> list[float | None]:
+    """``energy_between`` of each of the adjacent intervals that these rising times bound."""
+    view = trace.around(edges[0], edges[-1])
+    at = view.at
+    if not at:
+        return [None] * (len(edges) - 1)
+    if edges[0] < at[0] or edges[-1] > at[-1]:
+        return [energy_between(trace, [interval]) for interval in pairwise(edges)]
+    energies = [cumulative(view, edge) for edge in edges]
+    return [after - before for before, after in pairwise(energies)]
 
 
 def total(windows: Iterable[WindowEnergy]) -> WindowEnergy:

@@ -219,7 +219,8 @@ def _judged(energy: WindowEnergy, findings: Sequence[str]) -> WindowEnergy:
 def exporter_clock_offset(gpus: Sequence[GpuSamples], start: float, end: float) -> float | None:
     """The exporter's clock minus Prometheus's around the window: the smallest of each GPU's, since a slow scrape only adds; of
     several exporters the worst."""
-    near = (inside(gpu.clock_offsets, start - NEAR_SECONDS, end + NEAR_SECONDS) for gpu in gpus)
+    exporters = {id(gpu.clock_offsets): gpu.clock_offsets for gpu in gpus}
+    near = (inside(offsets, start - NEAR_SECONDS, end + NEAR_SECONDS) for offsets in exporters.values())
     smallest = (min((offset for _, offset in found), key=abs) for found in near if found)
     return max(smallest, key=abs, default=None)
 

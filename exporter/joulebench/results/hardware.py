@@ -16,7 +16,7 @@ import numpy as np
 
 from joulebench import catalogue
 from joulebench.catalogue import Metric
-from joulebench.energy.window import energy_between
+from joulebench.energy.window import energies_between
 from joulebench.results.energy import TaskEnergy
 from joulebench.results.gauge_stats import Stats, mean, stats, together
 from joulebench.results.points import EMPTY, Columns, Points
@@ -122,11 +122,10 @@ def parts(start: float, end: float, count: int) -> list[tuple[float, float]]:
 
 
 def _energies(gpus: Sequence[GpuSamples], parts: Sequence[tuple[float, float]]) -> list[float | None]:
-    found: list[float | None] = []
-    for part in parts:
-        joules = [energy_between(gpu.energy, [part]) for gpu in gpus]
-        found.append(None if not joules or None in joules else sum(one for one in joules if one is not None))
-    return found
+    edges = [parts[0][0], *(end for _, end in parts)]
+    by_part = zip(*(energies_between(gpu.energy, edges) for gpu in gpus), strict=True)
+    found = [None if None in joules else sum(one for one in joules if one is not None) for joules in by_part]
+    return found or [None] * len(parts)
 
 
 def _watts(joules: Sequence[float | None], parts: Sequence[tuple[float, float]]) -> list[float | None]:

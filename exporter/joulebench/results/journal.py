@@ -90,6 +90,8 @@ def _event(line: bytes) -> Event | None:
 
 def number(value: object) -> float | None:
     """A finite number, or None: a journal is data from outside."""
+    if type(value) is float:
+        return value if math.isfinite(value) else None
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:
