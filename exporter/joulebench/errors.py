@@ -10,7 +10,7 @@ JoulebenchError
     ├── GatewayError     the Pushgateway refused or could not be reached
     ├── PrometheusError  the Prometheus HTTP API refused or could not be reached
     │   └── QueryRefused     it will not work on this query (too many samples, say); a smaller one may do
-    ├── EnergyApiError   the exporter's window energy API refused or could not be reached
+    ├── EnergyApiError   the exporter's window energy API refused (EnergyRefused) or could not be reached
     ├── ModelError       the LLM server refused, broke off or could not be reached
     └── ProcessError     a program that Joulebench starts (Prometheus, Pushgateway, ...) did not come up
 """
@@ -60,6 +60,10 @@ class QueryRefused(PrometheusError):
 
 class EnergyApiError(OutsideError):
     """The exporter's window energy API is unreachable or refused a window."""
+
+
+class EnergyRefused(EnergyApiError):
+    """It refused this window for good: no later answer would be one to this question."""
 
 
 class ModelError(OutsideError):

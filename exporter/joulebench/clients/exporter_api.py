@@ -14,7 +14,7 @@ import requests
 
 from joulebench.catalogue import THROTTLE_REASONS
 from joulebench.clients.session import session_for, told
-from joulebench.errors import EnergyApiError
+from joulebench.errors import EnergyApiError, EnergyRefused
 from joulebench.units import Joules, Seconds
 
 
@@ -53,14 +53,18 @@ class ExporterApi:
         self._session = session_for(self.url)
 
     def energy(self, start: Seconds, end: Seconds, wait: float = 0.0) -> EnergyAnswer:
-        """Energy between two unix times; waits up to ``wait`` seconds for the counter to pass the end. Raises EnergyApiError."""
+        """Energy between two unix times; waits up to ``wait`` seconds for the counter to pass the end.
+
+        Raises EnergyApiError, or EnergyRefused where asking again would be of no use.
+        """
         parameters = {"start": repr(float(start)), "end": repr(float(end)), "wait": repr(float(wait))}
         try:
             response = self._session.get(f"{self.url}/api/v1/energy", params=parameters, timeout=self._timeout + wait)
         except requests.RequestException as error:
             raise EnergyApiError(f"{self.url}: {told(error)}") from error
         if response.status_code != 200:
-            raise EnergyApiError(f"{self.url}/api/v1/energy: {response.status_code} {response.text.strip()[:500]}")
+            kind = EnergyRefused if response.status_code == 400 else EnergyApiError
+            raise kind(f"{self.url}/api/v1/energy: {response.status_code} {response.text.strip()[:500]}")
         try:
             return _answer(response.json())
         except (ValueError, KeyError, TypeError, AttributeError) as error:

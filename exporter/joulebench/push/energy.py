@@ -17,7 +17,7 @@ from typing import Protocol
 
 from joulebench.clients.exporter_api import EnergyAnswer
 from joulebench.clock import SystemClock
-from joulebench.errors import EnergyApiError
+from joulebench.errors import EnergyApiError, EnergyRefused
 from joulebench.push.journal import Journal
 from joulebench.push.recorder import Pushes, TaskRecorder
 from joulebench.push.state import GpuEnergy
@@ -114,6 +114,11 @@ class EnergyAsker:
             return
         try:
             answer = self._api.energy(question.start, question.end, COUNTER_WAIT)
+        except EnergyRefused as error:
+            # An exporter to which the end of this window lies ahead goes by another clock. Later it would give the energy of
+            # the time at which its own clock shows the same.
+            self._failed(question, str(error), again=False)
+            return
         except EnergyApiError as error:
             self._down_until = self._pace.monotonic() + RETRY_AFTER / 2
             self._failed(question, str(error))
@@ -145,7 +150,7 @@ class EnergyAsker:
                 totals.call_energy = totals.call_energy.plus(joules)
             self._pushes.changed(task.group)
 
-    def _failed(self, question: Question, error: str) -> None:
+    def _failed(self, question: Question, error: str, *, again: bool = True) -> None:
         if self.error is None:
             log.warning("no window energies from the exporter, the export will take them from Prometheus: %s", error)
             self._journal.write("ENERGY_UNAVAILABLE", question.task.clock.unix(), reason=error)
@@ -153,7 +158,7 @@ class EnergyAsker:
         tries = question.tries + 1
         if question.call is None and tries == 1:
             self._pushes.finished(question.task.group)
-        if tries < MAX_TRIES and self._stop_by is None:
+        if again and tries < MAX_TRIES and self._stop_by is None:
             self._put(Question(question.task, question.call, question.start, question.end, tries), RETRY_AFTER)
         else:
             self.unanswered += 1

@@ -106,3 +106,20 @@ def test_a_benchmark_on_the_same_machine_keeps_its_joules_and_is_suspect(machine
     assert measured["low_joules"] <= truth <= measured["high_joules"]
     assert (result.row["energy_source"], result.row["quality"]) == ("exporter", "suspect")
     assert "clock_step" in result.reasons
+
+
+@pytest.mark.parametrize("name", [EXPORTER_FORWARD, EXPORTER_BACK, BOTH_FORWARD])
+def test_a_clock_that_stays_off_is_told_of_every_later_task(machines: Mapping[str, Host], name: str) -> None:
+    result = machines[name].results["after"]
+    assert result.row["quality"] in ("suspect", "missing")
+    assert "clock_offset" in result.reasons
+    assert "clock_step" not in result.reasons
+    assert abs(result.record["measurement"]["clock_offset_seconds"]["exporter_to_prometheus"]) == pytest.approx(5.0, abs=0.3)
+
+
+def test_a_benchmark_on_the_same_clock_has_the_right_joules_all_the_same(machines: Mapping[str, Host]) -> None:
+    host = machines[BOTH_FORWARD]
+    result = host.results["after"]
+    start, end = result.window
+    assert result.cell("total_energy_joules") == pytest.approx(host.script.joules(0, start - 5, end - 5), rel=0.01)
+    assert result.row["energy_source"] == "exporter"

@@ -12,6 +12,7 @@ from joulebench import Run, catalogue
 from joulebench.clients.exporter_api import ExporterApi
 from joulebench.clock import SystemClock
 from joulebench.errors import EnergyApiError
+from joulebench.push.energy import RETRY_AFTER
 from joulebench.units import Seconds
 from tests.unit.push.conftest import FakeExporter, FakePrometheus, LocalServer, RealGateway, events, eventually, scrape, serving
 
@@ -141,6 +142,26 @@ def test_an_exporter_that_comes_back_is_asked_again(tmp_path: Path, gateway: Rea
         eventually(lambda: (catalogue.TASK_ENERGY.name, "early") in gateway.samples())
     assert [event["task_id"] for event in events(run.directory, "TASK_ENERGY")] == ["early"]
     assert len(events(run.directory, "ENERGY_UNAVAILABLE")) == 1
+
+
+def test_an_exporter_that_refuses_a_window_is_not_asked_for_it_again(
+    tmp_path: Path, gateway: RealGateway, exporter: FakeExporter
+) -> None:
+    exporter.status = 400
+    with Run(runs_dir=tmp_path, gateway_url=gateway.url, exporter_url=exporter.url) as run:
+        with run.task("refused"):
+            pass
+        eventually(lambda: len(exporter.requests) == 1)
+        exporter.status = 200
+        when = SystemClock().monotonic() + RETRY_AFTER + 0.3
+        eventually(lambda: SystemClock().monotonic() > when)
+        assert len(exporter.requests) == 1
+        with run.task("later"):
+            pass
+        eventually(lambda: (catalogue.TASK_ENERGY.name, "later") in gateway.samples())
+    assert [event["task_id"] for event in events(run.directory, "TASK_ENERGY")] == ["later"]
+    (state,) = events(run.directory, "PUSH_STATE")
+    assert (state["windows_without_energy"], state["groups_unpushed"]) == (1, 0)
 
 
 @pytest.mark.parametrize(
