@@ -20,13 +20,14 @@ SERVER = {"job": "vllm", "instance": "127.0.0.1:8000", "model": script.ALPHA.nam
 GPUS = tuple({"gpu": str(index), "uuid": uuid} for index, uuid in enumerate(script.UUIDS))
 
 
-def fill(store: Store) -> None:
+def fill(store: Store, source: str = "nvml") -> None:
+    """``source`` of the cards: nvml, or simulated."""
     for quarter in range(-4 * 40, 4 * (floor(script.END - START) + 40)):
         at = START + quarter / 4
         _energy(store, "joulebench-energy", at)
         if quarter % 4 == 0:
             _energy(store, "joulebench", at)
-            _second(store, at)
+            _second(store, at, source)
 
 
 def _energy(store: Store, job: str, at: float) -> None:
@@ -44,7 +45,7 @@ def _running(at: float) -> Task | None:
     return next((task for task in script.EVERY if task.start <= at <= task.end), None)
 
 
-def _second(store: Store, at: float) -> None:
+def _second(store: Store, at: float, source: str) -> None:
     store.add(catalogue.EXPORTER_CLOCK, EXPORTER, at, at + 0.003)
     store.add(catalogue.EXPORTER_CLOCK_STEPS, EXPORTER, at, 0.0)
     task = _running(at)
@@ -54,7 +55,7 @@ def _second(store: Store, at: float) -> None:
             "name": script.CARD,
             "architecture": "Ampere",
             "driver_version": "1",
-            "source": "nvml",
+            "source": source,
             "energy_method": "counter",
         }
         store.add(catalogue.GPU_INFO, {**labels, **info}, at, 1.0)

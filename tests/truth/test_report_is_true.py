@@ -40,11 +40,20 @@ class Later:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    return exported(tmp_path_factory.mktemp("truth"), "nvml")
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    return exported(tmp_path_factory.mktemp("simulated"), "simulated")
+
+
+def exported(directory: Path, source: str) -> list[str]:
+    """Directories of both runs, on cards of this source."""
     for name in ("prometheus", "promtool"):
         need_program(name)
-    directory = tmp_path_factory.mktemp("truth")
     store = Store()
-    recorded.fill(store)
+    recorded.fill(store, source)
     recorded.write_journals(directory / "runs")
     (directory / "prometheus").mkdir()
     with prometheus(directory / "prometheus", store.openmetrics()) as url:
@@ -108,6 +117,19 @@ def test_the_verdict_holds_the_numbers_of_the_report(ask: Ask, prices: tuple[str
     assert f"finishes {100 * best['success_rate'].value:.1f} %" in success
     assert caveats.startswith(f"{2 * len(script.HOT)} of {2 * script.TASKS} attempts do not count")
     assert "2 planned tasks left no result" in caveats
+
+
+def test_of_simulated_cards_the_numbers_are_as_true_and_marked(simulated: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    prices = str(Path(simulated[0]).parents[1] / "prices.yml")
+    assert cli.main(["report", *simulated, "--format", "json", "--prices.file", prices]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert wrong(numbers(report), expected.report(), expected.CHOSEN) == []
+    assert report["simulated"] is True
+    assert {model["simulated"] for model in report["models"]} == {task["simulated"] for task in report["tasks"]} == {True}
+    assert "SIMULATED" in report["verdict"][2]
+    assert cli.main(["analyze", "bottlenecks", *simulated, "--format", "json"]) == 0
+    for model in json.loads(capsys.readouterr().out):
+        assert (model["simulated"], model["decode"], model["memory"]) == (True, None, []), "no roof holds for an invented card"
 
 
 def test_levels_belong_to_the_findings_that_they_carry(ask: Ask, prices: tuple[str, ...]) -> None:
