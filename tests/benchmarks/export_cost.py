@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import tempfile
+from itertools import chain
 from pathlib import Path
 from random import Random
 from time import process_time
 
 from joulebench.clients.prometheus_api import PrometheusApi
 from joulebench.clock import Clock
-from joulebench.energy.window import window_energy
-from joulebench.push.journal import Journal
-from joulebench.results import samples
+from joulebench.results import ahead, samples
 from joulebench.results.export import Options, export
 from joulebench.stack.native import NativeStack, Ports
-from joulebench.units import Seconds
-from tests.benchmarks import tsdb
+from tests.benchmarks import run_journal, tsdb
 from tests.benchmarks.report import Report, Target
 from tests.benchmarks.scene import GPUS
 
@@ -23,7 +21,6 @@ TASKS = 2000
 RUN_ID = "bench"
 LIMIT = 3.0
 LONGEST_TASK = 30.0
-CALLS = 3
 
 
 class _Phases:
@@ -53,7 +50,7 @@ def run(report: Report, clock: Clock, hours: float) -> None:
         stack = NativeStack(directory / "stack", Ports.free())
         (stack.directory / "prometheus-data").mkdir(parents=True)
         stored = tsdb.write(history, stack.directory / "prometheus-data")
-        _journal(directory / "runs", history)
+        run_journal.write(directory / "runs", RUN_ID, _windows(history))
         prometheus = stack.prometheus()
         prometheus.start()
         try:
@@ -67,7 +64,7 @@ def run(report: Report, clock: Clock, hours: float) -> None:
         with_energy = sum(row["total_energy_joules"] is not None for row in done.rows)
     report.heading("Export of a run")
     report.say(
-        f"{TASKS} tasks of {CALLS} calls on {GPUS} GPUs over {hours:g} h, from journal and Prometheus:"
+        f"{TASKS} tasks of {run_journal.CALLS} calls on {GPUS} GPUs over {hours:g} h, from journal and Prometheus:"
         f" {stored:,} stored samples; {with_energy} tasks got an energy."
     )
     wall, cpu = phases.whole
@@ -83,49 +80,15 @@ def run(report: Report, clock: Clock, hours: float) -> None:
 def _energy_alone(api: PrometheusApi, history: tsdb.History, clock: Clock) -> tuple[float, float]:
     """(wall, CPU) seconds from Prometheus to the joules of every task on every GPU, without anything else of an export."""
     began, cpu = clock.monotonic(), process_time()
-    windows = [(start, start + length) for start, length in _task_times(history)]
+    windows = _windows(history)
     for gpu in samples.fetch(api, windows).gpus:
-        for start, end in windows:
-            window_energy(gpu.energy, start, end)
+        ahead.energies(gpu.energy, chain.from_iterable(windows))
+        ahead.windows(gpu.energy, windows, "counter")
     return clock.monotonic() - began, process_time() - cpu
 
 
-def _task_times(history: tsdb.History) -> list[tuple[float, float]]:
-    """(start, length) of each task."""
+def _windows(history: tsdb.History) -> list[run_journal.Window]:
     random = Random(1)
     share = (history.end - history.start) / TASKS
-    return [(history.start + n * share, min(random.uniform(1.0, LONGEST_TASK), 0.9 * share)) for n in range(TASKS)]
-
-
-def _journal(runs: Path, history: tsdb.History) -> None:
-    journal = Journal(runs / RUN_ID / "journal-w.jsonl", RUN_ID, "w")
-    journal.write("RUN_START", history.start, model_name="model", suite="", version="0", planned_tasks=TASKS)
-    for number, (start, length) in enumerate(_task_times(history)):
-        _task(journal, f"task-{number}", start, length)
-    journal.write("RUN_END", history.end)
-    journal.close()
-
-
-def _task(journal: Journal, task_id: str, start: float, length: float) -> None:
-    journal.write("TASK_START", start, task_id, task_name="a task", model_name="model", suite="")
-    for call in range(CALLS):
-        at, seconds = start + call * length / CALLS, 0.8 * length / CALLS
-        journal.write("LLM_QUERY_START", at, task_id, call=call + 1, model_name="model")
-        journal.write("LLM_FIRST_TOKEN_RECEIVED", at + 0.1 * seconds, task_id, call=call + 1)
-        journal.write(
-            "LLM_QUERY_END",
-            at + seconds,
-            task_id,
-            call=call + 1,
-            status="success",
-            error=None,
-            prompt_tokens=512,
-            completion_tokens=64,
-            duration_seconds=Seconds(seconds),
-            ttft_seconds=0.1 * seconds,
-            prefill_seconds=0.1 * seconds,
-            decode_seconds=0.9 * seconds,
-            decode_tokens=63,
-            load_seconds=None,
-        )
-    journal.write("TASK_END", start + length, task_id, status="success", success=True, reason="", duration_seconds=length)
+    starts = [history.start + n * share for n in range(TASKS)]
+    return [(start, start + min(random.uniform(1.0, LONGEST_TASK), 0.9 * share)) for start in starts]
