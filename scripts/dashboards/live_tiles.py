@@ -125,10 +125,11 @@ def energy_tile() -> Json:
         "Energy so far",
         "All GPUs over this time range, idle time included, and the share of finished tasks.",
         [
-            Query(energy, "all GPUs", "instant"),
+            Query(or_absence(energy), "all GPUs", "instant"),
             Query(total(c.TASK_ENERGY), "in tasks", "instant"),
         ],
         "joule",
+        mappings=ABSENCE,
         decimals=1,
     )
 
