@@ -97,4 +97,9 @@ GPU_FOREIGN_USE = gauge(
     "When a foreign program was last seen to use the GPU; absent as long as none was.",
     GPU,
 )
+GPU_FOREIGN_USE_START = gauge(
+    "gpu_foreign_use_start_timestamp_seconds",
+    "When that use began, as far as it went on without a longer pause than some seconds.",
+    GPU,
+)
 GPU_READ_ERRORS = counter("gpu_read_errors_total", "NVML calls that failed, by group of calls.", (*GPU, "group"))

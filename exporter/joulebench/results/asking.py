@@ -60,7 +60,7 @@ def ask(api: PrometheusApi, start: float, end: float, equal: Mapping[str, str]) 
     if api.query(queries.fell_below_1(catalogue.GPU_UP, seconds, equal), end):
         wanted.append(catalogue.GPU_UP)
     if api.query(queries.last(catalogue.GPU_FOREIGN_USE, seconds, equal), end):
-        wanted.append(catalogue.GPU_FOREIGN_USE)
+        wanted += [catalogue.GPU_FOREIGN_USE_START, catalogue.GPU_FOREIGN_USE]
     if api.query(queries.changed(catalogue.EXPORTER_CLOCK_STEPS, seconds, equal), end):
         wanted.append(catalogue.EXPORTER_CLOCK_STEPS)
     throttle = catalogue.GPU_THROTTLE_SECONDS

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 from joulebench import catalogue
 from joulebench.energy.window import QUALITIES, WindowEnergy, missing, total, window_energy
@@ -24,8 +23,6 @@ NEAR_SECONDS = 5.0
 """Around a window, for clocks: what they tell is scraped now and then."""
 STEP_SECONDS = 1.0
 """A jump against Prometheus's clock that is no slow scrape."""
-CONTINUOUS_USE_SECONDS = 12.0
-"""Two looks at the processes of a GPU, a little late, and the scrapes of them."""
 UNLIKE_EXPORTERS = "several_exporters"
 
 
@@ -249,13 +246,14 @@ def is_on_two_clocks(task: Task, gpu: GpuSamples) -> bool:
 
 
 def _used_by_others(gpu: GpuSamples, start: float, end: float) -> bool:
-    """Whether a foreign program used the GPU in the window. The exporter tells every few seconds when one last did; of one that
-    goes on, two such times lie around a window that is shorter."""
-    told = inside(gpu.gauges[catalogue.GPU_FOREIGN_USE.name], start - CONTINUOUS_USE_SECONDS, end + PAD_SECONDS)
-    times = sorted({at for _, at in told})
-    return any(start <= at <= end for at in times) or any(
-        one < start and end < other and other - one <= CONTINUOUS_USE_SECONDS for one, other in pairwise(times)
+    """Whether a foreign program used the GPU in the window. Each scrape tells of the last spell; the exporter looks every few
+    seconds, so one in a window is told a little later."""
+    ends, begins = (
+        inside(gpu.gauges[metric.name], start, end + PAD_SECONDS)
+        for metric in (catalogue.GPU_FOREIGN_USE, catalogue.GPU_FOREIGN_USE_START)
     )
+    began = dict(begins)
+    return any(began.get(at, until) <= end and start <= until for at, until in ends)
 
 
 def _gpu_source(task: Task, used: Sequence[GpuSamples]) -> str | None:

@@ -34,6 +34,7 @@ RAW_METRICS = (
     *GAUGE_METRICS,
     catalogue.GPU_UP,
     catalogue.GPU_FOREIGN_USE,
+    catalogue.GPU_FOREIGN_USE_START,
     catalogue.EXPORTER_CLOCK,
     catalogue.EXPORTER_CLOCK_STEPS,
 )

@@ -56,6 +56,7 @@ class GpuCollector:
         catalogue.GPU_UNNAMED_PROCESSES,
         catalogue.GPU_FOREIGN_SM,
         catalogue.GPU_FOREIGN_USE,
+        catalogue.GPU_FOREIGN_USE_START,
     )
 
     def __init__(self, provider: StateProvider, source: str, processes: ForeignUseProvider | None = None) -> None:
@@ -88,6 +89,7 @@ def _foreign(sheet: Values, seen: ForeignUse, labels: tuple[str, str]) -> None:
     sheet.value(catalogue.GPU_UNNAMED_PROCESSES, seen.unnamed, labels)
     sheet.value(catalogue.GPU_FOREIGN_SM, seen.sm, labels)
     sheet.value(catalogue.GPU_FOREIGN_USE, seen.used_at, labels)
+    sheet.value(catalogue.GPU_FOREIGN_USE_START, seen.used_from, labels)
 
 
 def _slow(sheet: Values, slow: SlowReading, labels: tuple[str, str]) -> None:

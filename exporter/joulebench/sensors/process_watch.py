@@ -31,22 +31,23 @@ class ProcessSource(Protocol):
 
 
 class ForeignUse(NamedTuple):
-    """What a scrape shows of the last look. ``used_at``: unix time of the last foreign use ever seen."""
+    """What a scrape shows of the last look. ``used_from``, ``used_at``: unix times of the last spell of foreign use ever seen."""
 
     processes: int | None
     unnamed: int | None
     sm: Ratio | None
+    used_from: Seconds | None
     used_at: Seconds | None
 
 
-UNSEEN = ForeignUse(None, None, None, None)
+UNSEEN = ForeignUse(None, None, None, None, None)
 
 
 class _Gpu:
     def __init__(self) -> None:
         self.seen: tuple[float, Users] | None = None
         self.since: Seconds | None = None
-        self.used_at: Seconds | None = None
+        self.used: tuple[Seconds | None, Seconds | None] = (None, None)
         # Spans of foreign use in monotonic time, and who was told of.
         self.spans: deque[tuple[float, float]] = deque()
         self.told: set[int] = set()
@@ -102,7 +103,7 @@ class ProcessWatch:
                 if gpu.spans and first - gpu.spans[-1][1] <= CONTINUOUS_PERIODS * self._period:
                     first = gpu.spans.pop()[0]
                 gpu.spans.append((first, last))
-                gpu.used_at = Seconds(last + ahead)
+                gpu.used = Seconds(first + ahead), Seconds(last + ahead)
             while gpu.spans and gpu.spans[0][1] < now - self._keep_seconds:
                 gpu.spans.popleft()
             gpu.seen = (now, found)
@@ -123,7 +124,7 @@ class ProcessWatch:
             if gpu.seen is None or self._clock.monotonic() - gpu.seen[0] > FRESH_PERIODS * self._period:
                 return UNSEEN
             found = gpu.seen[1]
-            return ForeignUse(len(found.foreign), found.unnamed, found.sm, gpu.used_at)
+            return ForeignUse(len(found.foreign), found.unnamed, found.sm, *gpu.used)
 
     def used_between(self, index: int, start: float, end: float) -> bool:
         """Whether a foreign program was seen to use the GPU between two monotonic times."""

@@ -244,21 +244,24 @@ def test_integrated_power_is_compared_by_share() -> None:
 
 
 @pytest.mark.parametrize(
-    ("times", "told"),
+    ("spells", "told"),
     [
-        ((15.0,), True),
-        ((5.0, 8.0), False),
-        ((9.5, 20.5), True),
-        ((8.0, 22.0), False),
-        ((24.0, 29.0), False),
-        ((3.0, 8.0, 13.0), True),
+        ([(12.0, 15.0)], True),
+        ([(5.0, 8.0)], False),
+        ([(9.0, 21.0)], True),
+        ([(5.0, 10.2)], True),
+        ([(20.0, 24.0)], True),
+        ([(20.5, 24.0)], False),
+        ([(2.0, 8.0), (12.0, 13.0)], True),
+        ([(2.0, 8.0), (22.0, 23.0)], False),
     ],
 )
-def test_a_foreign_program_in_the_window_is_told(times: tuple[float, ...], told: bool) -> None:
-    """The exporter shows each time at every scrape until it sees a newer one."""
+def test_a_foreign_program_in_the_window_is_told(spells: list[tuple[float, float]], told: bool) -> None:
+    """The exporter shows the last spell at every scrape, from a look after its end until it sees the next."""
     shared = gpu()
-    shown = [(at + late, at) for at, then in zip(times, (*times[1:], 60.0), strict=True) for late in range(1, int(then - at) + 1)]
-    shared.gauges[catalogue.GPU_FOREIGN_USE.name] = shown
+    for metric, which in ((catalogue.GPU_FOREIGN_USE_START, 0), (catalogue.GPU_FOREIGN_USE, 1)):
+        shown = [(float(at), [one for one in spells if one[1] + 3 <= at]) for at in range(40)]
+        shared.gauges[metric.name] = [(at, seen[-1][which]) for at, seen in shown if seen]
     found = task_energy(TASK, stored(shared)).total
     assert (("foreign_process" in found.reasons), found.quality) == (told, "suspect" if told else "ok")
     assert found.joules == pytest.approx(1000.0), "the joules are those of the card, whoever had them"

@@ -84,7 +84,7 @@ SPARSE = GpuState(
 
 LOST = replace(FULL, up=False, identity=replace(FULL.identity, index=2, uuid="GPU-cccc"), read_errors={"fast": 77})
 
-SHARED = ForeignUse(processes=2, unnamed=1, sm=Ratio(0.35), used_at=Seconds(1_789_999_998.5))
+SHARED = ForeignUse(processes=2, unnamed=1, sm=Ratio(0.35), used_from=Seconds(1_789_999_990.25), used_at=Seconds(1_789_999_998.5))
 
 MODELS = OllamaInventory(
     version="0.17.4",

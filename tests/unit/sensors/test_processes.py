@@ -59,11 +59,13 @@ def test_a_foreign_program_is_counted_and_taints_the_windows_it_was_seen_in(play
     look_until(rig, watch, 10.0)
     shared, alone = watch.state(0), watch.state(1)
     assert (shared.processes, shared.unnamed, shared.sm) == (1, 0, 0.3)
+    assert shared.used_from == pytest.approx(rig.script.origin_unix + 6.0, abs=0.6)
     assert shared.used_at == pytest.approx(rig.script.origin_unix + 10.0, abs=0.5)
     assert (alone.processes, alone.sm, alone.used_at) == (0, 0.0, None)
     look_until(rig, watch, 25.0)
     gone_again = watch.state(0)
     assert (gone_again.processes, gone_again.sm) == (0, 0.0)
+    assert gone_again.used_from == shared.used_from
     assert gone_again.used_at == pytest.approx(rig.script.origin_unix + 13.0, abs=0.5)
     windows = {(1.0, 5.0): False, (4.0, 8.0): True, (8.0, 9.0): True, (12.0, 15.0): True, (14.0, 20.0): False}
     for window, tainted in windows.items():
@@ -95,7 +97,7 @@ def test_a_program_that_only_holds_memory_does_not_use_the_gpu(play: Play) -> No
     rig = play(FakeGpu(processes=[process(GAME, sm=0.0)]))
     watch = watching(rig)
     look_until(rig, watch, 5.0)
-    assert watch.state(0) == (0, 0, 0.0, None)
+    assert watch.state(0) == (0, 0, 0.0, None, None)
 
 
 @pytest.mark.parametrize("code", [3, NO_PERMISSION, NO_SYMBOL])
