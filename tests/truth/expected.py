@@ -182,6 +182,15 @@ def _pair() -> Truth:
     return found
 
 
+def comparison() -> Truth:
+    found = _pair()
+    for run, tasks in RUNS.items():
+        found[f"arms[{run}/{tasks[0].model.name}/{tasks[0].model.name}].attempts"] = Is(TASKS)
+    for index in (0, 1):
+        found[f"correction.differences[{index}]"] = Within(0, 6)
+    return found | {"interval.level": Is(0.95), "interval.resamples": Within(1000, 100_000)}
+
+
 def _failures(tasks: Sequence[Task]) -> Truth:
     name = tasks[0].model.name
     lost = TASKS - successes(tasks)

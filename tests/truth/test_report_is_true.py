@@ -86,6 +86,10 @@ def test_every_number_of_the_report_is_true(ask: Ask, prices: tuple[str, ...]) -
     assert len(found) > 1400
 
 
+def test_every_number_of_a_comparison_is_true(ask: Ask) -> None:
+    assert wrong(numbers(ask("compare")), expected.comparison()) == []
+
+
 @pytest.mark.parametrize(
     ("analysis", "truth", "flags"),
     [
