@@ -11,6 +11,7 @@ from typing import Any
 
 import requests
 
+from joulebench.clock import wait_until
 from joulebench.stack.process import Program, free_port
 
 ROOT = Path(__file__).parents[2]
@@ -102,7 +103,12 @@ class OllamaServer:
         self.ask("/api/generate", {"model": model, "keep_alive": keep_alive, "stream": False})
 
     def unload(self, model: str = MODEL) -> None:
+        """Returns once it is out of memory, which is a moment after Ollama has answered."""
         self.load(model, 0)
+        assert self.await_loaded([])
+
+    def await_loaded(self, names: list[str]) -> bool:
+        return wait_until(lambda: self.loaded() == names, 60.0)
 
     def loaded(self) -> list[str]:
         return [model["name"] for model in self.ask("/api/ps")["models"]]

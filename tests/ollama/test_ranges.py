@@ -43,7 +43,7 @@ def test_each_model_is_loaded_for_its_run_and_unloaded_after_it(server: OllamaSe
             env={**os.environ, **environment},
         )
     assert done.returncode == 0, done.stderr
-    assert server.loaded() == []
+    assert server.await_loaded([])
     asked = [(one.asked["model"], one.asked.get("keep_alive", "chat")) for one in tap.of("/api/generate", "/api/chat")]
     of_model = {name: [wish for model, wish in asked if model == name] for name in (MODEL, OTHER)}
     assert [model for model, _ in asked] == sorted((model for model, _ in asked), reverse=True)
@@ -66,6 +66,7 @@ def test_a_model_that_is_kept_stays_until_it_is_unloaded(server: OllamaServer) -
         assert model.name == f"{MODEL}:latest"
         assert model.expires_at is not None
         models.unload(MODEL)
+        assert server.await_loaded([])
         assert api.inventory().loaded == ()
     finally:
         api.close()
