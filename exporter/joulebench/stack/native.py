@@ -38,8 +38,9 @@ class NativeStack:
     """``exporter_flags`` go to ``joulebench exporter``; ``exporter_environment`` is added to its environment.
 
     ``with_exporter=False`` leaves the exporter out; its jobs are then still configured, so that a test can start one on
-    ``ports.exporter`` when it likes. ``alertmanager_config``: another file than the repository's, with receivers of its own. ``more_targets``: HOST:PORT by job of
-    prometheus.yml, for what is not started here, such as a proxy; it is scraped whenever it is there.
+    ``ports.exporter`` when it likes. ``alertmanager_config``: another file than the repository's, with receivers of its own.
+    ``more_targets``: HOST:PORT by job of prometheus.yml, for what is not started here, such as a proxy; it is scraped whenever
+    it is there.
     """
 
     directory: Path
