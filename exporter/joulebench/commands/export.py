@@ -7,6 +7,7 @@ import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
@@ -17,8 +18,9 @@ from joulebench import settings
 from joulebench.clients.prometheus_api import PrometheusApi
 from joulebench.clients.pushgateway import Pushgateway
 from joulebench.errors import UserError
-from joulebench.results.cleanup import release
-from joulebench.results.export import LOOKBACK_SECONDS, Export, Options, export
+
+if TYPE_CHECKING:
+    from joulebench.results.export import Export
 
 SHOWN_ROWS = 40
 
@@ -43,16 +45,24 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--lookback",
         type=_days,
-        default=LOOKBACK_SECONDS,
         help="days back to look for a run without a journal (default: 30)",
     )
 
 
 def run(args: argparse.Namespace) -> int:
+    # Their numpy would make every help wait.
+    from joulebench.results.cleanup import release
+    from joulebench.results.export import LOOKBACK_SECONDS, Options, export
+
     runs_dir = args.runs_dir or Path(settings.from_env(settings.ENV_RUNS_DIR, settings.DEFAULT_RUNS_DIR))
     url = args.prometheus_url or settings.from_env(settings.ENV_PROMETHEUS_URL, settings.DEFAULT_PROMETHEUS_URL)
     options = Options(
-        run_id=args.run_id, runs_dir=runs_dir, out=args.out, instance=args.instance, wait=args.wait, lookback=args.lookback
+        run_id=args.run_id,
+        runs_dir=runs_dir,
+        out=args.out,
+        instance=args.instance,
+        wait=args.wait,
+        lookback=LOOKBACK_SECONDS if args.lookback is None else args.lookback,
     )
     # A file or a pipe has no width; 80 columns would fold the reasons.
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
