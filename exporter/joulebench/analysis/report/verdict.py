@@ -38,7 +38,7 @@ def _energy(best: Values, content: Values) -> str:
     label, finding = open_[0]
     more = f" (and {len(open_) - 1} more)" if len(open_) > 1 else ""
     known = {
-        NONE: "no difference is shown",
+        NONE: f"no difference is shown in {_in_common(best, label, content)} tasks, of which more would narrow the interval",
         PERHAPS_BETTER: f"it is better only before the correction for the {content['told_together'][0]} differences told here",
     }
     why = f"against {label}{more} {known[finding]}" if finding in known else f"against {label}{more}: {finding}"
@@ -102,6 +102,10 @@ def _findings(best: Values, content: Values, key: str) -> list[tuple[str, str]]:
         finding = pair["measures"][key]["finding"]
         found.append((other, finding if pair["arm"] == best["label"] else turned.get(finding, finding)))
     return found
+
+
+def _in_common(best: Values, label: str, content: Values) -> int:
+    return next((int(pair["tasks"]) for pair in content["pairs"] if {pair["base"], pair["arm"]} == {best["label"], label}), 0)
 
 
 def _value(model: Values, key: str) -> float | None:
