@@ -17,7 +17,8 @@ from joulebench.clock import Clock
 from joulebench.errors import GpuError, GpuLost
 from joulebench.sensors.energy_meter import COUNTER, EnergyMeter
 from joulebench.sensors.lookout import Lookout
-from joulebench.sensors.reading import FastReading, GpuIdentity, GpuSource, GpuState, SlowReading
+from joulebench.sensors.reading import GpuIdentity, GpuSource, GpuState, SlowReading
+from joulebench.sensors.sighting import Sighting, nothing
 from joulebench.sensors.throttle_clock import ThrottleClock
 from joulebench.sensors.wall_clock import WallClock
 from joulebench.units import Joules, Seconds, Watts
@@ -31,30 +32,6 @@ DOWN_AFTER = 2.0
 FIRST_RETRY, LAST_RETRY = 0.5, 10.0
 POWER_FRESH = 1.0
 SLOW_FRESH_PERIODS = 3.0
-
-
-class Sighting:
-    """One fast reading and the times before and after it. ``again``: the time before the last poll that read the very same;
-    ``since``: that of the last poll which read something else. Filled in by hand, for a call costs more than all of it."""
-
-    __slots__ = ("after", "again", "before", "reading", "since")
-
-    before: float
-    after: float
-    reading: FastReading
-    again: float
-    since: float
-
-
-NO_READING = FastReading(None, None)
-
-
-def nothing() -> Sighting:
-    """What was seen before the first reading, and after one that failed."""
-    sighting = Sighting()
-    sighting.before = sighting.after = sighting.again = sighting.since = 0.0
-    sighting.reading = NO_READING
-    return sighting
 
 
 class GpuChannel:
