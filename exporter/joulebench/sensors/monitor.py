@@ -1,7 +1,7 @@
 """Watches every GPU: a fast thread for what integrates, a slow one for the rest, and answers that touch no hardware.
 
 The fast thread keeps an absolute schedule, so that its polls do not drift; what made it late is counted on the GPU whose call was
-slow. A GPU whose counter has just moved is left alone until it can move again, which spares its driver two polls of five.
+slow. A GPU is polled shortly before its counter is due to move and until it has, which spares its driver three polls of five.
 ``snapshot`` and ``window`` only read what the threads left behind, so a scrape costs the driver nothing.
 """
 
