@@ -98,6 +98,23 @@ def test_calls_that_the_server_drops_beside_one_that_it_gives_are_outcomes_in_th
     assert result.status == "success"
 
 
+@pytest.mark.parametrize("client", [openai, ollama])
+@pytest.mark.parametrize("wrong", [MALFORMED, UNDECLARED])
+def test_a_dropped_call_is_shown_to_the_model_as_it_wrote_it(client: Client, wrong: Turn, work: Work) -> None:
+    """Never as a call with the text as its argument, which a model copies, and each turn would wrap it once more."""
+    with ModelServer([wrong, RIGHT, DONE]) as server:
+        work(client(server), write_hello())
+        second, third = (exchange.body["messages"] for exchange in server.exchanges[1:])
+    assert isinstance(second, list)
+    assert isinstance(third, list)
+    assert second[-2] == {"role": "assistant", "content": wrong.raw}
+    assert second[-1]["role"] == "user"
+    assert second[-1]["content"].startswith("Result of ")
+    # The next call is one that the server gave.
+    assert [message["role"] for message in third[-2:]] == ["assistant", "tool"]
+    assert third[: len(second)] == second
+
+
 def test_arguments_that_are_not_json_are_malformed(work: Work) -> None:
     with ModelServer([call_text("write_file", '{"path": "out.txt", '), RIGHT, DONE]) as server:
         result, events = work(openai(server), write_hello())

@@ -62,6 +62,8 @@ class ToolRequest:
     arguments: object = None
     problem: str = ""
     call_id: str = ""
+    left_out: bool = False
+    """The server gave no such call; ``raw_arguments`` is then all that the model wrote in this reply."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,7 +62,7 @@ class Client:
         """Messages and tools of a request; ``message`` writes one as the protocol wants it."""
         if self._tool_mode == "prompt":
             return {"messages": hermes.as_text(messages, tools)}
-        return {"messages": [message(one) for one in messages], "tools": parts.declarations(tools)}
+        return {"messages": [message(one) for one in parts.replayed(messages)], "tools": parts.declarations(tools)}
 
     def _told(self, reply: Reply) -> Reply:
         """A reply that ended before its longest for want of room has filled the context."""

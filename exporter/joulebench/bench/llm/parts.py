@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 
 from joulebench.bench.llm import hermes
-from joulebench.bench.llm.chat import Json, ToolMode, ToolRequest, ToolSpec
+from joulebench.bench.llm.chat import Json, Message, ToolMode, ToolRequest, ToolSpec
 from joulebench.clock import Clock
 from joulebench.confidence.measures import AttemptedCall, TokenLogprob, attempted_calls, calls_left_out
 from joulebench.units import Seconds
@@ -55,6 +55,25 @@ def tool_request(name: object, arguments: object, call_id: str = "") -> ToolRequ
         return ToolRequest(text(name), arguments, None, f"the arguments are not JSON: {error}", call_id)
 
 
+def replayed(messages: Sequence[Message]) -> list[Message]:
+    """The conversation as a server can take it that was silent about a call: that turn as the text that it was, its results too.
+
+    As a call it could only be made up: a server takes none without arguments, and a model copies what it is shown.
+    """
+    shown: list[Message] = []
+    as_text = False
+    for message in messages:
+        if message.role == "assistant":
+            raw = next((call.raw_arguments for call in message.tool_calls if call.left_out), None)
+            as_text = raw is not None
+            shown.append(message if raw is None else Message("assistant", raw))
+        elif message.role == "tool" and as_text:
+            shown.append(Message("user", f"Result of {message.tool_name}:\n{message.text}"))
+        else:
+            shown.append(message)
+    return shown
+
+
 def unparsed_calls(content: str, rows: Sequence[TokenLogprob] | None, tools: Sequence[ToolSpec]) -> tuple[ToolRequest, ...]:
     """Attempts that the parser left out: only the token text, else the content, still shows that the model meant a call."""
     raw = "".join(row.token for row in rows or ()) or content
@@ -62,7 +81,7 @@ def unparsed_calls(content: str, rows: Sequence[TokenLogprob] | None, tools: Seq
 
 
 def _unparsed(attempt: AttemptedCall, raw: str) -> ToolRequest:
-    return ToolRequest(attempt.name or "", raw, None, "" if attempt.outcome == "undeclared" else UNPARSED)
+    return ToolRequest(attempt.name or "", raw, None, "" if attempt.outcome == "undeclared" else UNPARSED, left_out=True)
 
 
 def with_left_out(
