@@ -313,3 +313,28 @@ def test_two_exports_at_once_end_as_one(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert {path.name: path.read_bytes() for path in (tmp_path / RUN).iterdir()} == expected
+
+
+def test_a_sample_that_is_no_number_is_no_sample(tmp_path: Path) -> None:
+    """Once a second over the task: 100 W, and a counter that is NaN for one scrape."""
+    write(tmp_path, *a_task("good"))
+    labels = {"job": "joulebench", "instance": "a:1", "gpu": "0", "uuid": "GPU-a"}
+    moments = [START + n for n in range(-20, 26)]
+    values: dict[str, Callable[[float], float]] = {
+        catalogue.GPU_ENERGY.name: lambda at: float("nan") if at == START + 2 else 100.0 * (at - START + 20),
+        catalogue.GPU_ENERGY_SAMPLE_TIMESTAMP.name: lambda at: at,
+        catalogue.GPU_POWER.name: lambda at: float("inf") if at == START + 3 else 100.0,
+    }
+
+    def answer(query: str) -> tuple[int, Mapping[str, Any]]:
+        name = query.partition("[")[0].partition("{")[0]
+        if name not in values or not query.endswith("ms]"):
+            return success([])
+        points = [[at, str(values[name](at)).replace("nan", "NaN").replace("inf", "+Inf")] for at in moments]
+        return success([{"metric": {"__name__": name, **labels}, "values": points}], "matrix")
+
+    with answering(answer) as url:
+        _, rows = exported(tmp_path, PrometheusApi(url, patience=0.0))
+    good = rows["good"]
+    assert float(good["total_energy_joules"]) == pytest.approx(500.0)
+    assert good["max_power_w"] == "100"
