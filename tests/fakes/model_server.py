@@ -116,6 +116,10 @@ def _handler(server: ModelServer) -> type[BaseHTTPRequestHandler]:
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            if self.path == "/api/show":
+                # Asked by who watches the server, not by a client: no part of the script.
+                self._json(200, {"details": {}, "model_info": {}})
+                return
             exchange = Exchange(self.path, body, self.headers.get("Authorization"))
             server.begin(exchange)
             refusal = _refusal(server.logprobs, body)
