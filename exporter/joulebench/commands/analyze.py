@@ -13,7 +13,7 @@ from joulebench.commands import analyze_limits
 from joulebench.errors import UserError
 
 if TYPE_CHECKING:
-    from joulebench.analysis.records import TaskRecord
+    from joulebench.analysis.prediction.records import TaskRecord
 
 INSTALL = "pip install 'joulebench[analysis]'"
 
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     """0 where something could be said of every model, 1 where a model was refused."""
     if args.analysis in analyze_limits.HELP:
         return analyze_limits.run(args)
-    from joulebench.analysis import records
+    from joulebench.analysis.prediction import records
 
     for directory in args.runs:
         if not directory.is_dir():
@@ -59,7 +59,8 @@ def run(args: argparse.Namespace) -> int:
     if args.analysis == "failures":
         return _failures(tasks, args.format)
     try:
-        from joulebench.analysis import confidence, show
+        from joulebench.analysis.prediction import confidence
+        from joulebench.analysis.prediction import show_confidence as show
     except ImportError as error:
         raise UserError(f"the analysis needs {error.name}; install it with: {INSTALL}") from error
     found = confidence.reports(tasks)
@@ -73,8 +74,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _failures(tasks: Sequence[TaskRecord], format_: str) -> int:
     try:
-        from joulebench.analysis import failures, show_failures
-        from joulebench.analysis.doubts import doubts
+        from joulebench.analysis.prediction import failures, show_failures
+        from joulebench.analysis.prediction.doubts import doubts
     except ImportError as error:
         raise UserError(f"the analysis needs {error.name}; install it with: {INSTALL}") from error
     found = failures.predictions(tasks)

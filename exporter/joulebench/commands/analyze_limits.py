@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from joulebench.errors import UserError
 
 if TYPE_CHECKING:
-    from joulebench.analysis.observed import Observed
+    from joulebench.analysis.limits.observed import Observed
 
 HELP = {
     "bottlenecks": (
@@ -59,7 +59,7 @@ def add(kinds: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """0; findings are advice and no failure."""
-    from joulebench.analysis import observed
+    from joulebench.analysis.limits import observed
 
     for directory in args.runs:
         if not directory.is_dir():
@@ -75,7 +75,8 @@ Found = tuple[list[dict[str, Any]], list[str]]
 
 
 def _bottlenecks(tasks: Sequence[Observed], sizes: Sizes) -> Found:
-    from joulebench.analysis import bottlenecks, show_limits
+    from joulebench.analysis.limits import bottlenecks
+    from joulebench.analysis.limits import show as show_limits
 
     found = bottlenecks.limits(tasks, bottlenecks.Known(sizes["weights"], sizes["kv_token"]))
     return [one.data() for one in found], [line for one in found for line in show_limits.bottlenecks(one)]
@@ -83,7 +84,8 @@ def _bottlenecks(tasks: Sequence[Observed], sizes: Sizes) -> Found:
 
 def _throttling(tasks: Sequence[Observed], _: Sizes) -> Found:
     try:
-        from joulebench.analysis import show_limits, throttling
+        from joulebench.analysis.limits import show as show_limits
+        from joulebench.analysis.limits import throttling
     except ImportError as error:
         raise UserError(f"throttling needs {error.name}; install it with: pip install 'joulebench[analysis]'") from error
 
@@ -92,14 +94,16 @@ def _throttling(tasks: Sequence[Observed], _: Sizes) -> Found:
 
 
 def _balance(tasks: Sequence[Observed], _: Sizes) -> Found:
-    from joulebench.analysis import balance, show_limits
+    from joulebench.analysis.limits import balance
+    from joulebench.analysis.limits import show as show_limits
 
     found = balance.balance(tasks)
     return [one.data() for one in found], [line for one in found for line in show_limits.balance(one)]
 
 
 def _kv_cache(tasks: Sequence[Observed], sizes: Sizes) -> Found:
-    from joulebench.analysis import kv_cache, show_limits
+    from joulebench.analysis.limits import kv_cache
+    from joulebench.analysis.limits import show as show_limits
 
     found = kv_cache.kv_cache(tasks, sizes["kv_token"])
     return [one.data() for one in found], [line for one in found for line in show_limits.kv_cache(one)]

@@ -9,10 +9,10 @@ from xml.etree import ElementTree
 import pytest
 
 from joulebench import cli
-from joulebench.analysis.confidence import ABOVE, NULL, REGRESSION, Report, Row, reports
-from joulebench.analysis.levels import LEVELS, SCHEMA_VALID, TASK_SUCCESS, TOOL_OK, WELL_FORMED, samples
-from joulebench.analysis.records import read
-from joulebench.analysis.savings import joules_after, savings
+from joulebench.analysis.prediction.confidence import ABOVE, NULL, REGRESSION, Report, Row, reports
+from joulebench.analysis.prediction.levels import LEVELS, SCHEMA_VALID, TASK_SUCCESS, TOOL_OK, WELL_FORMED, samples
+from joulebench.analysis.prediction.records import read
+from joulebench.analysis.prediction.savings import joules_after, savings
 from tests.unit.analysis.runs import Call, planted, task_events, write_journal
 
 

@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 
 from joulebench import cli
-from joulebench.analysis import combined
-from joulebench.analysis.confidence import ABOVE, NULL
-from joulebench.analysis.doubts import LEAST_SURE, MOST_TEXT, SURE_BUT_FAILED, UNDECLARED, doubts
-from joulebench.analysis.failures import FEW_TASKS, NO_CALL, NO_TOKENS, Prediction, predictions
-from joulebench.analysis.records import read
+from joulebench.analysis.prediction import combined
+from joulebench.analysis.prediction.confidence import ABOVE, NULL
+from joulebench.analysis.prediction.doubts import LEAST_SURE, MOST_TEXT, SURE_BUT_FAILED, UNDECLARED, doubts
+from joulebench.analysis.prediction.failures import FEW_TASKS, NO_CALL, NO_TOKENS, Prediction, predictions
+from joulebench.analysis.prediction.records import read
 from joulebench.analysis.report.figures import reliability
 from tests.fakes.scripted_run import Scripted, write
 from tests.unit.analysis.runs import Call, Event, planted, task_events, write_journal

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from joulebench.analysis.records import read
+from joulebench.analysis.prediction.records import read
 from joulebench.errors import UserError
 from tests.unit.analysis.runs import MODEL, Call, task_events, write_journal
 

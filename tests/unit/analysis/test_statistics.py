@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
-from joulebench.analysis.statistics import (
+from joulebench.analysis.prediction.statistics import (
     aurc,
     auroc,
     auroc_interval,

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from joulebench.analysis import failures, records
-from joulebench.analysis.doubts import doubts
-from joulebench.analysis.show_failures import as_values
+from joulebench.analysis.prediction import failures, records
+from joulebench.analysis.prediction.doubts import doubts
+from joulebench.analysis.prediction.show_failures import as_values
 from joulebench.errors import UserError
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from joulebench.analysis.records import SCORE, TaskRecord
+from joulebench.analysis.prediction.records import SCORE, TaskRecord
 
 MEASURES = (
     SCORE,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from joulebench.analysis.observed import Bounded, Finding, Gpu, Observed, by_model
+from joulebench.analysis.limits.observed import Bounded, Finding, Gpu, Observed, by_model
 
 WAITING_SHARE = 0.2
 """Of the time of the tasks, from which a card that waits is worth a finding."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from joulebench.analysis.cards import CARDS, Card
-from joulebench.analysis.observed import Finding, Gpu, Observed, Server
+from joulebench.analysis.limits.cards import CARDS, Card
+from joulebench.analysis.limits.observed import Finding, Gpu, Observed, Server
 from joulebench.units import BYTES_PER_MIB
 
 NEAR_THE_ROOF = 0.5

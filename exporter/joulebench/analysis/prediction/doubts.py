@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from joulebench.analysis.bootstrap import LEAST_TASKS, Draws, Estimate, share
-from joulebench.analysis.records import SCORE, CallRecord, TaskRecord
+from joulebench.analysis.prediction.records import SCORE, CallRecord, TaskRecord
 from joulebench.results import journal
 
 UNDECLARED, MALFORMED = "(a tool that was not declared)", "(malformed)"

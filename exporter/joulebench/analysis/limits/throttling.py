@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from joulebench.analysis.bootstrap import LEAST_TASKS, Draws, Estimate, Floats, Interval
-from joulebench.analysis.observed import Call, Finding, Observed, by_model
+from joulebench.analysis.limits.observed import Call, Finding, Observed, by_model
 
 INSIDE_SHARE = 0.5
 LEAST_CALLS = 5

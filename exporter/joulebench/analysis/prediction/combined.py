@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from joulebench.analysis.levels import NO_PROBABILITY, Sample
-from joulebench.analysis.records import SCORE
-from joulebench.analysis.statistics import SEED, Bools, Floats
+from joulebench.analysis.prediction.levels import NO_PROBABILITY, Sample
+from joulebench.analysis.prediction.records import SCORE
+from joulebench.analysis.prediction.statistics import SEED, Bools, Floats
 from joulebench.errors import UserError
 
 INSTALL = "pip install 'joulebench[analysis]'"

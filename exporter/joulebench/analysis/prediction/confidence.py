@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from joulebench.analysis import combined
-from joulebench.analysis.levels import (
+from joulebench.analysis.prediction import combined
+from joulebench.analysis.prediction.levels import (
     KNOW_THE_DECLARED,
     LEVELS,
     NO_PROBABILITY,
@@ -18,9 +18,9 @@ from joulebench.analysis.levels import (
     samples,
     sureness,
 )
-from joulebench.analysis.records import TaskRecord
-from joulebench.analysis.savings import Saving, savings
-from joulebench.analysis.statistics import (
+from joulebench.analysis.prediction.records import TaskRecord
+from joulebench.analysis.prediction.savings import Saving, savings
+from joulebench.analysis.prediction.statistics import (
     Bin,
     Bools,
     Floats,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from joulebench.analysis.observed import Finding, Observed
+from joulebench.analysis.limits.observed import Finding, Observed
 
 WHOLE = 0.995
 """From this share of the model in GPU memory on, no layer is taken to run elsewhere."""

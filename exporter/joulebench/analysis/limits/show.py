@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from joulebench.analysis.observed import Bounded, Finding
+from joulebench.analysis.limits.observed import Bounded, Finding
 
 if TYPE_CHECKING:
-    from joulebench.analysis.balance import Balance
     from joulebench.analysis.bootstrap import Estimate
-    from joulebench.analysis.bottlenecks import Limits
-    from joulebench.analysis.kv_cache import KvCache
-    from joulebench.analysis.throttling import Throttling
+    from joulebench.analysis.limits.balance import Balance
+    from joulebench.analysis.limits.bottlenecks import Limits
+    from joulebench.analysis.limits.kv_cache import KvCache
+    from joulebench.analysis.limits.throttling import Throttling
 
 
 def bottlenecks(found: Limits) -> Iterator[str]:

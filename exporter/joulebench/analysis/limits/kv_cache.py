@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
 
-from joulebench.analysis.observed import Call, Finding, Observed, by_model
+from joulebench.analysis.limits.observed import Call, Finding, Observed, by_model
 from joulebench.units import BYTES_PER_MIB
 
 LEAST_POINTS = 8

@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from joulebench.analysis import combined
 from joulebench.analysis.bootstrap import Draws, Estimate, Interval, wilson
-from joulebench.analysis.confidence import LEAST_FAILURES, LEAST_SUCCESSES, finding_of, refusal
-from joulebench.analysis.levels import Sample, task_sample
-from joulebench.analysis.records import SCORE, TaskRecord
-from joulebench.analysis.statistics import (
+from joulebench.analysis.prediction import combined
+from joulebench.analysis.prediction.confidence import LEAST_FAILURES, LEAST_SUCCESSES, finding_of, refusal
+from joulebench.analysis.prediction.levels import Sample, task_sample
+from joulebench.analysis.prediction.records import SCORE, TaskRecord
+from joulebench.analysis.prediction.statistics import (
     BINS,
     Bools,
     Floats,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from joulebench.analysis.observed import Finding, Observed
+from joulebench.analysis.limits.observed import Finding, Observed
 
 REASON = "sw_power_cap"
 LEAST_SHARE = 0.1

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from html import escape
 
-from joulebench.analysis.confidence import ABOVE, LEAST_FAILURES, LEAST_SUCCESSES, REGRESSION, Level, Report, Row
-from joulebench.analysis.levels import NO_ERROR_SEEN
-from joulebench.analysis.records import SCORE
-from joulebench.analysis.savings import Saving
-from joulebench.analysis.statistics import RESAMPLES
+from joulebench.analysis.prediction.confidence import ABOVE, LEAST_FAILURES, LEAST_SUCCESSES, REGRESSION, Level, Report, Row
+from joulebench.analysis.prediction.levels import NO_ERROR_SEEN
+from joulebench.analysis.prediction.records import SCORE
+from joulebench.analysis.prediction.savings import Saving
+from joulebench.analysis.prediction.statistics import RESAMPLES
 
 _HEAD = (
     f"  {'measure':<14} {'n':>5} {'failures':>8} {'base':>5}  {'AUROC':>5} {'95 % CI':<13}"

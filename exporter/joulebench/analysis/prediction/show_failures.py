@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from typing import Any
 
-from joulebench.analysis.doubts import Doubt, DoubtfulCall, Doubts
-from joulebench.analysis.failures import Prediction
+from joulebench.analysis.prediction.doubts import Doubt, DoubtfulCall, Doubts
+from joulebench.analysis.prediction.failures import Prediction
 from joulebench.analysis.show_comparison import estimate_values, interval, number
 from joulebench.results.table import cell
 

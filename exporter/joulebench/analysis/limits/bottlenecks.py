@@ -9,11 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from joulebench.analysis import offload, power_limit, roofline
-from joulebench.analysis.observed import Finding, Observed, by_model
-from joulebench.analysis.offload import Offload
-from joulebench.analysis.power_limit import PowerLimit
-from joulebench.analysis.waiting import AGENT, LOAD, PREFILL, QUEUE, TOOL, Waiting, of_task, queue_of_requests, together
+from joulebench.analysis.limits import offload, power_limit, roofline
+from joulebench.analysis.limits.observed import Finding, Observed, by_model
+from joulebench.analysis.limits.offload import Offload
+from joulebench.analysis.limits.power_limit import PowerLimit
+from joulebench.analysis.limits.waiting import AGENT, LOAD, PREFILL, QUEUE, TOOL, Waiting, of_task, queue_of_requests, together
 
 LARGE = {TOOL: 0.2, AGENT: 0.2, QUEUE: 0.1, LOAD: 0.05}
 """Share of the time from which it is worth a finding."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from joulebench.analysis.records import SCORE, CallRecord, TaskRecord
+from joulebench.analysis.prediction.records import SCORE, CallRecord, TaskRecord
 
 THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 

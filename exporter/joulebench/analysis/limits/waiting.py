@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from joulebench.analysis.observed import Call, Observed
+from joulebench.analysis.limits.observed import Call, Observed
 
 TOOL, QUEUE, AGENT, LOAD, PREFILL, DECODE, UNSPLIT = "tool", "queue", "agent", "load", "prefill", "decode", "llm, not split"
 KINDS = (TOOL, QUEUE, AGENT, LOAD, PREFILL, DECODE, UNSPLIT)
