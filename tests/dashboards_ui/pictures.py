@@ -2,7 +2,8 @@
 
     python -m tests.dashboards_ui.pictures --prometheus-url URL --start UNIX --end UNIX --task TASK_ID
 
-writes dashboards/screenshots/<uid>.png. `--only UID` and `--height PIXELS` draw one board, cut off below.
+writes dashboards/screenshots/<uid>.png, and of the live board its first screen, which the README shows. `--only UID` and
+`--height PIXELS` draw one board, cut off below.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ BUILT = ROOT / ".build/dashboards-ui/out"
 WIDTH = 1600
 CELL = 38
 HEAD = 130
+FIRST_SCREEN = {"llm-live": 1166}
+"""Pixels from the top of a board to where its first screen ends, a row of panels cut so that one sees that it goes on."""
 TIMEOUT = 300
 NOTE = "preview drawn with Grafana's components · GPUs, watts and joules are simulated"
 
@@ -92,7 +95,10 @@ def main() -> None:
             variables = {**chosen, "task_id": args.task, "run_id": args.run}
             asker = Asker(args.prometheus_url, Stretch(int(args.start), int(args.end)), variables)
             one = {"task_id": args.task, "run_id": args.run} if path.stem == "llm-task" else {}
-            page = shoot(browser, board, scene_of(board, asker, {**chosen, **one}), args.out / f"{path.stem}.png", args.height)
+            scene = scene_of(board, asker, {**chosen, **one})
+            if path.stem in FIRST_SCREEN:
+                shoot(browser, board, scene, args.out / f"{path.stem}-top.png", FIRST_SCREEN[path.stem])
+            page = shoot(browser, board, scene, args.out / f"{path.stem}.png", args.height)
             failed = re.search(r'data-failed="([^"]*)', page)
             if failed:
                 parser.exit(1, f"{path.stem}: {html.unescape(failed[1])[:2000]}")
