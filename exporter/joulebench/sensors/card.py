@@ -25,6 +25,9 @@ from joulebench.units import Bytes, Hertz, Seconds, joules_from_millijoules, sec
 
 # "Not found" of process samples: nobody used the card.
 _NO_SAMPLES = 6
+# "Insufficient size": more samples than room for them, and how often it is asked anew then.
+_MORE_THAN_ROOM = 7
+_TRIES = 5
 # A sporadic "not supported" must not cost a card its counter for good.
 _PROBES = 3
 # hw_slowdown has no counter and needs none: it sums up others.
@@ -164,7 +167,13 @@ class Card:
         """What used the card after the unix time ``since``: by SM use where the driver tells it, else its compute processes. None
         where it tells neither, or the card is lost: to find it again is not this reader's business."""
         handle = self._handle
-        code, samples = self._nvml.answer(nvml_calls.process_utilization(int(since * 1e6)), handle)
+        call = nvml_calls.process_utilization(int(since * 1e6))
+        code, samples = self._nvml.answer(call, handle)
+        for _ in range(_TRIES - 1):
+            if code != _MORE_THAN_ROOM:
+                break
+            # The binding asks how many samples there are, then for so many: one that came between makes it fail.
+            code, samples = self._nvml.answer(call, handle)
         if code in (0, _NO_SAMPLES):
             return [use_of(one.pid, one.timeStamp, one.smUtil) for one in samples or ()]
         if code not in ABSENT:

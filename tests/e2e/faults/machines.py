@@ -285,7 +285,7 @@ def foreign() -> Host:
         server = Process(4_111_110, name="/usr/bin/ollama")
         game = Process(OTHERS, begin + OTHERS_TIME[0], begin + OTHERS_TIME[1], 35.0, OTHERS_NAME)
         shared, own = card("foreign", 0), card("foreign", 1)
-        stalls = slow(0.3, During(), "nvmlDeviceGetProcessUtilization")
+        stalls = slow(0.05, During(), "nvmlDeviceGetProcessUtilization")
         return [replace(shared, processes=[server, game]), replace(own, processes=[server], faults=[stalls])]
 
     def work(host: Host) -> None:

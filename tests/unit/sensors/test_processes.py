@@ -16,7 +16,7 @@ from joulebench.sensors.monitor import GpuMonitor
 from joulebench.sensors.process_watch import UNSEEN, ProcessWatch
 from joulebench.sensors.processes import KNOWN_SERVERS, ProcessNames, Verdict, short_name, use_of, users
 from joulebench.units import Seconds
-from tests.fakes.nvml import FakeGpu, Fault, Process, fails, gone
+from tests.fakes.nvml import FakeGpu, Fault, OnCalls, Process, fails, gone
 from tests.unit.sensors.rig import POLL, Play, Rig
 
 KNOWN = re.compile(KNOWN_SERVERS, re.IGNORECASE)
@@ -27,7 +27,7 @@ UTILIZATION, COMPUTE, NAME = (
 )
 OLLAMA, GAME, HIDDEN = 4_100_001, 4_100_002, 4_100_003
 """Process ids that no machine has: /proc does not tell of them, the driver does."""
-NO_PERMISSION, NO_SYMBOL, UNKNOWN_ERROR = 4, 13, 999
+NO_PERMISSION, INSUFFICIENT_SIZE, NO_SYMBOL, UNKNOWN_ERROR = 4, 7, 13, 999
 PERIOD = 5.0
 
 
@@ -76,6 +76,17 @@ def test_a_foreign_program_is_counted_and_taints_the_windows_it_was_seen_in(play
     assert told == [
         f"GPU 0 is used by game (pid {GAME}), which is no known model server: joules of its tasks are not theirs alone"
     ]
+
+
+@pytest.mark.parametrize(("calls", "seen"), [(2, 1), (8, 1), (12, None)])
+def test_samples_that_come_while_they_are_counted_are_asked_for_again(play: Play, calls: int, seen: int | None) -> None:
+    crowded = fails(UTILIZATION, OnCalls(2, calls), INSUFFICIENT_SIZE)
+    rig = play(FakeGpu(processes=[process(GAME)], faults=[crowded]))
+    watch = watching(rig)
+    look_until(rig, watch, 5.0)
+    assert watch.state(0).processes == seen
+    look_until(rig, watch, 10.0)
+    assert watch.state(0).processes == 1
 
 
 def test_a_process_that_nobody_can_name_is_unknown_and_no_stranger(play: Play) -> None:
