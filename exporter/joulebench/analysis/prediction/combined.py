@@ -12,24 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from joulebench.analysis.prediction.levels import NO_PROBABILITY, Sample
+from joulebench.analysis.prediction.levels import MEASURES, NO_PROBABILITY, Sample
 from joulebench.analysis.prediction.records import SCORE
 from joulebench.analysis.prediction.statistics import SEED, Bools, Floats
 from joulebench.errors import UserError
 
 INSTALL = "pip install 'joulebench[analysis]'"
 FOLDS = 5
-FEATURES = (
-    "call_decision",
-    "name_branch",
-    "name_margin",
-    "name_choice",
-    "args_min",
-    "args_geo",
-    "sem_nll",
-    "entropy_max",
-    "naive_mean",
-)
+# The score is the lesser of two of them, and name_joint says again what name_branch does.
+FEATURES = tuple(measure for measure in MEASURES if measure not in (SCORE, "name_joint"))
 _WITHOUT_CHOICE = {"name_margin": 20.0, "name_choice": 1.0, "args_min": 1.0, "args_geo": 1.0}
 """Where a call has no such choice to make: one declared tool, no arguments."""
 _LEAST = -10.0
