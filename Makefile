@@ -54,7 +54,7 @@ test-profile: $(VENV)/.installed
 ollama: $(VENV)/.installed
 	@scripts/build_ollama.sh
 
-# Without Go the tier says that it is skipped; a build that fails where Go is present fails here.
+# Without Go or a way to its modules the tier says why it is skipped; a build that fails for another reason fails here.
 test-ollama: setup
 	@scripts/build_ollama.sh || [ $$? = 3 ]
 	$(BIN)/pytest -m ollama

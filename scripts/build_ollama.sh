@@ -2,7 +2,8 @@
 # Builds a real Ollama for the CPU into .build/ollama/ollama, from its Go module: 8 to 10 minutes on two cores from nothing, at
 # once where it stands already. Needs Go and a C++ compiler; headers that the module archive lacks come from Debian's packages
 # and from PyPI, unpacked beside the binary, so that nothing but a missing compiler is installed into the system.
-# Exit 3: no Go, or one that is too old; any other failure: 1 or the failing tool's own code.
+# Exit 3: no Go, one that is too old, or no way to the modules; .build/ollama/why_not then says which, for the tests that skip.
+# Any other failure: 1 or the failing tool's own code.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -15,6 +16,13 @@ target=$PWD/.build/ollama
 headers=$target/include
 
 say() { echo "build_ollama: $*" >&2; }
+
+cannot() {
+    say "$*"
+    mkdir -p "$target"
+    echo "$*" >"$target/why_not"
+    exit 3
+}
 
 flags="-O3"
 # Without these instructions prefill is some 7 times slower, and with them the binary stops at once on a CPU that lacks them.
@@ -36,14 +44,12 @@ if [[ -x $target/ollama && -f $target/stamp && $(<"$target/stamp") == "$stamp" ]
 fi
 
 if ! command -v go >/dev/null; then
-    say "Go is missing; Ollama needs Go $needs_go or newer on PATH"
-    exit 3
+    cannot "Go is missing; Ollama needs Go $needs_go or newer on PATH"
 fi
 has_go=$(go env GOVERSION)
 has_go=${has_go#go}
 if [[ $(printf '%s\n%s\n' "$needs_go" "$has_go" | sort -V | head -n1) != "$needs_go" ]]; then
-    say "Go $has_go is too old; Ollama needs Go $needs_go or newer"
-    exit 3
+    cannot "Go $has_go is too old; Ollama needs Go $needs_go or newer"
 fi
 
 as_root() {
@@ -109,7 +115,7 @@ unpack_miniaudio
 
 say "building Ollama $version (about 10 minutes on two cores)"
 began=$SECONDS
-rm -f "$target/stamp"
+rm -f "$target/stamp" "$target/why_not"
 # The compilers warn a lot; what they say is wanted only where they fail.
 CGO_ENABLED=1 CGO_CPPFLAGS="-I$headers" CGO_CFLAGS=$flags CGO_CXXFLAGS=$flags GOBIN=$target \
     go install -ldflags "-X github.com/ollama/ollama/version.Version=$version" "github.com/ollama/ollama@v$version" \
@@ -117,7 +123,10 @@ CGO_ENABLED=1 CGO_CPPFLAGS="-I$headers" CGO_CFLAGS=$flags CGO_CXXFLAGS=$flags GO
     code=$?
     tail -n 40 "$target/build.log" >&2
     say "the build failed; all of what it said is in .build/ollama/build.log"
-    # 3 is for a missing Go alone.
+    # Go names the address that it could not read; a compiler never does.
+    if grep -qE '^go: .*https?://' "$target/build.log"; then
+        cannot "Go could not fetch Ollama's modules; see .build/ollama/build.log"
+    fi
     exit $((code == 3 ? 1 : code))
 }
 echo "$stamp" >"$target/stamp"

@@ -33,6 +33,11 @@ class Tree:
         return subprocess.run(argv, env={"PATH": str(self.root / "bin")}, check=False, capture_output=True, text=True, timeout=60)
 
     @property
+    def why_not(self) -> str | None:
+        path = self.root / ".build/ollama/why_not"
+        return path.read_text(encoding="utf-8").strip() if path.exists() else None
+
+    @property
     def asked(self) -> list[str]:
         path = self.root / "asked"
         return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
@@ -59,6 +64,7 @@ def test_without_go_it_says_what_is_missing(tree: Tree) -> None:
     done = tree.build()
     assert done.returncode == 3
     assert "Go is missing; Ollama needs Go 1.24 or newer on PATH" in done.stderr
+    assert tree.why_not == "Go is missing; Ollama needs Go 1.24 or newer on PATH"
 
 
 def test_an_old_go_is_refused(tree: Tree) -> None:
@@ -90,6 +96,17 @@ def test_a_build_for_another_cpu_or_version_is_made_anew(tree: Tree) -> None:
     assert len(tree.asked) == 2
 
 
+def test_modules_that_cannot_be_fetched_are_told_apart_from_a_build_that_fails(tree: Tree) -> None:
+    tree.go("go1.26.1", "echo 'go: example.org/m@v1: Get \"https://example.org/m\": dial tcp: no such host' >&2; exit 1")
+    done = tree.build()
+    assert done.returncode == 3
+    assert "no such host" in done.stderr
+    assert tree.why_not == "Go could not fetch Ollama's modules; see .build/ollama/build.log"
+    tree.go("go1.26.1")
+    assert tree.build().returncode == 0
+    assert tree.why_not is None
+
+
 def test_a_build_that_fails_shows_why_and_is_not_taken_for_a_missing_go(tree: Tree) -> None:
     tree.go("go1.26.1", "echo 'cannot find header' >&2; exit 3")
     done = tree.build()
@@ -97,3 +114,4 @@ def test_a_build_that_fails_shows_why_and_is_not_taken_for_a_missing_go(tree: Tr
     assert "cannot find header" in done.stderr
     assert ".build/ollama/build.log" in done.stderr
     assert not (tree.root / ".build/ollama/stamp").exists()
+    assert tree.why_not is None
