@@ -7,6 +7,7 @@ that skips itself gates nothing.
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,6 +45,11 @@ def stack(tmp_path: Path) -> Iterator[NativeStack]:
         need_program(name)
     with NativeStack(tmp_path / "stack", Ports.free(), with_exporter=False, with_alertmanager=False) as running:
         yield running
+
+
+def pytest_configure() -> None:
+    # Started in the background of a script, everything here would ignore Ctrl-C, and so would the programs that are tested by it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
