@@ -20,8 +20,8 @@ from typing import Any
 import requests
 
 from joulebench.bench.embedded import MODEL_NAME, REQUEST_SETTINGS, EmbeddedModel
-from joulebench.bench.llm import hermes, parts
-from joulebench.bench.llm.chat import Message, ToolRequest, ToolSpec
+from joulebench.llm import hermes, parts
+from joulebench.llm.chat import Message, ToolRequest, ToolSpec
 
 OUT = Path(__file__).parents[1] / "tests" / "captures" / "tool_calls"
 SERVER = f"llama.cpp by xllamacpp {version('xllamacpp')}"

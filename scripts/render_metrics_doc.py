@@ -7,8 +7,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from joulebench import catalogue
-from joulebench.catalogue import METRICS, PREFIX, Kind, Metric
+from joulebench import metrics
+from joulebench.metrics import METRICS, PREFIX, Kind, Metric
 
 TARGET = Path(__file__).parent.parent / "exporter" / "METRICS.md"
 
@@ -47,21 +47,21 @@ SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
 )
 
 CLOSED_LABELS: dict[str, tuple[str, ...]] = {
-    "reason": catalogue.THROTTLE_REASONS,
-    "clock": catalogue.CLOCK_DOMAINS,
-    "outcome": catalogue.TOOL_OUTCOMES,
-    "status": catalogue.TASK_STATUSES,
-    "phase": catalogue.PHASES,
-    "token": catalogue.API_TOKENS,
-    "result": catalogue.PROXY_RESULTS,
-    "cause": catalogue.PROXY_UNREAD_CAUSES,
-    "span_status": catalogue.SPAN_STATUSES,
+    "reason": metrics.THROTTLE_REASONS,
+    "clock": metrics.CLOCK_DOMAINS,
+    "outcome": metrics.TOOL_OUTCOMES,
+    "status": metrics.TASK_STATUSES,
+    "phase": metrics.PHASES,
+    "token": metrics.API_TOKENS,
+    "result": metrics.PROXY_RESULTS,
+    "cause": metrics.PROXY_UNREAD_CAUSES,
+    "span_status": metrics.SPAN_STATUSES,
 }
 
 INTRO = """\
 # Metrics
 
-Made from `exporter/joulebench/catalogue/` by `python scripts/render_metrics_doc.py`; change it there.
+Made from `exporter/joulebench/metrics/` by `python scripts/render_metrics_doc.py`; change it there.
 
 All values are in base units: joules, watts, seconds, bytes, celsius, hertz, ratios from 0 to 1. A value that is not known has no
 series; 0 is always a measurement. A summary is `NAME_sum` and `NAME_count`, without quantiles.

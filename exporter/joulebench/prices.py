@@ -21,7 +21,7 @@ from datetime import date, datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from joulebench import catalogue
+from joulebench import metrics
 from joulebench.errors import UserError
 from joulebench.units import JOULES_PER_KWH
 
@@ -41,7 +41,7 @@ class Price:
 
 @dataclass(frozen=True, slots=True)
 class ApiPrice:
-    """``per_token``: by kind of token, those of ``catalogue.API_TOKENS`` that the file gives."""
+    """``per_token``: by kind of token, those of ``metrics.API_TOKENS`` that the file gives."""
 
     model: str
     per_token: Mapping[str, float]
@@ -180,7 +180,7 @@ class _PriceFile:
             taken.add(model)
             tokens = {
                 token: self._amount(given[token], f"{where}: {token}") / TOKENS_PER_PRICE
-                for token in catalogue.API_TOKENS
+                for token in metrics.API_TOKENS
                 if given.get(token) is not None
             }
             yield ApiPrice(model, tokens, self._day(given["as_of"], where))

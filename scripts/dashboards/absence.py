@@ -10,7 +10,7 @@ from __future__ import annotations
 from scripts.dashboards.fields import Json, states
 from scripts.dashboards.promql import select
 
-from joulebench import catalogue as c
+from joulebench import metrics as m
 
 NOT_AVAILABLE, NO_GPU, NO_RUN = -1000, -1001, -1002
 GPU_KEYS = "instance, gpu, uuid"
@@ -26,19 +26,19 @@ NO_RUN_STATE: dict[float, tuple[str, str]] = {NO_RUN: ("no live run", "text")}
 
 def or_absence(expr: str) -> str:
     """For one number of all chosen GPUs, without labels."""
-    lacks = f"0 * max({select(c.GPU_UP)} == 1) - {-NOT_AVAILABLE}"
-    without = f"""0 * max({select(c.EXPORTER_INFO, 'gpu_source="none"')}) - {-NO_GPU}"""
+    lacks = f"0 * max({select(m.GPU_UP)} == 1) - {-NOT_AVAILABLE}"
+    without = f"""0 * max({select(m.EXPORTER_INFO, 'gpu_source="none"')}) - {-NO_GPU}"""
     return f"{expr} or {lacks} or {without}"
 
 
 def or_absence_by_gpu(expr: str) -> str:
     """For one number a GPU; a lost GPU keeps its empty cell."""
-    return f"{expr} or on ({GPU_KEYS}) 0 * max by ({GPU_KEYS}) ({select(c.GPU_UP)} == 1) - {-NOT_AVAILABLE}"
+    return f"{expr} or on ({GPU_KEYS}) 0 * max by ({GPU_KEYS}) ({select(m.GPU_UP)} == 1) - {-NOT_AVAILABLE}"
 
 
 def or_no_run(expr: str) -> str:
     """For what only a live run has: told apart from a collection that is dead."""
-    return f"{expr} or on () 0 * max({select(c.EXPORTER_INFO)}) - {-NO_RUN}"
+    return f"{expr} or on () 0 * max({select(m.EXPORTER_INFO)}) - {-NO_RUN}"
 
 
 def or_unknown(expr: str, task: str) -> str:

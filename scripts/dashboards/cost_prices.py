@@ -9,7 +9,7 @@ from scripts.dashboards.fields import Json, Query, override
 from scripts.dashboards.panels import stat, table
 from scripts.dashboards.promql import ratio, select, total
 
-from joulebench import catalogue as c
+from joulebench import metrics as m
 from joulebench.units import JOULES_PER_KWH
 
 MILLION = 1_000_000
@@ -21,7 +21,7 @@ def oldest_price() -> Json:
     return stat(
         "Oldest price",
         "Day on which the oldest of the prices that these costs rest on was looked up. After 180 days an alert asks for a look.",
-        [Query(f"floor(1000 * min({select(c.PRICE_AS_OF, used)}))", "looked up", "instant")],
+        [Query(f"floor(1000 * min({select(m.PRICE_AS_OF, used)}))", "looked up", "instant")],
         "time:YYYY-MM-DD",
         empty="No data: no price list",
     )
@@ -32,7 +32,7 @@ def own_prices() -> Json:
     prices = {
         "Price": f'label_replace({costs.electricity()} * {JOULES_PER_KWH:.0f}, "{by}", "electricity", "", "")'
         f' or label_replace({costs.hardware()} * 3600, "{by}", "hardware", "", "")',
-        "Looked up": f"floor(1000 * max by ({by}) ({select(c.PRICE_AS_OF, OWN)}))",
+        "Looked up": f"floor(1000 * max by ({by}) ({select(m.PRICE_AS_OF, OWN)}))",
     }
     return table(
         "Own prices",
@@ -47,12 +47,12 @@ def own_prices() -> Json:
 
 def api_prices() -> Json:
     def of(token: str) -> str:
-        series = select(c.PRICE_API, f'token="{token}"')
+        series = select(m.PRICE_API, f'token="{token}"')
         return f"{MILLION} * max by (api_model) ({series})"
 
-    day = f"max by (item) ({select(c.PRICE_AS_OF, NOT_OWN)})"
+    day = f"max by (item) ({select(m.PRICE_AS_OF, NOT_OWN)})"
     as_of = f'floor(1000 * max by (api_model) (label_replace({day}, "api_model", "$1", "item", "(.*)")))'
-    queries = [*(of(token) for token in c.API_TOKENS), as_of]
+    queries = [*(of(token) for token in m.API_TOKENS), as_of]
     names = ("Prompt", "Cached prompt", "Completion", "Looked up")
     return table(
         "API prices",
@@ -75,10 +75,10 @@ def assumptions() -> Json:
         "What the numbers above rest on, beside the prices: tokens of the tasks, idle and working power of all chosen GPUs, and"
         " the share of the prompt tokens that an API would take from its cache.",
         [
-            Query(total(c.TASK_PROMPT_TOKENS), "prompt tokens", "instant"),
-            Query(total(c.TASK_COMPLETION_TOKENS), "completion tokens", "instant"),
+            Query(total(m.TASK_PROMPT_TOKENS), "prompt tokens", "instant"),
+            Query(total(m.TASK_COMPLETION_TOKENS), "completion tokens", "instant"),
             Query(IDLE_WATTS, "idle power", "instant"),
-            Query(ratio(total(c.TASK_ENERGY), SECONDS), "power in tasks", "instant"),
+            Query(ratio(total(m.TASK_ENERGY), SECONDS), "power in tasks", "instant"),
             Query("vector($cached_percent) / 100", "cached at the API", "instant"),
         ],
         "none",

@@ -17,25 +17,25 @@ from scripts.dashboards.fields import Json, Query, override, states, steps
 from scripts.dashboards.panels import bargauge, stat
 from scripts.dashboards.promql import in_range, latest, per_task, select, total
 
-from joulebench import catalogue as c
+from joulebench import metrics as m
 
 MILLION = 1_000_000
 SECONDS_PER_DAY = 86_400
 NEVER = 1000
 NEVER_STATE = states({NEVER: ("never", "red")})
 SHARES = (0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
-TOKENS = f"({total(c.TASK_PROMPT_TOKENS)} + {total(c.TASK_COMPLETION_TOKENS)})"
+TOKENS = f"({total(m.TASK_PROMPT_TOKENS)} + {total(m.TASK_COMPLETION_TOKENS)})"
 LOCAL = f"sum({costs.local_cost_per_task()})"
 API = f"sum({costs.api_cost_per_task()})"
-SECONDS = total(c.TASK_DURATION)
-IDLE_WATTS = f"sum(quantile_over_time(0.05, {select(c.GPU_POWER)}[$__range]))"
+SECONDS = total(m.TASK_DURATION)
+IDLE_WATTS = f"sum(quantile_over_time(0.05, {select(m.GPU_POWER)}[$__range]))"
 IDLE_PRICE = f"{IDLE_WATTS} * {costs.electricity()}"
-TASKS = f"count{in_range(latest(c.TASK_DURATION))}"
+TASKS = f"count{in_range(latest(m.TASK_DURATION))}"
 
 
 def local_at(share: str) -> str:
     """Cost of all the tasks here where the machine is busy for that share of its hours."""
-    electricity = f"{total(c.TASK_ENERGY)} * {costs.electricity()}"
+    electricity = f"{total(m.TASK_ENERGY)} * {costs.electricity()}"
     return f"({electricity} + {SECONDS} * ({costs.hardware()} / {share} + {IDLE_PRICE} * (1 - {share}) / {share}))"
 
 
@@ -43,7 +43,7 @@ def _break_even() -> str:
     """That share; absent where the API is always cheaper."""
     standing = f"({costs.hardware()} + {IDLE_PRICE})"
     earning = f"{API} / ({SECONDS} > 0)"
-    working = f"({total(c.TASK_ENERGY)} / ({SECONDS} > 0) - {IDLE_WATTS}) * {costs.electricity()}"
+    working = f"({total(m.TASK_ENERGY)} / ({SECONDS} > 0) - {IDLE_WATTS}) * {costs.electricity()}"
     return f"{standing} / (({earning} - {working}) > 0)"
 
 
@@ -115,7 +115,7 @@ def by_utilization() -> Json:
 
 
 def utilization_needed() -> Json:
-    working = f"sum({per_task(c.TASK_DURATION)}) / (($__to - $__from) / 1000)"
+    working = f"sum({per_task(m.TASK_DURATION)}) / (($__to - $__from) / 1000)"
     return bargauge(
         "Busy and break-even",
         "Share of this time range in which tasks ran (above 100 % where workers overlap), the share that the cost above is"

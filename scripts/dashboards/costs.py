@@ -14,7 +14,7 @@ from scripts.dashboards.fields import Json
 from scripts.dashboards.layout import query_variable, text_variable
 from scripts.dashboards.promql import JOB, TASK_LABELS, per_task, select
 
-from joulebench import catalogue as c
+from joulebench import metrics as m
 from joulebench.analysis.cost import DEFAULT_UTILISATION
 from joulebench.prices import HOURS_PER_YEAR, SECONDS_PER_HOUR
 from joulebench.units import JOULES_PER_KWH
@@ -29,13 +29,13 @@ BY_MODEL = f"on ({TASK_LABELS}) group_left (model)"
 
 def electricity() -> str:
     """For one joule of the GPUs, with what cooling adds, without labels."""
-    return f"((max((vector($kwh_price) > 0) / {JOULES_PER_KWH:.0f}) or max({select(c.PRICE_ELECTRICITY)})) * $pue)"
+    return f"((max((vector($kwh_price) > 0) / {JOULES_PER_KWH:.0f}) or max({select(m.PRICE_ELECTRICITY)})) * $pue)"
 
 
 def hardware() -> str:
     """For one second; 0 where only electricity is to be counted, which the dashboards then say."""
     bought = f"(vector($machine_price) > 0) / (vector($machine_years) > 0) / {SECONDS_PER_YEAR:.0f}"
-    return f"(max((vector($hour_price) > 0) / 3600) or max({bought}) or max({select(c.PRICE_HARDWARE)}) or vector(0))"
+    return f"(max((vector($hour_price) > 0) / 3600) or max({bought}) or max({select(m.PRICE_HARDWARE)}) or vector(0))"
 
 
 def completion_token(model: str = '"$api_model"', by: str = "") -> str:
@@ -50,14 +50,14 @@ def prompt_token(model: str = '"$api_model"', by: str = "") -> str:
 
 
 def local_cost_per_task() -> str:
-    energy = f"{per_task(c.TASK_ENERGY)} * on () group_left () {electricity()}"
-    time = f"{per_task(c.TASK_DURATION)} * on () group_left () {hardware()}"
+    energy = f"{per_task(m.TASK_ENERGY)} * on () group_left () {electricity()}"
+    time = f"{per_task(m.TASK_DURATION)} * on () group_left () {hardware()}"
     return f"({energy} + on ({TASK_LABELS}) {time})"
 
 
 def api_cost_per_task() -> str:
-    prompt = f"{per_task(c.TASK_PROMPT_TOKENS)} * on () group_left () {prompt_token()}"
-    completion = f"{per_task(c.TASK_COMPLETION_TOKENS)} * on () group_left () {completion_token()}"
+    prompt = f"{per_task(m.TASK_PROMPT_TOKENS)} * on () group_left () {prompt_token()}"
+    completion = f"{per_task(m.TASK_COMPLETION_TOKENS)} * on () group_left () {completion_token()}"
     return f"({prompt} + on ({TASK_LABELS}) {completion})"
 
 
@@ -70,7 +70,7 @@ def variables(*, whole: bool = False) -> list[Json]:
     """``whole``: with those of hardware and idle hours. They are there on every dashboard, so that a link keeps what was typed,
     and shown on that of the costs."""
     return [
-        query_variable("api_model", "API model", f"{c.PRICE_API.name}{{{JOB}}}", single=True),
+        query_variable("api_model", "API model", f"{m.PRICE_API.name}{{{JOB}}}", single=True),
         text_variable("kwh_price", "Price per kWh (0: price list)", "0"),
         text_variable("hour_price", "Hardware per hour (0: price list)", "0"),
         text_variable("cached_percent", "Cached prompt tokens, %", "0"),
@@ -82,5 +82,5 @@ def variables(*, whole: bool = False) -> list[Json]:
 
 
 def _token(kind: str, model: str, by: str) -> str:
-    series = select(c.PRICE_API, f"api_model=~{model}", f'token="{kind}"')
+    series = select(m.PRICE_API, f"api_model=~{model}", f'token="{kind}"')
     return f"max{f' by ({by})' if by else ''} ({series})"

@@ -7,7 +7,7 @@ from scripts.dashboards.fields import Json, Query, override, states
 from scripts.dashboards.panels import bargauge, table
 from scripts.dashboards.promql import grown, select
 
-from joulebench import catalogue as c
+from joulebench import metrics as m
 
 NO_OLLAMA = "No data: no Ollama answers, or it has no model in memory"
 SOURCE_NAMES: Json = {
@@ -25,7 +25,7 @@ def live_runs() -> Json:
     return table(
         "Live runs",
         "Runs that have not ended, one row a worker.",
-        [Query(f"max by (run_id, worker, suite, version) ({select(c.RUN_INFO)})", "__auto", "table")],
+        [Query(f"max by (run_id, worker, suite, version) ({select(m.RUN_INFO)})", "__auto", "table")],
         {"run_id": "Run", "worker": "Worker", "suite": "Suite", "version": "Joulebench"},
         drop=("Value",),
         empty="No data: no live run",
@@ -38,8 +38,8 @@ def loads() -> Json:
         "How often the exporter saw a model come into Ollama's memory and leave it, in this time range. Each load within a run"
         " costs its task seconds and joules: raise keep_alive or use fewer models at once.",
         [
-            Query(f"max by (model) ({grown(c.OLLAMA_MODEL_LOADS)})", "{{model}} loaded", "instant"),
-            Query(f"max by (model) ({grown(c.OLLAMA_MODEL_UNLOADS)})", "{{model}} unloaded", "instant"),
+            Query(f"max by (model) ({grown(m.OLLAMA_MODEL_LOADS)})", "{{model}} loaded", "instant"),
+            Query(f"max by (model) ({grown(m.OLLAMA_MODEL_UNLOADS)})", "{{model}} unloaded", "instant"),
         ],
         "none",
         empty=NO_OLLAMA,
@@ -49,13 +49,13 @@ def loads() -> Json:
 def loaded_models() -> Json:
     by = "instance, model"
     loaded = {
-        "Model": f"max by ({by}, family, parameter_size, quantization) ({select(c.OLLAMA_MODEL_INFO)})",
-        "Size": f"max by ({by}) ({select(c.OLLAMA_MODEL_SIZE)})",
-        "In VRAM": f"max by ({by}) ({select(c.OLLAMA_MODEL_VRAM)})",
-        "Share in VRAM": f"max by ({by}) ({select(c.OLLAMA_MODEL_OFFLOAD)})",
-        "Context": f"max by ({by}) ({select(c.OLLAMA_MODEL_CONTEXT)})",
-        "KV cache": f"max by ({by}) ({select(c.OLLAMA_MODEL_KV_CACHE)})",
-        "Unloads": f"max by ({by}) (floor(1000 * {select(c.OLLAMA_MODEL_EXPIRES)}))",
+        "Model": f"max by ({by}, family, parameter_size, quantization) ({select(m.OLLAMA_MODEL_INFO)})",
+        "Size": f"max by ({by}) ({select(m.OLLAMA_MODEL_SIZE)})",
+        "In VRAM": f"max by ({by}) ({select(m.OLLAMA_MODEL_VRAM)})",
+        "Share in VRAM": f"max by ({by}) ({select(m.OLLAMA_MODEL_OFFLOAD)})",
+        "Context": f"max by ({by}) ({select(m.OLLAMA_MODEL_CONTEXT)})",
+        "KV cache": f"max by ({by}) ({select(m.OLLAMA_MODEL_KV_CACHE)})",
+        "Unloads": f"max by ({by}) (floor(1000 * {select(m.OLLAMA_MODEL_EXPIRES)}))",
     }
     values = {f"Value #{chr(ord('A') + place)}": heading for place, heading in enumerate(loaded)}
     names = {
@@ -82,7 +82,7 @@ def loaded_models() -> Json:
 
 
 def gpus() -> Json:
-    gpu_labels = ("instance", *c.GPU_INFO.labels)
+    gpu_labels = ("instance", *m.GPU_INFO.labels)
     columns = {
         "name": "GPU",
         "gpu": "Index",
@@ -100,8 +100,8 @@ def gpus() -> Json:
         " whether the card still answers.",
         [
             Query(
-                f"{select(c.GPU_UP)} * on (instance, gpu, uuid) group_left ({', '.join(c.GPU_INFO.labels[2:])})"
-                f" max by ({', '.join(gpu_labels)}) ({select(c.GPU_INFO)})",
+                f"{select(m.GPU_UP)} * on (instance, gpu, uuid) group_left ({', '.join(m.GPU_INFO.labels[2:])})"
+                f" max by ({', '.join(gpu_labels)}) ({select(m.GPU_INFO)})",
                 "__auto",
                 "table",
             )

@@ -7,17 +7,17 @@ from scripts.dashboards.fields import Json, Query, override
 from scripts.dashboards.panels import bargauge, heatmap, stat, timeseries
 from scripts.dashboards.promql import growth, latest, quantile, ratio, recorded, select, total
 
-from joulebench import catalogue as c
+from joulebench import metrics as m
 
 
 def model_panels() -> list[Json]:
     prompt, completion = (recorded(f"run:joulebench_task_{kind}_tokens:per_second1m") for kind in ("prompt", "completion"))
     watts = recorded("instance:joulebench_gpu_energy_joules:rate1m")
-    not_ok = ratio(total(c.TASK_TOOL_CALLS, 'outcome!="ok"'), total(c.TASK_TOOL_CALLS))
-    confidence_mean = ratio(total(c.TASK_CONFIDENCE, suffix="_sum"), total(c.TASK_CONFIDENCE, suffix="_count"))
+    not_ok = ratio(total(m.TASK_TOOL_CALLS, 'outcome!="ok"'), total(m.TASK_TOOL_CALLS))
+    confidence_mean = ratio(total(m.TASK_CONFIDENCE, suffix="_sum"), total(m.TASK_CONFIDENCE, suffix="_count"))
     share: Json = {"unit": "percentunit", "max": 1, "decimals": 1}
-    calls = f"sum by (model) ({latest(c.CALL_DURATION, suffix='_count')})"
-    call_mean = ratio(f"sum by (model) ({latest(c.CALL_DURATION, suffix='_sum')})", calls)
+    calls = f"sum by (model) ({latest(m.CALL_DURATION, suffix='_count')})"
+    call_mean = ratio(f"sum by (model) ({latest(m.CALL_DURATION, suffix='_sum')})", calls)
     return [
         timeseries(
             "Token throughput",
@@ -33,8 +33,8 @@ def model_panels() -> list[Json]:
             [
                 Query(
                     ratio(
-                        f"sum by (run_id) ({select(c.TASK_DECODE_TOKENS)})",
-                        f"sum by (run_id) ({select(c.TASK_DECODE, suffix='_sum')})",
+                        f"sum by (run_id) ({select(m.TASK_DECODE_TOKENS)})",
+                        f"sum by (run_id) ({select(m.TASK_DECODE, suffix='_sum')})",
                     ),
                     "{{run_id}}",
                 )
@@ -45,7 +45,7 @@ def model_panels() -> list[Json]:
         heatmap(
             "Time to first token, spread",
             "Streamed calls by their time to first token; every call is in one cell.",
-            Query(growth(c.CALL_TTFT), "{{le}}", "heatmap"),
+            Query(growth(m.CALL_TTFT), "{{le}}", "heatmap"),
             "s",
             empty=NO_CALLS,
         ),
@@ -53,9 +53,9 @@ def model_panels() -> list[Json]:
             "Time to first token and call duration",
             "Median and 95th percentile over the last minute, interpolated within the histogram's buckets.",
             [
-                Query(quantile(0.5, c.CALL_TTFT), "TTFT p50"),
-                Query(quantile(0.95, c.CALL_TTFT), "TTFT p95"),
-                Query(quantile(0.95, c.CALL_DURATION), "call p95"),
+                Query(quantile(0.5, m.CALL_TTFT), "TTFT p50"),
+                Query(quantile(0.95, m.CALL_TTFT), "TTFT p95"),
+                Query(quantile(0.95, m.CALL_DURATION), "call p95"),
             ],
             "s",
             empty=NO_CALLS,
@@ -64,7 +64,7 @@ def model_panels() -> list[Json]:
             "Tool-call confidence, spread",
             "Tool calls by confidence: the smaller of how sure the model was of the tool's name and of its least sure argument"
             " token. Calls whose tokens were not found are not in it.",
-            Query(growth(c.TOOL_CONFIDENCE), "{{le}}", "heatmap"),
+            Query(growth(m.TOOL_CONFIDENCE), "{{le}}", "heatmap"),
             "percentunit",
             scheme="Blues",
             empty=NO_CALLS,
@@ -74,7 +74,7 @@ def model_panels() -> list[Json]:
             "Tool calls that the model tried, by outcome, over the tasks in this time range; then the share that did not end ok,"
             " and the mean confidence of those that have one.",
             [
-                Query(total(c.TASK_TOOL_CALLS, by="outcome"), "{{outcome}}", "instant"),
+                Query(total(m.TASK_TOOL_CALLS, by="outcome"), "{{outcome}}", "instant"),
                 Query(not_ok, "not ok", "instant"),
                 Query(confidence_mean, "mean confidence", "instant"),
             ],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from scripts.dashboards.fields import states
 from scripts.dashboards.promql import encoded
 
-from joulebench import catalogue as c
+from joulebench import metrics as m
 
 GPU_LEGEND = "{{instance}} GPU {{gpu}}"
 FIRING = 'ALERTS{alertname=~"Joulebench.+", alertstate="firing"}'
@@ -16,4 +16,4 @@ PHASES: dict[float, tuple[str, str]] = {
     3: ("tool", "orange"),
 }
 PHASE_STATES = states(PHASES)
-PHASE_OF_WORKER = encoded(c.RUN_PHASE, "phase", c.PHASES, "run_id, worker")
+PHASE_OF_WORKER = encoded(m.RUN_PHASE, "phase", m.PHASES, "run_id, worker")

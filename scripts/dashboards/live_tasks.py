@@ -8,7 +8,7 @@ from scripts.dashboards.panels import bargauge
 from scripts.dashboards.promql import TASK_LABELS, in_range, latest, per_task, total
 from scripts.dashboards.task_rows import tasks_table, window_link
 
-from joulebench import catalogue as c
+from joulebench import metrics as m
 
 COLUMNS = (
     "From",
@@ -40,22 +40,22 @@ def task_panels(uid: str) -> list[tuple[Json, int, int]]:
 
 
 def time_by_activity() -> Json:
-    parts = {"prefill": c.TASK_PREFILL, "decode": c.TASK_DECODE, "load and queue": c.TASK_LOAD, "tools": c.TASK_TOOL_DURATION}
+    parts = {"prefill": m.TASK_PREFILL, "decode": m.TASK_DECODE, "load and queue": m.TASK_LOAD, "tools": m.TASK_TOOL_DURATION}
     queries = [Query(total(metric, suffix="_sum"), name, "instant") for name, metric in parts.items()]
     return bargauge(
         "Where the time went",
         "Seconds of the tasks in this time range: prefill, decoding and loading by the server's clock, tools by the benchmark's;"
         " LLM calls as a whole for comparison.",
-        [*queries, Query(total(c.TASK_LLM_DURATION, suffix="_sum"), "LLM calls, whole", "instant")],
+        [*queries, Query(total(m.TASK_LLM_DURATION, suffix="_sum"), "LLM calls, whole", "instant")],
         "s",
         empty=NO_TASKS,
     )
 
 
 def joules_by_model() -> Json:
-    model = f"on ({TASK_LABELS}) group_left (model) {latest(c.TASK_INFO)}"
-    energy = f"sum by (model) ({per_task(c.TASK_ENERGY)} * {model})"
-    passed = f"sum by (model) (({in_range(latest(c.TASK_SUCCESS))} == 1) * {model})"
+    model = f"on ({TASK_LABELS}) group_left (model) {latest(m.TASK_INFO)}"
+    energy = f"sum by (model) ({per_task(m.TASK_ENERGY)} * {model})"
+    passed = f"sum by (model) (({in_range(latest(m.TASK_SUCCESS))} == 1) * {model})"
     return bargauge(
         "Joules per passed task, by model",
         "Energy of all tasks of a model in this time range, failed ones too, by the number of its tasks that passed. A model"

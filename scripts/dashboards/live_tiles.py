@@ -9,10 +9,10 @@ from scripts.dashboards.live_queries import FIRING, PHASE_OF_WORKER, PHASES
 from scripts.dashboards.panels import stat
 from scripts.dashboards.promql import JOB, PROXY_JOB, encoded, in_range, latest, quantile_so_far, ratio, recorded, select, total
 
-from joulebench import catalogue as c
+from joulebench import metrics as m
 
 THROTTLED = "gpu_reason:joulebench_gpu_throttle_seconds:rate1m"
-THERMAL = f'reason=~"{"|".join(c.THERMAL_REASONS)}"'
+THERMAL = f'reason=~"{"|".join(m.THERMAL_REASONS)}"'
 HEAT_STEPS = steps((None, "green"), (0.0001, "orange"), (0.05, "red"))
 OWN_JOBS = 'job=~"joulebench.*"'
 PROXY_USED = f"unless (max_over_time(up{{{PROXY_JOB}}}[$__range]) == 0)"
@@ -27,12 +27,12 @@ SOURCE_STATES = states(
         4: ("exporter unreachable", "red"),
     }
 )
-SUCCESSFUL = f"count({in_range(latest(c.TASK_SUCCESS))} == 1)"
+SUCCESSFUL = f"count({in_range(latest(m.TASK_SUCCESS))} == 1)"
 
 
 def source_tile() -> Json:
-    source = encoded(c.EXPORTER_INFO, "gpu_source", SOURCES, "instance")
-    failing = f"""({select(c.COLLECTOR_SUCCESS, 'collector="gpu"')} == 0) + 3"""
+    source = encoded(m.EXPORTER_INFO, "gpu_source", SOURCES, "instance")
+    failing = f"""({select(m.COLLECTOR_SUCCESS, 'collector="gpu"')} == 0) + 3"""
     down = f'(up{{{JOB}, job="joulebench", instance=~"$instance"}} == 0) + 4'
     return stat(
         "GPU source",
@@ -83,8 +83,8 @@ def progress_tiles() -> list[Json]:
             "Tasks done",
             "Finished tasks by how they ended, and how many are planned where the benchmark knows.",
             [
-                Query(f"sum by (status) ({latest(c.RUN_TASKS)})", "{{status}}", "instant"),
-                Query(f"sum({latest(c.RUN_TASKS_PLANNED)})", "planned", "instant"),
+                Query(f"sum by (status) ({latest(m.RUN_TASKS)})", "{{status}}", "instant"),
+                Query(f"sum({latest(m.RUN_TASKS_PLANNED)})", "planned", "instant"),
             ],
             "none",
         ),
@@ -99,20 +99,20 @@ def progress_tiles() -> list[Json]:
             "Output speed",
             "Tokens per second while generating: decoded tokens by the time the server spent on decoding, over the tasks in"
             " this time range.",
-            [Query(ratio(total(c.TASK_DECODE_TOKENS), total(c.TASK_DECODE, suffix="_sum")), "output", "instant")],
+            [Query(ratio(total(m.TASK_DECODE_TOKENS), total(m.TASK_DECODE, suffix="_sum")), "output", "instant")],
             "suffix:tok/s",
             decimals=1,
         ),
         stat(
             "TTFT p95",
             "Time to first token that 95 % of the streamed calls stay below, over the runs until now.",
-            [Query(quantile_so_far(0.95, c.CALL_TTFT), "p95", "instant")],
+            [Query(quantile_so_far(0.95, m.CALL_TTFT), "p95", "instant")],
             "s",
         ),
         stat(
             "Joules per success",
             "Energy of all tasks in this time range, failed ones too, by the tasks that passed.",
-            [Query(ratio(total(c.TASK_ENERGY), SUCCESSFUL), "per passed task", "instant")],
+            [Query(ratio(total(m.TASK_ENERGY), SUCCESSFUL), "per passed task", "instant")],
             "joule",
             decimals=1,
         ),
@@ -120,13 +120,13 @@ def progress_tiles() -> list[Json]:
 
 
 def energy_tile() -> Json:
-    energy = f"sum(increase({select(c.GPU_ENERGY)}[$__range]))"
+    energy = f"sum(increase({select(m.GPU_ENERGY)}[$__range]))"
     return stat(
         "Energy so far",
         "All GPUs over this time range, idle time included, and the share of finished tasks.",
         [
             Query(or_absence(energy), "all GPUs", "instant"),
-            Query(total(c.TASK_ENERGY), "in tasks", "instant"),
+            Query(total(m.TASK_ENERGY), "in tasks", "instant"),
         ],
         "joule",
         mappings=ABSENCE,
@@ -139,7 +139,7 @@ def hardware_tiles() -> list[Json]:
         stat(
             "GPU utilization",
             "Highest of the chosen GPUs: share of the driver's sample period with a kernel running.",
-            [Query(or_absence(f"max({select(c.GPU_UTILIZATION)})"), "highest")],
+            [Query(or_absence(f"max({select(m.GPU_UTILIZATION)})"), "highest")],
             "percentunit",
             mappings=ABSENCE,
             decimals=0,
@@ -156,7 +156,7 @@ def hardware_tiles() -> list[Json]:
         stat(
             "Power of limit",
             "Instant power of all chosen GPUs by their enforced limits.",
-            [Query(or_absence(f"sum({select(c.GPU_POWER)}) / (sum({select(c.GPU_POWER_LIMIT)}) > 0)"), "of limit")],
+            [Query(or_absence(f"sum({select(m.GPU_POWER)}) / (sum({select(m.GPU_POWER_LIMIT)}) > 0)"), "of limit")],
             "percentunit",
             mappings=ABSENCE,
             decimals=0,
@@ -164,7 +164,7 @@ def hardware_tiles() -> list[Json]:
         stat(
             "Hottest GPU",
             "Core temperature of the hottest chosen GPU; what is too hot depends on the card, see the margin below.",
-            [Query(or_absence(f"max({select(c.GPU_TEMPERATURE)})"), "hottest")],
+            [Query(or_absence(f"max({select(m.GPU_TEMPERATURE)})"), "hottest")],
             "celsius",
             mappings=ABSENCE,
             decimals=0,
@@ -185,7 +185,7 @@ def not_ok_tile() -> Json:
     return stat(
         "Tool calls not ok",
         "Share of the tool calls in this time range that did not end ok: malformed, undeclared, invalid arguments or an error.",
-        [Query(ratio(f"({total(c.TASK_TOOL_CALLS, NOT_OK)} or vector(0))", total(c.TASK_TOOL_CALLS)), "not ok", "instant")],
+        [Query(ratio(f"({total(m.TASK_TOOL_CALLS, NOT_OK)} or vector(0))", total(m.TASK_TOOL_CALLS)), "not ok", "instant")],
         "percentunit",
         decimals=0,
     )
@@ -195,7 +195,7 @@ def model_tile() -> Json:
     return stat(
         "Models of the tasks",
         "Models of the tasks in this time range, with the number of their tasks.",
-        [Query(f"count by (model) {in_range(latest(c.TASK_INFO))}", "{{model}}", "instant")],
+        [Query(f"count by (model) {in_range(latest(m.TASK_INFO))}", "{{model}}", "instant")],
         "none",
         text="name",
     )

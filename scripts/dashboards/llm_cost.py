@@ -25,12 +25,12 @@ from scripts.dashboards.llm_tasks import by_model, cost_by_model
 from scripts.dashboards.panels import bargauge, stat, table, timeseries
 from scripts.dashboards.promql import in_range, latest, per_task, recorded, select, total
 
-from joulebench import catalogue as c
+from joulebench import metrics as m
 from joulebench.units import JOULES_PER_KWH
 
 UID = "llm-cost"
 MILLION = 1_000_000
-WHOLE = f"sum(increase({select(c.GPU_ENERGY)}[$__range]))"
+WHOLE = f"sum(increase({select(m.GPU_ENERGY)}[$__range]))"
 
 
 def build() -> Json:
@@ -106,14 +106,14 @@ def included() -> Json:
         "Local costs include",
         "Only electricity of the GPUs, or the machine's own price too, where the price list or the variable gives one. The"
         " electricity of CPU, memory and cooling is never in it.",
-        [Query(f"count({costs.hardware()} > 0) or 0 * max({select(c.PRICE_ELECTRICITY)})", "", "instant")],
+        [Query(f"count({costs.hardware()} > 0) or 0 * max({select(m.PRICE_ELECTRICITY)})", "", "instant")],
         "none",
         mappings=states({0: ("GPU electricity only", "text"), 1: ("GPU electricity and hardware", "text")}),
     )
 
 
 def cumulative() -> Json:
-    counter = select(c.GPU_ENERGY)
+    counter = select(m.GPU_ENERGY)
     whole = f"sum({counter_since_start(counter)})"
     return timeseries(
         "Cost as it adds up",
@@ -135,8 +135,8 @@ def counter_since_start(counter: str) -> str:
 
 def same_tokens() -> Json:
     every_prompt, every_completion = (price('".+"', "api_model") for price in (costs.prompt_token, costs.completion_token))
-    prompt = f"{total(c.TASK_PROMPT_TOKENS)} * on () group_right () {every_prompt}"
-    completion = f"{total(c.TASK_COMPLETION_TOKENS)} * on () group_right () {every_completion}"
+    prompt = f"{total(m.TASK_PROMPT_TOKENS)} * on () group_right () {every_prompt}"
+    completion = f"{total(m.TASK_COMPLETION_TOKENS)} * on () group_right () {every_completion}"
     return bargauge(
         "The same tokens elsewhere",
         "What the tokens of these tasks would cost at each model of the price list, beside their cost here. A dearer model may"
@@ -151,10 +151,10 @@ def same_tokens() -> Json:
 
 
 def model_table() -> Json:
-    tokens = f"({by_model(per_task(c.TASK_PROMPT_TOKENS))} + {by_model(per_task(c.TASK_COMPLETION_TOKENS))})"
-    tasks = f"count by (model) {in_range(latest(c.TASK_INFO))}"
-    passed = f"({by_model(in_range(latest(c.TASK_SUCCESS)) + ' == 1')} or 0 * {tasks})"
-    energy = by_model(per_task(c.TASK_ENERGY))
+    tokens = f"({by_model(per_task(m.TASK_PROMPT_TOKENS))} + {by_model(per_task(m.TASK_COMPLETION_TOKENS))})"
+    tasks = f"count by (model) {in_range(latest(m.TASK_INFO))}"
+    passed = f"({by_model(in_range(latest(m.TASK_SUCCESS)) + ' == 1')} or 0 * {tasks})"
+    energy = by_model(per_task(m.TASK_ENERGY))
     local, api = by_model(costs.local_cost_per_task()), by_model(costs.api_cost_per_task())
     values: dict[str, tuple[str, Json]] = {
         "Tasks": (tasks, {}),
@@ -189,8 +189,8 @@ def in_and_outside() -> Json:
         "Of all chosen GPUs in this time range. Joules of tasks that overlap are counted for each of them, so that their sum may"
         " be more than the whole.",
         [
-            Query(total(c.TASK_ENERGY), "in tasks", "instant"),
-            Query(f"clamp_min({WHOLE} - {total(c.TASK_ENERGY)}, 0)", "outside of tasks", "instant"),
+            Query(total(m.TASK_ENERGY), "in tasks", "instant"),
+            Query(f"clamp_min({WHOLE} - {total(m.TASK_ENERGY)}, 0)", "outside of tasks", "instant"),
         ],
         "joule",
         decimals=1,
@@ -199,13 +199,13 @@ def in_and_outside() -> Json:
 
 
 def per_thousand() -> Json:
-    energy = f"{total(c.TASK_ENERGY)} / {JOULES_PER_KWH / MILLION}"
+    energy = f"{total(m.TASK_ENERGY)} / {JOULES_PER_KWH / MILLION}"
     return stat(
         "Wh per 1,000 tokens",
         "Energy of the tasks by their tokens: prompt and completion together, and completion alone.",
         [
             Query(f"{energy} / ({TOKENS} > 0)", "all tokens", "instant"),
-            Query(f"{energy} / ({total(c.TASK_COMPLETION_TOKENS)} > 0)", "completion tokens", "instant"),
+            Query(f"{energy} / ({total(m.TASK_COMPLETION_TOKENS)} > 0)", "completion tokens", "instant"),
         ],
         "watth",
         decimals=2,

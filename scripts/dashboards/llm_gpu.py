@@ -13,10 +13,10 @@ from scripts.dashboards.live_tiles import HEAT_STEPS, hardware_tiles, source_til
 from scripts.dashboards.panels import bargauge, stat, table, timeseries
 from scripts.dashboards.promql import ratio, recorded, select
 
-from joulebench import catalogue as c
+from joulebench import metrics as m
 
 UID = "llm-gpu"
-HEAT = f'reason=~"{"|".join(c.THERMAL_REASONS)}"'
+HEAT = f'reason=~"{"|".join(m.THERMAL_REASONS)}"'
 SM = 'clock="sm"'
 MARGIN_STEPS = steps((None, "red"), (5, "orange"), (10, "green"))
 
@@ -49,8 +49,8 @@ def gpus_up() -> Json:
         "GPUs answering",
         "Chosen GPUs that answer the driver, and those that are lost.",
         [
-            Query(or_absence(f"sum({select(c.GPU_UP)})"), "answering", "instant"),
-            Query(f"count({select(c.GPU_UP)} == 0) or 0 * count({select(c.GPU_UP)})", "lost", "instant"),
+            Query(or_absence(f"sum({select(m.GPU_UP)})"), "answering", "instant"),
+            Query(f"count({select(m.GPU_UP)} == 0) or 0 * count({select(m.GPU_UP)})", "lost", "instant"),
         ],
         "none",
         mappings=ABSENCE,
@@ -62,7 +62,7 @@ def smallest_margin() -> Json:
     return stat(
         "Smallest margin",
         "Degrees that the hottest chosen GPU, by its own limit, has left before it slows itself down.",
-        [Query(or_absence(f"min({select(c.GPU_TEMPERATURE_MARGIN)})"), "margin")],
+        [Query(or_absence(f"min({select(m.GPU_TEMPERATURE_MARGIN)})"), "margin")],
         "celsius",
         thresholds=MARGIN_STEPS,
         mappings=ABSENCE,
@@ -74,18 +74,18 @@ def gpu_table() -> Json:
     def of(expr: str) -> str:
         return or_absence_by_gpu(f"max by ({GPU_KEYS}) ({expr})")
 
-    info = f"max by ({', '.join(('instance', *c.GPU_INFO.labels))}) ({select(c.GPU_INFO)})"
+    info = f"max by ({', '.join(('instance', *m.GPU_INFO.labels))}) ({select(m.GPU_INFO)})"
     values = {
-        "Up": f"max by ({GPU_KEYS}) ({select(c.GPU_UP)})",
-        "Utilization": of(select(c.GPU_UTILIZATION)),
+        "Up": f"max by ({GPU_KEYS}) ({select(m.GPU_UP)})",
+        "Utilization": of(select(m.GPU_UTILIZATION)),
         "VRAM": of(recorded("gpu:joulebench_gpu_memory_used:ratio")),
-        "Temperature": of(select(c.GPU_TEMPERATURE)),
-        "Margin": of(select(c.GPU_TEMPERATURE_MARGIN)),
-        "Power": of(select(c.GPU_POWER)),
-        "Limit": of(select(c.GPU_POWER_LIMIT)),
-        "SM clock": of(select(c.GPU_CLOCK, SM)),
+        "Temperature": of(select(m.GPU_TEMPERATURE)),
+        "Margin": of(select(m.GPU_TEMPERATURE_MARGIN)),
+        "Power": of(select(m.GPU_POWER)),
+        "Limit": of(select(m.GPU_POWER_LIMIT)),
+        "SM clock": of(select(m.GPU_CLOCK, SM)),
         "Throttled": of(recorded("gpu_reason:joulebench_gpu_throttle_seconds:rate1m", HEAT)),
-        "Energy": of(f"increase({select(c.GPU_ENERGY)}[$__range])"),
+        "Energy": of(f"increase({select(m.GPU_ENERGY)}[$__range])"),
     }
     fields = {name: f"Value #{chr(ord('B') + place)}" for place, name in enumerate(values)}
     columns = {"name": "GPU", "gpu": "Index", "instance": "Exporter", "source": "Source"}
@@ -143,11 +143,11 @@ def gpu_table() -> Json:
 
 
 def temperature() -> Json:
-    slowdown = f"max by (instance, gpu) ({select(c.GPU_TEMPERATURE)} + {select(c.GPU_TEMPERATURE_MARGIN)})"
+    slowdown = f"max by (instance, gpu) ({select(m.GPU_TEMPERATURE)} + {select(m.GPU_TEMPERATURE_MARGIN)})"
     return timeseries(
         "Temperature and slowdown",
         "Core temperature, and the temperature at which the card slows itself down, where it tells its margin.",
-        [Query(select(c.GPU_TEMPERATURE), GPU_LEGEND), Query(slowdown, f"{GPU_LEGEND} slows down")],
+        [Query(select(m.GPU_TEMPERATURE), GPU_LEGEND), Query(slowdown, f"{GPU_LEGEND} slows down")],
         "celsius",
         overrides=[override("/slows down/", by="byRegexp", **DASHED)],
         empty=NO_READING,
@@ -158,7 +158,7 @@ def margin() -> Json:
     return timeseries(
         "Temperature margin",
         "Degrees left before the card slows itself down. The line is the threshold of the alert.",
-        [Query(select(c.GPU_TEMPERATURE_MARGIN), GPU_LEGEND)],
+        [Query(select(m.GPU_TEMPERATURE_MARGIN), GPU_LEGEND)],
         "celsius",
         minimum=None,
         thresholds=steps((None, "red"), (5, "transparent")),
@@ -170,7 +170,7 @@ def energy_by_gpu() -> Json:
     return bargauge(
         "Energy by GPU",
         "Joules of each GPU's counter over this time range, idle time included.",
-        [Query(f"max by (instance, gpu) (increase({select(c.GPU_ENERGY)}[$__range]))", GPU_LEGEND, "instant")],
+        [Query(f"max by (instance, gpu) (increase({select(m.GPU_ENERGY)}[$__range]))", GPU_LEGEND, "instant")],
         "joule",
         decimals=1,
         empty=NO_READING,
@@ -182,7 +182,7 @@ def throttled_by_reason() -> Json:
         "Throttled time by reason",
         "Seconds of this time range in which each reason held clocks down, by the driver's time counters, all chosen GPUs"
         " together. Reasons may hold at the same time.",
-        [Query(f"sum by (reason) (increase({select(c.GPU_THROTTLE_SECONDS)}[$__range]))", "{{reason}}", "instant")],
+        [Query(f"sum by (reason) (increase({select(m.GPU_THROTTLE_SECONDS)}[$__range]))", "{{reason}}", "instant")],
         "s",
         decimals=1,
         empty=NO_READING,
@@ -193,7 +193,7 @@ def utilization() -> Json:
     return timeseries(
         "Utilization",
         "Share of the driver's sample period with a kernel running. High does not mean that the card is used well.",
-        [Query(select(c.GPU_UTILIZATION), GPU_LEGEND)],
+        [Query(select(m.GPU_UTILIZATION), GPU_LEGEND)],
         "percentunit",
         maximum=1,
         empty=NO_READING,
@@ -206,9 +206,9 @@ def memory() -> Json:
         "Device memory in use and in total, with what Ollama says its loaded models take of it. The rest is the driver's, the"
         " context's and other programs'.",
         [
-            Query(select(c.GPU_MEMORY_USED), f"{GPU_LEGEND} used"),
-            Query(select(c.GPU_MEMORY_TOTAL), f"{GPU_LEGEND} total"),
-            Query(f"max by (instance, model) ({select(c.OLLAMA_MODEL_VRAM)})", "{{instance}} {{model}}"),
+            Query(select(m.GPU_MEMORY_USED), f"{GPU_LEGEND} used"),
+            Query(select(m.GPU_MEMORY_TOTAL), f"{GPU_LEGEND} total"),
+            Query(f"max by (instance, model) ({select(m.OLLAMA_MODEL_VRAM)})", "{{instance}} {{model}}"),
         ],
         "bytes",
         overrides=[override("/total$/", by="byRegexp", **DASHED)],
@@ -217,14 +217,14 @@ def memory() -> Json:
 
 
 def speed_and_clock() -> Json:
-    decoded, seconds = select(c.TASK_DECODE_TOKENS), select(c.TASK_DECODE, suffix="_sum")
+    decoded, seconds = select(m.TASK_DECODE_TOKENS), select(m.TASK_DECODE, suffix="_sum")
     return timeseries(
         "Decode speed against clock",
         "Tokens per second while generating, average of the live tasks, over the SM clock as a share of its highest (right axis)."
         " Where both fall together, the card was slowed down.",
         [
             Query(ratio(f"sum by (run_id) ({decoded})", f"sum by (run_id) ({seconds})"), "{{run_id}}"),
-            Query(ratio(select(c.GPU_CLOCK, SM), select(c.GPU_CLOCK_MAX, SM)), f"{GPU_LEGEND} SM clock"),
+            Query(ratio(select(m.GPU_CLOCK, SM), select(m.GPU_CLOCK_MAX, SM)), f"{GPU_LEGEND} SM clock"),
         ],
         "suffix:tok/s",
         overrides=[

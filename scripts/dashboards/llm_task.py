@@ -18,11 +18,11 @@ from scripts.dashboards.task_key import task_variable
 from scripts.dashboards.task_rows import tasks_table, window_link
 from scripts.dashboards.task_tiles import TASK, total, wide_tiles
 
-from joulebench import catalogue as c
-from joulebench.catalogue import Metric
+from joulebench import metrics as m
+from joulebench.metrics import Metric
 
 UID = "llm-task"
-PARTS = {"prefill": c.TASK_PREFILL, "decode": c.TASK_DECODE, "load and queue": c.TASK_LOAD, "tools": c.TASK_TOOL_DURATION}
+PARTS = {"prefill": m.TASK_PREFILL, "decode": m.TASK_DECODE, "load and queue": m.TASK_LOAD, "tools": m.TASK_TOOL_DURATION}
 HARDWARE = (
     "Phase of each worker",
     "Throttling by reason",
@@ -59,7 +59,7 @@ def build() -> Json:
 
 
 def running_mark() -> Json:
-    running = f"{select(c.TASK_INFO, TASK)} unless on ({TASK_LABELS}) {select(c.TASK_END, TASK)}"
+    running = f"{select(m.TASK_INFO, TASK)} unless on ({TASK_LABELS}) {select(m.TASK_END, TASK)}"
     return annotation("The task", running, "purple", "{{task_name}}", "{{model}}, task {{task_id}}", step="1s")
 
 
@@ -78,14 +78,14 @@ def header() -> Json:
 
 
 def time_split() -> Json:
-    llm, begun = total(c.TASK_LLM_DURATION, suffix="_sum"), total(c.TASK_DURATION)
+    llm, begun = total(m.TASK_LLM_DURATION, suffix="_sum"), total(m.TASK_DURATION)
     return bargauge(
         "Where its time went",
         "Prefill, decoding and loading by the server's clock, tools by the benchmark's. The rest is the benchmark's own time and"
         " the network's.",
         [
             *(Query(total(metric, suffix="_sum"), name, "instant") for name, metric in PARTS.items()),
-            Query(f"{begun} - {llm} - {total(c.TASK_TOOL_DURATION, suffix='_sum')}", "outside of calls", "instant"),
+            Query(f"{begun} - {llm} - {total(m.TASK_TOOL_DURATION, suffix='_sum')}", "outside of calls", "instant"),
         ],
         "s",
         empty=NO_CALLS,
@@ -107,20 +107,20 @@ def token_course() -> Json:
     return timeseries(
         "Tokens, as they add up",
         "A call's tokens count when it ends. Prompt tokens grow with every call, since each sends the talk so far again.",
-        [Query(growing(c.TASK_PROMPT_TOKENS), "prompt"), Query(growing(c.TASK_COMPLETION_TOKENS), "completion")],
+        [Query(growing(m.TASK_PROMPT_TOKENS), "prompt"), Query(growing(m.TASK_COMPLETION_TOKENS), "completion")],
         "none",
         empty=NO_CALLS,
     )
 
 
 def speed_course() -> Json:
-    prefilled = f"{growing(c.TASK_PROMPT_TOKENS)} / ({growing(c.TASK_PREFILL, '_sum')} > 0)"
+    prefilled = f"{growing(m.TASK_PROMPT_TOKENS)} / ({growing(m.TASK_PREFILL, '_sum')} > 0)"
     return timeseries(
         "Speed until then",
         "Tokens by the server's seconds from the start of the task on: decoded ones, and prompt tokens (right axis). Prompt"
         " tokens that the server took from its cache make prefill look fast.",
         [
-            Query(f"{growing(c.TASK_DECODE_TOKENS)} / ({growing(c.TASK_DECODE, '_sum')} > 0)", "decode"),
+            Query(f"{growing(m.TASK_DECODE_TOKENS)} / ({growing(m.TASK_DECODE, '_sum')} > 0)", "decode"),
             Query(prefilled, "prefill"),
         ],
         "suffix:tok/s",
@@ -133,18 +133,18 @@ def tool_outcomes() -> Json:
     return bargauge(
         "Tool calls by outcome",
         "Tool calls that the model tried: ok, malformed, of a tool that does not exist, with wrong arguments, or failed.",
-        [Query(total(c.TASK_TOOL_CALLS, by="outcome"), "{{outcome}}", "instant")],
+        [Query(total(m.TASK_TOOL_CALLS, by="outcome"), "{{outcome}}", "instant")],
         "none",
         empty=NO_CALLS,
     )
 
 
 def confidence_course() -> Json:
-    mean = f"{growing(c.TASK_CONFIDENCE, '_sum')} / ({growing(c.TASK_CONFIDENCE, '_count')} > 0)"
+    mean = f"{growing(m.TASK_CONFIDENCE, '_sum')} / ({growing(m.TASK_CONFIDENCE, '_count')} > 0)"
     return timeseries(
         "Confidence until then",
         "Mean and lowest confidence of the tool calls from the start of the task on.",
-        [Query(mean, "mean"), Query(f"min({select(c.TASK_CONFIDENCE_MIN, TASK)})", "lowest")],
+        [Query(mean, "mean"), Query(f"min({select(m.TASK_CONFIDENCE_MIN, TASK)})", "lowest")],
         "percentunit",
         maximum=1,
         empty=NO_CALLS,

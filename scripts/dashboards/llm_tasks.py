@@ -15,7 +15,7 @@ from scripts.dashboards.promql import in_range, latest, per_task, quantile_so_fa
 from scripts.dashboards.task_rows import INFO, NAMED, VALUES, tasks_table, throttled, window_link
 from scripts.dashboards.tool_confidence import confidence_by_tool
 
-from joulebench import catalogue as c
+from joulebench import metrics as m
 
 UID = "llm-tasks"
 SHOWN = 10
@@ -73,7 +73,7 @@ def number_of_tasks() -> Json:
 
 
 def passed_share() -> Json:
-    graded = f"count{in_range(latest(c.TASK_SUCCESS))}"
+    graded = f"count{in_range(latest(m.TASK_SUCCESS))}"
     return stat(
         "Passed",
         "Share of the tasks with a verdict that passed. Tasks without a verdict do not count.",
@@ -87,7 +87,7 @@ def joules_per_pass() -> Json:
     return stat(
         "Joules per pass",
         "Energy of all tasks in this time range, failed ones too, by the tasks that passed.",
-        [Query(ratio(total(c.TASK_ENERGY), SUCCESSFUL), "per passed task", "instant")],
+        [Query(ratio(total(m.TASK_ENERGY), SUCCESSFUL), "per passed task", "instant")],
         "joule",
         decimals=1,
     )
@@ -97,7 +97,7 @@ def least_sure() -> Json:
     return stat(
         "Least sure call",
         "Lowest confidence of any tool call in this time range whose tokens were found.",
-        [Query(f"min({per_task(c.TASK_CONFIDENCE_MIN)})", "lowest", "instant")],
+        [Query(f"min({per_task(m.TASK_CONFIDENCE_MIN)})", "lowest", "instant")],
         "percentunit",
         thresholds=steps((None, "orange"), (0.5, "text")),
         decimals=0,
@@ -132,7 +132,7 @@ def dearest() -> Json:
     return bargauge(
         "Tasks with the most energy",
         "Tasks that took the most joules.",
-        [top(per_task(c.TASK_ENERGY))],
+        [top(per_task(m.TASK_ENERGY))],
         "joule",
         decimals=1,
         empty=NO_TASKS,
@@ -143,7 +143,7 @@ def unsurest() -> Json:
     return bargauge(
         "Least sure tasks",
         "Lowest confidence of a tool call in the task, the least sure tasks first.",
-        [top(per_task(c.TASK_CONFIDENCE_MIN), "bottomk")],
+        [top(per_task(m.TASK_CONFIDENCE_MIN), "bottomk")],
         "percentunit",
         decimals=0,
         maximum=1,
@@ -154,7 +154,7 @@ def unsurest() -> Json:
 def most_throttled() -> Json:
     return bargauge(
         "Throttled tasks",
-        f"Seconds for which heat ({' or '.join(c.THERMAL_REASONS)}) held clocks down while the task ran.",
+        f"Seconds for which heat ({' or '.join(m.THERMAL_REASONS)}) held clocks down while the task ran.",
         [top(throttled())],
         "s",
         decimals=1,
@@ -167,7 +167,7 @@ def by_model(expr: str) -> str:
 
 
 def success_by_model() -> Json:
-    passed, graded = f"{in_range(latest(c.TASK_SUCCESS))} == 1", in_range(latest(c.TASK_SUCCESS))
+    passed, graded = f"{in_range(latest(m.TASK_SUCCESS))} == 1", in_range(latest(m.TASK_SUCCESS))
     tasks = f"count by (model) ({graded} * {costs.BY_MODEL} {INFO})"
     return bargauge(
         "Passed, by model",
@@ -185,7 +185,7 @@ def success_by_model() -> Json:
 
 
 def cost_by_model() -> Json:
-    passed = by_model(f"{in_range(latest(c.TASK_SUCCESS))} == 1")
+    passed = by_model(f"{in_range(latest(m.TASK_SUCCESS))} == 1")
     return bargauge(
         "Cost per passed task, by model",
         "Local cost of all tasks of a model, and that of their tokens at the chosen API model, by the tasks that passed.",
@@ -199,11 +199,11 @@ def cost_by_model() -> Json:
 
 
 def speed_by_model() -> Json:
-    seconds = by_model(per_task(c.TASK_DECODE, suffix="_sum"))
+    seconds = by_model(per_task(m.TASK_DECODE, suffix="_sum"))
     return bargauge(
         "Output speed, by model",
         "Decoded tokens by the time the server spent on decoding.",
-        [Query(f"{by_model(per_task(c.TASK_DECODE_TOKENS))} / ({seconds} > 0)", "{{model}}", "instant")],
+        [Query(f"{by_model(per_task(m.TASK_DECODE_TOKENS))} / ({seconds} > 0)", "{{model}}", "instant")],
         "suffix:tok/s",
         decimals=1,
         empty=NO_TASKS,
@@ -216,8 +216,8 @@ def first_token_by_model() -> Json:
         "Median and 95th percentile of the streamed calls of the runs in this time range, interpolated within the histogram's"
         " buckets.",
         [
-            Query(quantile_so_far(0.5, c.CALL_TTFT, "model"), "{{model}} p50", "instant"),
-            Query(quantile_so_far(0.95, c.CALL_TTFT, "model"), "{{model}} p95", "instant"),
+            Query(quantile_so_far(0.5, m.CALL_TTFT, "model"), "{{model}} p50", "instant"),
+            Query(quantile_so_far(0.95, m.CALL_TTFT, "model"), "{{model}} p95", "instant"),
         ],
         "s",
         empty=NO_TASKS,
@@ -225,10 +225,10 @@ def first_token_by_model() -> Json:
 
 
 def tool_outcomes_by_model() -> Json:
-    every = by_model(per_task(c.TASK_TOOL_CALLS))
-    bad = by_model(per_task(c.TASK_TOOL_CALLS, NOT_OK))
-    sums = by_model(per_task(c.TASK_CONFIDENCE, suffix="_sum"))
-    counts = by_model(per_task(c.TASK_CONFIDENCE, suffix="_count"))
+    every = by_model(per_task(m.TASK_TOOL_CALLS))
+    bad = by_model(per_task(m.TASK_TOOL_CALLS, NOT_OK))
+    sums = by_model(per_task(m.TASK_CONFIDENCE, suffix="_sum"))
+    counts = by_model(per_task(m.TASK_CONFIDENCE, suffix="_count"))
     return bargauge(
         "Tool calls, by model",
         "Share of a model's tool calls that did not end ok, its mean confidence, and the number of its calls.",

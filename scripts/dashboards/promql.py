@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from joulebench.catalogue import (
+from joulebench.metrics import (
     GPU_ENERGY,
     GPU_ENERGY_SAMPLE_TIMESTAMP,
     GPU_ENERGY_SAMPLE_UNCERTAINTY,

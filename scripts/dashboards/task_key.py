@@ -11,7 +11,7 @@ from scripts.dashboards.fields import Json
 from scripts.dashboards.layout import result_variable
 from scripts.dashboards.promql import latest
 
-from joulebench import catalogue as c
+from joulebench import metrics as m
 
 ESCAPED = "\\#&+%.*?()[]{}|^$\"'"
 """What an address or a regular expression takes for something else. The backslash comes first: the others bring one along."""
@@ -34,5 +34,5 @@ def keyed(expr: str) -> str:
 
 def task_variable() -> Json:
     """One task of the chosen run: its id is shown, its key goes into queries and addresses."""
-    query = f"max by (task_id, key) ({keyed(latest(c.TASK_INFO))})"
+    query = f"max by (task_id, key) ({keyed(latest(m.TASK_INFO))})"
     return result_variable("task_id", "Task", query, '/key="(?<value>.*?)"[,}]|task_id="(?<text>.*?)"[,}]/g')

@@ -15,21 +15,21 @@ from scripts.dashboards.panels import table
 from scripts.dashboards.promql import TASK_LABELS, in_range, latest, per_task, ratio, select
 from scripts.dashboards.task_key import keyed
 
-from joulebench import catalogue as c
+from joulebench import metrics as m
 from joulebench.units import JOULES_PER_KWH
 
 STATUS_COLOURS = {"success": "green", "failure": "red", "timeout": "orange", "error": "red", "unknown": "text", "running": "blue"}
-THERMAL = f'reason=~"{"|".join(c.THERMAL_REASONS)}"'
+THERMAL = f'reason=~"{"|".join(m.THERMAL_REASONS)}"'
 NAMED = f"on ({TASK_LABELS}) group_left (task_name, model)"
 
-INFO = f"max by ({TASK_LABELS}, task_name, model) {in_range(latest(c.TASK_INFO))}"
+INFO = f"max by ({TASK_LABELS}, task_name, model) {in_range(latest(m.TASK_INFO))}"
 
 
-_EVERY = f"max by ({TASK_LABELS}) {in_range(latest(c.TASK_INFO))}"
-_BEGUN = f"max by ({TASK_LABELS}) {in_range(latest(c.TASK_START))}"
-_ENDED = f"max by ({TASK_LABELS}) {in_range(latest(c.TASK_END))}"
+_EVERY = f"max by ({TASK_LABELS}) {in_range(latest(m.TASK_INFO))}"
+_BEGUN = f"max by ({TASK_LABELS}) {in_range(latest(m.TASK_START))}"
+_ENDED = f"max by ({TASK_LABELS}) {in_range(latest(m.TASK_END))}"
 STATUS = (
-    f"max by ({TASK_LABELS}, status) {in_range(latest(c.TASK_STATUS))}"
+    f"max by ({TASK_LABELS}, status) {in_range(latest(m.TASK_STATUS))}"
     f' or on ({TASK_LABELS}) label_replace({_EVERY}, "status", "running", "", "")'
 )
 
@@ -38,9 +38,9 @@ def throttled() -> str:
     """Seconds for which heat held clocks down while the task ran, all chosen GPUs together: as the exporter's memory gives them,
     pushed with the task's energy. Until then, and where they are not known, the growth of the time counters over the samples in
     which the task has begun and not ended."""
-    pushed = f"sum by ({TASK_LABELS}) (max by ({TASK_LABELS}, gpu, uuid) {in_range(latest(c.TASK_THROTTLED, THERMAL))})"
-    counters = f"sum(max by (instance, gpu) (last_over_time({select(c.GPU_THROTTLE_SECONDS, THERMAL)}[5s])))"
-    running = f"max by ({TASK_LABELS}) ({select(c.TASK_INFO)} unless on ({TASK_LABELS}) {select(c.TASK_END)})"
+    pushed = f"sum by ({TASK_LABELS}) (max by ({TASK_LABELS}, gpu, uuid) {in_range(latest(m.TASK_THROTTLED, THERMAL))})"
+    counters = f"sum(max by (instance, gpu) (last_over_time({select(m.GPU_THROTTLE_SECONDS, THERMAL)}[5s])))"
+    running = f"max by ({TASK_LABELS}) ({select(m.TASK_INFO)} unless on ({TASK_LABELS}) {select(m.TASK_END)})"
     while_running = f"({running} * on () group_left () {counters})[$__range:$__interval]"
     return f"({pushed} or on ({TASK_LABELS}) max_over_time({while_running}) - min_over_time({while_running}))"
 
@@ -48,21 +48,21 @@ def throttled() -> str:
 VALUES: dict[str, str] = {
     "From": f"floor(1000 * {_BEGUN})",
     "Until": f"floor(1000 * ({_ENDED} or on ({TASK_LABELS}) 0 * {_EVERY} + time()))",
-    "Duration": f"max by ({TASK_LABELS}) {in_range(latest(c.TASK_DURATION))}",
-    "Prompt": per_task(c.TASK_PROMPT_TOKENS),
-    "Output": per_task(c.TASK_COMPLETION_TOKENS),
-    "Speed": ratio(per_task(c.TASK_DECODE_TOKENS), per_task(c.TASK_DECODE, suffix="_sum")),
-    "TTFT": ratio(per_task(c.TASK_TTFT, suffix="_sum"), per_task(c.TASK_TTFT, suffix="_count")),
-    "Energy": per_task(c.TASK_ENERGY),
-    "Energy ±": f"({per_task(c.TASK_ENERGY_HIGH)} - {per_task(c.TASK_ENERGY_LOW)}) / 2",
-    "Wh": f"{per_task(c.TASK_ENERGY)} / {JOULES_PER_KWH / 1000:.0f}",
+    "Duration": f"max by ({TASK_LABELS}) {in_range(latest(m.TASK_DURATION))}",
+    "Prompt": per_task(m.TASK_PROMPT_TOKENS),
+    "Output": per_task(m.TASK_COMPLETION_TOKENS),
+    "Speed": ratio(per_task(m.TASK_DECODE_TOKENS), per_task(m.TASK_DECODE, suffix="_sum")),
+    "TTFT": ratio(per_task(m.TASK_TTFT, suffix="_sum"), per_task(m.TASK_TTFT, suffix="_count")),
+    "Energy": per_task(m.TASK_ENERGY),
+    "Energy ±": f"({per_task(m.TASK_ENERGY_HIGH)} - {per_task(m.TASK_ENERGY_LOW)}) / 2",
+    "Wh": f"{per_task(m.TASK_ENERGY)} / {JOULES_PER_KWH / 1000:.0f}",
     "Local cost": local_cost_per_task(),
     "API cost": api_cost_per_task(),
     "Local / API": f"{local_cost_per_task()} / ({api_cost_per_task()} > 0)",
-    "Confidence": ratio(per_task(c.TASK_CONFIDENCE, suffix="_sum"), per_task(c.TASK_CONFIDENCE, suffix="_count")),
-    "Least sure": per_task(c.TASK_CONFIDENCE_MIN),
-    "LLM calls": per_task(c.TASK_LLM_CALLS),
-    "Tool calls": per_task(c.TASK_TOOL_CALLS),
+    "Confidence": ratio(per_task(m.TASK_CONFIDENCE, suffix="_sum"), per_task(m.TASK_CONFIDENCE, suffix="_count")),
+    "Least sure": per_task(m.TASK_CONFIDENCE_MIN),
+    "LLM calls": per_task(m.TASK_LLM_CALLS),
+    "Tool calls": per_task(m.TASK_TOOL_CALLS),
     "Throttled": throttled(),
 }
 

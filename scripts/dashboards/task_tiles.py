@@ -11,15 +11,15 @@ from scripts.dashboards.panels import stat
 from scripts.dashboards.promql import TASK_LABELS, latest, ratio
 from scripts.dashboards.task_rows import throttled
 
-from joulebench import catalogue as c
-from joulebench.catalogue import Metric
+from joulebench import metrics as m
+from joulebench.metrics import Metric
 
 TASK = 'task_id=~"$task_id"'
 
 
 def known(expr: str, legend: str) -> Query:
     """A number of the task, or the words for one that nobody knows, such as the confidence of calls without logprobs."""
-    return Query(or_unknown(expr, latest(c.TASK_INFO, TASK)), legend, "instant")
+    return Query(or_unknown(expr, latest(m.TASK_INFO, TASK)), legend, "instant")
 
 
 def wide_tiles() -> list[tuple[Json, int]]:
@@ -43,13 +43,13 @@ def total(metric: Metric, *matchers: str, suffix: str = "", by: str = "") -> str
 
 
 def duration() -> Json:
-    begun, ended = total(c.TASK_START), total(c.TASK_END)
+    begun, ended = total(m.TASK_START), total(m.TASK_END)
     return stat(
         "Duration",
         "By the benchmark's monotonic clock once the task is over; until then the time since its start.",
         [
-            Query(f"{total(c.TASK_DURATION)} or (time() - {begun} unless {ended})", "whole", "instant"),
-            Query(total(c.TASK_LLM_DURATION, suffix="_sum"), "in LLM calls", "instant"),
+            Query(f"{total(m.TASK_DURATION)} or (time() - {begun} unless {ended})", "whole", "instant"),
+            Query(total(m.TASK_LLM_DURATION, suffix="_sum"), "in LLM calls", "instant"),
         ],
         "s",
         decimals=1,
@@ -57,15 +57,15 @@ def duration() -> Json:
 
 
 def energy() -> Json:
-    high, low = total(c.TASK_ENERGY_HIGH), total(c.TASK_ENERGY_LOW)
+    high, low = total(m.TASK_ENERGY_HIGH), total(m.TASK_ENERGY_LOW)
     return stat(
         "Energy",
         "Joules of all GPUs from the start of the task to its end, half the distance of the guaranteed bounds, and what of it was"
         " used during LLM calls. It comes a moment after the end.",
         [
-            known(total(c.TASK_ENERGY), "whole"),
+            known(total(m.TASK_ENERGY), "whole"),
             known(f"({high} - {low}) / 2", "±"),
-            known(total(c.TASK_CALL_ENERGY, suffix="_sum"), "in LLM calls"),
+            known(total(m.TASK_CALL_ENERGY, suffix="_sum"), "in LLM calls"),
         ],
         "joule",
         decimals=1,
@@ -78,17 +78,17 @@ def tokens() -> Json:
         "Tokens",
         "As the server counted them.",
         [
-            Query(total(c.TASK_PROMPT_TOKENS), "prompt", "instant"),
-            Query(total(c.TASK_COMPLETION_TOKENS), "completion", "instant"),
+            Query(total(m.TASK_PROMPT_TOKENS), "prompt", "instant"),
+            Query(total(m.TASK_COMPLETION_TOKENS), "completion", "instant"),
         ],
         "none",
     )
 
 
 def cost() -> Json:
-    here = f"{total(c.TASK_ENERGY)} * {costs.electricity()} + {total(c.TASK_DURATION)} * {costs.hardware()}"
+    here = f"{total(m.TASK_ENERGY)} * {costs.electricity()} + {total(m.TASK_DURATION)} * {costs.hardware()}"
     api = (
-        f"{total(c.TASK_PROMPT_TOKENS)} * {costs.prompt_token()} + {total(c.TASK_COMPLETION_TOKENS)} * {costs.completion_token()}"
+        f"{total(m.TASK_PROMPT_TOKENS)} * {costs.prompt_token()} + {total(m.TASK_COMPLETION_TOKENS)} * {costs.completion_token()}"
     )
     return stat(
         "Cost",
@@ -100,7 +100,7 @@ def cost() -> Json:
 
 
 def throttled_seconds() -> Json:
-    of_this = f"sum(({throttled()}) and on ({TASK_LABELS}) {latest(c.TASK_INFO, TASK)})"
+    of_this = f"sum(({throttled()}) and on ({TASK_LABELS}) {latest(m.TASK_INFO, TASK)})"
     return stat(
         "Throttled",
         "Seconds of the task in which heat held clocks down, all chosen GPUs together, from the samples within it.",
@@ -116,7 +116,7 @@ def speed_so_far() -> Json:
     return stat(
         "Output speed",
         "Decoded tokens by the time the server spent on decoding.",
-        [known(ratio(total(c.TASK_DECODE_TOKENS), total(c.TASK_DECODE, suffix="_sum")), "output")],
+        [known(ratio(total(m.TASK_DECODE_TOKENS), total(m.TASK_DECODE, suffix="_sum")), "output")],
         "suffix:tok/s",
         decimals=1,
         mappings=ABSENCE,
@@ -127,7 +127,7 @@ def first_token() -> Json:
     return stat(
         "TTFT",
         "Mean time to first token of the task's streamed calls.",
-        [known(ratio(total(c.TASK_TTFT, suffix="_sum"), total(c.TASK_TTFT, suffix="_count")), "mean")],
+        [known(ratio(total(m.TASK_TTFT, suffix="_sum"), total(m.TASK_TTFT, suffix="_count")), "mean")],
         "s",
         mappings=ABSENCE,
     )
@@ -138,10 +138,10 @@ def confidence() -> Json:
         "Confidence",
         "Of the tool calls whose tokens were found, and how many those are.",
         [
-            known(f"min({latest(c.TASK_CONFIDENCE_MIN, TASK)})", "lowest"),
-            known(ratio(total(c.TASK_CONFIDENCE, suffix="_sum"), total(c.TASK_CONFIDENCE, suffix="_count")), "mean"),
-            known(f"max({latest(c.TASK_CONFIDENCE_MAX, TASK)})", "highest"),
-            known(total(c.TASK_CONFIDENCE, suffix="_count"), "calls"),
+            known(f"min({latest(m.TASK_CONFIDENCE_MIN, TASK)})", "lowest"),
+            known(ratio(total(m.TASK_CONFIDENCE, suffix="_sum"), total(m.TASK_CONFIDENCE, suffix="_count")), "mean"),
+            known(f"max({latest(m.TASK_CONFIDENCE_MAX, TASK)})", "highest"),
+            known(total(m.TASK_CONFIDENCE, suffix="_count"), "calls"),
         ],
         "percentunit",
         decimals=0,
@@ -155,9 +155,9 @@ def calls() -> Json:
         "Calls",
         "LLM calls that were begun, those that failed, and tool calls that the model tried.",
         [
-            Query(total(c.TASK_LLM_CALLS), "LLM", "instant"),
-            Query(total(c.TASK_LLM_ERRORS), "failed", "instant"),
-            Query(total(c.TASK_TOOL_CALLS), "tool", "instant"),
+            Query(total(m.TASK_LLM_CALLS), "LLM", "instant"),
+            Query(total(m.TASK_LLM_ERRORS), "failed", "instant"),
+            Query(total(m.TASK_TOOL_CALLS), "tool", "instant"),
         ],
         "none",
     )

@@ -6,7 +6,7 @@ from scripts.dashboards.fields import Json, Query, override
 from scripts.dashboards.panels import table
 from scripts.dashboards.promql import latest, quantile_so_far, ratio
 
-from joulebench import catalogue as c
+from joulebench import metrics as m
 
 KEYS = ("model", "tool")
 GUESS = 'le="0.5"'
@@ -14,12 +14,12 @@ GUESS = 'le="0.5"'
 
 def confidence_by_tool() -> Json:
     def of(suffix: str, *matchers: str) -> str:
-        return f"sum by ({', '.join(KEYS)}) ({latest(c.TOOL_CONFIDENCE, *matchers, suffix=suffix)})"
+        return f"sum by ({', '.join(KEYS)}) ({latest(m.TOOL_CONFIDENCE, *matchers, suffix=suffix)})"
 
     bar: Json = {"type": "gauge", "mode": "basic", "valueDisplayMode": "text"}
     shares = {
         "Mean": (ratio(of("_sum"), of("_count")), "green"),
-        "One in ten is below": (quantile_so_far(0.1, c.TOOL_CONFIDENCE, *KEYS), "blue"),
+        "One in ten is below": (quantile_so_far(0.1, m.TOOL_CONFIDENCE, *KEYS), "blue"),
         "Share below 50 %": (ratio(of("_bucket", GUESS), of("_count")), "orange"),
     }
     exprs = [of("_count"), *(expr for expr, _ in shares.values())]

@@ -8,8 +8,8 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from joulebench.clients.exporter_api import ExporterApi
-from joulebench.clients.prometheus_api import PrometheusApi
+from joulebench.clients.exporter import ExporterApi
+from joulebench.clients.prometheus import PrometheusApi
 from joulebench.clock import Clock
 from joulebench.results import samples
 from joulebench.stack.native import NativeStack, Ports

@@ -8,7 +8,7 @@ from pathlib import Path
 from random import Random
 from time import process_time
 
-from joulebench.clients.prometheus_api import PrometheusApi
+from joulebench.clients.prometheus import PrometheusApi
 from joulebench.clock import Clock
 from joulebench.results import ahead, samples
 from joulebench.results.export import Options, export

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from joulebench import catalogue
-from joulebench.catalogue import Metric
+from joulebench import metrics
+from joulebench.metrics import Metric
 from joulebench.results.queries import ENERGY_METRICS, GAUGE_METRICS
 from joulebench.stack import programs
 from tests.benchmarks.scene import STEP
@@ -51,10 +51,10 @@ def _series(history: History) -> Iterator[Sequence[str]]:
         for job, period in history.jobs:
             for gpu in range(history.gpus):
                 yield _lines(history, metric, job, period, gpu)
-    for metric in (*GAUGE_METRICS, catalogue.GPU_UP):
+    for metric in (*GAUGE_METRICS, metrics.GPU_UP):
         for gpu in range(history.gpus):
             yield _lines(history, metric, *FULL_JOB, gpu)
-    for metric in (catalogue.EXPORTER_CLOCK, catalogue.EXPORTER_CLOCK_STEPS):
+    for metric in (metrics.EXPORTER_CLOCK, metrics.EXPORTER_CLOCK_STEPS):
         yield _lines(history, metric, *FULL_JOB, None)
 
 
@@ -69,14 +69,14 @@ def _lines(history: History, metric: Metric, job: str, period: float, gpu: int |
 
 def _value(metric: Metric, at: float, start: float) -> str:
     changed = at - at % STEP
-    if metric is catalogue.GPU_ENERGY:
+    if metric is metrics.GPU_ENERGY:
         return f"{WATTS * (changed - start):.3f}"
-    if metric is catalogue.GPU_ENERGY_SAMPLE_TIMESTAMP:
+    if metric is metrics.GPU_ENERGY_SAMPLE_TIMESTAMP:
         return f"{changed:.6f}"
-    if metric is catalogue.GPU_ENERGY_SAMPLE_UNCERTAINTY:
+    if metric is metrics.GPU_ENERGY_SAMPLE_UNCERTAINTY:
         return f"{UNCERTAINTY}"
-    if metric is catalogue.EXPORTER_CLOCK:
+    if metric is metrics.EXPORTER_CLOCK:
         return f"{at:.6f}"
-    if metric is catalogue.EXPORTER_CLOCK_STEPS:
+    if metric is metrics.EXPORTER_CLOCK_STEPS:
         return "0"
     return f"{at % 7:.3f}"

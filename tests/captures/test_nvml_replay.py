@@ -16,33 +16,33 @@ from typing import Any
 
 import pytest
 
-from joulebench import catalogue
+from joulebench import metrics
 from joulebench.energy.window import WindowEnergy
-from joulebench.scrape.collector import Collector
-from joulebench.scrape.energy import EnergyCollector
-from joulebench.scrape.exposition import Exposition
-from joulebench.scrape.gpu import GpuCollector
-from joulebench.sensors import capture
-from joulebench.sensors.capture_format import text_of
-from joulebench.sensors.monitor import GpuMonitor
-from joulebench.sensors.nvml import Library, NvmlSource
-from joulebench.sensors.reading import GpuState
+from joulebench.exporter.collector import Collector
+from joulebench.exporter.energy import EnergyCollector
+from joulebench.exporter.exposition import Exposition
+from joulebench.exporter.gpu import GpuCollector
+from joulebench.gpu import capture
+from joulebench.gpu.capture_format import text_of
+from joulebench.gpu.monitor import GpuMonitor
+from joulebench.gpu.nvml import Library, NvmlSource
+from joulebench.gpu.reading import GpuState
 from tests.captures.nvml import synthesize
 from tests.fakes.nvml import SCRIPT_VARIABLE, FakeGpuScript, VirtualClock, load, replay
 from tests.goldens_support import GOLDENS, Golden
-from tests.unit.scrape.exposition_lint import complaints
-from tests.unit.scrape.reference import reference
+from tests.unit.exporter.exposition_lint import complaints
+from tests.unit.exporter.reference import reference
 
 CAPTURES = sorted((Path(__file__).parent / "nvml").glob("*.json"))
 POLL, SECONDS = 0.02, 12.0
 POLLED = (
-    catalogue.METER_POLLS,
-    catalogue.GPU_ENERGY,
-    catalogue.GPU_ENERGY_SAMPLE_TIMESTAMP,
-    catalogue.GPU_ENERGY_SAMPLE_UNCERTAINTY,
-    catalogue.GPU_ENERGY_STEP,
-    catalogue.GPU_ENERGY_CROSSCHECK,
-    catalogue.GPU_POWER,
+    metrics.METER_POLLS,
+    metrics.GPU_ENERGY,
+    metrics.GPU_ENERGY_SAMPLE_TIMESTAMP,
+    metrics.GPU_ENERGY_SAMPLE_UNCERTAINTY,
+    metrics.GPU_ENERGY_STEP,
+    metrics.GPU_ENERGY_CROSSCHECK,
+    metrics.GPU_POWER,
 )
 """Families whose values depend on when the sensor looks: a golden shows which of their series there are."""
 

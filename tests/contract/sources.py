@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from joulebench.catalogue import BY_NAME, BY_SERIES_NAME, Metric
+from joulebench.metrics import BY_NAME, BY_SERIES_NAME, Metric
 from tests.dashboard_queries import annotation_queries_of, queries_of, variable_queries_of
 
 ROOT = Path(__file__).resolve().parents[2]

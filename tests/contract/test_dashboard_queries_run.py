@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from joulebench import catalogue as c
+from joulebench import metrics as m
 from joulebench.analysis import cost
-from joulebench.clients.prometheus_api import PrometheusApi, Series
+from joulebench.clients.prometheus import PrometheusApi, Series
 from joulebench.clients.pushgateway import Pushgateway
 from joulebench.clock import SystemClock, wait_until
 from joulebench.prices import HOURS_PER_YEAR
@@ -209,9 +209,9 @@ def test_the_current_phase_and_the_source_are_told(prometheus: PrometheusApi) ->
 def test_costs_are_joules_and_tokens_times_prices(prometheus: PrometheusApi) -> None:
     """Two tasks of 500 J; one of 10 s that ended; 5 + 3 prompt and completion tokens each."""
     here, api = (number(answer(prometheus, title)) for title in ("Cost so far", "API cost so far"))
-    ended = JOULES_OF_TASK * PRICES[c.PRICE_ELECTRICITY] + 10.0 * PRICES[c.PRICE_HARDWARE]
+    ended = JOULES_OF_TASK * PRICES[m.PRICE_ELECTRICITY] + 10.0 * PRICES[m.PRICE_HARDWARE]
     assert here == pytest.approx(ended), "a task without a duration has no cost yet"
-    assert api == pytest.approx((5 + 3) * 2 * PRICES[c.PRICE_API])
+    assert api == pytest.approx((5 + 3) * 2 * PRICES[m.PRICE_API])
     typed = {"kwh_price": "0.36", "hour_price": "3.6"}
     assert number(answer(prometheus, "Cost so far", values=typed)) == pytest.approx(JOULES_OF_TASK * 1e-7 + 10.0 * 1e-3)
 
@@ -221,7 +221,7 @@ def test_costs_with_idle_hours_are_those_of_the_report(prometheus: PrometheusApi
     """PromQL and the report's code are two ways to the same algebra. Two tasks of 500 J, 10 s and 16 tokens in all, at 100 W."""
     done = cost.Work(1, 1, 0, 2 * JOULES_OF_TASK, 10.0, 8, None, 8, WATTS, None)
     at = cost.Terms(per_kwh, bought / 3 / HOURS_PER_YEAR, 0.5, 1.3, WATTS)
-    api = 16 * PRICES[c.PRICE_API]
+    api = 16 * PRICES[m.PRICE_API]
     typed = {"kwh_price": f"{per_kwh}", "machine_price": f"{bought}", "machine_years": "3", "utilization": "50", "pue": "1.3"}
 
     def asked(title: str, place: int = 0) -> float:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from joulebench.catalogue import PREFIX, Kind
+from joulebench.metrics import PREFIX, Kind
 from tests.contract.promql import read
 from tests.contract.sources import DASHBOARDS, ROOT, loaded, metric_of
 from tests.dashboard_queries import (

@@ -25,10 +25,10 @@ import yaml
 from joulebench import Run
 from joulebench.bench import embedded, suites
 from joulebench.bench.agent import Agent, Outcome
-from joulebench.bench.llm.openai_api import OpenAIChat
-from joulebench.bench.llm.wire import Wire
-from joulebench.clients.prometheus_api import PrometheusApi
+from joulebench.clients.prometheus import PrometheusApi
 from joulebench.clock import SystemClock, wait_until
+from joulebench.llm.openai_api import OpenAIChat
+from joulebench.llm.wire import Wire
 from joulebench.stack import programs
 from joulebench.stack.native import NativeStack, Ports
 from joulebench.stack.process import Program, free_port

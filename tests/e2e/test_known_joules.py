@@ -14,8 +14,8 @@ from typing import Any
 import pandas
 import pytest
 
-from joulebench import catalogue
-from joulebench.clients.prometheus_api import PrometheusApi
+from joulebench import metrics
+from joulebench.clients.prometheus import PrometheusApi
 from joulebench.clock import wait_until
 from joulebench.stack.native import NativeStack, Ports
 from tests.conftest import need_program
@@ -61,7 +61,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Scene, Nat
     with stack, ModelServer(PowerScript(gpus.busy, TASKS)) as server:
         start_exporter(stack, gpus, directory, server.ollama_url)
         api = PrometheusApi(stack.prometheus_url)
-        scraped = f'count({catalogue.GPU_ENERGY.name}{{job="joulebench-energy"}}) == 2'
+        scraped = f'count({metrics.GPU_ENERGY.name}{{job="joulebench-energy"}}) == 2'
         assert wait_until(lambda: bool(api.query(scraped)), 20.0), "Prometheus does not scrape both fake GPUs"
         api.close()
         joulebench(*bench_arguments(stack, server, suite, RUN_ID, directory / "runs"))

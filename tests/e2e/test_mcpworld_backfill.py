@@ -13,8 +13,8 @@ from pathlib import Path
 import pandas
 import pytest
 
-from joulebench import catalogue
-from joulebench.clients.prometheus_api import PrometheusApi
+from joulebench import metrics
+from joulebench.clients.prometheus import PrometheusApi
 from joulebench.mcpworld import schema
 from joulebench.mcpworld.backfill import Options, backfill
 from tests.conftest import need_program
@@ -56,11 +56,11 @@ def fill(store: Store, tree: Tree) -> None:
         labels = {"job": "joulebench-energy", "instance": "127.0.0.1:18347"}
         for gpu, value in (("0", joules), ("1", STEADY_WATTS * (changed - START))):
             own = {**labels, "gpu": gpu, "uuid": f"GPU-{gpu}"}
-            store.add(catalogue.GPU_ENERGY, own, at, round(5000 + value, 3))
-            store.add(catalogue.GPU_ENERGY_SAMPLE_TIMESTAMP, own, at, changed)
-            store.add(catalogue.GPU_ENERGY_SAMPLE_UNCERTAINTY, own, at, 0.02)
+            store.add(metrics.GPU_ENERGY, own, at, round(5000 + value, 3))
+            store.add(metrics.GPU_ENERGY_SAMPLE_TIMESTAMP, own, at, changed)
+            store.add(metrics.GPU_ENERGY_SAMPLE_UNCERTAINTY, own, at, 0.02)
             if step % 4 == 0:
-                store.add(catalogue.GPU_POWER, own, at, points[place][1] if gpu == "0" else STEADY_WATTS)
+                store.add(metrics.GPU_POWER, own, at, points[place][1] if gpu == "0" else STEADY_WATTS)
                 info = {
                     "name": "Test GPU",
                     "architecture": "x",
@@ -68,7 +68,7 @@ def fill(store: Store, tree: Tree) -> None:
                     "source": "nvml",
                     "energy_method": "counter",
                 }
-                store.add(catalogue.GPU_INFO, {**own, **info}, at, 1.0)
+                store.add(metrics.GPU_INFO, {**own, **info}, at, 1.0)
 
 
 def test_all_is_filled_once_within_its_bounds_and_a_second_time_changes_nothing(scene: tuple[Tree, str], tmp_path: Path) -> None:

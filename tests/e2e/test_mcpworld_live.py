@@ -19,8 +19,8 @@ from typing import Any
 
 import pytest
 
-from joulebench import catalogue
-from joulebench.clients.prometheus_api import PrometheusApi
+from joulebench import metrics
+from joulebench.clients.prometheus import PrometheusApi
 from joulebench.clock import wait_until
 from joulebench.stack.native import NativeStack, Ports
 from tests.conftest import need_program
@@ -70,7 +70,7 @@ def lived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lived]:
     with stack:
         start_exporter(stack, gpus, directory, "http://127.0.0.1:9")
         api = PrometheusApi(stack.prometheus_url)
-        scraped = f'count({catalogue.GPU_ENERGY.name}{{job="joulebench-energy"}}) == 2'
+        scraped = f'count({metrics.GPU_ENERGY.name}{{job="joulebench-energy"}}) == 2'
         assert wait_until(lambda: bool(api.query(scraped)), 20.0), "Prometheus does not scrape both fake GPUs"
         api.close()
         codes = {}

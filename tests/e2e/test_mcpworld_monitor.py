@@ -14,7 +14,7 @@ from statistics import median
 
 import pytest
 
-from joulebench import catalogue
+from joulebench import metrics
 from joulebench.clock import wait_until
 from joulebench.energy.window import total, window_energy
 from joulebench.mcpworld import monitor_csv
@@ -94,7 +94,7 @@ def test_a_lost_gpu_is_empty_cells(tmp_path: Path) -> None:
     with monitor(tmp_path, script) as (_, out):
         assert wait_until(lambda: out.read_text().rstrip().endswith(",,,,,,"), 10.0)
     log = monitor_csv.read(out)
-    power = log.samples.gpus[0].gauges[catalogue.GPU_POWER.name]
+    power = log.samples.gpus[0].gauges[metrics.GPU_POWER.name]
     assert 3 <= len(power) < len(log.times)
     assert {watts for _, watts in power} == {50.0}
 

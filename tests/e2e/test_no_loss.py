@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from joulebench import catalogue
-from joulebench.clients.prometheus_api import PrometheusApi
+from joulebench import metrics
+from joulebench.clients.prometheus import PrometheusApi
 from joulebench.clients.pushgateway import Pushgateway
 from joulebench.stack.native import NativeStack
 
@@ -55,15 +55,15 @@ def test_every_number_of_300_short_tasks_is_read_back_exactly(stack: NativeStack
         found = api.query(f'last_over_time({series_name}{{run_id="{RUN_ID}"{matchers}}}[10m])')
         return {(series.labels["worker"], series.labels.get("task_id", "")): series.points[-1][1] for series in found}
 
-    assert read_back(catalogue.TASK_START.name) == starts
-    assert read_back(catalogue.TASK_END.name) == ends
-    assert read_back(catalogue.TASK_LLM_CALLS.name) == {key: task["calls"] for key, task in done.items()}
-    assert read_back(catalogue.TASK_PROMPT_TOKENS.name) == {key: task["prompt_tokens"] for key, task in done.items()}
-    assert read_back(catalogue.TASK_COMPLETION_TOKENS.name) == {key: task["completion_tokens"] for key, task in done.items()}
-    assert read_back(catalogue.TASK_TOOL_CALLS.name, ',outcome="ok"') == {key: task["tools"] for key, task in done.items()}
-    assert read_back(f"{catalogue.TASK_CONFIDENCE.name}_sum") == {key: task["confidence"] for key, task in done.items()}
-    assert read_back(f"{catalogue.TASK_CONFIDENCE.name}_count") == {key: task["tools"] for key, task in done.items()}
-    assert read_back(catalogue.RUN_TASKS.name, ',status="success"') == {(worker, ""): tasks for worker, tasks in workers.items()}
+    assert read_back(metrics.TASK_START.name) == starts
+    assert read_back(metrics.TASK_END.name) == ends
+    assert read_back(metrics.TASK_LLM_CALLS.name) == {key: task["calls"] for key, task in done.items()}
+    assert read_back(metrics.TASK_PROMPT_TOKENS.name) == {key: task["prompt_tokens"] for key, task in done.items()}
+    assert read_back(metrics.TASK_COMPLETION_TOKENS.name) == {key: task["completion_tokens"] for key, task in done.items()}
+    assert read_back(metrics.TASK_TOOL_CALLS.name, ',outcome="ok"') == {key: task["tools"] for key, task in done.items()}
+    assert read_back(f"{metrics.TASK_CONFIDENCE.name}_sum") == {key: task["confidence"] for key, task in done.items()}
+    assert read_back(f"{metrics.TASK_CONFIDENCE.name}_count") == {key: task["tools"] for key, task in done.items()}
+    assert read_back(metrics.RUN_TASKS.name, ',status="success"') == {(worker, ""): tasks for worker, tasks in workers.items()}
 
     for worker, tasks in workers.items():
         state = journal["PUSH_STATE"][worker, ""]

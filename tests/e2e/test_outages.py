@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from joulebench import Run, catalogue
-from joulebench.clients.prometheus_api import PrometheusApi
+from joulebench import Run, metrics
+from joulebench.clients.prometheus import PrometheusApi
 from joulebench.clients.pushgateway import Pushgateway
 from joulebench.stack.native import NativeStack
 from tests.unit.push.conftest import events
@@ -57,8 +57,8 @@ def test_both_are_killed_and_nothing_is_lost(stack: NativeStack, tmp_path: Path)
         found = api.query(f'last_over_time({series}{{run_id="outages"}}[5m])')
         return {each.labels["task_id"]: each.points[-1][1] for each in found if each.labels.get("task_id")}
 
-    assert read_back(catalogue.TASK_END.name) == {end["task_id"]: end["timestamp"] for end in events(run.directory, "TASK_END")}
+    assert read_back(metrics.TASK_END.name) == {end["task_id"]: end["timestamp"] for end in events(run.directory, "TASK_END")}
     completion = {end["task_id"]: end["completion_tokens"] for end in events(run.directory, "LLM_QUERY_END")}
-    assert read_back(catalogue.TASK_COMPLETION_TOKENS.name) == completion
+    assert read_back(metrics.TASK_COMPLETION_TOKENS.name) == completion
     assert len(completion) == 100
     assert [key for key in Pushgateway(stack.gateway_url).groups() if key.get("run_id") == "outages"] == []

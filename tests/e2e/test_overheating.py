@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from joulebench import catalogue as c
-from joulebench.clients.prometheus_api import PrometheusApi
+from joulebench import metrics as m
+from joulebench.clients.prometheus import PrometheusApi
 from joulebench.clock import SystemClock
 from tests.e2e.faults.results import Results, export
 from tests.fakes.alert_receiver import Notification
@@ -57,7 +57,7 @@ def test_the_alert_on_heat_comes_within_90_seconds_of_the_onset_and_goes_when_th
     assert "improve cooling" in fired.alerts[0]["annotations"]["description"]
     assert resolved.at > fired.at
     api = PrometheusApi(overheating.stack.prometheus_url)
-    healthy = api.query(f'max_over_time({c.GPU_THROTTLE_SECONDS.name}{{job="joulebench", gpu="0"}}[30m]) > 0')
+    healthy = api.query(f'max_over_time({m.GPU_THROTTLE_SECONDS.name}{{job="joulebench", gpu="0"}}[30m]) > 0')
     firing = api.query(f'ALERTS{{alertname="{ALERT}", alertstate="firing"}}')
     api.close()
     assert (healthy, firing) == ([], [])
@@ -95,7 +95,7 @@ def test_throttled_seconds_of_a_task_are_those_of_the_timetable(
 
 
 def test_a_task_outside_of_the_spell_has_a_zero_that_is_known_and_the_others_are_suspect(results: Results) -> None:
-    assert {results["outside"].row[f"throttled_{reason}_seconds"] for reason in c.THROTTLE_REASONS} == {"0"}
+    assert {results["outside"].row[f"throttled_{reason}_seconds"] for reason in m.THROTTLE_REASONS} == {"0"}
     assert results["outside"].row["throttled_seconds"] == "0"
     assert "throttled" not in results["outside"].reasons
     for task in ("inside", "partly"):
@@ -107,7 +107,7 @@ def test_without_the_journal_the_pushed_seconds_are_read_back(
 ) -> None:
     alone = export(RUN_ID, tmp_path, overheating.stack.prometheus_url, "--wait=15")
     for task in TASKS:
-        columns = ["throttled_source", "throttled_seconds", *(f"throttled_{reason}_seconds" for reason in c.THROTTLE_REASONS)]
+        columns = ["throttled_source", "throttled_seconds", *(f"throttled_{reason}_seconds" for reason in m.THROTTLE_REASONS)]
         assert {name: alone[task].row[name] for name in columns} == {name: results[task].row[name] for name in columns}
         assert alone[task].row["throttled_source"] == "exporter"
         assert "prometheus" in alone[task].row["sources"]

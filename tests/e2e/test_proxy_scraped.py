@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from joulebench.clients.prometheus_api import PrometheusApi
+from joulebench.clients.prometheus import PrometheusApi
 from joulebench.clock import wait_until
 from joulebench.stack import programs
 from joulebench.stack.process import Program, free_port

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import pytest
 import yaml
 
-from joulebench import catalogue
-from joulebench.clients.prometheus_api import PrometheusApi
+from joulebench import metrics
+from joulebench.clients.prometheus import PrometheusApi
 from joulebench.clock import wait_until
 from joulebench.results import queries
 from joulebench.stack import programs
@@ -120,7 +120,7 @@ def victoriametrics(stack: NativeStack, port: int, *flags: str) -> Program:
 
 def await_scrapes(url: str) -> None:
     api = PrometheusApi(url)
-    scraped = f'count({catalogue.GPU_ENERGY.name}{{job="joulebench-energy"}}) == 2'
+    scraped = f'count({metrics.GPU_ENERGY.name}{{job="joulebench-energy"}}) == 2'
     assert wait_until(lambda: bool(api.query(scraped)), 40.0), "VictoriaMetrics does not scrape both fake GPUs"
     api.close()
 

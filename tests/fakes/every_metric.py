@@ -14,48 +14,48 @@ from urllib.parse import parse_qs, urlsplit
 
 from prometheus_client import generate_latest
 
-from joulebench import catalogue as c
-from joulebench.catalogue import Kind, Metric
+from joulebench import metrics as m
 from joulebench.clock import SystemClock
-from joulebench.families import Family, Sheet
+from joulebench.metrics import Kind, Metric
+from joulebench.metrics.families import Family, Sheet
 
 WATTS = 100.0
-PRICES = {c.PRICE_ELECTRICITY: 1e-7, c.PRICE_HARDWARE: 1e-5, c.PRICE_API: 1e-6, c.PRICE_AS_OF: 1.79e9}
+PRICES = {m.PRICE_ELECTRICITY: 1e-7, m.PRICE_HARDWARE: 1e-5, m.PRICE_API: 1e-6, m.PRICE_AS_OF: 1.79e9}
 JOULES_OF_TASK = 500.0
 RUN_ID = "20270101-000000-abcdef"
 LABEL_VALUES: Mapping[str, tuple[str, ...]] = {
     "gpu": ("0",),
     "uuid": ("GPU-0",),
-    "reason": c.THROTTLE_REASONS,
-    "clock": c.CLOCK_DOMAINS,
+    "reason": m.THROTTLE_REASONS,
+    "clock": m.CLOCK_DOMAINS,
     "collector": ("gpu", "ollama"),
-    "status": c.TASK_STATUSES,
-    "phase": c.PHASES,
-    "outcome": c.TOOL_OUTCOMES,
+    "status": m.TASK_STATUSES,
+    "phase": m.PHASES,
+    "outcome": m.TOOL_OUTCOMES,
     "source": ("simulated",),
     "gpu_source": ("simulated",),
     "energy_method": ("counter",),
     "model": ("smol:135m",),
-    "token": c.API_TOKENS,
+    "token": m.API_TOKENS,
     "api_model": ("large-api", "small-api"),
     "item": ("electricity", "hardware", "large-api", "small-api"),
     "currency": ("USD",),
     "tool": ("read_file", "other"),
-    "result": c.PROXY_RESULTS,
-    "cause": c.PROXY_UNREAD_CAUSES,
-    "span_status": c.SPAN_STATUSES,
+    "result": m.PROXY_RESULTS,
+    "cause": m.PROXY_UNREAD_CAUSES,
+    "span_status": m.SPAN_STATUSES,
     "run_id": (RUN_ID,),
     "task_id": ("done", "running"),
 }
 """Values of each label; any other label has the one value "x"."""
 
 RUN_PREFIXES = ("joulebench_run_", "joulebench_call_", "joulebench_tool_call_")
-RUN_METRICS = tuple(metric for metric in c.METRICS if metric.name.startswith(RUN_PREFIXES))
-TASK_METRICS = tuple(metric for metric in c.METRICS if metric.name.startswith("joulebench_task_"))
-PUSHED = (*RUN_METRICS, *TASK_METRICS, c.PUSH_FAILURES)
-PROXIED = tuple(metric for metric in c.METRICS if metric.name.startswith("joulebench_proxy_"))
-SCRAPED = tuple(metric for metric in c.METRICS if metric not in (*PUSHED, *PROXIED))
-ABSENT_UNTIL_THE_END = (c.TASK_END, c.TASK_END_OFFSET, c.TASK_DURATION, c.TASK_SUCCESS, c.TASK_STATUS)
+RUN_METRICS = tuple(metric for metric in m.METRICS if metric.name.startswith(RUN_PREFIXES))
+TASK_METRICS = tuple(metric for metric in m.METRICS if metric.name.startswith("joulebench_task_"))
+PUSHED = (*RUN_METRICS, *TASK_METRICS, m.PUSH_FAILURES)
+PROXIED = tuple(metric for metric in m.METRICS if metric.name.startswith("joulebench_proxy_"))
+SCRAPED = tuple(metric for metric in m.METRICS if metric not in (*PUSHED, *PROXIED))
+ABSENT_UNTIL_THE_END = (m.TASK_END, m.TASK_END_OFFSET, m.TASK_DURATION, m.TASK_SUCCESS, m.TASK_STATUS)
 
 
 def label_sets(metric: Metric) -> Iterator[tuple[str, ...]]:
@@ -78,23 +78,23 @@ def fill(sheet: Sheet, metric: Metric, step: int, value: float | None = None) ->
 
 def run_families(step: int) -> list[Family]:
     sheet = Sheet()
-    for metric in (*RUN_METRICS, c.PUSH_FAILURES):
-        if metric is not c.RUN_PHASE:
+    for metric in (*RUN_METRICS, m.PUSH_FAILURES):
+        if metric is not m.RUN_PHASE:
             fill(sheet, metric, step)
-    for phase in c.PHASES:
-        sheet.value(c.RUN_PHASE, float(phase == "decode"), (phase,))
+    for phase in m.PHASES:
+        sheet.value(m.RUN_PHASE, float(phase == "decode"), (phase,))
     return sheet.families()
 
 
 def task_families(step: int, now: float, *, ended: bool) -> list[Family]:
     """A task that began ten seconds ago, and passed if it has ended."""
     sheet = Sheet()
-    values = {c.TASK_START: now - 10.0, c.TASK_END: now, c.TASK_SENT: now, c.TASK_DURATION: 10.0, c.TASK_ENERGY: JOULES_OF_TASK}
+    values = {m.TASK_START: now - 10.0, m.TASK_END: now, m.TASK_SENT: now, m.TASK_DURATION: 10.0, m.TASK_ENERGY: JOULES_OF_TASK}
     for metric in TASK_METRICS:
-        if metric is not c.TASK_STATUS and (ended or metric not in ABSENT_UNTIL_THE_END):
+        if metric is not m.TASK_STATUS and (ended or metric not in ABSENT_UNTIL_THE_END):
             fill(sheet, metric, step, values.get(metric))
     if ended:
-        sheet.value(c.TASK_STATUS, 1.0, ("success",))
+        sheet.value(m.TASK_STATUS, 1.0, ("success",))
     return sheet.families()
 
 
@@ -138,12 +138,12 @@ class Exporter:
     def exposition(self, names: list[str]) -> bytes:
         now, step = self._clock.unix(), next(self._step)
         values = {
-            c.GPU_ENERGY: WATTS * (self._clock.monotonic() - self._begun),
-            c.GPU_ENERGY_SAMPLE_TIMESTAMP: now - 0.05,
-            c.EXPORTER_CLOCK: float(now),
-            c.OLLAMA_MODEL_EXPIRES: now + 300.0,
-            c.GPU_POWER: WATTS,
-            c.GPU_POWER_LIMIT: 2 * WATTS,
+            m.GPU_ENERGY: WATTS * (self._clock.monotonic() - self._begun),
+            m.GPU_ENERGY_SAMPLE_TIMESTAMP: now - 0.05,
+            m.EXPORTER_CLOCK: float(now),
+            m.OLLAMA_MODEL_EXPIRES: now + 300.0,
+            m.GPU_POWER: WATTS,
+            m.GPU_POWER_LIMIT: 2 * WATTS,
             **PRICES,
         }
         sheet = Sheet()

@@ -18,13 +18,13 @@ import requests
 from joulebench.bench import tools
 from joulebench.bench.agent import Agent, Outcome
 from joulebench.bench.embedded import MODEL_NAME, REQUEST_SETTINGS, EmbeddedModel, model_file
-from joulebench.bench.llm.chat import ContextFull, Message, Reply, ToolMode
-from joulebench.bench.llm.openai_api import OpenAIChat
-from joulebench.bench.llm.wire import Wire
 from joulebench.bench.prompts import opening
 from joulebench.bench.suites import load
 from joulebench.clock import SystemClock, wait_until
 from joulebench.confidence.measures import tool_call_confidences
+from joulebench.llm.chat import ContextFull, Message, Reply, ToolMode
+from joulebench.llm.openai_api import OpenAIChat
+from joulebench.llm.wire import Wire
 from joulebench.push.run import Run
 from joulebench.units import Seconds
 from tests.unit.bench.conftest import NOWHERE, journal, of_type

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import requests
 
-from joulebench import catalogue as c
+from joulebench import metrics as m
 from joulebench.bench.embedded import EmbeddedModel
 from tests.unit.proxy.conftest import StartProxy, start_proxy
 
@@ -87,20 +87,20 @@ def test_a_real_server_says_the_same_through_the_proxy_and_is_counted_exactly(
     assert through.status_code == direct.status_code == 200
     assert steady(through.content) == steady(direct.content)
     timings = timings_of(through.content)
-    assert proxy.value(c.PROXY_COMPLETION_TOKENS) == timings["predicted_n"]
-    assert proxy.value(c.PROXY_PROMPT_TOKENS) == timings["prompt_n"] + timings["cache_n"]
-    assert proxy.value(c.PROXY_PREFILL, "_sum") == pytest.approx(timings["prompt_ms"] / 1000)
-    assert proxy.value(c.PROXY_DECODE, "_sum") == pytest.approx(timings["predicted_ms"] / 1000)
+    assert proxy.value(m.PROXY_COMPLETION_TOKENS) == timings["predicted_n"]
+    assert proxy.value(m.PROXY_PROMPT_TOKENS) == timings["prompt_n"] + timings["cache_n"]
+    assert proxy.value(m.PROXY_PREFILL, "_sum") == pytest.approx(timings["prompt_ms"] / 1000)
+    assert proxy.value(m.PROXY_DECODE, "_sum") == pytest.approx(timings["predicted_ms"] / 1000)
     calls = len(re.findall(rb'"name":"(?:weather|population)"', through.content))
     if kind == "tools":
         assert calls == 1
-        assert proxy.value(c.PROXY_TOOL_CALLS, outcome="ok") == calls
+        assert proxy.value(m.PROXY_TOOL_CALLS, outcome="ok") == calls
         # llama.cpp refuses tools with a stream and logprobs; without the stream every token has its row.
-        assert proxy.value(c.PROXY_REFUSED_ADDITIONS) == (1 if stream else None)
-        assert proxy.value(c.PROXY_SPANS, span_status="no_logprobs" if stream else "ok") == 1
+        assert proxy.value(m.PROXY_REFUSED_ADDITIONS) == (1 if stream else None)
+        assert proxy.value(m.PROXY_SPANS, span_status="no_logprobs" if stream else "ok") == 1
     else:
-        assert proxy.value(c.PROXY_TOOL_CALLS) is None
-        ttft = proxy.value(c.PROXY_TASK_TTFT, "_sum")
+        assert proxy.value(m.PROXY_TOOL_CALLS) is None
+        ttft = proxy.value(m.PROXY_TASK_TTFT, "_sum")
         assert (ttft is not None and ttft >= timings["prompt_ms"] / 1000 * 0.9) if stream else ttft is None
 
 
@@ -121,10 +121,10 @@ def test_the_endpoints_beside_chat_say_the_same_through_the_proxy(
     assert same(through.text) == same(direct.text)
     told = {name: [int(number) for number in re.findall(rf'"{name}":(\d+)', through.text)] for name in COUNTED}
     prompt = [*told["input_tokens"], *told["prompt_tokens"]][-1] + sum(told["cache_read_input_tokens"])
-    assert proxy.value(c.PROXY_PROMPT_TOKENS) == prompt
-    assert proxy.value(c.PROXY_COMPLETION_TOKENS) == [*told["output_tokens"], *told["completion_tokens"]][-1]
-    assert proxy.value(c.PROXY_TOOL_CALLS, outcome="ok") == (1 if exchange["name"].endswith("call") else None)
-    ttft, prefill = proxy.value(c.PROXY_TASK_TTFT, "_sum"), proxy.value(c.PROXY_PREFILL, "_sum")
+    assert proxy.value(m.PROXY_PROMPT_TOKENS) == prompt
+    assert proxy.value(m.PROXY_COMPLETION_TOKENS) == [*told["output_tokens"], *told["completion_tokens"]][-1]
+    assert proxy.value(m.PROXY_TOOL_CALLS, outcome="ok") == (1 if exchange["name"].endswith("call") else None)
+    ttft, prefill = proxy.value(m.PROXY_TASK_TTFT, "_sum"), proxy.value(m.PROXY_PREFILL, "_sum")
     assert (ttft is not None) == request["stream"]
     assert ttft is None or prefill is None or ttft >= prefill * 0.9
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import requests
 
-from joulebench import catalogue as c
+from joulebench import metrics as m
 from joulebench.clock import wait_until
 from tests.ollama.questions import BOTH, DIVIDE, HAIKU, TIME, WEATHER, WORDS, chat, completion
 from tests.ollama.server import MODEL, OllamaServer
@@ -39,30 +39,30 @@ def test_every_number_is_the_one_that_ollama_told(tap: Tap, start_proxy: StartPr
     for number, question in enumerate(QUESTIONS):
         post(f"{proxy.url}/run/r/task/t{number}{path}", DOORS[path](question, stream=stream))
     proxy.wait_until_over(len(QUESTIONS))
-    assert proxy.value(c.PROXY_REQUESTS, result="ok") == len(QUESTIONS)
+    assert proxy.value(m.PROXY_REQUESTS, result="ok") == len(QUESTIONS)
     seen: list[Told] = [told(exchange) for exchange in tap.of(path)]
     assert len(seen) == len(QUESTIONS)
     for number, truth in enumerate(seen):
         task = f"t{number}"
-        assert proxy.value(c.PROXY_PROMPT_TOKENS, task_id=task) == truth.prompt_tokens
-        assert proxy.value(c.PROXY_COMPLETION_TOKENS, task_id=task) == truth.completion_tokens
+        assert proxy.value(m.PROXY_PROMPT_TOKENS, task_id=task) == truth.prompt_tokens
+        assert proxy.value(m.PROXY_COMPLETION_TOKENS, task_id=task) == truth.completion_tokens
         # The end of a reply is a token without a row, unless it ended by length.
         assert truth.completion_tokens - len(truth.rows) in (0, 1)
-        outcomes = {outcome: proxy.value(c.PROXY_TOOL_CALLS, task_id=task, outcome=outcome) for outcome in c.TOOL_OUTCOMES}
+        outcomes = {outcome: proxy.value(m.PROXY_TOOL_CALLS, task_id=task, outcome=outcome) for outcome in m.TOOL_OUTCOMES}
         assert {outcome: count for outcome, count in outcomes.items() if count} == truth.outcomes, QUESTIONS[number]
-        scores = proxy.value(c.PROXY_TASK_CONFIDENCE, "_count", task_id=task)
+        scores = proxy.value(m.PROXY_TASK_CONFIDENCE, "_count", task_id=task)
         assert (scores or 0) == sum(truth.outcomes[outcome] for outcome in ("ok", "undeclared", "schema_invalid"))
-        first = proxy.value(c.PROXY_TASK_TTFT, "_count", task_id=task)
+        first = proxy.value(m.PROXY_TASK_TTFT, "_count", task_id=task)
         assert first == (1 if stream else None)
         if truth.durations:
-            assert proxy.value(c.PROXY_PREFILL, "_sum", task_id=task) == pytest.approx(truth.durations["prompt_eval_duration"])
-            assert proxy.value(c.PROXY_DECODE, "_sum", task_id=task) == pytest.approx(truth.durations["eval_duration"])
-            assert proxy.value(c.PROXY_LOAD, "_sum", task_id=task) == pytest.approx(truth.durations["load_duration"])
+            assert proxy.value(m.PROXY_PREFILL, "_sum", task_id=task) == pytest.approx(truth.durations["prompt_eval_duration"])
+            assert proxy.value(m.PROXY_DECODE, "_sum", task_id=task) == pytest.approx(truth.durations["eval_duration"])
+            assert proxy.value(m.PROXY_LOAD, "_sum", task_id=task) == pytest.approx(truth.durations["load_duration"])
             rest = 2 * truth.durations["total_duration"] - sum(truth.durations.values())
-            assert proxy.value(c.PROXY_QUEUE, "_sum", task_id=task) == pytest.approx(rest, abs=1e-6)
+            assert proxy.value(m.PROXY_QUEUE, "_sum", task_id=task) == pytest.approx(rest, abs=1e-6)
     # What Ollama does not tell is not made up: how much of a prompt was cached.
-    assert proxy.value(c.PROXY_PREFILL_TOKENS) is None
-    assert proxy.value(c.PROXY_CACHED_TOKENS) is None
+    assert proxy.value(m.PROXY_PREFILL_TOKENS) is None
+    assert proxy.value(m.PROXY_CACHED_TOKENS) is None
 
 
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
@@ -78,9 +78,9 @@ def test_calls_that_ollama_keeps_silent_about_are_counted_as_what_they_are(
     seen = [told(exchange) for exchange in tap.of("/api/chat")]
     assert all(truth.swallowed for truth in seen), [truth.raw for truth in seen]
     assert sum((truth.outcomes for truth in seen), Counter()) == {"undeclared": 1, "malformed": 1}
-    assert proxy.value(c.PROXY_TOOL_CALLS, outcome="undeclared") == 1
-    assert proxy.value(c.PROXY_TOOL_CALLS, outcome="malformed") == 1
-    assert proxy.value(c.PROXY_TOOL_CALLS) == 2
+    assert proxy.value(m.PROXY_TOOL_CALLS, outcome="undeclared") == 1
+    assert proxy.value(m.PROXY_TOOL_CALLS, outcome="malformed") == 1
+    assert proxy.value(m.PROXY_TOOL_CALLS) == 2
 
 
 def steady(reply: bytes) -> bytes:
@@ -102,7 +102,7 @@ def test_with_logprobs_added_and_taken_out_again_the_client_gets_the_same_bytes(
         assert steady(through.content) == steady(direct.content), question
         assert through.headers["Content-Type"] == direct.headers["Content-Type"]
     proxy.wait_until_over(3)
-    assert proxy.value(c.PROXY_REFUSED_ADDITIONS) is None
+    assert proxy.value(m.PROXY_REFUSED_ADDITIONS) is None
 
 
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
@@ -115,11 +115,11 @@ def test_generate_is_metered_too(tap: Tap, start_proxy: StartProxy, stream: bool
     assert exchange.asked == body
     truth = told(exchange)
     assert truth.content
-    assert proxy.value(c.PROXY_PROMPT_TOKENS) == truth.prompt_tokens
-    assert proxy.value(c.PROXY_COMPLETION_TOKENS) == truth.completion_tokens == 24
-    assert proxy.value(c.PROXY_DECODE, "_sum") == pytest.approx(truth.durations["eval_duration"])
-    assert proxy.value(c.PROXY_TASK_TTFT, "_count") == (1 if stream else None)
-    assert proxy.value(c.PROXY_TOOL_CALLS) is None
+    assert proxy.value(m.PROXY_PROMPT_TOKENS) == truth.prompt_tokens
+    assert proxy.value(m.PROXY_COMPLETION_TOKENS) == truth.completion_tokens == 24
+    assert proxy.value(m.PROXY_DECODE, "_sum") == pytest.approx(truth.durations["eval_duration"])
+    assert proxy.value(m.PROXY_TASK_TTFT, "_count") == (1 if stream else None)
+    assert proxy.value(m.PROXY_TOOL_CALLS) is None
 
 
 def test_a_clients_own_wish_for_logprobs_is_left_alone(ollama: OllamaServer, tap: Tap, start_proxy: StartProxy) -> None:
@@ -130,7 +130,7 @@ def test_a_clients_own_wish_for_logprobs_is_left_alone(ollama: OllamaServer, tap
     assert exchange.asked == body
     assert got.content == exchange.reply
     proxy.wait_until_over(1)
-    assert proxy.value(c.PROXY_SPANS, span_status="ok") == 1
+    assert proxy.value(m.PROXY_SPANS, span_status="ok") == 1
 
 
 def test_a_refusal_of_ollama_goes_through_as_it_is(ollama: OllamaServer, start_proxy: StartProxy) -> None:
@@ -141,7 +141,7 @@ def test_a_refusal_of_ollama_goes_through_as_it_is(ollama: OllamaServer, start_p
     assert (through.status_code, through.content) == (direct.status_code, direct.content)
     assert direct.status_code == 404
     proxy.wait_until_over(1)
-    assert proxy.value(c.PROXY_REQUESTS, result="refused") == 1
+    assert proxy.value(m.PROXY_REQUESTS, result="refused") == 1
 
 
 def test_a_request_that_only_loads_or_unloads_has_no_tokens_and_not_none_of_them(
@@ -152,10 +152,10 @@ def test_a_request_that_only_loads_or_unloads_has_no_tokens_and_not_none_of_them
         post(f"{proxy.url}/api/generate", {"model": MODEL, "keep_alive": keep_alive, "stream": False})
     proxy.wait_until_over(2)
     assert ollama.loaded() == [f"{MODEL}:latest"]
-    assert proxy.value(c.PROXY_REQUESTS, result="ok") == 2
-    assert proxy.value(c.PROXY_COMPLETION_TOKENS) is None
-    assert proxy.value(c.PROXY_DECODE, "_count") is None
-    assert proxy.value(c.PROXY_UNREAD_REQUESTS, cause="no_usage") == 2
+    assert proxy.value(m.PROXY_REQUESTS, result="ok") == 2
+    assert proxy.value(m.PROXY_COMPLETION_TOKENS) is None
+    assert proxy.value(m.PROXY_DECODE, "_count") is None
+    assert proxy.value(m.PROXY_UNREAD_REQUESTS, cause="no_usage") == 2
 
 
 def test_a_client_that_leaves_ends_the_work_of_ollama_too(ollama: OllamaServer, start_proxy: StartProxy) -> None:
@@ -166,6 +166,6 @@ def test_a_client_that_leaves_ends_the_work_of_ollama_too(ollama: OllamaServer, 
     body = {"model": MODEL, "prompt": WORDS, "options": {"temperature": 0, "num_predict": 3900}}
     with requests.post(f"{proxy.url}/api/generate", json=body, stream=True, timeout=120) as answer:
         assert next(answer.iter_lines(chunk_size=None))
-    assert wait_until(lambda: proxy.value(c.PROXY_REQUESTS, result="client_gone") == 1, 30.0)
+    assert wait_until(lambda: proxy.value(m.PROXY_REQUESTS, result="client_gone") == 1, 30.0)
     assert wait_until(lambda: len(ollama.said(over)) > before, 30.0)
-    assert proxy.value(c.PROXY_COMPLETION_TOKENS) is None
+    assert proxy.value(m.PROXY_COMPLETION_TOKENS) is None

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from joulebench.clients.ollama_models import OllamaModels
-from joulebench.sensors.ollama import OllamaApi
+from joulebench.ollama.inventory import OllamaApi
+from joulebench.ollama.models import OllamaModels
 from tests.ollama.questions import WORDS, chat
 from tests.ollama.server import MODEL, ROOT, OllamaServer
 from tests.ollama.tap import Tap

@@ -14,7 +14,7 @@ from joulebench import cli
 from tests.ollama.server import MODEL, OllamaServer
 from tests.ollama.tap import Tap
 from tests.ollama.truth import Told, told
-from tests.unit.scrape.exporter_process import exporter
+from tests.unit.exporter.exporter_process import exporter
 
 pytestmark = [pytest.mark.ollama, pytest.mark.timeout(900)]
 

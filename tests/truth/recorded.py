@@ -8,8 +8,8 @@ from math import floor
 from pathlib import Path
 from typing import Any
 
-from joulebench import catalogue
-from joulebench.catalogue import recorded
+from joulebench import metrics
+from joulebench.metrics import recorded
 from tests.truth import script
 from tests.truth.script import RUNS, Task
 from tests.unit.results.store import START, Store
@@ -36,9 +36,9 @@ def _energy(store: Store, job: str, at: float) -> None:
         labels = {**EXPORTER, "job": job, **gpu}
         moved = START - 60 + floor((at - START + 60 - 0.004) / STEP) * STEP
         value = script.spent(moved) if index == 0 else script.OTHER_WATTS * (moved - START + 60)
-        store.add(catalogue.GPU_ENERGY, labels, at, round(5000.0 + value, 3))
-        store.add(catalogue.GPU_ENERGY_SAMPLE_TIMESTAMP, labels, at, moved + 0.8 * SLACK * (((moved * 10) % 7) / 3.5 - 1))
-        store.add(catalogue.GPU_ENERGY_SAMPLE_UNCERTAINTY, labels, at, SLACK)
+        store.add(metrics.GPU_ENERGY, labels, at, round(5000.0 + value, 3))
+        store.add(metrics.GPU_ENERGY_SAMPLE_TIMESTAMP, labels, at, moved + 0.8 * SLACK * (((moved * 10) % 7) / 3.5 - 1))
+        store.add(metrics.GPU_ENERGY_SAMPLE_UNCERTAINTY, labels, at, SLACK)
 
 
 def _running(at: float) -> Task | None:
@@ -46,8 +46,8 @@ def _running(at: float) -> Task | None:
 
 
 def _second(store: Store, at: float, source: str) -> None:
-    store.add(catalogue.EXPORTER_CLOCK, EXPORTER, at, at + 0.003)
-    store.add(catalogue.EXPORTER_CLOCK_STEPS, EXPORTER, at, 0.0)
+    store.add(metrics.EXPORTER_CLOCK, EXPORTER, at, at + 0.003)
+    store.add(metrics.EXPORTER_CLOCK_STEPS, EXPORTER, at, 0.0)
     task = _running(at)
     for index, gpu in enumerate(GPUS):
         labels = {**EXPORTER, **gpu}
@@ -58,22 +58,22 @@ def _second(store: Store, at: float, source: str) -> None:
             "source": source,
             "energy_method": "counter",
         }
-        store.add(catalogue.GPU_INFO, {**labels, **info}, at, 1.0)
-        store.add(catalogue.GPU_UP, labels, at, 1.0)
+        store.add(metrics.GPU_INFO, {**labels, **info}, at, 1.0)
+        store.add(metrics.GPU_UP, labels, at, 1.0)
         vram = script.OTHER_VRAM_MIB if index else script.VRAM_MIB if task is None else task.vram
-        store.add(catalogue.GPU_UTILIZATION, labels, at, 0.0 if task is None else task.model.util[index] / 100)
-        store.add(catalogue.GPU_MEMORY_USED, labels, at, vram * 2**20)
-        store.add(catalogue.GPU_MEMORY_TOTAL, labels, at, float(script.CARD_GIB * 2**30))
-        store.add(catalogue.GPU_TEMPERATURE, labels, at, script.TOO_HOT if task is not None and task.hot else script.COOL)
-        store.add(catalogue.GPU_POWER, labels, at, script.OTHER_WATTS if index else _watts(at))
-        for reason in catalogue.THROTTLE_REASONS:
-            store.add(catalogue.GPU_THROTTLE_SECONDS, {**labels, "reason": reason}, at, _held(reason, at) if index == 0 else 0.0)
+        store.add(metrics.GPU_UTILIZATION, labels, at, 0.0 if task is None else task.model.util[index] / 100)
+        store.add(metrics.GPU_MEMORY_USED, labels, at, vram * 2**20)
+        store.add(metrics.GPU_MEMORY_TOTAL, labels, at, float(script.CARD_GIB * 2**30))
+        store.add(metrics.GPU_TEMPERATURE, labels, at, script.TOO_HOT if task is not None and task.hot else script.COOL)
+        store.add(metrics.GPU_POWER, labels, at, script.OTHER_WATTS if index else _watts(at))
+        for reason in metrics.THROTTLE_REASONS:
+            store.add(metrics.GPU_THROTTLE_SECONDS, {**labels, "reason": reason}, at, _held(reason, at) if index == 0 else 0.0)
     first = {**EXPORTER, **GPUS[0]}
     received = script.RECEIVED_PER_SECOND * (at - START + 60)
-    store.add(catalogue.GPU_LINK_BYTES, {**first, "link": "pcie", "direction": "rx"}, at, received)
+    store.add(metrics.GPU_LINK_BYTES, {**first, "link": "pcie", "direction": "rx"}, at, received)
     limited = any(a <= at <= b for a, b in map(_capped, script.EVERY))
-    store.add(catalogue.GPU_CLOCK, {**first, "clock": "sm"}, at, script.CLOCK_AT_LIMIT if limited else script.CLOCK)
-    store.add(catalogue.GPU_CLOCK_MAX, {**first, "clock": "sm"}, at, script.CLOCK)
+    store.add(metrics.GPU_CLOCK, {**first, "clock": "sm"}, at, script.CLOCK_AT_LIMIT if limited else script.CLOCK)
+    store.add(metrics.GPU_CLOCK_MAX, {**first, "clock": "sm"}, at, script.CLOCK)
     _server(store, at, task)
 
 
@@ -98,11 +98,11 @@ def _held(reason: str, at: float) -> float:
 def _server(store: Store, at: float, task: Task | None) -> None:
     beta = script.BETA
     told = {
-        catalogue.OLLAMA_MODEL_SIZE: beta.size or 0.0,
-        catalogue.OLLAMA_MODEL_VRAM: beta.vram,
-        catalogue.OLLAMA_MODEL_OFFLOAD: beta.vram / (beta.size or 1.0),
-        catalogue.OLLAMA_MODEL_CONTEXT: beta.context,
-        catalogue.OLLAMA_MODEL_KV_CACHE: beta.cache_bytes,
+        metrics.OLLAMA_MODEL_SIZE: beta.size or 0.0,
+        metrics.OLLAMA_MODEL_VRAM: beta.vram,
+        metrics.OLLAMA_MODEL_OFFLOAD: beta.vram / (beta.size or 1.0),
+        metrics.OLLAMA_MODEL_CONTEXT: beta.context,
+        metrics.OLLAMA_MODEL_KV_CACHE: beta.cache_bytes,
     }
     for metric, value in told.items():
         store.add(metric, {**EXPORTER, "model": beta.name}, at, value)

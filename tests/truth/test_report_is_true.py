@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from joulebench import cli
-from joulebench.clients.prometheus_api import PrometheusApi
+from joulebench.clients.prometheus import PrometheusApi
 from joulebench.results.export import Options, export
 from joulebench.units import Seconds
 from tests.conftest import need_program

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from joulebench.bench.llm.chat import CallTimeout, ChatModel, ContextFull, Message, ModelUnreachable, Reply, ToolRequest
 from joulebench.bench.stage import Attempt, Stage, Work
 from joulebench.clock import Clock
 from joulebench.confidence.measures import CallConfidence, tool_call_confidences
 from joulebench.errors import ModelError
+from joulebench.llm.chat import CallTimeout, ChatModel, ContextFull, Message, ModelUnreachable, Reply, ToolRequest
 from joulebench.push.run import Run
 from joulebench.push.task import Task
 from joulebench.units import Seconds

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 
 from joulebench.bench import prompts, tools
 from joulebench.bench.grading import Check, grade
-from joulebench.bench.llm.chat import Message, Reply, ToolRequest, ToolSpec
 from joulebench.bench.stage import Attempt, Result
 from joulebench.bench.workspace import Workspace
+from joulebench.llm.chat import Message, Reply, ToolRequest, ToolSpec
 
 
 class FileStage:

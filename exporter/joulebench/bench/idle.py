@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from joulebench.bench.llm.chat import ChatModel, Message
 from joulebench.bench.stage import Work
 from joulebench.clock import Clock
 from joulebench.errors import ModelError
+from joulebench.llm.chat import ChatModel, Message
 from joulebench.push.run import Run
 from joulebench.units import Seconds
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from joulebench.bench.llm.chat import Message, ToolRequest
 from joulebench.bench.tools import FINISH
+from joulebench.llm.chat import Message, ToolRequest
 
 SYSTEM = (
     "You are an agent that works with files. Call one tool at a time and wait for its result."

@@ -12,12 +12,12 @@ from typing import Protocol
 
 import jsonschema
 
-from joulebench.bench.llm.chat import Message, Reply, ToolRequest, ToolSpec
+from joulebench.llm.chat import Message, Reply, ToolRequest, ToolSpec
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """What a tool call came to. ``outcome`` is one of catalogue.TOOL_OUTCOMES; ``text`` goes back to the model."""
+    """What a tool call came to. ``outcome`` is one of metrics.TOOL_OUTCOMES; ``text`` goes back to the model."""
 
     outcome: str
     text: str

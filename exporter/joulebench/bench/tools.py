@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import jsonschema
 
 from joulebench.bench.arithmetic import calculate
-from joulebench.bench.llm.chat import ToolRequest, ToolSpec
 from joulebench.bench.stage import Attempt, failed, refusal
 from joulebench.bench.workspace import ToolFailure, Workspace
+from joulebench.llm.chat import ToolRequest, ToolSpec
 
 FINISH = "finish"
 MAX_RESULT_CHARACTERS = 4000

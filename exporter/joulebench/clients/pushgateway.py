@@ -16,7 +16,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from joulebench.clients.session import session_for, told
 from joulebench.errors import GatewayError
-from joulebench.families import Family
+from joulebench.metrics.families import Family
 
 _PLAIN = re.compile(r"(?!\.+$)[A-Za-z0-9._-]+")
 

@@ -53,7 +53,7 @@ class CallConfidence:
 
 @dataclass(frozen=True, slots=True)
 class AttemptedCall:
-    """A call as the model wrote it. ``outcome``: ok, malformed or undeclared, as in ``catalogue.TOOL_OUTCOMES``; the server gives
+    """A call as the model wrote it. ``outcome``: ok, malformed or undeclared, as in ``metrics.TOOL_OUTCOMES``; the server gives
     only the ok ones as tool calls and says nothing of the others. ``name`` is None where none was read."""
 
     name: str | None

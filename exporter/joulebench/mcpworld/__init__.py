@@ -1,1 +1,1 @@
-"""The files of the MCPWorld client: result JSON, monitor CSV and tables, read as they are and written as it names them."""
+"""The MCPWorld client: its files read and written as it names them, its events recorded live, its monitor and tables."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from joulebench.clients.prometheus_api import PrometheusApi
+from joulebench.clients.prometheus import PrometheusApi
 from joulebench.energy.attribution import TaskAttribution
 from joulebench.errors import UserError
 from joulebench.mcpworld import document, measure, session, telemetry

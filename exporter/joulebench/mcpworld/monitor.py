@@ -17,11 +17,11 @@ from pathlib import Path
 
 from joulebench.clock import Clock
 from joulebench.errors import GpuError, UserError
+from joulebench.gpu.monitor import GpuMonitor
+from joulebench.gpu.reading import FastReading, GpuSource, GpuState, SlowReading
+from joulebench.mcpworld.container import ContainerPoller, ContainerReading
 from joulebench.mcpworld.monitor_csv import GPU_COLUMNS, SOURCE_COLUMN
 from joulebench.mcpworld.schema import MONITOR_COLUMNS
-from joulebench.sensors.container import ContainerPoller, ContainerReading
-from joulebench.sensors.monitor import GpuMonitor
-from joulebench.sensors.reading import FastReading, GpuSource, GpuState, SlowReading
 from joulebench.units import mib_from_bytes
 
 log = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
-from joulebench import catalogue
+from joulebench import metrics
 from joulebench.energy.trace import CounterTrace
 from joulebench.errors import UserError
 from joulebench.mcpworld.schema import MONITOR_COLUMNS
@@ -37,10 +37,10 @@ SOURCE_COLUMN = "gpu_source"
 
 _GPU_COLUMN = re.compile(r"gpu(\d+)_energy_j")
 _GAUGES = (
-    ("util_pct", catalogue.GPU_UTILIZATION, 0.01),
-    ("vram_mb", catalogue.GPU_MEMORY_USED, BYTES_PER_MIB),
-    ("temp_c", catalogue.GPU_TEMPERATURE, 1.0),
-    ("power_w", catalogue.GPU_POWER, 1.0),
+    ("util_pct", metrics.GPU_UTILIZATION, 0.01),
+    ("vram_mb", metrics.GPU_MEMORY_USED, BYTES_PER_MIB),
+    ("temp_c", metrics.GPU_TEMPERATURE, 1.0),
+    ("power_w", metrics.GPU_POWER, 1.0),
 )
 
 Row = Mapping[str, str]
@@ -136,7 +136,7 @@ def _whole(rows: Sequence[tuple[float, Row]]) -> GpuSamples:
     for column, metric, scale in _GAUGES:
         name = "gpu_util_pct" if column == "util_pct" else column
         gpu.gauges[metric.name] = [(at, value * scale) for at, value in _points(rows, name)]
-    gpu.energy = integrated(gpu.gauges[catalogue.GPU_POWER.name])
+    gpu.energy = integrated(gpu.gauges[metrics.GPU_POWER.name])
     return gpu
 
 
@@ -151,7 +151,7 @@ def _single(rows: Sequence[tuple[float, Row]], number: int) -> GpuSamples:
         if at is not None and joules is not None and (gpu.energy.last_at is None or at > gpu.energy.last_at):
             gpu.energy.append(at, joules, reading(row.get(f"{prefix}energy_uncertainty_s")) or 0.0)
     if not len(gpu.energy):
-        gpu.energy, gpu.method = integrated(gpu.gauges[catalogue.GPU_POWER.name]), INTEGRATED
+        gpu.energy, gpu.method = integrated(gpu.gauges[metrics.GPU_POWER.name]), INTEGRATED
     return gpu
 
 

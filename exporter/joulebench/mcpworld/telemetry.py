@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from joulebench.clients.prometheus_api import PrometheusApi
+from joulebench.clients.prometheus import PrometheusApi
 from joulebench.clock import SystemClock
 from joulebench.errors import PrometheusError, UserError
 from joulebench.mcpworld import monitor_csv

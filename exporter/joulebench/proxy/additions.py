@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
+from joulebench.parsing import members
 from joulebench.proxy.asked import Asked, Protocol
 from joulebench.proxy.surgery import with_members
-from joulebench.values import members
 
 MAX_KINDS = 1000
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import unquote, urlsplit
 
-from joulebench.labels import label_text
+from joulebench.metrics.label_text import label_text
 
 RUN_HEADER = "X-Joulebench-Run"
 TASK_HEADER = "X-Joulebench-Task"

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
-from joulebench.values import Json, items, members, text
+from joulebench.parsing import Json, items, members, text
 
 
 class Protocol(Enum):

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 class Entry:
     """A request that is over. ``reply`` is None where there was none to read; ``cause``: why it was not, or not wholly, read.
 
-    ``began`` and ``ended`` by the monotonic clock; ``result`` is one of ``catalogue.PROXY_RESULTS``.
+    ``began`` and ``ended`` by the monotonic clock; ``result`` is one of ``metrics.PROXY_RESULTS``.
     """
 
     key: Key

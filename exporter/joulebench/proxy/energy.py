@@ -13,7 +13,7 @@ from collections import Counter, deque
 from dataclasses import dataclass
 from typing import Protocol
 
-from joulebench.clients.exporter_api import EnergyAnswer
+from joulebench.clients.exporter import EnergyAnswer
 from joulebench.clock import Clock
 from joulebench.errors import EnergyApiError
 from joulebench.proxy.tally import Energy, Key, Tally

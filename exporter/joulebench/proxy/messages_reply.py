@@ -6,9 +6,9 @@ The prompt is what was evaluated, read from the cache and written to it. What is
 
 from __future__ import annotations
 
+from joulebench.parsing import Json, count, items, members, text
 from joulebench.proxy.openai_reply import is_json
 from joulebench.proxy.reply import Call, Reply, error_in
-from joulebench.values import Json, count, items, members, text
 
 _PROMPT = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
 

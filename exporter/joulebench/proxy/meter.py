@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from typing import Protocol as Interface
 
+from joulebench.parsing import Json
 from joulebench.proxy.asked import Protocol
 from joulebench.proxy.embedding_reply import embedding_reply
 from joulebench.proxy.inflate import Inflater
@@ -17,7 +18,6 @@ from joulebench.proxy.openai_reply import OpenAIReader
 from joulebench.proxy.pieces import Cutter, Piece
 from joulebench.proxy.reply import Reply
 from joulebench.proxy.responses_reply import ResponsesReader
-from joulebench.values import Json
 
 MAX_WHOLE_BYTES = 64 * 1024 * 1024
 STREAMS = {"text/event-stream": True, "application/x-ndjson": False, "application/ndjson": False, "application/jsonl": False}
@@ -45,7 +45,7 @@ def reader_of(protocol: Protocol) -> Reader:
 
 
 class Meter:
-    """``content_type`` and ``coding`` are headers of the reply. ``cause`` is one of ``catalogue.PROXY_UNREAD_CAUSES``."""
+    """``content_type`` and ``coding`` are headers of the reply. ``cause`` is one of ``metrics.PROXY_UNREAD_CAUSES``."""
 
     def __init__(self, protocol: Protocol, content_type: str, coding: str) -> None:
         self._protocol = protocol

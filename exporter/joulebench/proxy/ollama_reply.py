@@ -6,8 +6,8 @@ much that was is not told: there is a prefill time and no prefill speed.
 
 from __future__ import annotations
 
+from joulebench.parsing import Json, count, items, members, seconds, text
 from joulebench.proxy.reply import Call, Reply, error_in
-from joulebench.values import Json, count, items, members, seconds, text
 
 
 class OllamaReader:

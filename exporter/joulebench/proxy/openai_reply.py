@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
+from joulebench.parsing import Json, count, items, members, seconds, text
 from joulebench.proxy.reply import Call, Reply, cached_in, error_in
-from joulebench.values import Json, count, items, members, seconds, text
 
 
 class OpenAIReader:

@@ -10,7 +10,7 @@ from array import array
 from dataclasses import dataclass, field
 
 from joulebench.confidence.tokens import TokenLogprob
-from joulebench.values import Json, count, items, members, number, text
+from joulebench.parsing import Json, count, items, members, number, text
 
 MAX_TEXT_CHARACTERS = 4 * 1024 * 1024
 MAX_ROWS = 200_000

@@ -6,9 +6,9 @@ whatever its cache held, so a count of 0 is no news here.
 
 from __future__ import annotations
 
+from joulebench.parsing import Json, count, items, members, text
 from joulebench.proxy.openai_reply import is_json, llama_cpp_timings
 from joulebench.proxy.reply import Call, Reply, error_in
-from joulebench.values import Json, count, items, members, text
 
 _ENDS = ("response.completed", "response.incomplete", "response.failed")
 _CALL_PIECE = "response.function_call_arguments.delta"

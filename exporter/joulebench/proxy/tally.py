@@ -13,9 +13,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from joulebench import catalogue as c
-from joulebench.catalogue import Metric
-from joulebench.families import Sheet
+from joulebench import metrics as m
+from joulebench.metrics import Metric
+from joulebench.metrics.families import Sheet
 from joulebench.proxy.reply import Reply
 from joulebench.proxy.verdict import Verdict
 
@@ -65,7 +65,7 @@ class _Numbers:
 class Tally:
     """Safe in threads."""
 
-    metrics = tuple(metric for metric in c.METRICS if metric.name.startswith(f"{c.PREFIX}proxy_"))
+    metrics = tuple(metric for metric in m.METRICS if metric.name.startswith(f"{m.PREFIX}proxy_"))
 
     def __init__(self, max_tasks: int = 200, max_models: int = 50) -> None:
         self._max_tasks = max_tasks
@@ -94,31 +94,31 @@ class Tally:
             self._in_flight[key.model] += 1
 
     def end(self, key: Key, result: str) -> None:
-        """``result`` is one of ``catalogue.PROXY_RESULTS``."""
+        """``result`` is one of ``metrics.PROXY_RESULTS``."""
         with self._lock:
             self._in_flight[key.model] -= 1
-            self._numbers(key).count(c.PROXY_REQUESTS, 1, (result,))
+            self._numbers(key).count(m.PROXY_REQUESTS, 1, (result,))
             if result != "client_gone":
                 self._up = float(result != "unreachable")
 
     def unread(self, cause: str) -> None:
         with self._lock:
-            self._plain[c.PROXY_UNREAD_REQUESTS, (cause,)] += 1
+            self._plain[m.PROXY_UNREAD_REQUESTS, (cause,)] += 1
 
     def refused(self, key: Key) -> None:
         with self._lock:
-            self._plain[c.PROXY_REFUSED_ADDITIONS, (key.model,)] += 1
+            self._plain[m.PROXY_REFUSED_ADDITIONS, (key.model,)] += 1
 
     def energy(self, by_key: Iterable[tuple[Key, Energy]]) -> None:
         with self._lock:
             for key, joules in by_key:
                 numbers = self._numbers(key)
-                numbers.count(c.PROXY_ENERGY, joules.share, (joules.gpu, joules.uuid))
-                numbers.count(c.PROXY_ENERGY_WHOLE, joules.whole, (joules.gpu, joules.uuid))
+                numbers.count(m.PROXY_ENERGY, joules.share, (joules.gpu, joules.uuid))
+                numbers.count(m.PROXY_ENERGY_WHOLE, joules.whole, (joules.gpu, joules.uuid))
 
     def energy_unknown(self, seconds: float) -> None:
         with self._lock:
-            self._plain[c.PROXY_ENERGY_UNKNOWN, ()] += seconds
+            self._plain[m.PROXY_ENERGY_UNKNOWN, ()] += seconds
 
     def reply(self, key: Key, began: float, ended: float, reply: Reply, calls: Iterable[Verdict]) -> None:
         """An answered request; times by the monotonic clock."""
@@ -126,37 +126,37 @@ class Tally:
         ttft = None if first is None else first - began
         with self._lock:
             numbers = self._numbers(key)
-            numbers.count(c.PROXY_PROMPT_TOKENS, reply.prompt_tokens)
-            numbers.count(c.PROXY_CACHED_TOKENS, reply.cached_tokens)
-            numbers.count(c.PROXY_COMPLETION_TOKENS, reply.completion_tokens)
-            numbers.observe(c.PROXY_TASK_DURATION, ended - began)
-            numbers.observe(c.PROXY_TASK_TTFT, ttft)
-            numbers.observe(c.PROXY_LOAD, reply.load_seconds)
-            numbers.observe(c.PROXY_QUEUE, reply.queue_seconds)
-            numbers.observe(c.PROXY_PREFILL, reply.prefill_seconds)
+            numbers.count(m.PROXY_PROMPT_TOKENS, reply.prompt_tokens)
+            numbers.count(m.PROXY_CACHED_TOKENS, reply.cached_tokens)
+            numbers.count(m.PROXY_COMPLETION_TOKENS, reply.completion_tokens)
+            numbers.observe(m.PROXY_TASK_DURATION, ended - began)
+            numbers.observe(m.PROXY_TASK_TTFT, ttft)
+            numbers.observe(m.PROXY_LOAD, reply.load_seconds)
+            numbers.observe(m.PROXY_QUEUE, reply.queue_seconds)
+            numbers.observe(m.PROXY_PREFILL, reply.prefill_seconds)
             if reply.prefill_seconds is not None:
-                numbers.count(c.PROXY_PREFILL_TOKENS, reply.prefill_tokens)
+                numbers.count(m.PROXY_PREFILL_TOKENS, reply.prefill_tokens)
             decode_seconds, decode_tokens = _decode(reply)
-            numbers.observe(c.PROXY_DECODE, decode_seconds)
-            numbers.count(c.PROXY_DECODE_TOKENS, decode_tokens)
+            numbers.observe(m.PROXY_DECODE, decode_seconds)
+            numbers.count(m.PROXY_DECODE_TOKENS, decode_tokens)
             model = key.model
-            self._observe(c.PROXY_DURATION, model, ended - began)
-            self._observe(c.PROXY_TTFT, model, ttft)
-            self._observe(c.PROXY_PREFILL_RATE, model, _rate(reply.prefill_tokens, reply.prefill_seconds))
-            self._observe(c.PROXY_DECODE_RATE, model, _rate(decode_tokens, decode_seconds))
+            self._observe(m.PROXY_DURATION, model, ended - began)
+            self._observe(m.PROXY_TTFT, model, ttft)
+            self._observe(m.PROXY_PREFILL_RATE, model, _rate(reply.prefill_tokens, reply.prefill_seconds))
+            self._observe(m.PROXY_DECODE_RATE, model, _rate(decode_tokens, decode_seconds))
             for gap in reply.arrivals.gaps:
-                self._observe(c.PROXY_TOKEN_GAP, model, gap)
+                self._observe(m.PROXY_TOKEN_GAP, model, gap)
             for outcome, confidence in calls:
-                numbers.count(c.PROXY_TOOL_CALLS, 1, (outcome,))
-                numbers.observe(c.PROXY_TASK_CONFIDENCE, confidence.score)
-                self._observe(c.PROXY_CONFIDENCE, model, confidence.score)
-                self._plain[c.PROXY_SPANS, (model, confidence.span_status)] += 1
+                numbers.count(m.PROXY_TOOL_CALLS, 1, (outcome,))
+                numbers.observe(m.PROXY_TASK_CONFIDENCE, confidence.score)
+                self._observe(m.PROXY_CONFIDENCE, model, confidence.score)
+                self._plain[m.PROXY_SPANS, (model, confidence.span_status)] += 1
 
     def collect(self, sheet: Sheet) -> None:
         with self._lock:
-            sheet.value(c.PROXY_UPSTREAM_UP, self._up)
+            sheet.value(m.PROXY_UPSTREAM_UP, self._up)
             for model, running in self._in_flight.items():
-                sheet.value(c.PROXY_IN_FLIGHT, running, (model,))
+                sheet.value(m.PROXY_IN_FLIGHT, running, (model,))
             for (metric, labels), value in self._plain.items():
                 sheet.value(metric, value, labels)
             for key, numbers in self._by_key.items():
@@ -177,7 +177,7 @@ class Tally:
             oldest = next(iter(self._tasks))
             for model in self._tasks.pop(oldest):
                 self._by_key.pop(Key(*oldest, model), None)
-            self._plain[c.PROXY_FORGOTTEN_TASKS, ()] += 1
+            self._plain[m.PROXY_FORGOTTEN_TASKS, ()] += 1
         found = self._by_key.get(key)
         if found is None:
             found = self._by_key[key] = _Numbers()

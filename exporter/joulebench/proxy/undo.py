@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from joulebench.parsing import Json, items, members
 from joulebench.proxy.additions import Added
 from joulebench.proxy.asked import Protocol
 from joulebench.proxy.meter import Meter
 from joulebench.proxy.pieces import Cutter, Piece
 from joulebench.proxy.shortcut import without_logprobs
 from joulebench.proxy.surgery import Path, member_text, with_members, without
-from joulebench.values import Json, items, members
 
 
 class Undo:

@@ -15,12 +15,12 @@ from jsonschema.validators import validator_for
 from referencing import Registry
 
 from joulebench.confidence.measures import CallConfidence, attempted_calls, calls_left_out, tool_call_confidences
+from joulebench.parsing import Json
 from joulebench.proxy.reply import Call, Reply
-from joulebench.values import Json
 
 
 class Verdict(NamedTuple):
-    """``outcome`` is one of ``catalogue.TOOL_OUTCOMES`` but tool_error."""
+    """``outcome`` is one of ``metrics.TOOL_OUTCOMES`` but tool_error."""
 
     outcome: str
     confidence: CallConfidence

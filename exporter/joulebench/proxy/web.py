@@ -11,7 +11,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 
-from joulebench.families import Family, Sheet, family
+from joulebench.metrics.families import Family, Sheet, family
 from joulebench.proxy.tally import Tally
 
 

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import TypeAlias
 
-from joulebench import catalogue
+from joulebench import metrics
 from joulebench.errors import PrometheusError
 from joulebench.units import Seconds
 
@@ -33,7 +33,7 @@ class AckReader:
     def __init__(self, query: InstantQuery, identity: Mapping[str, str]) -> None:
         selector = ",".join(f'{name}="{value}"' for name, value in identity.items())
         # Deleted groups go stale, so an instant selector returns only what is still on the gateway.
-        self._expression = f"{catalogue.TASK_SENT.name}{{{selector}}}"
+        self._expression = f"{metrics.TASK_SENT.name}{{{selector}}}"
         self._query = query
         self._stop = threading.Event()
         self._answered = False

@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from types import TracebackType
 
-from joulebench.catalogue import TOOL_OUTCOMES
 from joulebench.confidence.measures import CallConfidence
 from joulebench.errors import UserError
+from joulebench.metrics import TOOL_OUTCOMES
 from joulebench.push.recorder import TaskRecorder
 from joulebench.units import Ratio, Seconds
 
@@ -234,7 +234,7 @@ class Tool:
         self._result = text
 
     def outcome(self, outcome: str, error: str = "") -> None:
-        """How the call went, if not ``ok``: one of ``catalogue.TOOL_OUTCOMES``."""
+        """How the call went, if not ``ok``: one of ``metrics.TOOL_OUTCOMES``."""
         if outcome not in TOOL_OUTCOMES:
             raise UserError(f"tool outcome {outcome!r} is not one of {', '.join(TOOL_OUTCOMES)}")
         self._outcome = outcome

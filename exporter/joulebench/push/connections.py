@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from joulebench import settings
-from joulebench.clients.exporter_api import ExporterApi
-from joulebench.clients.prometheus_api import PrometheusApi
+from joulebench.clients.exporter import ExporterApi
+from joulebench.clients.prometheus import PrometheusApi
 from joulebench.clients.pushgateway import Pushgateway
 from joulebench.clock import Clock
 from joulebench.push.acks import AckReader, InstantQuery

@@ -15,7 +15,7 @@ import threading
 from dataclasses import dataclass
 from typing import Protocol
 
-from joulebench.clients.exporter_api import EnergyAnswer
+from joulebench.clients.exporter import EnergyAnswer
 from joulebench.clock import SystemClock
 from joulebench.errors import EnergyApiError, EnergyRefused
 from joulebench.push.journal import Journal

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from joulebench.families import Family
+from joulebench.metrics.families import Family
 from joulebench.units import Seconds
 
 PUSH_PERIOD = 0.25

@@ -11,7 +11,7 @@ import logging
 import threading
 from dataclasses import asdict, dataclass
 
-from joulebench.clients.exporter_api import EnergyAnswer, ExporterApi
+from joulebench.clients.exporter import EnergyAnswer, ExporterApi
 from joulebench.clock import Clock
 from joulebench.errors import EnergyApiError
 from joulebench.push.journal import Journal

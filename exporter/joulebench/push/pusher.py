@@ -17,7 +17,7 @@ from typing import Protocol
 from joulebench.clients.pushgateway import GatewayRefused
 from joulebench.clock import Clock, SystemClock
 from joulebench.errors import GatewayError
-from joulebench.families import Family
+from joulebench.metrics.families import Family
 from joulebench.push.acks import AckReader
 from joulebench.push.groups import REFRESH_PERIOD, Group, Groups
 from joulebench.push.health import MAX_BACKOFF, GatewayHealth

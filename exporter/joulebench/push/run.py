@@ -21,7 +21,7 @@ from typing import Any
 from joulebench import __version__, settings
 from joulebench.clock import Clock, SystemClock
 from joulebench.errors import UserError
-from joulebench.labels import label_text
+from joulebench.metrics.label_text import label_text
 from joulebench.push import ids
 from joulebench.push.call import in_words
 from joulebench.push.connections import Connections

@@ -6,58 +6,58 @@ follows from it is absent until the end.
 
 from __future__ import annotations
 
-from joulebench import catalogue
-from joulebench.catalogue import Metric
-from joulebench.families import Family, Sheet
+from joulebench import metrics
+from joulebench.metrics import Metric
+from joulebench.metrics.families import Family, Sheet
 from joulebench.push.state import RunTotals, TaskTotals, Total
 from joulebench.units import Seconds
 
 
 def task_families(task: TaskTotals, sent: Seconds) -> list[Family]:
     sheet = Sheet()
-    sheet.value(catalogue.TASK_INFO, 1, (task.task_name, task.model, task.suite))
-    sheet.value(catalogue.TASK_START, task.start)
-    sheet.value(catalogue.TASK_RUN_EPOCH, task.epoch)
-    sheet.value(catalogue.TASK_START_OFFSET, task.start - task.epoch)
-    sheet.value(catalogue.TASK_SENT, sent)
+    sheet.value(metrics.TASK_INFO, 1, (task.task_name, task.model, task.suite))
+    sheet.value(metrics.TASK_START, task.start)
+    sheet.value(metrics.TASK_RUN_EPOCH, task.epoch)
+    sheet.value(metrics.TASK_START_OFFSET, task.start - task.epoch)
+    sheet.value(metrics.TASK_SENT, sent)
     _task_calls(sheet, task)
     _task_tools(sheet, task)
     if task.end is not None:
-        sheet.value(catalogue.TASK_END, task.end.at)
-        sheet.value(catalogue.TASK_END_OFFSET, task.end.at - task.epoch)
-        sheet.value(catalogue.TASK_DURATION, task.end.duration)
-        sheet.value(catalogue.TASK_SUCCESS, None if task.end.success is None else float(task.end.success))
-        sheet.value(catalogue.TASK_STATUS, 1, (task.end.status,))
+        sheet.value(metrics.TASK_END, task.end.at)
+        sheet.value(metrics.TASK_END_OFFSET, task.end.at - task.epoch)
+        sheet.value(metrics.TASK_DURATION, task.end.duration)
+        sheet.value(metrics.TASK_SUCCESS, None if task.end.success is None else float(task.end.success))
+        sheet.value(metrics.TASK_STATUS, 1, (task.end.status,))
     for gpu in task.energy:
-        sheet.value(catalogue.TASK_ENERGY, gpu.joules, (gpu.gpu, gpu.uuid))
-        sheet.value(catalogue.TASK_ENERGY_LOW, gpu.low, (gpu.gpu, gpu.uuid))
-        sheet.value(catalogue.TASK_ENERGY_HIGH, gpu.high, (gpu.gpu, gpu.uuid))
+        sheet.value(metrics.TASK_ENERGY, gpu.joules, (gpu.gpu, gpu.uuid))
+        sheet.value(metrics.TASK_ENERGY_LOW, gpu.low, (gpu.gpu, gpu.uuid))
+        sheet.value(metrics.TASK_ENERGY_HIGH, gpu.high, (gpu.gpu, gpu.uuid))
         for reason, seconds in gpu.throttled.items():
-            sheet.value(catalogue.TASK_THROTTLED, seconds, (gpu.gpu, gpu.uuid, reason))
-    _summary(sheet, catalogue.TASK_CALL_ENERGY, task.call_energy)
+            sheet.value(metrics.TASK_THROTTLED, seconds, (gpu.gpu, gpu.uuid, reason))
+    _summary(sheet, metrics.TASK_CALL_ENERGY, task.call_energy)
     return sheet.families()
 
 
 def _task_calls(sheet: Sheet, task: TaskTotals) -> None:
-    sheet.value(catalogue.TASK_LLM_CALLS, task.llm_calls)
-    sheet.value(catalogue.TASK_LLM_ERRORS, task.llm_errors)
-    sheet.value(catalogue.TASK_PROMPT_TOKENS, task.prompt_tokens)
-    sheet.value(catalogue.TASK_COMPLETION_TOKENS, task.completion_tokens)
-    _summary(sheet, catalogue.TASK_LLM_DURATION, task.llm_duration)
-    _summary(sheet, catalogue.TASK_TTFT, task.ttft)
-    _summary(sheet, catalogue.TASK_PREFILL, task.prefill)
-    _summary(sheet, catalogue.TASK_DECODE, task.decode)
-    sheet.value(catalogue.TASK_DECODE_TOKENS, task.decode_tokens if task.decode.count else None)
-    _summary(sheet, catalogue.TASK_LOAD, task.load)
+    sheet.value(metrics.TASK_LLM_CALLS, task.llm_calls)
+    sheet.value(metrics.TASK_LLM_ERRORS, task.llm_errors)
+    sheet.value(metrics.TASK_PROMPT_TOKENS, task.prompt_tokens)
+    sheet.value(metrics.TASK_COMPLETION_TOKENS, task.completion_tokens)
+    _summary(sheet, metrics.TASK_LLM_DURATION, task.llm_duration)
+    _summary(sheet, metrics.TASK_TTFT, task.ttft)
+    _summary(sheet, metrics.TASK_PREFILL, task.prefill)
+    _summary(sheet, metrics.TASK_DECODE, task.decode)
+    sheet.value(metrics.TASK_DECODE_TOKENS, task.decode_tokens if task.decode.count else None)
+    _summary(sheet, metrics.TASK_LOAD, task.load)
 
 
 def _task_tools(sheet: Sheet, task: TaskTotals) -> None:
     for outcome, count in task.tool_calls.items():
-        sheet.value(catalogue.TASK_TOOL_CALLS, count, (outcome,))
-    _summary(sheet, catalogue.TASK_TOOL_DURATION, task.tool_duration)
-    _summary(sheet, catalogue.TASK_CONFIDENCE, task.confidence)
-    sheet.value(catalogue.TASK_CONFIDENCE_MIN, task.confidence_min)
-    sheet.value(catalogue.TASK_CONFIDENCE_MAX, task.confidence_max)
+        sheet.value(metrics.TASK_TOOL_CALLS, count, (outcome,))
+    _summary(sheet, metrics.TASK_TOOL_DURATION, task.tool_duration)
+    _summary(sheet, metrics.TASK_CONFIDENCE, task.confidence)
+    sheet.value(metrics.TASK_CONFIDENCE_MIN, task.confidence_min)
+    sheet.value(metrics.TASK_CONFIDENCE_MAX, task.confidence_max)
 
 
 def _summary(sheet: Sheet, metric: Metric, total: Total) -> None:
@@ -69,20 +69,20 @@ def run_families(run: RunTotals, sent: Seconds) -> list[Family]:
     """``joulebench_run_info`` and the phases are there only while the run is live."""
     sheet = Sheet()
     if run.live:
-        sheet.value(catalogue.RUN_INFO, 1, (run.suite, run.version))
+        sheet.value(metrics.RUN_INFO, 1, (run.suite, run.version))
         phases = {phase: float(count > 0) for phase, count in run.active.items()}
         phases["idle"] = float(not any(phases.values()))
         for phase, share in phases.items():
-            sheet.value(catalogue.RUN_PHASE, share, (phase,))
-    sheet.value(catalogue.RUN_TASKS_PLANNED, run.planned_tasks)
+            sheet.value(metrics.RUN_PHASE, share, (phase,))
+    sheet.value(metrics.RUN_TASKS_PLANNED, run.planned_tasks)
     for status, count in run.tasks.items():
-        sheet.value(catalogue.RUN_TASKS, count, (status,))
+        sheet.value(metrics.RUN_TASKS, count, (status,))
     for model, calls in run.call_duration.items():
-        sheet.histogram(catalogue.CALL_DURATION, calls.counts, calls.total, (model,))
+        sheet.histogram(metrics.CALL_DURATION, calls.counts, calls.total, (model,))
     for model, calls in run.ttft.items():
-        sheet.histogram(catalogue.CALL_TTFT, calls.counts, calls.total, (model,))
+        sheet.histogram(metrics.CALL_TTFT, calls.counts, calls.total, (model,))
     for model_and_tool, tools in run.confidence.items():
-        sheet.histogram(catalogue.TOOL_CONFIDENCE, tools.counts, tools.total, model_and_tool)
-    sheet.value(catalogue.PUSH_FAILURES, run.push_failures)
-    sheet.value(catalogue.TASK_SENT, sent)
+        sheet.histogram(metrics.TOOL_CONFIDENCE, tools.counts, tools.total, model_and_tool)
+    sheet.value(metrics.PUSH_FAILURES, run.push_failures)
+    sheet.value(metrics.TASK_SENT, sent)
     return sheet.families()

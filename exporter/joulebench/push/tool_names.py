@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from joulebench.labels import label_text
+from joulebench.metrics.label_text import label_text
 
 OTHER = "other"
 MAX_TOOLS = 24

@@ -10,10 +10,10 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from joulebench import catalogue
-from joulebench.catalogue import Metric
-from joulebench.clients.prometheus_api import PrometheusApi, Series
+from joulebench import metrics
+from joulebench.clients.prometheus import PrometheusApi, Series
 from joulebench.errors import QueryRefused
+from joulebench.metrics import Metric
 from joulebench.results import queries
 
 SHORTEST_SECONDS = 30.0
@@ -55,15 +55,15 @@ def ask_in_parts(api: PrometheusApi, start: float, end: float, equal: Mapping[st
 def ask(api: PrometheusApi, start: float, end: float, equal: Mapping[str, str]) -> Chunk:
     """Raises PrometheusError."""
     seconds = end - start
-    job = _finest_job(api.query(queries.counted(catalogue.GPU_ENERGY_SAMPLE_TIMESTAMP, seconds, equal), end))
-    wanted = [*queries.GAUGE_METRICS, catalogue.EXPORTER_CLOCK]
-    if api.query(queries.fell_below_1(catalogue.GPU_UP, seconds, equal), end):
-        wanted.append(catalogue.GPU_UP)
-    if api.query(queries.last(catalogue.GPU_FOREIGN_USE, seconds, equal), end):
-        wanted += [catalogue.GPU_FOREIGN_USE_START, catalogue.GPU_FOREIGN_USE]
-    if api.query(queries.changed(catalogue.EXPORTER_CLOCK_STEPS, seconds, equal), end):
-        wanted.append(catalogue.EXPORTER_CLOCK_STEPS)
-    throttle = catalogue.GPU_THROTTLE_SECONDS
+    job = _finest_job(api.query(queries.counted(metrics.GPU_ENERGY_SAMPLE_TIMESTAMP, seconds, equal), end))
+    wanted = [*queries.GAUGE_METRICS, metrics.EXPORTER_CLOCK]
+    if api.query(queries.fell_below_1(metrics.GPU_UP, seconds, equal), end):
+        wanted.append(metrics.GPU_UP)
+    if api.query(queries.last(metrics.GPU_FOREIGN_USE, seconds, equal), end):
+        wanted += [metrics.GPU_FOREIGN_USE_START, metrics.GPU_FOREIGN_USE]
+    if api.query(queries.changed(metrics.EXPORTER_CLOCK_STEPS, seconds, equal), end):
+        wanted.append(metrics.EXPORTER_CLOCK_STEPS)
+    throttle = metrics.GPU_THROTTLE_SECONDS
     moved = bool(api.query(queries.changed(throttle, seconds, equal), end))
     return Chunk(
         start=start,

@@ -10,11 +10,11 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from joulebench import catalogue
-from joulebench.catalogue import recorded
+from joulebench import metrics
 from joulebench.clients.matrix import Times
-from joulebench.clients.prometheus_api import PrometheusApi
+from joulebench.clients.prometheus import PrometheusApi
 from joulebench.errors import QueryRefused
+from joulebench.metrics import recorded
 from joulebench.results import queries
 from joulebench.results.asking import SHORTEST_SECONDS
 from joulebench.results.gpu_samples import GpuSamples
@@ -24,12 +24,12 @@ from joulebench.results.samples import Window, chunks, union
 OLLAMA = tuple(
     metric.name
     for metric in (
-        catalogue.OLLAMA_MODEL_SIZE,
-        catalogue.OLLAMA_MODEL_VRAM,
-        catalogue.OLLAMA_MODEL_OFFLOAD,
-        catalogue.OLLAMA_MODEL_CONTEXT,
-        catalogue.OLLAMA_MODEL_KV_CACHE,
-        catalogue.OLLAMA_MODEL_LOADS,
+        metrics.OLLAMA_MODEL_SIZE,
+        metrics.OLLAMA_MODEL_VRAM,
+        metrics.OLLAMA_MODEL_OFFLOAD,
+        metrics.OLLAMA_MODEL_CONTEXT,
+        metrics.OLLAMA_MODEL_KV_CACHE,
+        metrics.OLLAMA_MODEL_LOADS,
     )
 )
 RECORDED = (recorded.SERVER_KV_CACHE, recorded.SERVER_RUNNING, recorded.SERVER_WAITING)
@@ -107,14 +107,14 @@ class _Collected:
             name, instance = labels.get("__name__", ""), labels.get("instance", "")
             if name not in OLLAMA or all(labels.get(key) == value for key, value in equal.items()):
                 self.servers[name, labels.get("model", ""), instance].append(points)
-        for labels, points in _columns(api, queries.raw(catalogue.GPU_LINK_BYTES, seconds, equal), end):
+        for labels, points in _columns(api, queries.raw(metrics.GPU_LINK_BYTES, seconds, equal), end):
             self.links[labels.get("uuid", ""), labels.get("link", ""), labels.get("direction", "")].append(points)
-        for one in api.query(queries.last(catalogue.GPU_MEMORY_TOTAL, min(seconds, RECENT_SECONDS), equal), end):
+        for one in api.query(queries.last(metrics.GPU_MEMORY_TOTAL, min(seconds, RECENT_SECONDS), equal), end):
             self.memory[one.labels.get("uuid", "")] = one.points[-1][1]
         if any(_moved(cap, start, end) for cap in self.caps):
-            for labels, points in _columns(api, queries.raw(catalogue.GPU_CLOCK, seconds, {**equal, "clock": CLOCK}), end):
+            for labels, points in _columns(api, queries.raw(metrics.GPU_CLOCK, seconds, {**equal, "clock": CLOCK}), end):
                 self.clocks[labels.get("uuid", "")].append(points)
-            for one in api.query(queries.last(catalogue.GPU_CLOCK_MAX, seconds, {**equal, "clock": CLOCK}), end):
+            for one in api.query(queries.last(metrics.GPU_CLOCK_MAX, seconds, {**equal, "clock": CLOCK}), end):
                 self.clocks_max[one.labels.get("uuid", "")] = one.points[-1][1]
 
     def whole(self) -> Circumstances:

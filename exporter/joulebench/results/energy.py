@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
-from joulebench import catalogue
+from joulebench import metrics
 from joulebench.energy.window import QUALITIES, WindowEnergy, missing, total, window_energy
 from joulebench.results.samples import PAD_SECONDS, GpuSamples, Samples, inside
 from joulebench.results.task import GpuJoules, Task
@@ -148,7 +148,7 @@ def _findings(task: Task, gpus: Sequence[GpuEnergy], used: Sequence[GpuSamples])
         found.append("energy_disagreement")
     if not task.exporter_energy and len({instance for gpu in used for instance in gpu.instances}) > 1:
         found.append(UNLIKE_EXPORTERS)
-    if any(value == 0 for gpu in used for _, value in inside(gpu.gauges[catalogue.GPU_UP.name], *task.window)):
+    if any(value == 0 for gpu in used for _, value in inside(gpu.gauges[metrics.GPU_UP.name], *task.window)):
         found.append("gpu_lost")
     if any(_used_by_others(gpu, *task.window) for gpu in used):
         found.append("foreign_process")
@@ -250,7 +250,7 @@ def _used_by_others(gpu: GpuSamples, start: float, end: float) -> bool:
     seconds, so one in a window is told a little later."""
     ends, begins = (
         inside(gpu.gauges[metric.name], start, end + PAD_SECONDS)
-        for metric in (catalogue.GPU_FOREIGN_USE, catalogue.GPU_FOREIGN_USE_START)
+        for metric in (metrics.GPU_FOREIGN_USE, metrics.GPU_FOREIGN_USE_START)
     )
     began = dict(begins)
     return any(began.get(at, until) <= end and start <= until for at, until in ends)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from joulebench import __version__
-from joulebench.clients.prometheus_api import PrometheusApi
+from joulebench.clients.prometheus import PrometheusApi
 from joulebench.clock import Clock, SystemClock
 from joulebench.errors import PrometheusError, UserError
 from joulebench.results import (

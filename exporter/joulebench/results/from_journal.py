@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from joulebench.catalogue import THROTTLE_REASONS, TOOL_OUTCOMES
+from joulebench.metrics import THROTTLE_REASONS, TOOL_OUTCOMES
 from joulebench.results.journal import count, number, text
 from joulebench.results.task import Event, GpuJoules, TaskValues
 

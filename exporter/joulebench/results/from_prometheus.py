@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from math import isfinite
 
-from joulebench import catalogue
-from joulebench.catalogue import Metric
-from joulebench.clients.prometheus_api import PrometheusApi
+from joulebench import metrics
+from joulebench.clients.prometheus import PrometheusApi
+from joulebench.metrics import Metric
 from joulebench.results import queries
 from joulebench.results.journal import moment
 from joulebench.results.task import GpuJoules, TaskKey, TaskValues
@@ -72,13 +72,11 @@ def read(
 ) -> dict[TaskKey, PushedTask]:
     """Every task that pushed within ``lookback`` seconds. ``step`` is called after each query. Raises PrometheusError."""
     first = Pushed(api, run_id, now, lookback)
-    begins = [value for rows in first.metric(catalogue.TASK_START).values() for _, value in rows]
+    begins = [value for rows in first.metric(metrics.TASK_START).values() for _, value in rows]
     if not begins:
         return {}
     # Groups that nobody deleted were scraped ever since: the narrow range keeps the store from reading all of it.
-    latest = min(
-        now, max(begins + [v for rows in first.metric(catalogue.TASK_END).values() for _, v in rows]) + AFTERWARDS_SECONDS
-    )
+    latest = min(now, max(begins + [v for rows in first.metric(metrics.TASK_END).values() for _, v in rows]) + AFTERWARDS_SECONDS)
     pushed = Pushed(api, run_id, latest, latest - min(begins) + 60.0)
     for metric in queries.RUN_METRICS:
         for name in metric.series_names:
@@ -86,7 +84,7 @@ def read(
             step()
     pushed.push_times()
     step()
-    return {key: _task(pushed, key) for key in pushed.metric(catalogue.TASK_START)}
+    return {key: _task(pushed, key) for key in pushed.metric(metrics.TASK_START)}
 
 
 def _task(pushed: Pushed, key: TaskKey) -> PushedTask:
@@ -102,47 +100,47 @@ def _task(pushed: Pushed, key: TaskKey) -> PushedTask:
         rows = pushed.metric(metric).get(key)
         return rows[-1][0].get(name) or None if rows else None
 
-    success = value(catalogue.TASK_SUCCESS)
-    tools = pushed.metric(catalogue.TASK_TOOL_CALLS).get(key)
+    success = value(metrics.TASK_SUCCESS)
+    tools = pushed.metric(metrics.TASK_TOOL_CALLS).get(key)
     values = TaskValues(
-        task_name=label(catalogue.TASK_INFO, "task_name"),
-        model_name=label(catalogue.TASK_INFO, "model"),
-        suite=label(catalogue.TASK_INFO, "suite"),
-        start=_moment(value, catalogue.TASK_START, catalogue.TASK_START_OFFSET),
-        end=_moment(value, catalogue.TASK_END, catalogue.TASK_END_OFFSET),
-        duration=value(catalogue.TASK_DURATION),
-        status=label(catalogue.TASK_STATUS, "status"),
+        task_name=label(metrics.TASK_INFO, "task_name"),
+        model_name=label(metrics.TASK_INFO, "model"),
+        suite=label(metrics.TASK_INFO, "suite"),
+        start=_moment(value, metrics.TASK_START, metrics.TASK_START_OFFSET),
+        end=_moment(value, metrics.TASK_END, metrics.TASK_END_OFFSET),
+        duration=value(metrics.TASK_DURATION),
+        status=label(metrics.TASK_STATUS, "status"),
         success=None if success is None else success == 1,
-        llm_calls=whole(catalogue.TASK_LLM_CALLS),
-        llm_errors=whole(catalogue.TASK_LLM_ERRORS),
-        prompt_tokens=whole(catalogue.TASK_PROMPT_TOKENS),
-        completion_tokens=whole(catalogue.TASK_COMPLETION_TOKENS),
-        llm_seconds=value(catalogue.TASK_LLM_DURATION, _sum(catalogue.TASK_LLM_DURATION)),
-        ttft_count=whole(catalogue.TASK_TTFT, _count(catalogue.TASK_TTFT)),
-        ttft_seconds=value(catalogue.TASK_TTFT, _sum(catalogue.TASK_TTFT)),
-        prefill_seconds=value(catalogue.TASK_PREFILL, _sum(catalogue.TASK_PREFILL)),
-        decode_seconds=value(catalogue.TASK_DECODE, _sum(catalogue.TASK_DECODE)),
-        decode_tokens=whole(catalogue.TASK_DECODE_TOKENS),
-        load_seconds=value(catalogue.TASK_LOAD, _sum(catalogue.TASK_LOAD)),
+        llm_calls=whole(metrics.TASK_LLM_CALLS),
+        llm_errors=whole(metrics.TASK_LLM_ERRORS),
+        prompt_tokens=whole(metrics.TASK_PROMPT_TOKENS),
+        completion_tokens=whole(metrics.TASK_COMPLETION_TOKENS),
+        llm_seconds=value(metrics.TASK_LLM_DURATION, _sum(metrics.TASK_LLM_DURATION)),
+        ttft_count=whole(metrics.TASK_TTFT, _count(metrics.TASK_TTFT)),
+        ttft_seconds=value(metrics.TASK_TTFT, _sum(metrics.TASK_TTFT)),
+        prefill_seconds=value(metrics.TASK_PREFILL, _sum(metrics.TASK_PREFILL)),
+        decode_seconds=value(metrics.TASK_DECODE, _sum(metrics.TASK_DECODE)),
+        decode_tokens=whole(metrics.TASK_DECODE_TOKENS),
+        load_seconds=value(metrics.TASK_LOAD, _sum(metrics.TASK_LOAD)),
         tool_calls={labels.get("outcome", ""): round(n) for labels, n in tools} if tools else None,
-        tool_seconds=value(catalogue.TASK_TOOL_DURATION, _sum(catalogue.TASK_TOOL_DURATION)),
-        confidence_count=whole(catalogue.TASK_CONFIDENCE, _count(catalogue.TASK_CONFIDENCE)),
-        confidence_sum=value(catalogue.TASK_CONFIDENCE, _sum(catalogue.TASK_CONFIDENCE)),
-        confidence_min=value(catalogue.TASK_CONFIDENCE_MIN),
-        confidence_max=value(catalogue.TASK_CONFIDENCE_MAX),
+        tool_seconds=value(metrics.TASK_TOOL_DURATION, _sum(metrics.TASK_TOOL_DURATION)),
+        confidence_count=whole(metrics.TASK_CONFIDENCE, _count(metrics.TASK_CONFIDENCE)),
+        confidence_sum=value(metrics.TASK_CONFIDENCE, _sum(metrics.TASK_CONFIDENCE)),
+        confidence_min=value(metrics.TASK_CONFIDENCE_MIN),
+        confidence_max=value(metrics.TASK_CONFIDENCE_MAX),
     )
-    sent = value(catalogue.TASK_SENT)
+    sent = value(metrics.TASK_SENT)
     taken = pushed.push_times().get(key)
     offset = None if sent is None or not taken else sent - taken[-1][1]
-    calls = whole(catalogue.TASK_CALL_ENERGY, _count(catalogue.TASK_CALL_ENERGY))
-    joules = value(catalogue.TASK_CALL_ENERGY, _sum(catalogue.TASK_CALL_ENERGY))
+    calls = whole(metrics.TASK_CALL_ENERGY, _count(metrics.TASK_CALL_ENERGY))
+    joules = value(metrics.TASK_CALL_ENERGY, _sum(metrics.TASK_CALL_ENERGY))
     call_energy = None if not calls or joules is None else (calls, joules)
     return PushedTask(values, tuple(_energy(pushed, key)), call_energy, offset)
 
 
 def _moment(value: Callable[[Metric], float | None], whole: Metric, offset: Metric) -> float | None:
     """Epoch plus offset keeps microseconds where the store rounds to 12 digits; the plain time is the fallback."""
-    epoch, seconds = value(catalogue.TASK_RUN_EPOCH), value(offset)
+    epoch, seconds = value(metrics.TASK_RUN_EPOCH), value(offset)
     return moment(value(whole) if epoch is None or seconds is None else epoch + seconds)
 
 
@@ -150,10 +148,10 @@ def _energy(pushed: Pushed, key: TaskKey) -> Iterator[GpuJoules]:
     def by_gpu(metric: Metric) -> Mapping[tuple[str, str], float]:
         return {(labels.get("gpu", ""), labels.get("uuid", "")): v for labels, v in pushed.metric(metric).get(key, [])}
 
-    joules = by_gpu(catalogue.TASK_ENERGY)
-    low, high = by_gpu(catalogue.TASK_ENERGY_LOW), by_gpu(catalogue.TASK_ENERGY_HIGH)
+    joules = by_gpu(metrics.TASK_ENERGY)
+    low, high = by_gpu(metrics.TASK_ENERGY_LOW), by_gpu(metrics.TASK_ENERGY_HIGH)
     throttled: defaultdict[tuple[str, str], dict[str, float]] = defaultdict(dict)
-    for labels, seconds in pushed.metric(catalogue.TASK_THROTTLED).get(key, []):
+    for labels, seconds in pushed.metric(metrics.TASK_THROTTLED).get(key, []):
         throttled[labels.get("gpu", ""), labels.get("uuid", "")][labels.get("reason", "")] = seconds
     for gpu, uuid in sorted({*joules, *low, *throttled}):
         one = (gpu, uuid)

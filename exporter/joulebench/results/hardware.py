@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from joulebench import catalogue
-from joulebench.catalogue import Metric
+from joulebench import metrics
 from joulebench.energy.window import energies_between
+from joulebench.metrics import Metric
 from joulebench.results.energy import TaskEnergy
 from joulebench.results.gauge_stats import Stats, mean, stats, together
 from joulebench.results.points import EMPTY, Columns, Points
@@ -24,10 +24,10 @@ from joulebench.results.samples import GpuSamples
 from joulebench.units import BYTES_PER_MIB, kwh_from_joules
 
 _FOLDS: tuple[tuple[Metric, Callable[[Iterable[float]], float], float], ...] = (
-    (catalogue.GPU_UTILIZATION, mean, 100.0),
-    (catalogue.GPU_MEMORY_USED, sum, 1 / BYTES_PER_MIB),
-    (catalogue.GPU_TEMPERATURE, max, 1.0),
-    (catalogue.GPU_POWER, sum, 1.0),
+    (metrics.GPU_UTILIZATION, mean, 100.0),
+    (metrics.GPU_MEMORY_USED, sum, 1 / BYTES_PER_MIB),
+    (metrics.GPU_TEMPERATURE, max, 1.0),
+    (metrics.GPU_POWER, sum, 1.0),
 )
 
 Values = dict[str, float | int | None]

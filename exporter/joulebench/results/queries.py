@@ -8,35 +8,33 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from joulebench import catalogue
-from joulebench.catalogue import GROUP_LABELS, Kind, Metric
+from joulebench import metrics
+from joulebench.metrics import GROUP_LABELS, Kind, Metric
 
 PUSH_TIME = "push_time_seconds"
 """Of the Pushgateway itself: when it took the last push of a group, by its own clock."""
 
 RUN_METRICS = tuple(
-    metric
-    for metric in catalogue.METRICS
-    if metric.name.startswith(f"{catalogue.PREFIX}task_") and metric.kind is not Kind.HISTOGRAM
+    metric for metric in metrics.METRICS if metric.name.startswith(f"{metrics.PREFIX}task_") and metric.kind is not Kind.HISTOGRAM
 )
 """What is read back of every task of a run."""
 
-ENERGY_METRICS = (catalogue.GPU_ENERGY, catalogue.GPU_ENERGY_SAMPLE_TIMESTAMP, catalogue.GPU_ENERGY_SAMPLE_UNCERTAINTY)
+ENERGY_METRICS = (metrics.GPU_ENERGY, metrics.GPU_ENERGY_SAMPLE_TIMESTAMP, metrics.GPU_ENERGY_SAMPLE_UNCERTAINTY)
 GAUGE_METRICS = (
-    catalogue.GPU_UTILIZATION,
-    catalogue.GPU_MEMORY_USED,
-    catalogue.GPU_TEMPERATURE,
-    catalogue.GPU_TEMPERATURE_MARGIN,
-    catalogue.GPU_POWER,
+    metrics.GPU_UTILIZATION,
+    metrics.GPU_MEMORY_USED,
+    metrics.GPU_TEMPERATURE,
+    metrics.GPU_TEMPERATURE_MARGIN,
+    metrics.GPU_POWER,
 )
 RAW_METRICS = (
     *ENERGY_METRICS,
     *GAUGE_METRICS,
-    catalogue.GPU_UP,
-    catalogue.GPU_FOREIGN_USE,
-    catalogue.GPU_FOREIGN_USE_START,
-    catalogue.EXPORTER_CLOCK,
-    catalogue.EXPORTER_CLOCK_STEPS,
+    metrics.GPU_UP,
+    metrics.GPU_FOREIGN_USE,
+    metrics.GPU_FOREIGN_USE_START,
+    metrics.EXPORTER_CLOCK,
+    metrics.EXPORTER_CLOCK_STEPS,
 )
 """What may be read as raw samples around the tasks. What mostly rests is asked for first: see ``changed``."""
 
@@ -104,7 +102,7 @@ def counted(metric: Metric, seconds: float, equal: Mapping[str, str]) -> str:
 
 def runs(seconds: float) -> str:
     """One series for each run id that pushed within ``seconds``."""
-    return f"count by (run_id) (last_over_time({catalogue.TASK_START.name}[{milliseconds(seconds)}]))"
+    return f"count by (run_id) (last_over_time({metrics.TASK_START.name}[{milliseconds(seconds)}]))"
 
 
 def of_run(seconds: float, run_id: str) -> list[str]:
@@ -115,4 +113,4 @@ def of_run(seconds: float, run_id: str) -> list[str]:
 
 def oldest_energy_sample() -> str:
     """How far the energy of every GPU that is scraped now has come, as the time of the slowest."""
-    return f"min(max by (uuid) ({catalogue.GPU_ENERGY_SAMPLE_TIMESTAMP.name}))"
+    return f"min(max by (uuid) ({metrics.GPU_ENERGY_SAMPLE_TIMESTAMP.name}))"

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from joulebench import catalogue
+from joulebench import metrics
 from joulebench.clients.matrix import Column, Times
-from joulebench.clients.prometheus_api import PrometheusApi
+from joulebench.clients.prometheus import PrometheusApi
 from joulebench.results import energy_samples, queries
 from joulebench.results.asking import Answer, Chunk, ask_energy, ask_in_parts
 from joulebench.results.gpu_samples import GpuSamples, Samples
@@ -113,10 +113,10 @@ class _Collected:
         for metric, answer in chunk.raw.items():
             for one in self._columns(answer, times):
                 columns = Columns(one.at, one.value)
-                if metric is catalogue.EXPORTER_CLOCK:
+                if metric is metrics.EXPORTER_CLOCK:
                     offsets = array("d", (value - at for at, value in columns))
                     self.clock_offsets[one.labels.get("instance", "")].append(Columns(one.at, offsets))
-                elif metric is catalogue.EXPORTER_CLOCK_STEPS:
+                elif metric is metrics.EXPORTER_CLOCK_STEPS:
                     self.clock_steps[one.labels.get("instance", "")].append(columns)
                 else:
                     self.gauges[self.gpu(one.labels).uuid, metric.name].append(columns)
@@ -143,7 +143,7 @@ class _Collected:
         return [one for one in map(_finite, self.api.columns(body, query, times)) if len(one.at)]
 
     def add_info(self, start: float, end: float) -> None:
-        for series in self.api.query(queries.last(catalogue.GPU_INFO, end - start, self.equal), end):
+        for series in self.api.query(queries.last(metrics.GPU_INFO, end - start, self.equal), end):
             gpu = self.gpu(series.labels)
             gpu.source = series.labels.get("source")
             # A card whose method was not settled at first has two series; the one that says nothing does not count.

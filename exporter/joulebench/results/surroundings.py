@@ -6,8 +6,8 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from typing import Any
 
-from joulebench import catalogue
-from joulebench.catalogue import DIRECTIONS, LINKS, recorded
+from joulebench import metrics
+from joulebench.metrics import DIRECTIONS, LINKS, recorded
 from joulebench.results.circumstances import Circumstances
 from joulebench.results.gauge_stats import increase, stats
 from joulebench.results.points import Columns, Points, inside
@@ -29,11 +29,11 @@ def model_server(around: Circumstances, model: str | None, start: float, end: fl
     size, vram, ratio, context, cache = (
         around.server(metric.name, model)
         for metric in (
-            catalogue.OLLAMA_MODEL_SIZE,
-            catalogue.OLLAMA_MODEL_VRAM,
-            catalogue.OLLAMA_MODEL_OFFLOAD,
-            catalogue.OLLAMA_MODEL_CONTEXT,
-            catalogue.OLLAMA_MODEL_KV_CACHE,
+            metrics.OLLAMA_MODEL_SIZE,
+            metrics.OLLAMA_MODEL_VRAM,
+            metrics.OLLAMA_MODEL_OFFLOAD,
+            metrics.OLLAMA_MODEL_CONTEXT,
+            metrics.OLLAMA_MODEL_KV_CACHE,
         )
     )
     shares = _near(ratio, start, end)
@@ -46,7 +46,7 @@ def model_server(around: Circumstances, model: str | None, start: float, end: fl
         "offload_ratio": sum(shares) / len(shares) if shares else None,
         "context_tokens": _last(_near(context, start, end)),
         "kv_cache_bytes": _last(_near(cache, start, end)),
-        "loads": increase(around.server(catalogue.OLLAMA_MODEL_LOADS.name, model), start, end),
+        "loads": increase(around.server(metrics.OLLAMA_MODEL_LOADS.name, model), start, end),
         "kv_cache_ratio_max": used.high if used else None,
         "running_requests": running.mean if running else None,
         "running_requests_max": running.high if running else None,

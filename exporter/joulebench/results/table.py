@@ -11,7 +11,7 @@ import io
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from joulebench.catalogue import DIRECTIONS, LINKS, THROTTLE_REASONS, TOOL_OUTCOMES
+from joulebench.metrics import DIRECTIONS, LINKS, THROTTLE_REASONS, TOOL_OUTCOMES
 from joulebench.results.hardware import ratio
 from joulebench.results.surroundings import link_totals
 from joulebench.units import kwh_from_joules

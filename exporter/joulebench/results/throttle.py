@@ -11,7 +11,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from joulebench import catalogue
+from joulebench import metrics
 from joulebench.results.gauge_stats import growth_bounds, increase, lowest, stats
 from joulebench.results.points import EMPTY, Columns, Points
 from joulebench.results.samples import GpuSamples
@@ -26,7 +26,7 @@ TOLERANCE_SECONDS = 0.3
 EXPORTER, PROMETHEUS = "exporter", "prometheus"
 
 Reasons = Mapping[str, float | None]
-UNKNOWN: Reasons = dict.fromkeys(catalogue.THROTTLE_REASONS)
+UNKNOWN: Reasons = dict.fromkeys(metrics.THROTTLE_REASONS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Throttling:
 
     @property
     def seconds(self) -> Reasons:
-        return {r: self.prometheus[r] if self.exporter[r] is None else self.exporter[r] for r in catalogue.THROTTLE_REASONS}
+        return {r: self.prometheus[r] if self.exporter[r] is None else self.exporter[r] for r in metrics.THROTTLE_REASONS}
 
     @property
     def sources(self) -> dict[str, str]:
@@ -57,7 +57,7 @@ class Throttling:
 
 def of_gpu(uuid: str, told: Mapping[str, float], gpu: GpuSamples | None, start: float, end: float) -> Throttling:
     """``told``: seconds by reason as the exporter gave them, those that it knew."""
-    exporter = {reason: told.get(reason) for reason in catalogue.THROTTLE_REASONS}
+    exporter = {reason: told.get(reason) for reason in metrics.THROTTLE_REASONS}
     stored = UNKNOWN if gpu is None else reasons(gpu, start, end)
     doubtful = [r for r, claim in told.items() if (other := stored.get(r)) is not None and abs(claim - other) > TOLERANCE_SECONDS]
     apart = tuple(r for r in doubtful if gpu and _excludes(gpu.throttle[r], told[r], start, end))
@@ -67,7 +67,7 @@ def of_gpu(uuid: str, told: Mapping[str, float], gpu: GpuSamples | None, start: 
 def reasons(gpu: GpuSamples, start: float, end: float) -> Reasons:
     """Seconds by reason for one GPU, from Prometheus alone."""
     seen = _seen_around(gpu.seen, start, end)
-    return {r: increase(gpu.throttle.get(r, EMPTY), start, end) if seen else None for r in catalogue.THROTTLE_REASONS}
+    return {r: increase(gpu.throttle.get(r, EMPTY), start, end) if seen else None for r in metrics.THROTTLE_REASONS}
 
 
 def _excludes(points: Points, claim: float, start: float, end: float) -> bool:
@@ -77,7 +77,7 @@ def _excludes(points: Points, claim: float, start: float, end: float) -> bool:
 
 def together(gpus: Sequence[Reasons]) -> Reasons:
     """The most throttled GPU, reason by reason: GPUs of one task wait for one another."""
-    return {reason: _most([gpu[reason] for gpu in gpus]) for reason in catalogue.THROTTLE_REASONS}
+    return {reason: _most([gpu[reason] for gpu in gpus]) for reason in metrics.THROTTLE_REASONS}
 
 
 def throttled_seconds(found: Reasons) -> float | None:
@@ -91,7 +91,7 @@ def throttled_seconds(found: Reasons) -> float | None:
 def section(gpus: Sequence[Throttling], margin: float | None) -> dict[str, object]:
     """``throttle`` of a result file. ``sources``: by reason, ``mixed`` where GPUs differ; ``source``: of all together."""
     by_reason = together([gpu.seconds for gpu in gpus])
-    told: dict[str, set[str]] = {reason: set() for reason in catalogue.THROTTLE_REASONS}
+    told: dict[str, set[str]] = {reason: set() for reason in metrics.THROTTLE_REASONS}
     for gpu in gpus:
         for reason, source in gpu.sources.items():
             told[reason].add(source)
@@ -117,7 +117,7 @@ def _one(sources: set[str]) -> str | None:
 
 def least_margin(gpus: Iterable[GpuSamples], start: float, end: float) -> float | None:
     """How near the GPU that was nearest came to slowing itself down, in degrees; None where no card tells."""
-    margins = (lowest(gpu.gauges.get(catalogue.GPU_TEMPERATURE_MARGIN.name, EMPTY), start, end) for gpu in gpus)
+    margins = (lowest(gpu.gauges.get(metrics.GPU_TEMPERATURE_MARGIN.name, EMPTY), start, end) for gpu in gpus)
     return min((margin for margin in margins if margin is not None), default=None)
 
 
@@ -134,7 +134,7 @@ def within(
     """
     if end is None or not of_task:
         return {"throttled_seconds": None if end is None else of_task, "max_temp_c": None}
-    heat = [stats(gpu.gauges.get(catalogue.GPU_TEMPERATURE.name, EMPTY), start, end) for gpu in gpus]
+    heat = [stats(gpu.gauges.get(metrics.GPU_TEMPERATURE.name, EMPTY), start, end) for gpu in gpus]
     answers, known = told or {}, {gpu.uuid: gpu for gpu in gpus}
     slowed = [of_gpu(uuid, answers.get(uuid, {}), known.get(uuid), start, end) for uuid in {**answers, **known}]
     return {

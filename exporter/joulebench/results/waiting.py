@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from joulebench import catalogue
-from joulebench.clients.prometheus_api import PrometheusApi
+from joulebench import metrics
+from joulebench.clients.prometheus import PrometheusApi
 from joulebench.clock import Clock, wait_until
 from joulebench.results import queries
 from joulebench.results.task import Task
@@ -48,7 +48,7 @@ def _scraped(api: PrometheusApi, run_id: str, tasks: Sequence[Task], last_end: f
     if not _energy_reaches(api, last_end + BEYOND_SECONDS):
         return False
     length = clock.unix() - min((t.values.start for t in tasks if t.values.start is not None), default=last_end) + RECENT_SECONDS
-    begun = api.query(queries.last(catalogue.TASK_START, length, {"run_id": run_id}))
-    ended = api.query(queries.last(catalogue.TASK_END, length, {"run_id": run_id}))
+    begun = api.query(queries.last(metrics.TASK_START, length, {"run_id": run_id}))
+    ended = api.query(queries.last(metrics.TASK_END, length, {"run_id": run_id}))
     finished = sum(task.values.end is not None for task in tasks)
     return not begun or len(ended) >= finished

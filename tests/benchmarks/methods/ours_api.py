@@ -7,7 +7,7 @@ import threading
 from collections.abc import Sequence
 from itertools import pairwise
 
-from joulebench.clients.exporter_api import ExporterApi
+from joulebench.clients.exporter import ExporterApi
 from joulebench.clock import Clock
 from joulebench.errors import EnergyApiError
 from joulebench.push.energy import ASK_AFTER, COUNTER_WAIT

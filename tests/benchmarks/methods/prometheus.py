@@ -5,10 +5,10 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 
-from joulebench import catalogue
-from joulebench.catalogue import Metric
-from joulebench.clients.prometheus_api import PrometheusApi
+from joulebench import metrics
+from joulebench.clients.prometheus import PrometheusApi
 from joulebench.energy.window import window_energy
+from joulebench.metrics import Metric
 from joulebench.results import queries, samples
 from tests.benchmarks.methods import Answers, Estimate
 from tests.benchmarks.windows import Taken
@@ -55,7 +55,7 @@ def one_second_points(api: PrometheusApi, metric: Metric, windows: Sequence[Take
     return {series.labels["gpu"]: series.points for series in found}
 
 
-POWER, COUNTER = catalogue.GPU_POWER, catalogue.GPU_ENERGY
+POWER, COUNTER = metrics.GPU_POWER, metrics.GPU_ENERGY
 
 
 def _line(points: Points, t: float) -> float:

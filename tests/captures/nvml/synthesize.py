@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from joulebench.sensors import capture
-from joulebench.sensors.capture_format import Capture, GpuCapture, file_name, text_of
-from joulebench.sensors.nvml import Library
+from joulebench.gpu import capture
+from joulebench.gpu.capture_format import Capture, GpuCapture, file_name, text_of
+from joulebench.gpu.nvml import Library
 from tests.fakes.nvml import SCRIPT_VARIABLE, Answer, FakeGpu, FakeGpuScript, VirtualClock, fails, field_fails, load
 from tests.fakes.nvml.script import ADA, HOPPER, NOT_SUPPORTED, PASCAL, SW_POWER_CAP, TURING
 

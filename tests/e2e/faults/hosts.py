@@ -15,8 +15,8 @@ from pathlib import Path
 
 import yaml
 
-from joulebench import Run, catalogue
-from joulebench.clients.prometheus_api import PrometheusApi
+from joulebench import Run, metrics
+from joulebench.clients.prometheus import PrometheusApi
 from joulebench.clock import Clock, SystemClock, wait_until
 from joulebench.stack.native import NativeStack
 from joulebench.stack.process import Program, free_port
@@ -203,4 +203,4 @@ def uuid(host: str, gpu: int) -> str:
 
 
 def is_up(gpu: int) -> Callable[[Scrape], bool]:
-    return lambda seen: seen.value(catalogue.GPU_UP, gpu=gpu) == 1
+    return lambda seen: seen.value(metrics.GPU_UP, gpu=gpu) == 1

@@ -9,8 +9,8 @@ import threading
 from collections.abc import Sequence
 from dataclasses import replace
 
-from joulebench import Run, catalogue
-from joulebench.clients.prometheus_api import PrometheusApi
+from joulebench import Run, metrics
+from joulebench.clients.prometheus import PrometheusApi
 from joulebench.clock import wait_until
 from joulebench.push.task import Task
 from tests.e2e.faults.hosts import HIGH_WATTS, LOW_WATTS, PERIOD, PULSES, Host, SetClock, is_up, uuid
@@ -217,7 +217,7 @@ def stepped_exporter(name: str, seconds: float, *, with_benchmark: bool = False)
             host.clock.step(seconds)
             if with_benchmark:
                 clock.ahead = seconds
-            host.look_until("stepped", lambda seen: seen.value(catalogue.EXPORTER_CLOCK_STEPS) == 1)
+            host.look_until("stepped", lambda seen: seen.value(metrics.EXPORTER_CLOCK_STEPS) == 1)
 
         with host.run(clock) as run:
             host.task(run, "before", *BEFORE_TASK)
@@ -292,7 +292,7 @@ def foreign() -> Host:
         with host.run() as run:
             for name, (start, end) in BESIDE_OTHERS.items():
                 host.task(run, name, start, end)
-        since = f"{catalogue.GPU_FOREIGN_USE.name}{{instance='{host.address}'}} > {host.begin + OTHERS_TIME[1] - 1.0!r}"
+        since = f"{metrics.GPU_FOREIGN_USE.name}{{instance='{host.address}'}} > {host.begin + OTHERS_TIME[1] - 1.0!r}"
         api = PrometheusApi(host.stack.prometheus_url)
         try:
             assert wait_until(lambda: bool(api.query(since)), 30.0), host.look("end").names()

@@ -15,7 +15,7 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 
 from joulebench import cli
-from joulebench.catalogue import Metric
+from joulebench.metrics import Metric
 
 
 @dataclass(frozen=True)

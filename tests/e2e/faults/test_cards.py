@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from joulebench import catalogue
+from joulebench import metrics
 from tests.e2e.faults.hosts import LOW_WATTS, Host
 from tests.e2e.faults.machines import HEALTHY, LOST, RESET, SLOW, SPORADIC, ZERO_WATTS
 from tests.e2e.faults.results import TaskResult
@@ -56,13 +56,13 @@ def test_an_undisturbed_task_is_ok(zoo: Host) -> None:
 
 def test_zero_watts_are_no_power_and_no_less_energy(zoo: Host) -> None:
     for name, seen in zoo.seen.items():
-        power = seen.value(catalogue.GPU_POWER, gpu=ZERO_WATTS)
+        power = seen.value(metrics.GPU_POWER, gpu=ZERO_WATTS)
         assert power is None or power >= LOW_WATTS, name
     dark = zoo.seen["slow"]
-    assert dark.value(catalogue.GPU_POWER, gpu=ZERO_WATTS) is None
-    assert dark.value(catalogue.GPU_POWER, gpu=HEALTHY) is not None
-    assert dark.value(catalogue.GPU_UP, gpu=ZERO_WATTS) == 1
-    assert (dark.value(catalogue.GPU_READ_ERRORS, gpu=ZERO_WATTS, group="power") or 0) > 50
+    assert dark.value(metrics.GPU_POWER, gpu=ZERO_WATTS) is None
+    assert dark.value(metrics.GPU_POWER, gpu=HEALTHY) is not None
+    assert dark.value(metrics.GPU_UP, gpu=ZERO_WATTS) == 1
+    assert (dark.value(metrics.GPU_READ_ERRORS, gpu=ZERO_WATTS, group="power") or 0) > 50
     for task in TASKS:
         stats = zoo.results[task].gpu(ZERO_WATTS)["power_w"]
         assert stats is None or stats["low"] >= LOW_WATTS
@@ -73,15 +73,15 @@ def test_zero_watts_are_no_power_and_no_less_energy(zoo: Host) -> None:
 
 def test_a_counter_that_sometimes_refuses_loses_no_joule(zoo: Host) -> None:
     end = zoo.seen["end"]
-    assert (end.value(catalogue.GPU_READ_ERRORS, gpu=SPORADIC, group="energy") or 0) > 100
-    assert end.value(catalogue.GPU_READ_ERRORS, gpu=HEALTHY, group="energy") == 0
-    assert end.value(catalogue.GPU_ENERGY_RESETS, gpu=SPORADIC) == 0
-    assert end.label(catalogue.GPU_INFO, "energy_method", gpu=SPORADIC) == "counter"
+    assert (end.value(metrics.GPU_READ_ERRORS, gpu=SPORADIC, group="energy") or 0) > 100
+    assert end.value(metrics.GPU_READ_ERRORS, gpu=HEALTHY, group="energy") == 0
+    assert end.value(metrics.GPU_ENERGY_RESETS, gpu=SPORADIC) == 0
+    assert end.label(metrics.GPU_INFO, "energy_method", gpu=SPORADIC) == "counter"
 
 
 def test_calls_that_take_200_ms_are_counted_on_their_card_and_energy_stays_in_its_bounds(zoo: Host) -> None:
-    assert zoo.seen["begin"].value(catalogue.METER_OVERRUNS, gpu=SLOW) == 0
-    after = {gpu: zoo.seen["slow"].value(catalogue.METER_OVERRUNS, gpu=gpu) or 0 for gpu in CARDS}
+    assert zoo.seen["begin"].value(metrics.METER_OVERRUNS, gpu=SLOW) == 0
+    after = {gpu: zoo.seen["slow"].value(metrics.METER_OVERRUNS, gpu=gpu) or 0 for gpu in CARDS}
     assert after[SLOW] >= 1
     assert max(after, key=lambda gpu: after[gpu]) == SLOW
     result = zoo.results["slow"]
@@ -94,11 +94,11 @@ def test_calls_that_take_200_ms_are_counted_on_their_card_and_energy_stays_in_it
 
 
 def test_a_counter_reset_is_suspect_and_keeps_a_lower_bound(zoo: Host) -> None:
-    assert zoo.seen["slow"].value(catalogue.GPU_ENERGY_RESETS, gpu=RESET) == 0
+    assert zoo.seen["slow"].value(metrics.GPU_ENERGY_RESETS, gpu=RESET) == 0
     after = zoo.seen["reset"]
-    assert after.value(catalogue.GPU_ENERGY_RESETS, gpu=RESET) == 1
-    assert after.value(catalogue.GPU_ENERGY_RESETS, gpu=HEALTHY) == 0
-    assert (after.value(catalogue.GPU_ENERGY, gpu=RESET) or 0) > 0
+    assert after.value(metrics.GPU_ENERGY_RESETS, gpu=RESET) == 1
+    assert after.value(metrics.GPU_ENERGY_RESETS, gpu=HEALTHY) == 0
+    assert (after.value(metrics.GPU_ENERGY, gpu=RESET) or 0) > 0
     result = zoo.results["reset"]
     energy, truth = result.energy(RESET), zoo.joules(RESET, result)
     assert (energy["quality"], energy["reasons"], energy["counter_resets"]) == ("suspect", ["reset"], 1)
@@ -113,13 +113,13 @@ def test_a_counter_reset_is_suspect_and_keeps_a_lower_bound(zoo: Host) -> None:
 
 def test_a_lost_card_shows_as_down_without_readings_and_its_task_says_so(zoo: Host) -> None:
     lost, back = zoo.seen["lost"], zoo.seen["back"]
-    for metric in (catalogue.GPU_ENERGY, catalogue.GPU_POWER, catalogue.GPU_TEMPERATURE, catalogue.GPU_UTILIZATION):
+    for metric in (metrics.GPU_ENERGY, metrics.GPU_POWER, metrics.GPU_TEMPERATURE, metrics.GPU_UTILIZATION):
         assert lost.value(metric, gpu=LOST) is None, metric.name
         assert lost.value(metric, gpu=HEALTHY) is not None, metric.name
-    assert lost.value(catalogue.GPU_UP, gpu=LOST) == 0
-    assert (lost.value(catalogue.GPU_READ_ERRORS, gpu=LOST, group="fast") or 0) >= 1
-    assert back.value(catalogue.GPU_UP, gpu=LOST) == 1
-    assert (back.value(catalogue.GPU_ENERGY, gpu=LOST) or 0) > (zoo.seen["reset"].value(catalogue.GPU_ENERGY, gpu=LOST) or 0)
+    assert lost.value(metrics.GPU_UP, gpu=LOST) == 0
+    assert (lost.value(metrics.GPU_READ_ERRORS, gpu=LOST, group="fast") or 0) >= 1
+    assert back.value(metrics.GPU_UP, gpu=LOST) == 1
+    assert (back.value(metrics.GPU_ENERGY, gpu=LOST) or 0) > (zoo.seen["reset"].value(metrics.GPU_ENERGY, gpu=LOST) or 0)
     result = zoo.results["lost"]
     assert (result.row["quality"], result.reasons) == ("suspect", {"gpu_lost"})
     gap = result.energy(LOST)["longest_gap_seconds"]
@@ -134,9 +134,9 @@ def test_a_lost_card_shows_as_down_without_readings_and_its_task_says_so(zoo: Ho
 def test_a_card_without_a_counter_is_integrated_says_so_and_errs_little(machines: Mapping[str, Host]) -> None:
     host = machines["no-counter"]
     seen, result = host.seen["integrated"], host.results["integrated"]
-    assert seen.label(catalogue.GPU_INFO, "energy_method", gpu=0) == "counter"
-    assert seen.label(catalogue.GPU_INFO, "energy_method", gpu=1) == "power_integration"
-    assert (seen.value(catalogue.GPU_ENERGY, gpu=1) or 0) > 0
+    assert seen.label(metrics.GPU_INFO, "energy_method", gpu=0) == "counter"
+    assert seen.label(metrics.GPU_INFO, "energy_method", gpu=1) == "power_integration"
+    assert (seen.value(metrics.GPU_ENERGY, gpu=1) or 0) > 0
     assert (result.energy(0)["method"], result.energy(1)["method"]) == ("counter", "power_integration")
     assert result.energy(1)["low_joules"] is None
     assert result.energy(1)["high_joules"] is None
@@ -150,8 +150,8 @@ def test_a_card_without_a_counter_is_integrated_says_so_and_errs_little(machines
 def test_without_a_counter_and_without_power_there_is_no_energy_and_no_sum(machines: Mapping[str, Host]) -> None:
     host = machines["no-counter"]
     seen, result = host.seen["dark"], host.results["dark"]
-    assert seen.value(catalogue.GPU_POWER, gpu=1) is None
-    assert seen.value(catalogue.GPU_UP, gpu=1) == 1
+    assert seen.value(metrics.GPU_POWER, gpu=1) is None
+    assert seen.value(metrics.GPU_UP, gpu=1) == 1
     assert_right(host, result, 0)
     energy = result.energy(1)
     assert (energy["joules"], energy["quality"], energy["reasons"]) == (None, "missing", ["reset"])
@@ -163,10 +163,10 @@ def test_without_a_counter_and_without_power_there_is_no_energy_and_no_sum(machi
 def test_a_card_that_tells_nothing_has_no_method_and_no_joules(machines: Mapping[str, Host]) -> None:
     host = machines["mute"]
     seen, result = host.seen["inside"], host.results["one"]
-    assert seen.label(catalogue.GPU_INFO, "energy_method", gpu=0) == "none"
-    assert seen.value(catalogue.GPU_UP, gpu=0) == 1
-    assert not {catalogue.GPU_ENERGY.name, catalogue.GPU_ENERGY_SAMPLE_TIMESTAMP.name, catalogue.GPU_POWER.name} & seen.names()
-    assert seen.value(catalogue.GPU_TEMPERATURE, gpu=0) is not None
+    assert seen.label(metrics.GPU_INFO, "energy_method", gpu=0) == "none"
+    assert seen.value(metrics.GPU_UP, gpu=0) == 1
+    assert not {metrics.GPU_ENERGY.name, metrics.GPU_ENERGY_SAMPLE_TIMESTAMP.name, metrics.GPU_POWER.name} & seen.names()
+    assert seen.value(metrics.GPU_TEMPERATURE, gpu=0) is not None
     row = result.row
     assert (row["total_energy_joules"], row["energy_low_joules"], row["avg_power_w"]) == ("", "", "")
     assert (row["quality"], result.reasons, row["energy_method"]) == ("missing", {"no_samples"}, "none")
@@ -178,9 +178,9 @@ def test_without_nvml_there_is_no_gpu_family_and_the_row_says_why(machines: Mapp
     """Other machines of the same Prometheus have GPUs; none of them is taken for this one's."""
     host = machines["bare"]
     seen, result = host.seen["inside"], host.results["one"]
-    gpu_families = {metric.name for metric in catalogue.METRICS if catalogue.GPU[1] in metric.labels}
+    gpu_families = {metric.name for metric in metrics.METRICS if metrics.GPU[1] in metric.labels}
     assert not gpu_families & seen.names()
-    assert seen.label(catalogue.EXPORTER_INFO, "gpu_source") == "none"
+    assert seen.label(metrics.EXPORTER_INFO, "gpu_source") == "none"
     row = result.row
     assert (row["total_energy_joules"], row["gpu_count"], row["avg_power_w"], row["avg_temp_c"]) == ("", "", "", "")
     assert (row["quality"], result.reasons, row["throttled_seconds"]) == ("missing", {"no_gpu"}, "")

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from joulebench import catalogue
+from joulebench import metrics
 from tests.e2e.faults.hosts import Host
 from tests.e2e.faults.machines import BESIDE_OTHERS, OLD_DRIVER, OTHERS_TIME
 
@@ -47,15 +47,15 @@ def test_the_exporter_says_it_of_the_card_that_was_shared_and_of_no_other(host: 
 
 def test_a_scrape_shows_when_it_was_seen_and_no_name(host: Host) -> None:
     end = host.seen["end"]
-    used = end.value(catalogue.GPU_FOREIGN_USE, gpu=0)
+    used = end.value(metrics.GPU_FOREIGN_USE, gpu=0)
     assert used == pytest.approx(host.begin + OTHERS_TIME[1], abs=1.0)
-    assert end.value(catalogue.GPU_FOREIGN_USE, gpu=1) is None
-    assert end.value(catalogue.GPU_FOREIGN_PROCESSES, gpu=1) == 0
+    assert end.value(metrics.GPU_FOREIGN_USE, gpu=1) is None
+    assert end.value(metrics.GPU_FOREIGN_PROCESSES, gpu=1) == 0
     assert not any("game" in value for _, labels in end.samples for _, value in labels)
     assert "game (pid" in host.exporter.log.read_text()
 
 
 def test_a_driver_that_cannot_tell_leaves_no_count_behind(machines: Mapping[str, Host]) -> None:
     seen = machines[f"driver-{OLD_DRIVER}"].seen["inside"]
-    assert seen.value(catalogue.GPU_FOREIGN_PROCESSES, gpu=0) is None
-    assert seen.value(catalogue.GPU_UNNAMED_PROCESSES, gpu=0) is None
+    assert seen.value(metrics.GPU_FOREIGN_PROCESSES, gpu=0) is None
+    assert seen.value(metrics.GPU_UNNAMED_PROCESSES, gpu=0) is None

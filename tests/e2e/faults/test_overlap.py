@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from joulebench.clients.exporter_api import ExporterApi
+from joulebench.clients.exporter import ExporterApi
 from joulebench.units import Seconds
 from tests.e2e.faults.hosts import Host
 from tests.e2e.faults.machines import OVERLAPPING

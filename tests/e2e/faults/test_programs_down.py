@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from joulebench import Run, catalogue
-from joulebench.clients.prometheus_api import PrometheusApi
+from joulebench import Run, metrics
+from joulebench.clients.prometheus import PrometheusApi
 from joulebench.clock import SystemClock, wait_until
 from joulebench.stack.native import NativeStack, Ports
 from tests.conftest import need_program
@@ -97,7 +97,7 @@ def kill_prometheus_in_a_task(place: Place) -> None:
                 PAUSE.wait(1.0)
                 prometheus.start()
                 # It takes Prometheus some seconds more to scrape its first target.
-                scraped = f"timestamp({catalogue.GPU_ENERGY.name}) > {SystemClock().unix()}"
+                scraped = f"timestamp({metrics.GPU_ENERGY.name}) > {SystemClock().unix()}"
                 assert wait_until(lambda: bool(api.query(scraped)), 20.0)
                 wait_for_low_power(place.gpus)
                 call.finish(prompt_tokens=100, completion_tokens=50)
@@ -121,7 +121,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     )
     with stack:
         place = Place(stack, gpus, directory / "runs")
-        assert wait_until(lambda: (scrape(stack.exporter_url).value(catalogue.GPU_ENERGY_STEP, gpu=0) or 0) > 0, 10.0)
+        assert wait_until(lambda: (scrape(stack.exporter_url).value(metrics.GPU_ENERGY_STEP, gpu=0) or 0) > 0, 10.0)
         kill_prometheus_in_a_task(place)
         stack.named("pushgateway").stop()
         one_task(place, NO_GATEWAY)
@@ -137,7 +137,7 @@ ALL = (PROMETHEUS_KILLED, NO_GATEWAY, NO_PROMETHEUS)
 def test_energy_is_the_exporters_and_right_whatever_else_is_down(place: Place, name: str) -> None:
     result = place.task(name)
     truth, measured = place.joules(result), result.record["measurement"]
-    assert place.seen[name].value(catalogue.GPU_UP, gpu=0) == 1
+    assert place.seen[name].value(metrics.GPU_UP, gpu=0) == 1
     assert result.row["energy_source"] == "exporter"
     assert result.cell("total_energy_joules") == pytest.approx(truth, rel=0.01)
     assert measured["low_joules"] <= truth <= measured["high_joules"]

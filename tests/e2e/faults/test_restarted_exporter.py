@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from joulebench import catalogue
-from joulebench.clients.exporter_api import ExporterApi
+from joulebench import metrics
+from joulebench.clients.exporter import ExporterApi
 from joulebench.units import Seconds
 from tests.e2e.faults.hosts import Host
 from tests.e2e.faults.machines import RESTARTED, RESTARTED_POWER
@@ -23,9 +23,9 @@ def host(machines: Mapping[str, Host]) -> Host:
 
 def test_the_counter_of_the_card_goes_on(host: Host) -> None:
     before, after = host.seen["before"], host.seen["after"]
-    counter = after.value(catalogue.GPU_ENERGY, gpu=0)
-    assert counter is None or counter >= (before.value(catalogue.GPU_ENERGY, gpu=0) or 0)
-    assert (after.value(catalogue.METER_POLLS, gpu=0) or 0) < (before.value(catalogue.METER_POLLS, gpu=0) or 0)
+    counter = after.value(metrics.GPU_ENERGY, gpu=0)
+    assert counter is None or counter >= (before.value(metrics.GPU_ENERGY, gpu=0) or 0)
+    assert (after.value(metrics.METER_POLLS, gpu=0) or 0) < (before.value(metrics.METER_POLLS, gpu=0) or 0)
 
 
 def test_the_new_exporter_does_not_know_the_window_and_says_so(host: Host) -> None:
@@ -70,10 +70,10 @@ def integrated(machines: Mapping[str, Host]) -> Host:
 
 def test_a_sum_of_power_begins_anew(integrated: Host) -> None:
     before, inside = integrated.seen["before"], integrated.seen["inside"]
-    assert before.label(catalogue.GPU_INFO, "energy_method", gpu=0) == "power_integration"
-    assert (before.value(catalogue.GPU_ENERGY, gpu=0) or 0) > 0
-    assert 0 < (inside.value(catalogue.GPU_ENERGY, gpu=0) or 0) < integrated.joules(0, integrated.results["restarted"])
-    assert inside.value(catalogue.GPU_ENERGY_RESETS, gpu=0) == 0, "the new exporter saw no fall"
+    assert before.label(metrics.GPU_INFO, "energy_method", gpu=0) == "power_integration"
+    assert (before.value(metrics.GPU_ENERGY, gpu=0) or 0) > 0
+    assert 0 < (inside.value(metrics.GPU_ENERGY, gpu=0) or 0) < integrated.joules(0, integrated.results["restarted"])
+    assert inside.value(metrics.GPU_ENERGY_RESETS, gpu=0) == 0, "the new exporter saw no fall"
 
 
 def test_a_task_over_a_new_sum_has_no_joules_and_tells_the_epoch_and_the_gap(integrated: Host) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from joulebench import catalogue
+from joulebench import metrics
 from tests.e2e.faults.hosts import Host
 from tests.e2e.faults.machines import (
     BACK,
@@ -64,9 +64,9 @@ LASTED = EXPORTERS_TASK[1] - EXPORTERS_TASK[0]
 def test_an_exporter_counts_the_jump_and_goes_on_measuring(machines: Mapping[str, Host], name: str) -> None:
     host = machines[name]
     stepped = host.seen["stepped"]
-    assert stepped.value(catalogue.EXPORTER_CLOCK_STEPS) == 1
-    assert stepped.value(catalogue.GPU_UP, gpu=0) == 1
-    assert (stepped.value(catalogue.GPU_POWER, gpu=0) or 0) > 0
+    assert stepped.value(metrics.EXPORTER_CLOCK_STEPS) == 1
+    assert stepped.value(metrics.GPU_UP, gpu=0) == 1
+    assert (stepped.value(metrics.GPU_POWER, gpu=0) or 0) > 0
     before = host.results["before"]
     truth = host.joules(0, before)
     assert before.cell("total_energy_joules") == pytest.approx(truth, rel=0.02)

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from joulebench.analysis.limits import observed
-from joulebench.analysis.limits.observed import Observed
+from joulebench.analysis.bottlenecks import observed
+from joulebench.analysis.bottlenecks.observed import Observed
 from tests.fakes.scripted_run import Scripted, write
 
 CARD = "NVIDIA A10"

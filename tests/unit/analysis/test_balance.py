@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from joulebench import cli
-from joulebench.analysis.limits.balance import Balance, balance
+from joulebench.analysis.bottlenecks.balance import Balance, balance
 from tests.fakes.scripted_run import Scripted, write
 from tests.unit.analysis.limited import Gpu, Turn, read, task
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from joulebench import cli
-from joulebench.analysis.limits.bottlenecks import Known, Limits, limits
-from joulebench.analysis.limits.waiting import of_task
+from joulebench.analysis.bottlenecks.bottlenecks import Known, Limits, limits
+from joulebench.analysis.bottlenecks.waiting import of_task
 from tests.fakes.scripted_run import Scripted, write
 from tests.unit.analysis.limited import Gpu, Turn, read, task
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from joulebench.analysis.limits.cards import CARDS, Card
+from joulebench.analysis.bottlenecks.cards import CARDS, Card
 
 each = pytest.mark.parametrize("card", CARDS.values(), ids=list(CARDS))
 

@@ -26,8 +26,8 @@ from joulebench.analysis.compare import (
     compare,
     parsed,
 )
-from joulebench.commands import compare as command_compare
-from joulebench.commands import report as command_report
+from joulebench.cli import compare as command_compare
+from joulebench.cli import report as command_report
 from joulebench.errors import UserError
 from tests.fakes.scripted_run import Scripted, write
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from joulebench import cli
-from joulebench.analysis.limits.kv_cache import KvCache, kv_cache
+from joulebench.analysis.bottlenecks.kv_cache import KvCache, kv_cache
 from tests.fakes.scripted_run import Scripted, write
 from tests.unit.analysis.limited import Gpu, Turn, read, task
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from joulebench.analysis.limits.bottlenecks import Known, Limits, limits
-from joulebench.analysis.limits.observed import Finding
+from joulebench.analysis.bottlenecks.bottlenecks import Known, Limits, limits
+from joulebench.analysis.bottlenecks.observed import Finding
 from tests.fakes.scripted_run import Scripted
 from tests.unit.analysis.limited import Gpu, Turn, read, task
 

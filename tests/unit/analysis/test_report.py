@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from joulebench import catalogue, cli
+from joulebench import cli, metrics
 from joulebench.analysis import runs
 from joulebench.analysis.report import content, html, samples, text
 from joulebench.prices import load
@@ -119,7 +119,7 @@ def test_a_timeline_shows_what_was_stored_of_its_own_gpus(tmp_path: Path) -> Non
     built(tmp_path, CHEAP[0])
     found = [runs.read(tmp_path / "run", timelines=True)]
     ticks = [START - 5 + n / 10 for n in range(400)]
-    names = (catalogue.GPU_POWER.name, catalogue.GPU_UTILIZATION.name)
+    names = (metrics.GPU_POWER.name, metrics.GPU_UTILIZATION.name)
     gpus = [GpuSamples(str(n), f"GPU-{n}", gauges={names[0]: [(at, 50.0 + n) for at in ticks]}) for n in range(2)]
     gpus[0].gauges[names[1]] = [(at, 0.5) for at in ticks]
     assert samples.windows(found) == [(START, START + 10)]

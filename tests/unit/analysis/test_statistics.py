@@ -6,14 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
-from joulebench.analysis.prediction.statistics import (
-    aurc,
-    auroc,
-    auroc_interval,
-    brier,
-    expected_calibration_error,
-    reliability,
-)
+from joulebench.analysis.prediction.statistics import aurc, auroc, auroc_interval, brier, expected_calibration_error, reliability
 
 
 def some(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

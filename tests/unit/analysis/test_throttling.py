@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from joulebench import cli
-from joulebench.analysis.limits.throttling import Throttling, throttling
+from joulebench.analysis.bottlenecks.throttling import Throttling, throttling
 from tests.fakes.scripted_run import Scripted, write
 from tests.unit.analysis.limited import Turn, read, task
 

@@ -11,12 +11,12 @@ import pytest
 
 from joulebench.bench.agent import Agent, Outcome
 from joulebench.bench.grading import Check
-from joulebench.bench.llm.chat import ChatModel, ToolMode
-from joulebench.bench.llm.ollama_api import OllamaChat
-from joulebench.bench.llm.openai_api import OpenAIChat
-from joulebench.bench.llm.wire import Wire
 from joulebench.bench.suites import TaskSpec
 from joulebench.clock import SystemClock
+from joulebench.llm.chat import ChatModel, ToolMode
+from joulebench.llm.ollama_api import OllamaChat
+from joulebench.llm.openai_api import OpenAIChat
+from joulebench.llm.wire import Wire
 from joulebench.push.run import Run
 from tests.fakes.model_server import ModelServer
 from tests.fakes.model_turns import MODEL

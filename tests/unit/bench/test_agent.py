@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from joulebench.bench.llm.chat import ChatModel
+from joulebench.llm.chat import ChatModel
 from tests.fakes.model_server import ModelServer
 from tests.fakes.model_turns import Fault, Turn, call, call_text, say, swallowed
 from tests.unit.bench.conftest import Work, of_type, ollama, openai, write_hello

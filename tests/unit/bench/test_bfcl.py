@@ -17,9 +17,9 @@ from joulebench.bench.agent import Agent, Outcome
 from joulebench.bench.bfcl import package, suite
 from joulebench.bench.bfcl.multi_turn import STEPS_PER_TURN, MultiTurnTask, written
 from joulebench.bench.bfcl.single_turn import SingleTurnTask
-from joulebench.bench.llm.chat import Reply, ToolRequest
 from joulebench.bench.stage import Result, Stage, Work
 from joulebench.errors import UserError
+from joulebench.llm.chat import Reply, ToolRequest
 from joulebench.push.run import Run
 from tests.fakes.model_server import ModelServer
 from tests.fakes.model_turns import Turn, call, call_text, say

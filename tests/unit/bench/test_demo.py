@@ -8,7 +8,7 @@ import pytest
 
 from joulebench import cli
 from joulebench.bench import suites
-from joulebench.commands import demo
+from joulebench.cli import demo
 
 
 def test_every_run_does_every_task_once_and_none_is_always_last() -> None:

@@ -11,11 +11,11 @@ from collections.abc import Callable
 
 import pytest
 
-from joulebench.bench.llm.chat import ChatModel, ModelRefused, Reply
-from joulebench.bench.llm.openai_api import OpenAIChat
-from joulebench.bench.llm.wire import Wire
 from joulebench.bench.prompts import opening
 from joulebench.bench.tools import SPECS
+from joulebench.llm.chat import ChatModel, ModelRefused, Reply
+from joulebench.llm.openai_api import OpenAIChat
+from joulebench.llm.wire import Wire
 from joulebench.units import Seconds
 from tests.fakes.model_server import ModelServer
 from tests.fakes.model_turns import call, say

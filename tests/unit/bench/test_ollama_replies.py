@@ -7,16 +7,16 @@ from collections.abc import Iterator
 
 import pytest
 
-from joulebench.bench.llm.chat import ChatModel, Reply, ToolSpec
-from joulebench.bench.llm.ollama_api import OllamaChat
-from joulebench.bench.llm.openai_api import OpenAIChat
-from joulebench.bench.llm.wire import Wire
 from joulebench.bench.prompts import opening
 from joulebench.clock import SystemClock
 from joulebench.confidence.measures import tool_call_confidences
+from joulebench.llm.chat import ChatModel, Reply, ToolSpec
+from joulebench.llm.ollama_api import OllamaChat
+from joulebench.llm.openai_api import OpenAIChat
+from joulebench.llm.wire import Wire
 from joulebench.units import Seconds
 from tests.captures.ollama_replies import DOORS, WEATHER, WRITTEN, Recorded, capture, recorded
-from tests.unit.scrape.ollama_server import FakeOllama, ollama_server
+from tests.unit.exporter.ollama_server import FakeOllama, ollama_server
 
 CLOCK = SystemClock()
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from joulebench.bench import tools
-from joulebench.bench.llm.chat import ToolRequest
 from joulebench.bench.stage import Attempt
 from joulebench.bench.workspace import MAX_FILE_BYTES, MAX_FILES, ToolFailure, Workspace
-from joulebench.catalogue import TOOL_OUTCOMES
+from joulebench.llm.chat import ToolRequest
+from joulebench.metrics import TOOL_OUTCOMES
 
 FILES = {"a.txt": "one\ntwo\n", "sub/b.csv": "name,age\nAda,36\nKurt,71\n", "empty.txt": ""}
 

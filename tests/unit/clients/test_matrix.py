@@ -8,7 +8,7 @@ import math
 import pytest
 
 from joulebench.clients import matrix
-from joulebench.clients.prometheus_api import PrometheusApi
+from joulebench.clients.prometheus import PrometheusApi
 from joulebench.errors import PrometheusError
 
 TRICKY = '"values":[[1,"2"]],\\ ]] "'

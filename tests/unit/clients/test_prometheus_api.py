@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from joulebench.clients.prometheus_api import PrometheusApi
+from joulebench.clients.prometheus import PrometheusApi
 from joulebench.errors import PrometheusError, UserError
 from joulebench.units import Seconds
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from joulebench.bench.llm.openai_reply import Assembly
-from joulebench.bench.llm.parts import TokenTimes, logprob_rows
 from joulebench.clock import SystemClock
 from joulebench.confidence.measures import TokenLogprob, attempted_calls, tool_call_confidences
+from joulebench.llm.openai_reply import Assembly
+from joulebench.llm.parts import TokenTimes, logprob_rows
 from tests.captures import ollama_replies
 from tests.captures.ollama_replies import DOORS
 

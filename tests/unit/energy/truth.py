@@ -9,7 +9,7 @@ from math import floor
 from random import Random
 
 from joulebench.energy.trace import CounterTrace
-from joulebench.sensors.rhythm import Rhythm
+from joulebench.gpu.rhythm import Rhythm
 
 START = 1_700_000_000.0
 

@@ -10,13 +10,13 @@ import pytest
 
 from joulebench.clock import SystemClock, wait_until
 from joulebench.errors import GpuLost, UserError
+from joulebench.gpu.monitor import GpuMonitor
+from joulebench.gpu.reading import FastReading, GpuIdentity, SlowReading
+from joulebench.gpu.simulated import SimulatedSource
 from joulebench.mcpworld import monitor_csv
+from joulebench.mcpworld.container import ContainerPoller, Usage
 from joulebench.mcpworld.monitor import CsvMonitor
 from joulebench.mcpworld.schema import MONITOR_COLUMNS
-from joulebench.sensors.container import ContainerPoller, Usage
-from joulebench.sensors.monitor import GpuMonitor
-from joulebench.sensors.reading import FastReading, GpuIdentity, SlowReading
-from joulebench.sensors.simulated import SimulatedSource
 from joulebench.units import Bytes, Celsius, Joules, Ratio, Seconds, Watts
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from joulebench import catalogue
+from joulebench import metrics
 from joulebench.energy.window import window_energy
 from joulebench.errors import UserError
 from joulebench.mcpworld import monitor_csv
@@ -27,15 +27,15 @@ def rows(start: float, count: int, watts: str = "100.0", step: float = 0.5) -> s
 def test_power_is_integrated_in_the_units_of_a_store(tmp_path: Path) -> None:
     (gpu,) = log(tmp_path, rows(1000.0, 41)).samples.gpus
     assert window_energy(gpu.energy, 1002.0, 1012.0, method="power_integration").joules == pytest.approx(1000.0)
-    assert gpu.gauges[catalogue.GPU_UTILIZATION.name][0] == (1000.0, 0.5)
-    assert gpu.gauges[catalogue.GPU_MEMORY_USED.name][0] == (1000.0, 2.0 * 2**30)
+    assert gpu.gauges[metrics.GPU_UTILIZATION.name][0] == (1000.0, 0.5)
+    assert gpu.gauges[metrics.GPU_MEMORY_USED.name][0] == (1000.0, 2.0 * 2**30)
     assert gpu.source is None
 
 
 def test_empty_cells_are_no_zero_watts(tmp_path: Path) -> None:
     text = rows(1000.0, 10) + rows(1005.0, 20, watts="") + rows(1015.0, 10)
     (gpu,) = log(tmp_path, text).samples.gpus
-    assert len(gpu.gauges[catalogue.GPU_POWER.name]) == 20
+    assert len(gpu.gauges[metrics.GPU_POWER.name]) == 20
     assert window_energy(gpu.energy, 1000.0, 1019.0, method="power_integration").joules is None
     inside = window_energy(gpu.energy, 1015.5, 1018.5, method="power_integration")
     assert inside.joules == pytest.approx(300.0)
@@ -51,7 +51,7 @@ def test_torn_and_strange_lines_are_left_out(tmp_path: Path) -> None:
     found = log(tmp_path, text)
     assert found.times == [1000.0, 1000.5, 1001.0, 1001.5, 1002.0]
     assert found.damaged == 1
-    assert len(found.samples.gpus[0].gauges[catalogue.GPU_POWER.name]) == 4
+    assert len(found.samples.gpus[0].gauges[metrics.GPU_POWER.name]) == 4
 
 
 def test_times_may_be_iso(tmp_path: Path) -> None:

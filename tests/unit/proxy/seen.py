@@ -8,9 +8,9 @@ from collections.abc import Callable
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
-from joulebench import catalogue as c
-from joulebench.catalogue import Metric
+from joulebench import metrics as m
 from joulebench.clock import SystemClock
+from joulebench.metrics import Metric
 from joulebench.proxy.server import ProxyServer
 
 CLOCK = SystemClock()
@@ -48,4 +48,4 @@ class Seen:
 
     def wait_until_over(self, requests_: int) -> None:
         """Until that many metered requests are counted: what is measured is counted a moment after the client has its reply."""
-        wait_for(lambda: self.value(c.PROXY_REQUESTS) == requests_)
+        wait_for(lambda: self.value(m.PROXY_REQUESTS) == requests_)

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
-from joulebench import catalogue as c
+from joulebench import metrics as m
 from tests.fakes.raw_upstream import Part, RawRequest, RawUpstream, chunked, whole
 from tests.unit.proxy.conftest import StartProxy
 from tests.unit.proxy.seen import wait_for
@@ -98,8 +98,8 @@ def test_an_error_of_the_model_server_is_passed_on_unchanged(start_proxy: StartP
         proxy.wait_until_over(1)
     assert (got.status_code, got.reason, got.content) == (int(status[:3]), status[4:], body)
     assert (got.headers["Content-Type"], got.headers["Retry-After"], got.headers["X-Two"]) == (kind, "7", "a, b")
-    assert proxy.value(c.PROXY_REQUESTS, result="refused", model="m") == 1
-    assert proxy.value(c.PROXY_UPSTREAM_UP) == 1
+    assert proxy.value(m.PROXY_REQUESTS, result="refused", model="m") == 1
+    assert proxy.value(m.PROXY_UPSTREAM_UP) == 1
 
 
 def test_a_compressed_reply_stays_compressed_and_is_read(start_proxy: StartProxy) -> None:
@@ -110,7 +110,7 @@ def test_a_compressed_reply_stays_compressed_and_is_read(start_proxy: StartProxy
             raw = got.raw.read(decode_content=False)
         proxy.wait_until_over(1)
     assert raw == body
-    assert proxy.value(c.PROXY_COMPLETION_TOKENS) == 7
+    assert proxy.value(m.PROXY_COMPLETION_TOKENS) == 7
 
 
 def test_a_coding_that_cannot_be_opened_passes_and_is_counted_as_unread(start_proxy: StartProxy) -> None:
@@ -119,8 +119,8 @@ def test_a_coding_that_cannot_be_opened_passes_and_is_counted_as_unread(start_pr
         with requests.post(f"{proxy.url}/api/chat", json=CHAT, stream=True, timeout=5) as got:
             assert got.raw.read(decode_content=False) == b"\x0b\x01\x80?\x03"
         proxy.wait_until_over(1)
-    assert proxy.value(c.PROXY_UNREAD_REQUESTS, cause="encoding") == 1
-    assert proxy.value(c.PROXY_REQUESTS, result="ok") == 1
+    assert proxy.value(m.PROXY_UNREAD_REQUESTS, cause="encoding") == 1
+    assert proxy.value(m.PROXY_REQUESTS, result="ok") == 1
 
 
 def test_head_get_and_empty_replies_pass(start_proxy: StartProxy) -> None:
@@ -137,8 +137,8 @@ def test_head_get_and_empty_replies_pass(start_proxy: StartProxy) -> None:
         assert client.get(proxy.url, timeout=5).text == "Ollama is running"
         assert client.delete(f"{proxy.url}/api/delete", timeout=5).status_code == 204
         assert client.get(proxy.url, timeout=5).text == "Ollama is running"
-    assert proxy.value(c.PROXY_UNREAD_REQUESTS, cause="other_path") == 4
-    assert proxy.value(c.PROXY_REQUESTS) is None
+    assert proxy.value(m.PROXY_UNREAD_REQUESTS, cause="other_path") == 4
+    assert proxy.value(m.PROXY_REQUESTS) is None
 
 
 def test_an_old_client_and_a_long_header_pass(start_proxy: StartProxy) -> None:
@@ -185,7 +185,7 @@ def test_what_is_no_json_object_passes_as_it_is(start_proxy: StartProxy) -> None
         for body in (b"{not json", b"[1]", b"", b"[" * 100_000):
             assert requests.post(f"{proxy.url}/api/chat", data=body, timeout=5).content == b"bad request"
     assert [request.body for request in upstream.requests] == [b"{not json", b"[1]", b"", b"[" * 100_000]
-    assert proxy.value(c.PROXY_UNREAD_REQUESTS, cause="not_json") == 4
+    assert proxy.value(m.PROXY_UNREAD_REQUESTS, cause="not_json") == 4
 
 
 def test_a_model_server_that_is_not_there_is_told_in_the_clients_protocol(start_proxy: StartProxy) -> None:
@@ -199,8 +199,8 @@ def test_a_model_server_that_is_not_there_is_told_in_the_clients_protocol(start_
     assert (ollama.status_code, openai.status_code) == (502, 502)
     assert url in ollama.json()["error"]
     assert url in openai.json()["error"]["message"]
-    assert proxy.value(c.PROXY_REQUESTS, result="unreachable") == 2
-    assert proxy.value(c.PROXY_UPSTREAM_UP) == 0
+    assert proxy.value(m.PROXY_REQUESTS, result="unreachable") == 2
+    assert proxy.value(m.PROXY_UPSTREAM_UP) == 0
 
 
 def test_a_stream_that_breaks_off_breaks_off_for_the_client_too(start_proxy: StartProxy) -> None:
@@ -215,8 +215,8 @@ def test_a_stream_that_breaks_off_breaks_off_for_the_client_too(start_proxy: Sta
                 came.extend(got.iter_content(None))
         proxy.wait_until_over(1)
     assert b"".join(came) == b"".join(EVENTS[:2])
-    assert proxy.value(c.PROXY_REQUESTS, result="broken") == 1
-    assert proxy.value(c.PROXY_COMPLETION_TOKENS) is None
+    assert proxy.value(m.PROXY_REQUESTS, result="broken") == 1
+    assert proxy.value(m.PROXY_COMPLETION_TOKENS) is None
 
 
 def test_a_stream_that_ends_in_order_but_without_its_end_mark_counts_as_broken(start_proxy: StartProxy) -> None:
@@ -225,7 +225,7 @@ def test_a_stream_that_ends_in_order_but_without_its_end_mark_counts_as_broken(s
         got = requests.post(f"{proxy.url}/v1/chat/completions", json={**CHAT, "stream": True}, timeout=5)
         proxy.wait_until_over(1)
     assert got.content == b"".join(EVENTS[:2])
-    assert proxy.value(c.PROXY_REQUESTS, result="broken") == 1
+    assert proxy.value(m.PROXY_REQUESTS, result="broken") == 1
 
 
 @pytest.mark.parametrize("answered", [False, True], ids=["before the first byte", "in the stream"])
@@ -243,8 +243,8 @@ def test_a_client_that_leaves_closes_the_connection_to_the_model_server(start_pr
         link.close()
         assert upstream.requests[0].peer_left.wait(5)
         proxy.wait_until_over(1)
-    assert proxy.value(c.PROXY_REQUESTS, result="client_gone") == 1
-    assert proxy.value(c.PROXY_IN_FLIGHT) == 0
+    assert proxy.value(m.PROXY_REQUESTS, result="client_gone") == 1
+    assert proxy.value(m.PROXY_IN_FLIGHT) == 0
 
 
 def test_a_slow_client_holds_the_model_server_back(start_proxy: StartProxy) -> None:

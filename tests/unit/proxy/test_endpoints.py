@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import pytest
 import requests
 
-from joulebench import catalogue as c
+from joulebench import metrics as m
 from joulebench.proxy.asked import Protocol, asked_of
 from joulebench.proxy.embedding_reply import embedding_reply
 from joulebench.proxy.meter import Meter
@@ -54,18 +54,18 @@ def test_a_recorded_exchange_is_counted_exactly_and_passes_unchanged(start_proxy
     assert got == sent
     truth = {name: [int(number) for number in re.findall(rf'"{name}":(\d+)', exchange["body"])] for name in COUNTS}
     prompt = truth["input_tokens"][-1] + sum(truth["cache_read_input_tokens"])
-    assert proxy.value(c.PROXY_PROMPT_TOKENS) == prompt
-    assert proxy.value(c.PROXY_COMPLETION_TOKENS) == truth["output_tokens"][-1]
-    assert proxy.value(c.PROXY_CACHED_TOKENS) == (sum(truth["cache_read_input_tokens"]) or (0 if truth["cache_n"] else None))
-    assert proxy.value(c.PROXY_TOOL_CALLS, outcome="ok") == (1 if exchange["name"].endswith("call") else None)
-    assert proxy.value(c.PROXY_REQUESTS, result="ok") == 1
-    assert proxy.value(c.PROXY_UNREAD_REQUESTS) is None
+    assert proxy.value(m.PROXY_PROMPT_TOKENS) == prompt
+    assert proxy.value(m.PROXY_COMPLETION_TOKENS) == truth["output_tokens"][-1]
+    assert proxy.value(m.PROXY_CACHED_TOKENS) == (sum(truth["cache_read_input_tokens"]) or (0 if truth["cache_n"] else None))
+    assert proxy.value(m.PROXY_TOOL_CALLS, outcome="ok") == (1 if exchange["name"].endswith("call") else None)
+    assert proxy.value(m.PROXY_REQUESTS, result="ok") == 1
+    assert proxy.value(m.PROXY_UNREAD_REQUESTS) is None
     # Each piece is a token, and so is the name of a call, which comes when its item or block begins. Ollama gives calls whole.
     pieces = len(re.findall(r"^event: (?!message)\S+delta$", exchange["body"], re.MULTILINE))
     is_call = exchange["name"].endswith("call")
     seen = exchange["request"]["stream"] and not (is_call and exchange["server"] == "ollama")
-    assert proxy.value(c.PROXY_TASK_TTFT, "_count") == (1 if seen else None)
-    assert proxy.value(c.PROXY_TOKEN_GAP, "_count") == (pieces + is_call - 1 if seen else None)
+    assert proxy.value(m.PROXY_TASK_TTFT, "_count") == (1 if seen else None)
+    assert proxy.value(m.PROXY_TOKEN_GAP, "_count") == (pieces + is_call - 1 if seen else None)
 
 
 COUNTS = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_n")
@@ -81,9 +81,9 @@ def test_plain_completions_lose_the_usage_that_only_the_proxy_asked_for(start_pr
         got = requests.post(f"{proxy.url}/v1/completions", json=exchange["request"], timeout=30)
         proxy.wait_until_over(1)
     assert got.content == sent, "llama.cpp puts its usage into the last piece, where a client sees it unasked"
-    assert proxy.value(c.PROXY_PROMPT_TOKENS) == 4
-    assert proxy.value(c.PROXY_COMPLETION_TOKENS) == 8
-    assert proxy.value(c.PROXY_TASK_TTFT, "_count") == (1 if stream else None)
+    assert proxy.value(m.PROXY_PROMPT_TOKENS) == 4
+    assert proxy.value(m.PROXY_COMPLETION_TOKENS) == 8
+    assert proxy.value(m.PROXY_TASK_TTFT, "_count") == (1 if stream else None)
 
 
 def events(values: Iterable[Mapping[str, object]]) -> bytes:
@@ -240,11 +240,11 @@ def test_embeddings_have_a_prompt_and_no_completion(
     start_proxy: StartProxy, path: str, reply: object, prompt: int | None
 ) -> None:
     _, proxy = through(start_proxy, path, {"model": "e", "input": "prompt_tokens: 99"}, JSON, json.dumps(reply).encode())
-    assert proxy.value(c.PROXY_PROMPT_TOKENS) == prompt
-    assert proxy.value(c.PROXY_COMPLETION_TOKENS) is None
-    assert proxy.value(c.PROXY_LOAD, "_sum") == (2.0 if path == "/api/embed" else None)
-    assert proxy.value(c.PROXY_TASK_DURATION, "_count") == 1
-    assert proxy.value(c.PROXY_UNREAD_REQUESTS, cause="no_usage") == (1 if prompt is None else None)
+    assert proxy.value(m.PROXY_PROMPT_TOKENS) == prompt
+    assert proxy.value(m.PROXY_COMPLETION_TOKENS) is None
+    assert proxy.value(m.PROXY_LOAD, "_sum") == (2.0 if path == "/api/embed" else None)
+    assert proxy.value(m.PROXY_TASK_DURATION, "_count") == 1
+    assert proxy.value(m.PROXY_UNREAD_REQUESTS, cause="no_usage") == (1 if prompt is None else None)
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -278,4 +278,4 @@ def test_a_model_server_that_is_not_there_is_told_in_the_form_of_the_protocol(st
     }
     assert told["/v1/messages"]["type"] == "error"
     assert all("does not answer" in one["error"]["message"] for one in told.values())
-    wait_for(lambda: proxy.value(c.PROXY_REQUESTS, result="unreachable") == 2)
+    wait_for(lambda: proxy.value(m.PROXY_REQUESTS, result="unreachable") == 2)

@@ -8,12 +8,12 @@ from collections import Counter
 
 import pytest
 
+from joulebench.parsing import Json
 from joulebench.proxy.additions import Added
 from joulebench.proxy.asked import Protocol
 from joulebench.proxy.meter import Meter
 from joulebench.proxy.undo import Undo
 from joulebench.proxy.verdict import verdicts
-from joulebench.values import Json
 from tests.captures.ollama_replies import BOTH, DOORS, HAIKU, WRITTEN, Recorded, capture, recorded
 
 PROTOCOLS = {"chat": Protocol.OLLAMA_CHAT, "v1": Protocol.OPENAI_CHAT}

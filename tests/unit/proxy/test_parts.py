@@ -6,9 +6,9 @@ import itertools
 
 import pytest
 
-from joulebench import catalogue as c
+from joulebench import metrics as m
 from joulebench.confidence.measures import CallConfidence
-from joulebench.families import Sheet
+from joulebench.metrics.families import Sheet
 from joulebench.proxy.address import Address, address_of
 from joulebench.proxy.asked import Protocol, asked_of, protocol_of
 from joulebench.proxy.pieces import Cutter
@@ -100,13 +100,13 @@ def test_tasks_and_models_have_a_bound_and_the_longest_idle_goes_first() -> None
         back = tally.key("r", "t0", "m0")
         tally.begin(back)
         tally.end(back, "ok")
-    series = told(tally)[c.PROXY_REQUESTS.name]
+    series = told(tally)[m.PROXY_REQUESTS.name]
     assert sorted((labels["task_id"], labels["model"], value) for labels, value in series) == [
         ("t0", "m0", 7.0),
         ("t4", OTHER_MODELS, 1.0),
         ("t5", OTHER_MODELS, 1.0),
     ]
-    assert told(tally)[c.PROXY_FORGOTTEN_TASKS.name] == [({}, 3.0)]
+    assert told(tally)[m.PROXY_FORGOTTEN_TASKS.name] == [({}, 3.0)]
 
 
 def test_what_nobody_told_has_no_series() -> None:
@@ -114,11 +114,11 @@ def test_what_nobody_told_has_no_series() -> None:
     key = tally.key("r", "t", "m")
     tally.reply(key, 1.0, 3.5, Reply(), [Verdict("malformed", CallConfidence("no_logprobs", "f", None, {}))])
     names = set(told(tally))
-    assert c.PROXY_COMPLETION_TOKENS.name not in names
-    assert f"{c.PROXY_DECODE.name}_sum" not in names
-    assert f"{c.PROXY_TASK_CONFIDENCE.name}_sum" not in names
-    assert f"{c.PROXY_TASK_TTFT.name}_sum" not in names
-    assert told(tally)[f"{c.PROXY_TASK_DURATION.name}_sum"] == [({"run_id": "r", "task_id": "t", "model": "m"}, 2.5)]
+    assert m.PROXY_COMPLETION_TOKENS.name not in names
+    assert f"{m.PROXY_DECODE.name}_sum" not in names
+    assert f"{m.PROXY_TASK_CONFIDENCE.name}_sum" not in names
+    assert f"{m.PROXY_TASK_TTFT.name}_sum" not in names
+    assert told(tally)[f"{m.PROXY_TASK_DURATION.name}_sum"] == [({"run_id": "r", "task_id": "t", "model": "m"}, 2.5)]
 
 
 def test_decode_is_seen_in_the_arrivals_where_the_server_does_not_time_it() -> None:
@@ -128,9 +128,9 @@ def test_decode_is_seen_in_the_arrivals_where_the_server_does_not_time_it() -> N
         reply.arrivals.token(now)
     tally.reply(tally.key("", "", "m"), 9.0, 12.0, reply, [])
     seen = told(tally)
-    assert seen[f"{c.PROXY_DECODE.name}_sum"][0][1] == 2.0
-    assert seen[c.PROXY_DECODE_TOKENS.name][0][1] == 3.0
-    assert seen[f"{c.PROXY_TASK_TTFT.name}_sum"][0][1] == 1.0
+    assert seen[f"{m.PROXY_DECODE.name}_sum"][0][1] == 2.0
+    assert seen[m.PROXY_DECODE_TOKENS.name][0][1] == 3.0
+    assert seen[f"{m.PROXY_TASK_TTFT.name}_sum"][0][1] == 1.0
 
 
 @pytest.mark.parametrize(

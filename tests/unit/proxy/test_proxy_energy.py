@@ -9,11 +9,11 @@ from itertools import pairwise
 import pytest
 import requests
 
-from joulebench import catalogue as c
-from joulebench.clients.exporter_api import EnergyAnswer, GpuWindow
+from joulebench import metrics as m
+from joulebench.clients.exporter import EnergyAnswer, GpuWindow
 from joulebench.clock import SystemClock
 from joulebench.errors import EnergyApiError
-from joulebench.families import Sheet
+from joulebench.metrics.families import Sheet
 from joulebench.proxy.energy import EnergySharer
 from joulebench.proxy.tally import Tally
 from joulebench.units import Joules, Seconds
@@ -58,7 +58,7 @@ class Hands:
         return self._real.monotonic()
 
 
-def joules(tally: Tally, metric: c.Metric) -> dict[tuple[str, str], float]:
+def joules(tally: Tally, metric: m.Metric) -> dict[tuple[str, str], float]:
     sheet = Sheet()
     tally.collect(sheet)
     samples = [sample for family in sheet.families() for sample in family.samples if sample.name == metric.name]
@@ -84,7 +84,7 @@ def test_shares_of_overlapping_requests_add_up() -> None:
     wait_for(lambda: len(power.asked) == 6)
     sharer.stop()
     assert [(start - 1000, end - 1000) for start, end in power.asked] == [(0, 1), (1, 3), (3, 4), (4, 5), (5, 6), (9, 10)]
-    share, whole = joules(tally, c.PROXY_ENERGY), joules(tally, c.PROXY_ENERGY_WHOLE)
+    share, whole = joules(tally, m.PROXY_ENERGY), joules(tally, m.PROXY_ENERGY_WHOLE)
     # a: 1 + 2/2 + 2/3 + 1/2 + 1, b: 2/2 + 1/3 + 1/2 + 1 seconds of the GPU.
     assert share["a", "0"] == pytest.approx(100 * (25 / 6))
     assert share["b", "0"] == pytest.approx(100 * (17 / 6))
@@ -104,12 +104,12 @@ def test_energy_that_is_not_known_is_no_energy(power: SteadyPower) -> None:
     def unknown() -> float:
         sheet = Sheet()
         tally.collect(sheet)
-        return sum(f.samples[0].value for f in sheet.families() if f.samples[0].name == c.PROXY_ENERGY_UNKNOWN.name)
+        return sum(f.samples[0].value for f in sheet.families() if f.samples[0].name == m.PROXY_ENERGY_UNKNOWN.name)
 
     wait_for(lambda: unknown() > 0.9)
     sharer.stop()
-    assert joules(tally, c.PROXY_ENERGY) == {}
-    assert joules(tally, c.PROXY_ENERGY_WHOLE) == {}
+    assert joules(tally, m.PROXY_ENERGY) == {}
+    assert joules(tally, m.PROXY_ENERGY_WHOLE) == {}
 
 
 def test_a_wall_clock_that_is_set_back_makes_no_stretch() -> None:
@@ -140,7 +140,7 @@ def test_energy_of_real_requests_covers_the_time_in_which_any_ran(start_proxy: S
         def busy() -> float:
             return sum(end - start for start, end in power.asked)
 
-        wait_for(lambda: (proxy.value(c.PROXY_ENERGY, gpu="0") or 0.0) == pytest.approx(100 * busy()) and busy() > 0.1)
-        assert proxy.value(c.PROXY_ENERGY, gpu="1") == pytest.approx(40 * busy())
+        wait_for(lambda: (proxy.value(m.PROXY_ENERGY, gpu="0") or 0.0) == pytest.approx(100 * busy()) and busy() > 0.1)
+        assert proxy.value(m.PROXY_ENERGY, gpu="1") == pytest.approx(40 * busy())
         assert all(end <= start for (_, end), (start, _) in pairwise(power.asked))
-        assert all((proxy.value(c.PROXY_ENERGY, task_id=str(task)) or 0.0) > 0.0 for task in range(6))
+        assert all((proxy.value(m.PROXY_ENERGY, task_id=str(task)) or 0.0) > 0.0 for task in range(6))

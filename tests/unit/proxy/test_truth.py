@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pytest
 import requests
 
-from joulebench import catalogue as c
+from joulebench import metrics as m
 from joulebench.clock import SystemClock
 from tests.fakes.model_server import ModelServer
 from tests.fakes.model_turns import Turn, call, call_text, say, swallowed
@@ -75,24 +75,24 @@ def test_tokens_and_calls_of_every_request_are_those_of_the_model_server(
     for number, (turn, outcomes) in enumerate(SCENES):
         labels = {"run_id": "r1", "task_id": f"t{number}", "model": "scripted"}
 
-        def told(metric: c.Metric, suffix: str = "", labels: dict[str, str] = labels, **more: str) -> float | None:
+        def told(metric: m.Metric, suffix: str = "", labels: dict[str, str] = labels, **more: str) -> float | None:
             return numbers.get((metric.name + suffix, frozenset({**labels, **more}.items())))
 
-        assert told(c.PROXY_REQUESTS, result="ok") == 1
-        assert told(c.PROXY_PROMPT_TOKENS) == turn.prompt_tokens
-        assert told(c.PROXY_COMPLETION_TOKENS) == turn.completion_tokens
-        assert told(c.PROXY_DECODE_TOKENS) == turn.completion_tokens
-        assert told(c.PROXY_DECODE, "_sum") == pytest.approx(turn.decode_ms / 1000)
-        assert told(c.PROXY_PREFILL, "_sum") == pytest.approx(turn.prefill_ms / 1000)
+        assert told(m.PROXY_REQUESTS, result="ok") == 1
+        assert told(m.PROXY_PROMPT_TOKENS) == turn.prompt_tokens
+        assert told(m.PROXY_COMPLETION_TOKENS) == turn.completion_tokens
+        assert told(m.PROXY_DECODE_TOKENS) == turn.completion_tokens
+        assert told(m.PROXY_DECODE, "_sum") == pytest.approx(turn.decode_ms / 1000)
+        assert told(m.PROXY_PREFILL, "_sum") == pytest.approx(turn.prefill_ms / 1000)
         # Ollama does not tell what its prefix cache held, so there is no count that belongs to the prefill time.
         evaluated = turn.prompt_tokens - turn.cached_tokens if path.startswith("/v1") else None
-        assert told(c.PROXY_PREFILL_TOKENS) == evaluated
-        found = {outcome: told(c.PROXY_TOOL_CALLS, outcome=outcome) for outcome in c.TOOL_OUTCOMES}
+        assert told(m.PROXY_PREFILL_TOKENS) == evaluated
+        found = {outcome: told(m.PROXY_TOOL_CALLS, outcome=outcome) for outcome in m.TOOL_OUTCOMES}
         assert {outcome: count for outcome, count in found.items() if count is not None} == outcomes
-        sure = told(c.PROXY_TASK_CONFIDENCE, "_count") or 0
+        sure = told(m.PROXY_TASK_CONFIDENCE, "_count") or 0
         assert sure == (sum(outcomes.values()) if add_logprobs else 0)
     calls = sum(itertools.chain.from_iterable(scene.outcomes.values() for scene in SCENES))
-    assert proxy.value(c.PROXY_SPANS, span_status="ok" if add_logprobs else "no_logprobs") == calls
+    assert proxy.value(m.PROXY_SPANS, span_status="ok" if add_logprobs else "no_logprobs") == calls
 
 
 @pytest.mark.parametrize("wire", ["openai stream", "ollama stream"])
@@ -109,9 +109,9 @@ def test_calls_that_the_servers_parser_dropped_are_counted_as_what_they_are(star
             body = {"model": "scripted", "stream": stream, "messages": [], "tools": TOOLS}
             assert requests.post(f"{proxy.url}{path}", json=body, timeout=5).status_code == 200
         proxy.wait_until_over(len(turns))
-    assert proxy.value(c.PROXY_TOOL_CALLS, outcome="undeclared") == 1
-    assert proxy.value(c.PROXY_TOOL_CALLS, outcome="malformed") == 2
-    assert proxy.value(c.PROXY_TOOL_CALLS, outcome="ok") is None
+    assert proxy.value(m.PROXY_TOOL_CALLS, outcome="undeclared") == 1
+    assert proxy.value(m.PROXY_TOOL_CALLS, outcome="malformed") == 2
+    assert proxy.value(m.PROXY_TOOL_CALLS, outcome="ok") is None
 
 
 @pytest.mark.parametrize("wire", ["openai stream", "ollama whole"])
@@ -125,9 +125,9 @@ def test_a_call_that_was_dropped_beside_one_that_was_given_is_counted_too(start_
         body = {"model": "scripted", "stream": stream, "messages": [], "tools": TOOLS}
         assert b"rm" not in requests.post(f"{proxy.url}{path}", json=body, timeout=5).content
         proxy.wait_until_over(1)
-    assert proxy.value(c.PROXY_TOOL_CALLS, outcome="ok") == 1
-    assert proxy.value(c.PROXY_TOOL_CALLS, outcome="undeclared") == 1
-    assert proxy.value(c.PROXY_TOOL_CALLS) == 2
+    assert proxy.value(m.PROXY_TOOL_CALLS, outcome="ok") == 1
+    assert proxy.value(m.PROXY_TOOL_CALLS, outcome="undeclared") == 1
+    assert proxy.value(m.PROXY_TOOL_CALLS) == 2
 
 
 @pytest.mark.parametrize("wire", ["openai stream", "ollama stream"])
@@ -144,12 +144,12 @@ def test_the_time_to_first_token_lies_between_its_sending_and_its_arrival(start_
         # Read to its end: a client that leaves before is counted as one that left.
         assert any(b"four" in line for line in rest)
         proxy.wait_until_over(1)
-    told = proxy.value(c.PROXY_TASK_TTFT, "_sum")
+    told = proxy.value(m.PROXY_TASK_TTFT, "_sum")
     assert told is not None
     assert 0.15 <= told <= arrived - began
-    assert proxy.value(c.PROXY_TTFT, "_count", model="m") == 1
-    assert proxy.value(c.PROXY_TOKEN_GAP, "_count") == 3
-    gaps = proxy.value(c.PROXY_TOKEN_GAP, "_sum")
+    assert proxy.value(m.PROXY_TTFT, "_count", model="m") == 1
+    assert proxy.value(m.PROXY_TOKEN_GAP, "_count") == 3
+    gaps = proxy.value(m.PROXY_TOKEN_GAP, "_sum")
     assert gaps is not None
     assert gaps >= 0.06 - 0.005
 
@@ -159,8 +159,8 @@ def test_a_tool_call_that_comes_at_once_has_no_time_to_first_token(start_proxy: 
         proxy = start_proxy(server.ollama_url)
         requests.post(f"{proxy.url}/v1/chat/completions", json={"model": "m", "stream": True, "tools": TOOLS}, timeout=5)
         proxy.wait_until_over(1)
-    assert proxy.value(c.PROXY_TASK_TTFT, "_count") is None
-    assert proxy.value(c.PROXY_COMPLETION_TOKENS) is not None
+    assert proxy.value(m.PROXY_TASK_TTFT, "_count") is None
+    assert proxy.value(m.PROXY_COMPLETION_TOKENS) is not None
 
 
 def test_logprobs_that_are_refused_are_given_up_for_that_kind_of_request_only(start_proxy: StartProxy) -> None:
@@ -180,9 +180,9 @@ def test_logprobs_that_are_refused_are_given_up_for_that_kind_of_request_only(st
         (True, False, False),
         (False, True, False),
     ]
-    assert proxy.value(c.PROXY_REFUSED_ADDITIONS, model="m") == 1
-    assert proxy.value(c.PROXY_TOOL_CALLS, outcome="ok") == 4
-    assert proxy.value(c.PROXY_TASK_CONFIDENCE, "_count") == 1
+    assert proxy.value(m.PROXY_REFUSED_ADDITIONS, model="m") == 1
+    assert proxy.value(m.PROXY_TOOL_CALLS, outcome="ok") == 4
+    assert proxy.value(m.PROXY_TASK_CONFIDENCE, "_count") == 1
 
 
 def test_a_refusal_that_the_client_earned_itself_is_its_own(start_proxy: StartProxy) -> None:
@@ -195,8 +195,8 @@ def test_a_refusal_that_the_client_earned_itself_is_its_own(start_proxy: StartPr
         proxy.wait_until_over(1)
     assert through.status_code == 400
     assert through.content == direct.content
-    assert proxy.value(c.PROXY_REQUESTS, result="refused") == 1
-    assert proxy.value(c.PROXY_REFUSED_ADDITIONS) is None
+    assert proxy.value(m.PROXY_REQUESTS, result="refused") == 1
+    assert proxy.value(m.PROXY_REFUSED_ADDITIONS) is None
 
 
 def test_logprobs_that_the_client_asked_for_stay_and_are_read(start_proxy: StartProxy) -> None:
@@ -210,7 +210,7 @@ def test_logprobs_that_the_client_asked_for_stay_and_are_read(start_proxy: Start
     assert b'"logprobs"' in through.content
     # The scripted server tells its usage always, so the event that the proxy asked for and took out is the one difference.
     assert through.content.count(b"data:") == direct.content.count(b"data:") - 1
-    assert proxy.value(c.PROXY_TASK_CONFIDENCE, "_count") == 1
+    assert proxy.value(m.PROXY_TASK_CONFIDENCE, "_count") == 1
 
 
 @pytest.mark.parametrize("fault", ["error_mid_stream", "cut", "hang_up", "http_500"])
@@ -223,18 +223,18 @@ def test_faults_of_the_model_server_are_counted_and_never_as_tokens(start_proxy:
             status = 0
         proxy.wait_until_over(1)
     assert status == {"error_mid_stream": 200, "cut": 0, "hang_up": 502, "http_500": 500}[fault]
-    assert proxy.value(c.PROXY_REQUESTS, result="refused" if fault == "http_500" else "broken") == 1
-    assert proxy.value(c.PROXY_COMPLETION_TOKENS) is None
-    assert proxy.value(c.PROXY_TASK_DURATION, "_count") is None
+    assert proxy.value(m.PROXY_REQUESTS, result="refused" if fault == "http_500" else "broken") == 1
+    assert proxy.value(m.PROXY_COMPLETION_TOKENS) is None
+    assert proxy.value(m.PROXY_TASK_DURATION, "_count") is None
 
 
 def test_requests_are_in_flight_while_they_are(start_proxy: StartProxy) -> None:
     with ModelServer([say("one two").with_(token_gap=0.5)]) as server:
         proxy = start_proxy(server.ollama_url)
         with requests.post(f"{proxy.url}/api/chat", json={"model": "m", "stream": True}, stream=True, timeout=5) as got:
-            wait_for(lambda: proxy.value(c.PROXY_IN_FLIGHT, model="m") == 1)
+            wait_for(lambda: proxy.value(m.PROXY_IN_FLIGHT, model="m") == 1)
             _ = got.content
-        wait_for(lambda: proxy.value(c.PROXY_IN_FLIGHT, model="m") == 0)
+        wait_for(lambda: proxy.value(m.PROXY_IN_FLIGHT, model="m") == 0)
 
 
 def test_run_and_task_come_from_headers_as_well(start_proxy: StartProxy) -> None:
@@ -244,5 +244,5 @@ def test_run_and_task_come_from_headers_as_well(start_proxy: StartProxy) -> None
         requests.post(f"{proxy.url}/api/chat", json={"model": "m", "stream": True}, headers=headers, timeout=5)
         requests.post(f"{proxy.url}/api/chat", json={"model": "m", "stream": True}, timeout=5)
         proxy.wait_until_over(2)
-    assert proxy.value(c.PROXY_REQUESTS, run_id="r2", task_id="sort a list") == 1
-    assert proxy.value(c.PROXY_REQUESTS, run_id="", task_id="") == 1
+    assert proxy.value(m.PROXY_REQUESTS, run_id="r2", task_id="sort a list") == 1
+    assert proxy.value(m.PROXY_REQUESTS, run_id="", task_id="") == 1

@@ -16,7 +16,7 @@ import pytest
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
-from joulebench import catalogue
+from joulebench import metrics
 from joulebench.clock import wait_until
 from joulebench.stack.process import Program, free_port
 from tests.conftest import need_program
@@ -161,7 +161,7 @@ def scrape(url: str) -> list[tuple[str, dict[str, str], float]]:
 
 
 def sent_times(url: str) -> list[tuple[dict[str, str], float]]:
-    return [(labels, value) for name, labels, value in scrape(url) if name == catalogue.TASK_SENT.name]
+    return [(labels, value) for name, labels, value in scrape(url) if name == metrics.TASK_SENT.name]
 
 
 def events(directory: Path, event_type: str | None = None) -> list[dict[str, Any]]:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from joulebench import Run, catalogue
-from joulebench.clients.exporter_api import ExporterApi
+from joulebench import Run, metrics
+from joulebench.clients.exporter import ExporterApi
 from joulebench.clock import SystemClock
 from joulebench.errors import EnergyApiError
 from joulebench.push.energy import RETRY_AFTER
@@ -42,14 +42,14 @@ def test_energies_reach_the_journal_and_the_gateway(tmp_path: Path, gateway: Rea
     assert (call["call"], task["source"], task["total"]["joules"], task["end"]) == (1, "simulated", None, end["timestamp"])
     joules = task["gpus"][0]["joules"]
     assert joules == pytest.approx(10 * (task["end"] - task["start"]))
-    pushed = [(labels["uuid"], value) for name, labels, value in scrape(gateway.url) if name == catalogue.TASK_ENERGY.name]
+    pushed = [(labels["uuid"], value) for name, labels, value in scrape(gateway.url) if name == metrics.TASK_ENERGY.name]
     assert pushed == [("GPU-a", joules)], "a GPU whose energy is not known has no sample"
     (state,) = events(run.directory, "PUSH_STATE")
     assert state["windows_without_energy"] == 0
 
 
 def throttled(gateway: RealGateway) -> dict[tuple[str, str], float]:
-    found = [(labels, value) for name, labels, value in scrape(gateway.url) if name == catalogue.TASK_THROTTLED.name]
+    found = [(labels, value) for name, labels, value in scrape(gateway.url) if name == metrics.TASK_THROTTLED.name]
     return {(labels["uuid"], labels["reason"]): value for labels, value in found}
 
 
@@ -66,7 +66,7 @@ def test_an_exporter_that_tells_no_throttling_still_gives_its_joules(tmp_path: P
     old.tells_throttling = False
     with serving(old):
         run_one(tmp_path, gateway.url, old.url)
-    assert (catalogue.TASK_ENERGY.name, "t") in gateway.samples()
+    assert (metrics.TASK_ENERGY.name, "t") in gateway.samples()
     assert throttled(gateway) == {}
 
 
@@ -88,14 +88,14 @@ def test_the_joules_of_calls_are_pushed_once_they_are_known_on_every_gpu(tmp_pat
                 call.finish(prompt_tokens=9, cached_tokens=4)
     told = [event["gpus"][0]["joules"] for event in events(run.directory, "CALL_ENERGY")]
     samples = gateway.samples()
-    assert samples[f"{catalogue.TASK_CALL_ENERGY.name}_count", "t"] == 3
-    assert samples[f"{catalogue.TASK_CALL_ENERGY.name}_sum", "t"] == pytest.approx(sum(told))
+    assert samples[f"{metrics.TASK_CALL_ENERGY.name}_count", "t"] == 3
+    assert samples[f"{metrics.TASK_CALL_ENERGY.name}_sum", "t"] == pytest.approx(sum(told))
     assert [event["cached_tokens"] for event in events(run.directory, "LLM_QUERY_END")] == [4, 4, 4]
 
 
 def test_calls_that_are_unknown_on_one_gpu_are_not_summed(tmp_path: Path, gateway: RealGateway, exporter: FakeExporter) -> None:
     run_one(tmp_path, gateway.url, exporter.url)
-    assert not [name for name, _ in gateway.samples() if name.startswith(catalogue.TASK_CALL_ENERGY.name)]
+    assert not [name for name, _ in gateway.samples() if name.startswith(metrics.TASK_CALL_ENERGY.name)]
 
 
 def test_a_group_is_not_deleted_before_its_energy_was_seen(tmp_path: Path, gateway: RealGateway, exporter: FakeExporter) -> None:
@@ -103,7 +103,7 @@ def test_a_group_is_not_deleted_before_its_energy_was_seen(tmp_path: Path, gatew
 
     class Watching(FakePrometheus):
         def answer(self, path: str) -> tuple[int, str]:
-            seen.extend(value for name, _, value in scrape(gateway.url) if name == catalogue.TASK_ENERGY.name)
+            seen.extend(value for name, _, value in scrape(gateway.url) if name == metrics.TASK_ENERGY.name)
             return super().answer(path)
 
     prometheus = Watching(gateway_url=gateway.url)
@@ -127,9 +127,9 @@ def test_an_exporter_that_is_not_there_is_told_once(tmp_path: Path, gateway: Rea
     (state,) = events(run.directory, "PUSH_STATE")
     assert state["windows_without_energy"] == 10
     assert state["groups_unpushed"] == 0
-    ended = [task for name, task in gateway.samples() if name == catalogue.TASK_END.name]
+    ended = [task for name, task in gateway.samples() if name == metrics.TASK_END.name]
     assert len(ended) == 5
-    assert catalogue.TASK_ENERGY.name not in {name for name, _ in gateway.samples()}
+    assert metrics.TASK_ENERGY.name not in {name for name, _ in gateway.samples()}
 
 
 def test_an_exporter_that_comes_back_is_asked_again(tmp_path: Path, gateway: RealGateway, exporter: FakeExporter) -> None:
@@ -139,7 +139,7 @@ def test_an_exporter_that_comes_back_is_asked_again(tmp_path: Path, gateway: Rea
             pass
         eventually(lambda: len(exporter.requests) >= 1)
         exporter.status = 200
-        eventually(lambda: (catalogue.TASK_ENERGY.name, "early") in gateway.samples())
+        eventually(lambda: (metrics.TASK_ENERGY.name, "early") in gateway.samples())
     assert [event["task_id"] for event in events(run.directory, "TASK_ENERGY")] == ["early"]
     assert len(events(run.directory, "ENERGY_UNAVAILABLE")) == 1
 
@@ -158,7 +158,7 @@ def test_an_exporter_that_refuses_a_window_is_not_asked_for_it_again(
         assert len(exporter.requests) == 1
         with run.task("later"):
             pass
-        eventually(lambda: (catalogue.TASK_ENERGY.name, "later") in gateway.samples())
+        eventually(lambda: (metrics.TASK_ENERGY.name, "later") in gateway.samples())
     assert [event["task_id"] for event in events(run.directory, "TASK_ENERGY")] == ["later"]
     (state,) = events(run.directory, "PUSH_STATE")
     assert (state["windows_without_energy"], state["groups_unpushed"]) == (1, 0)

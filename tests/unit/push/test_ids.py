@@ -7,7 +7,7 @@ import re
 import pytest
 
 from joulebench.errors import UserError
-from joulebench.labels import MAX_LABEL_LENGTH, label_text
+from joulebench.metrics.label_text import MAX_LABEL_LENGTH, label_text
 from joulebench.push import ids
 from joulebench.units import Seconds
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from joulebench import Run, catalogue
+from joulebench import Run, metrics
 from joulebench.clients.pushgateway import Pushgateway
 from joulebench.clock import SystemClock
 from joulebench.errors import GatewayError
-from joulebench.families import Family, Sheet
+from joulebench.metrics.families import Family, Sheet
 from joulebench.push.acks import AckReader
 from joulebench.push.groups import REFRESH_PERIOD, Group, Groups
 from joulebench.push.pusher import Pusher
@@ -50,7 +50,7 @@ def one_call(run: Run, name: str, tokens: int) -> None:
 
 
 def tokens_of(gateway: RealGateway, task_id: str) -> float | None:
-    return gateway.samples().get((catalogue.TASK_PROMPT_TOKENS.name, task_id))
+    return gateway.samples().get((metrics.TASK_PROMPT_TOKENS.name, task_id))
 
 
 def test_a_gateway_that_comes_up_late_gets_everything(tmp_path: Path, gateway: RealGateway) -> None:
@@ -64,7 +64,7 @@ def test_a_gateway_that_comes_up_late_gets_everything(tmp_path: Path, gateway: R
     assert [tokens_of(gateway, f"t{number}") for number in range(20)] == list(range(20))
     (state,) = events(run.directory, "PUSH_STATE")
     assert (state["groups_unpushed"], state["groups_left"]) == (0, 22)
-    assert gateway.samples()[catalogue.PUSH_FAILURES.name, ""] == state["failures"] >= 1
+    assert gateway.samples()[metrics.PUSH_FAILURES.name, ""] == state["failures"] >= 1
 
 
 def test_a_gateway_killed_and_emptied_in_mid_run_is_filled_again(
@@ -142,26 +142,26 @@ def test_pushes_are_coalesced_and_nothing_is_lost(tmp_path: Path, gateway: RealG
 
 def test_unknown_values_are_absent_from_the_gateway(tmp_path: Path, gateway: RealGateway) -> None:
     with run_with(tmp_path, gateway.url) as run, run.task("t") as task:
-        eventually(lambda: (catalogue.TASK_START.name, "t") in gateway.samples())
+        eventually(lambda: (metrics.TASK_START.name, "t") in gateway.samples())
         names = {name for name, task_id in gateway.samples() if task_id == "t"}
         absent_before_the_end = (
-            *(catalogue.TASK_END, catalogue.TASK_END_OFFSET, catalogue.TASK_DURATION, catalogue.TASK_SUCCESS),
-            *(catalogue.TASK_STATUS, catalogue.TASK_PROMPT_TOKENS, catalogue.TASK_COMPLETION_TOKENS, catalogue.TASK_TTFT),
-            *(catalogue.TASK_CONFIDENCE, catalogue.TASK_CONFIDENCE_MIN, catalogue.TASK_DECODE_TOKENS, catalogue.TASK_ENERGY),
+            *(metrics.TASK_END, metrics.TASK_END_OFFSET, metrics.TASK_DURATION, metrics.TASK_SUCCESS),
+            *(metrics.TASK_STATUS, metrics.TASK_PROMPT_TOKENS, metrics.TASK_COMPLETION_TOKENS, metrics.TASK_TTFT),
+            *(metrics.TASK_CONFIDENCE, metrics.TASK_CONFIDENCE_MIN, metrics.TASK_DECODE_TOKENS, metrics.TASK_ENERGY),
         )
         assert not names & {series for metric in absent_before_the_end for series in metric.series_names}
-        assert gateway.samples()[catalogue.TASK_LLM_CALLS.name, "t"] == 0
+        assert gateway.samples()[metrics.TASK_LLM_CALLS.name, "t"] == 0
         with task.call() as call:
             call.finish()
     names = {name for name, task_id in gateway.samples() if task_id == "t"}
-    assert catalogue.TASK_END.name in names
-    assert f"{catalogue.TASK_LLM_DURATION.name}_count" in names
+    assert metrics.TASK_END.name in names
+    assert f"{metrics.TASK_LLM_DURATION.name}_count" in names
     unknown = (
-        catalogue.TASK_SUCCESS,
-        catalogue.TASK_PROMPT_TOKENS,
-        catalogue.TASK_DECODE,
-        catalogue.TASK_LOAD,
-        catalogue.TASK_ENERGY,
+        metrics.TASK_SUCCESS,
+        metrics.TASK_PROMPT_TOKENS,
+        metrics.TASK_DECODE,
+        metrics.TASK_LOAD,
+        metrics.TASK_ENERGY,
     )
     assert not names & {series for metric in unknown for series in metric.series_names}
 
@@ -172,8 +172,8 @@ def test_a_late_event_of_a_finished_task_is_pushed_again(
     with run_with(tmp_path, gateway.url, prometheus.url) as run:
         with run.task("t") as task:
             late = task.call()
-        eventually(lambda: (catalogue.TASK_END.name, "t") in gateway.samples())
-        eventually(lambda: (catalogue.TASK_END.name, "t") not in gateway.samples())
+        eventually(lambda: (metrics.TASK_END.name, "t") in gateway.samples())
+        eventually(lambda: (metrics.TASK_END.name, "t") not in gateway.samples())
         prometheus.scrapes = False
         with late as call:
             call.finish(prompt_tokens=5)
@@ -185,8 +185,8 @@ def test_a_late_event_of_a_finished_task_is_pushed_again(
 def group(task_id: str, value: float = 1.0) -> Group:
     def families(sent: Seconds) -> list[Family]:
         sheet = Sheet()
-        sheet.value(catalogue.TASK_START, value)
-        sheet.value(catalogue.TASK_SENT, sent)
+        sheet.value(metrics.TASK_START, value)
+        sheet.value(metrics.TASK_SENT, sent)
         return sheet.families()
 
     return Group({**IDENTITY, "task_id": task_id}, families)
@@ -267,7 +267,7 @@ def test_one_refused_group_does_not_hold_up_the_others(gateway: RealGateway) -> 
     bad = Group({**IDENTITY, "task_id": "bad"}, _the_same_twice)
     pusher.finished(bad)
     pusher.finished(group("good", 5.0))
-    eventually(lambda: gateway.samples().get((catalogue.TASK_START.name, "good")) == 5.0)
+    eventually(lambda: gateway.samples().get((metrics.TASK_START.name, "good")) == 5.0)
     report = pusher.close(0.5)
     assert (report.pushes, report.unpushed) == (1, 1)
     assert report.failures >= 1
@@ -277,8 +277,8 @@ def test_one_refused_group_does_not_hold_up_the_others(gateway: RealGateway) -> 
 def _the_same_twice(sent: Seconds) -> list[Family]:
     """The same sample twice: the gateway refuses it."""
     sheet = Sheet()
-    sheet.value(catalogue.TASK_START, 1.0)
-    sheet.value(catalogue.TASK_START, float(sent))
+    sheet.value(metrics.TASK_START, 1.0)
+    sheet.value(metrics.TASK_START, float(sent))
     return sheet.families()
 
 

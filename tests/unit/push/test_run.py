@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from joulebench import Run, catalogue
+from joulebench import Run, metrics
 from joulebench.confidence.measures import CallConfidence
 from joulebench.errors import UserError
 from joulebench.push.task import Task
@@ -220,12 +220,12 @@ def test_totals_are_exact_with_tasks_in_eight_threads(in_tmp: Path, gateway: Rea
     def total(name: str) -> float:
         return sum(value for (series, _), value in samples.items() if series == name)
 
-    assert total(catalogue.TASK_LLM_CALLS.name) == 400
-    assert total(catalogue.TASK_PROMPT_TOKENS.name) == 1200
-    assert total(catalogue.TASK_COMPLETION_TOKENS.name) == 800
-    assert total(f"{catalogue.TASK_CONFIDENCE.name}_sum") == 200.0
-    assert total(f"{catalogue.CALL_DURATION.name}_count") == 400
-    assert len({task for series, task in samples if series == catalogue.TASK_END.name}) == 80
+    assert total(metrics.TASK_LLM_CALLS.name) == 400
+    assert total(metrics.TASK_PROMPT_TOKENS.name) == 1200
+    assert total(metrics.TASK_COMPLETION_TOKENS.name) == 800
+    assert total(f"{metrics.TASK_CONFIDENCE.name}_sum") == 200.0
+    assert total(f"{metrics.CALL_DURATION.name}_count") == 400
+    assert len({task for series, task in samples if series == metrics.TASK_END.name}) == 80
     assert len(events(run.directory, "LLM_QUERY_END")) == 400
     (state,) = events(run.directory, "PUSH_STATE")
     assert (state["groups_left"], state["groups_unpushed"], state["failures"]) == (81, 0, 0)
@@ -238,7 +238,7 @@ def test_addresses_come_from_the_environment(in_tmp: Path, gateway: RealGateway,
     with Run() as run, run.task("t"):
         pass
     assert run.directory.parent == in_tmp / "elsewhere"
-    assert (catalogue.TASK_END.name, "t") in gateway.samples()
+    assert (metrics.TASK_END.name, "t") in gateway.samples()
 
 
 def test_a_gateway_that_says_no_is_told_with_its_words(in_tmp: Path, server: LocalServer) -> None:
@@ -253,7 +253,7 @@ def test_a_gateway_that_says_no_is_told_with_its_words(in_tmp: Path, server: Loc
 
 def test_the_phase_is_what_the_worker_does_now(in_tmp: Path, gateway: RealGateway) -> None:
     def phase() -> set[str]:
-        return {labels["phase"] for name, labels, value in scrape(gateway.url) if name == catalogue.RUN_PHASE.name and value == 1}
+        return {labels["phase"] for name, labels, value in scrape(gateway.url) if name == metrics.RUN_PHASE.name and value == 1}
 
     with Run(gateway_url=gateway.url) as run, run.task("t") as task:
         eventually(lambda: phase() == {"idle"})
@@ -265,5 +265,5 @@ def test_the_phase_is_what_the_worker_does_now(in_tmp: Path, gateway: RealGatewa
             eventually(lambda: phase() == {"tool"})
         eventually(lambda: phase() == {"idle"})
     names = {name for name, _ in gateway.samples()}
-    assert catalogue.RUN_TASKS.name in names
-    assert not names & {catalogue.RUN_PHASE.name, catalogue.RUN_INFO.name}, "a run that is over is not live"
+    assert metrics.RUN_TASKS.name in names
+    assert not names & {metrics.RUN_PHASE.name, metrics.RUN_INFO.name}, "a run that is over is not live"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from joulebench import Run, catalogue
+from joulebench import Run, metrics
 from joulebench.confidence.measures import CallConfidence
 from joulebench.push.sheets import run_families
 from joulebench.push.state import RunTotals
@@ -25,7 +25,7 @@ def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def counts(totals: RunTotals) -> dict[tuple[str, str], float]:
     """(model, tool) -> calls."""
-    (family,) = [found for found in run_families(totals, Seconds(0)) if found.name == catalogue.TOOL_CONFIDENCE.name]
+    (family,) = [found for found in run_families(totals, Seconds(0)) if found.name == metrics.TOOL_CONFIDENCE.name]
     return {
         (sample.labels["model"], sample.labels["tool"]): sample.value
         for sample in family.samples
@@ -75,6 +75,6 @@ def test_the_gateway_holds_confidences_by_tool_and_no_text_of_the_model(in_tmp: 
             with task.tool(name, {}, score):
                 pass
     found = scrape(gateway.url)
-    calls = {labels["tool"]: value for name, labels, value in found if name == f"{catalogue.TOOL_CONFIDENCE.name}_count"}
+    calls = {labels["tool"]: value for name, labels, value in found if name == f"{metrics.TOOL_CONFIDENCE.name}_count"}
     assert calls == {"read_file": 2, "finish": 1, OTHER: 1}
     assert not [labels for _, labels, _ in found if "secret" in str(labels)]

@@ -14,7 +14,7 @@ from math import floor
 from pathlib import Path
 from typing import Any
 
-from joulebench import catalogue
+from joulebench import metrics
 from joulebench.results.queries import PUSH_TIME
 from tests.unit.results.store import START, Store
 
@@ -97,14 +97,14 @@ def fill(store: Store) -> None:
                 if index == 1 and GAP[0] < at < GAP[1]:
                     continue
                 value, moment = counter(index, at - 0.004)
-                store.add(catalogue.GPU_ENERGY, {**labels, **gpu}, at, value)
-                store.add(catalogue.GPU_ENERGY_SAMPLE_TIMESTAMP, {**labels, **gpu}, at, moment)
-                store.add(catalogue.GPU_ENERGY_SAMPLE_UNCERTAINTY, {**labels, **gpu}, at, SLACK)
+                store.add(metrics.GPU_ENERGY, {**labels, **gpu}, at, value)
+                store.add(metrics.GPU_ENERGY_SAMPLE_TIMESTAMP, {**labels, **gpu}, at, moment)
+                store.add(metrics.GPU_ENERGY_SAMPLE_UNCERTAINTY, {**labels, **gpu}, at, SLACK)
                 if job == "joulebench":
                     _gauges(store, index, {**labels, **gpu}, at)
             if job == "joulebench":
-                store.add(catalogue.EXPORTER_CLOCK, labels, at, at + 0.003)
-                store.add(catalogue.EXPORTER_CLOCK_STEPS, labels, at, 0.0)
+                store.add(metrics.EXPORTER_CLOCK, labels, at, at + 0.003)
+                store.add(metrics.EXPORTER_CLOCK_STEPS, labels, at, 0.0)
     for task in TASKS:
         if task.in_store:
             _push(store, task)
@@ -112,13 +112,13 @@ def fill(store: Store) -> None:
 
 def _gauges(store: Store, index: int, labels: Mapping[str, str], at: float) -> None:
     busy = watts(0, at) > 100
-    store.add(catalogue.GPU_UP, labels, at, 1.0)
-    store.add(catalogue.GPU_UTILIZATION, labels, at, 0.9 if busy else 0.1 * index)
-    store.add(catalogue.GPU_MEMORY_USED, labels, at, (6 + 2 * index) * 2**30)
-    store.add(catalogue.GPU_TEMPERATURE, labels, at, 70.0 if busy else 45.0 + index)
+    store.add(metrics.GPU_UP, labels, at, 1.0)
+    store.add(metrics.GPU_UTILIZATION, labels, at, 0.9 if busy else 0.1 * index)
+    store.add(metrics.GPU_MEMORY_USED, labels, at, (6 + 2 * index) * 2**30)
+    store.add(metrics.GPU_TEMPERATURE, labels, at, 70.0 if busy else 45.0 + index)
     if index == 0:
-        store.add(catalogue.GPU_TEMPERATURE_MARGIN, labels, at, 18.0 if busy else 43.0)
-    store.add(catalogue.GPU_POWER, labels, at, watts(index, at))
+        store.add(metrics.GPU_TEMPERATURE_MARGIN, labels, at, 18.0 if busy else 43.0)
+    store.add(metrics.GPU_POWER, labels, at, watts(index, at))
     info = {
         **labels,
         "name": "Test GPU",
@@ -127,11 +127,11 @@ def _gauges(store: Store, index: int, labels: Mapping[str, str], at: float) -> N
         "source": "nvml",
         "energy_method": "counter",
     }
-    store.add(catalogue.GPU_INFO, info, at, 1.0)
-    for reason in catalogue.THROTTLE_REASONS:
+    store.add(metrics.GPU_INFO, info, at, 1.0)
+    for reason in metrics.THROTTLE_REASONS:
         # GPU 0 is hot for one second from 13 s on.
         hot = min(max(at - START - 13.0, 0.0), 1.0) if index == 0 and reason == "hw_thermal" else 0.0
-        store.add(catalogue.GPU_THROTTLE_SECONDS, {**labels, "reason": reason}, at, 7.0 + hot)
+        store.add(metrics.GPU_THROTTLE_SECONDS, {**labels, "reason": reason}, at, 7.0 + hot)
 
 
 def _push(store: Store, task: Planned) -> None:
@@ -143,7 +143,7 @@ def _push(store: Store, task: Planned) -> None:
         done = task.end is not None and at > ended
 
         def put(
-            metric: catalogue.Metric,
+            metric: metrics.Metric,
             value: float,
             labels: Mapping[str, str] | None = None,
             series: str | None = None,
@@ -151,43 +151,43 @@ def _push(store: Store, task: Planned) -> None:
         ) -> None:
             store.add(metric, {**group, **(labels or {})}, at, value, series)
 
-        put(catalogue.TASK_INFO, 1, {"task_name": f"Task {task.task_id}", "model": task.model, "suite": "demo"})
-        put(catalogue.TASK_START, START + task.start)
-        put(catalogue.TASK_RUN_EPOCH, epoch)
-        put(catalogue.TASK_START_OFFSET, START + task.start - epoch)
-        put(catalogue.TASK_SENT, at - 0.3)
+        put(metrics.TASK_INFO, 1, {"task_name": f"Task {task.task_id}", "model": task.model, "suite": "demo"})
+        put(metrics.TASK_START, START + task.start)
+        put(metrics.TASK_RUN_EPOCH, epoch)
+        put(metrics.TASK_START_OFFSET, START + task.start - epoch)
+        put(metrics.TASK_SENT, at - 0.3)
         store.add(PUSH_TIME, group, at, at - 0.298)
-        put(catalogue.TASK_LLM_CALLS, 2 if done else 1)
-        put(catalogue.TASK_LLM_ERRORS, 0)
+        put(metrics.TASK_LLM_CALLS, 2 if done else 1)
+        put(metrics.TASK_LLM_ERRORS, 0)
         if done and task.end is not None:
-            put(catalogue.TASK_END, START + task.end)
-            put(catalogue.TASK_END_OFFSET, START + task.end - epoch)
-            put(catalogue.TASK_DURATION, task.end - task.start)
-            put(catalogue.TASK_STATUS, 1, {"status": task.status})
+            put(metrics.TASK_END, START + task.end)
+            put(metrics.TASK_END_OFFSET, START + task.end - epoch)
+            put(metrics.TASK_DURATION, task.end - task.start)
+            put(metrics.TASK_STATUS, 1, {"status": task.status})
             if task.success is not None:
-                put(catalogue.TASK_SUCCESS, float(task.success))
-            put(catalogue.TASK_PROMPT_TOKENS, 1200)
-            put(catalogue.TASK_COMPLETION_TOKENS, 150)
+                put(metrics.TASK_SUCCESS, float(task.success))
+            put(metrics.TASK_PROMPT_TOKENS, 1200)
+            put(metrics.TASK_COMPLETION_TOKENS, 150)
             half = (task.end - task.start) / 2
             for metric, total in (
-                (catalogue.TASK_LLM_DURATION, half),
-                (catalogue.TASK_TTFT, half * 0.25),
-                (catalogue.TASK_DECODE, half * 0.75),
+                (metrics.TASK_LLM_DURATION, half),
+                (metrics.TASK_TTFT, half * 0.25),
+                (metrics.TASK_DECODE, half * 0.75),
             ):
                 put(metric, 2, series=f"{metric.name}_count")
                 put(metric, total, series=f"{metric.name}_sum")
-            put(catalogue.TASK_DECODE_TOKENS, 148)
-            for outcome in catalogue.TOOL_OUTCOMES:
-                put(catalogue.TASK_TOOL_CALLS, sum(o == outcome for _, o, _ in task.tools), {"outcome": outcome})
+            put(metrics.TASK_DECODE_TOKENS, 148)
+            for outcome in metrics.TOOL_OUTCOMES:
+                put(metrics.TASK_TOOL_CALLS, sum(o == outcome for _, o, _ in task.tools), {"outcome": outcome})
             if task.tools:
-                put(catalogue.TASK_TOOL_DURATION, len(task.tools), series=f"{catalogue.TASK_TOOL_DURATION.name}_count")
-                put(catalogue.TASK_TOOL_DURATION, half * 0.5, series=f"{catalogue.TASK_TOOL_DURATION.name}_sum")
+                put(metrics.TASK_TOOL_DURATION, len(task.tools), series=f"{metrics.TASK_TOOL_DURATION.name}_count")
+                put(metrics.TASK_TOOL_DURATION, half * 0.5, series=f"{metrics.TASK_TOOL_DURATION.name}_sum")
             scores = [score for _, _, score in task.tools if score is not None]
             if scores:
-                put(catalogue.TASK_CONFIDENCE, len(scores), series=f"{catalogue.TASK_CONFIDENCE.name}_count")
-                put(catalogue.TASK_CONFIDENCE, sum(scores), series=f"{catalogue.TASK_CONFIDENCE.name}_sum")
-                put(catalogue.TASK_CONFIDENCE_MIN, min(scores))
-                put(catalogue.TASK_CONFIDENCE_MAX, max(scores))
+                put(metrics.TASK_CONFIDENCE, len(scores), series=f"{metrics.TASK_CONFIDENCE.name}_count")
+                put(metrics.TASK_CONFIDENCE, sum(scores), series=f"{metrics.TASK_CONFIDENCE.name}_sum")
+                put(metrics.TASK_CONFIDENCE_MIN, min(scores))
+                put(metrics.TASK_CONFIDENCE_MAX, max(scores))
 
 
 def events(task: Planned) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from joulebench.catalogue import Metric
+from joulebench.metrics import Metric
 from joulebench.stack import programs
 from joulebench.stack.process import Program, free_port
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from joulebench.catalogue import GPU_TEMPERATURE, GPU_UP, THROTTLE_REASONS
+from joulebench.metrics import GPU_TEMPERATURE, GPU_UP, THROTTLE_REASONS
 from joulebench.results import throttle
 from joulebench.results.gpu_samples import GpuSamples
 from joulebench.results.points import Columns

@@ -10,10 +10,10 @@ from typing import Any, cast
 
 import pytest
 
-from joulebench import catalogue
-from joulebench.catalogue import recorded
-from joulebench.clients.prometheus_api import PrometheusApi
+from joulebench import metrics
+from joulebench.clients.prometheus import PrometheusApi
 from joulebench.errors import QueryRefused
+from joulebench.metrics import recorded
 from joulebench.results import circumstances, surroundings
 from joulebench.results.circumstances import Circumstances
 from joulebench.results.export import Export, Options, export
@@ -41,24 +41,24 @@ def fill(store: Store) -> None:
     for second in range(-30, 121):
         at = START + second
         loaded = {
-            catalogue.OLLAMA_MODEL_SIZE: SIZE,
-            catalogue.OLLAMA_MODEL_VRAM: VRAM,
-            catalogue.OLLAMA_MODEL_OFFLOAD: VRAM / SIZE,
-            catalogue.OLLAMA_MODEL_CONTEXT: 8192,
-            catalogue.OLLAMA_MODEL_KV_CACHE: 1 << 30,
-            catalogue.OLLAMA_MODEL_LOADS: 1,
+            metrics.OLLAMA_MODEL_SIZE: SIZE,
+            metrics.OLLAMA_MODEL_VRAM: VRAM,
+            metrics.OLLAMA_MODEL_OFFLOAD: VRAM / SIZE,
+            metrics.OLLAMA_MODEL_CONTEXT: 8192,
+            metrics.OLLAMA_MODEL_KV_CACHE: 1 << 30,
+            metrics.OLLAMA_MODEL_LOADS: 1,
         }
         for metric, value in loaded.items():
             store.add(metric, {**exporter, "model": MODEL}, at, float(value))
         gpu = {**exporter, **GPUS[0]}
         for (link, direction), rate in BYTES_PER_SECOND.items():
-            store.add(catalogue.GPU_LINK_BYTES, {**gpu, "link": link, "direction": direction}, at, rate * (second + 30))
+            store.add(metrics.GPU_LINK_BYTES, {**gpu, "link": link, "direction": direction}, at, rate * (second + 30))
         held = min(max(at - CAPPED[0], 0.0), CAPPED[1] - CAPPED[0])
-        store.add(catalogue.GPU_THROTTLE_SECONDS, {**gpu, "reason": "sw_power_cap"}, at, held)
+        store.add(metrics.GPU_THROTTLE_SECONDS, {**gpu, "reason": "sw_power_cap"}, at, held)
         clock = 1.5e9 if CAPPED[0] <= at < CAPPED[1] else 2e9
-        store.add(catalogue.GPU_CLOCK, {**gpu, "clock": "sm"}, at, clock)
-        store.add(catalogue.GPU_MEMORY_TOTAL, gpu, at, 24.0 * 2**30)
-        store.add(catalogue.GPU_CLOCK_MAX, {**gpu, "clock": "sm"}, at, 2e9)
+        store.add(metrics.GPU_CLOCK, {**gpu, "clock": "sm"}, at, clock)
+        store.add(metrics.GPU_MEMORY_TOTAL, gpu, at, 24.0 * 2**30)
+        store.add(metrics.GPU_CLOCK_MAX, {**gpu, "clock": "sm"}, at, 2e9)
         if second % 5 == 0:
             store.add(recorded.SERVER_KV_CACHE, server, at, 0.25 if 10 <= second < 17 else 0.0)
             store.add(recorded.SERVER_RUNNING, server, at, 1.0)
@@ -149,14 +149,14 @@ def test_the_table_ends_in_what_surrounded_the_task(exported: Export) -> None:
 
 def test_nobody_knows_which_of_two_servers_of_a_model_worked() -> None:
     told = {"a": Columns.of([(1.0, 5.0)]), "b": Columns.of([(1.0, 7.0)])}
-    around = Circumstances(servers={(catalogue.OLLAMA_MODEL_SIZE.name, MODEL): dict(told)})
+    around = Circumstances(servers={(metrics.OLLAMA_MODEL_SIZE.name, MODEL): dict(told)})
     assert surroundings.model_server(around, MODEL, 0.0, 2.0)["size_bytes"] is None
-    around.servers[catalogue.OLLAMA_MODEL_SIZE.name, MODEL].pop("b")
+    around.servers[metrics.OLLAMA_MODEL_SIZE.name, MODEL].pop("b")
     assert surroundings.model_server(around, MODEL, 0.0, 2.0)["size_bytes"] == 5.0
 
 
 def test_a_model_without_a_tag_is_the_latest_one() -> None:
-    name = catalogue.OLLAMA_MODEL_SIZE.name
+    name = metrics.OLLAMA_MODEL_SIZE.name
     around = Circumstances(servers={(name, "llama3:latest"): {"a": Columns.of([(1.0, 5.0)])}})
     assert surroundings.model_server(around, "llama3", 0.0, 2.0)["size_bytes"] == 5.0
 
@@ -212,7 +212,7 @@ def test_what_a_store_refuses_at_once_is_asked_for_in_parts(api: PrometheusApi) 
     assert {key: list(points) for key, points in parts.links.items()} == {
         key: list(points) for key, points in whole.links.items()
     }
-    size = catalogue.OLLAMA_MODEL_SIZE.name
+    size = metrics.OLLAMA_MODEL_SIZE.name
     assert list(parts.server(size, MODEL)) == list(whole.server(size, MODEL)) != []
     assert parts.memory == whole.memory
     with pytest.raises(QueryRefused):

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from joulebench import catalogue
+from joulebench import metrics
 from joulebench.clients.pushgateway import Pushgateway
-from joulebench.families import Sheet
+from joulebench.metrics.families import Sheet
 from joulebench.results.cleanup import release, settled
 from joulebench.results.task import TaskKey
 from joulebench.stack.process import Program, free_port
@@ -33,7 +33,7 @@ def test_only_settled_tasks_of_the_run_are_deleted(tmp_path: Path) -> None:
             {"job": "joulebench", "run_id": "r", "worker": "w"},
         ]
         sheet = Sheet()
-        sheet.value(catalogue.TASK_START, 1.0)
+        sheet.value(metrics.TASK_START, 1.0)
         for key in keys:
             gateway.put(sheet.families(), key)
         assert release(gateway, "r", {TaskKey("a/b c", "w")}) == 1

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from joulebench.cli import main
-from joulebench.commands.export import summary
+from joulebench.cli.export import summary
 from tests.unit.results import scenario
 from tests.unit.results.scenario import RUN
 

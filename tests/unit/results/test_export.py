@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from joulebench.catalogue import THROTTLE_REASONS
-from joulebench.clients.prometheus_api import PrometheusApi
+from joulebench.clients.prometheus import PrometheusApi
 from joulebench.errors import UserError
+from joulebench.metrics import THROTTLE_REASONS
 from joulebench.results.export import Export, Options, export
 from joulebench.units import Seconds
 from tests.conftest import need_program

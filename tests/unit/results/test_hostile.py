@@ -17,8 +17,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from joulebench import catalogue
-from joulebench.clients.prometheus_api import PrometheusApi
+from joulebench import metrics
+from joulebench.clients.prometheus import PrometheusApi
 from joulebench.errors import UserError
 from joulebench.results.export import Export, Options, export
 from joulebench.units import Seconds
@@ -218,8 +218,8 @@ def test_a_prometheus_that_fails_costs_its_numbers_and_no_others(tmp_path: Path,
 def test_pushed_values_that_are_no_numbers_are_not_known(tmp_path: Path) -> None:
     def vector(query: str) -> tuple[int, Mapping[str, Any]]:
         labels = {"run_id": RUN, "task_id": "pushed", "worker": "w"}
-        values = {catalogue.TASK_START.name: START, catalogue.TASK_END.name: START + 5.0}
-        for name in (*values, catalogue.TASK_LLM_CALLS.name, catalogue.TASK_DURATION.name):
+        values = {metrics.TASK_START.name: START, metrics.TASK_END.name: START + 5.0}
+        for name in (*values, metrics.TASK_LLM_CALLS.name, metrics.TASK_DURATION.name):
             if f"({name}{{" in query:
                 return success([{"metric": {"__name__": name, **labels}, "value": [START, str(values.get(name, "NaN"))]}])
         return success([])
@@ -234,7 +234,7 @@ def refusing(longest: float) -> tuple[Answer, list[float]]:
     asked: list[float] = []
 
     def answer(query: str) -> tuple[int, Mapping[str, Any]]:
-        found = re.fullmatch(rf"{catalogue.GPU_ENERGY.name}\[(\d+)ms\]", query)
+        found = re.fullmatch(rf"{metrics.GPU_ENERGY.name}\[(\d+)ms\]", query)
         if found is None:
             return success([])
         asked.append(int(found[1]) / 1000)
@@ -321,9 +321,9 @@ def test_a_sample_that_is_no_number_is_no_sample(tmp_path: Path) -> None:
     labels = {"job": "joulebench", "instance": "a:1", "gpu": "0", "uuid": "GPU-a"}
     moments = [START + n for n in range(-20, 26)]
     values: dict[str, Callable[[float], float]] = {
-        catalogue.GPU_ENERGY.name: lambda at: float("nan") if at == START + 2 else 100.0 * (at - START + 20),
-        catalogue.GPU_ENERGY_SAMPLE_TIMESTAMP.name: lambda at: at,
-        catalogue.GPU_POWER.name: lambda at: float("inf") if at == START + 3 else 100.0,
+        metrics.GPU_ENERGY.name: lambda at: float("nan") if at == START + 2 else 100.0 * (at - START + 20),
+        metrics.GPU_ENERGY_SAMPLE_TIMESTAMP.name: lambda at: at,
+        metrics.GPU_POWER.name: lambda at: float("inf") if at == START + 3 else 100.0,
     }
 
     def answer(query: str) -> tuple[int, Mapping[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from joulebench import catalogue
+from joulebench import metrics
 from joulebench.results import queries
 from tests.goldens_support import Golden
 
@@ -13,10 +13,10 @@ def test_the_queries_are_what_they_were(golden: Golden) -> None:
     lines = ["# of a run, over ten minutes", *queries.of_run(600.0, "run-1"), "# around its tasks, an hour at a time"]
     lines += [queries.raw(metric, 3600.0, {}) for metric in queries.RAW_METRICS]
     lines += [
-        queries.changed(catalogue.GPU_THROTTLE_SECONDS, 3600.0, {}),
-        queries.raw(catalogue.GPU_THROTTLE_SECONDS, 3600.0, {}),
-        queries.last(catalogue.GPU_THROTTLE_SECONDS, 3600.0, {}),
-        queries.last(catalogue.GPU_INFO, 3600.0, {"instance": "127.0.0.1:18347"}),
+        queries.changed(metrics.GPU_THROTTLE_SECONDS, 3600.0, {}),
+        queries.raw(metrics.GPU_THROTTLE_SECONDS, 3600.0, {}),
+        queries.last(metrics.GPU_THROTTLE_SECONDS, 3600.0, {}),
+        queries.last(metrics.GPU_INFO, 3600.0, {"instance": "127.0.0.1:18347"}),
         "# is it all there, and which runs are there",
         queries.oldest_energy_sample(),
         queries.runs(86400.0),
@@ -31,12 +31,12 @@ def test_no_query_may_depend_on_what_stores_answer_differently() -> None:
 
 
 def test_data_cannot_end_a_string_literal() -> None:
-    text = queries.last(catalogue.TASK_START, 60.0, {"run_id": 'a"}) or vector(1) #\\\n'})
+    text = queries.last(metrics.TASK_START, 60.0, {"run_id": 'a"}) or vector(1) #\\\n'})
     assert text == 'last_over_time(joulebench_task_start_timestamp_seconds{run_id="a\\"}) or vector(1) #\\\\\\n"}[60001ms])'
 
 
 def test_names_and_labels_come_from_the_catalogue() -> None:
     with pytest.raises(ValueError, match="has no label"):
-        queries.selector(catalogue.GPU_UP, {"colour": "red"})
+        queries.selector(metrics.GPU_UP, {"colour": "red"})
     with pytest.raises(ValueError, match="has no series"):
-        queries.selector(catalogue.TASK_TTFT, {})
+        queries.selector(metrics.TASK_TTFT, {})

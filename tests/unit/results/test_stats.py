@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from joulebench import catalogue
+from joulebench import metrics
 from joulebench.clients.matrix import Column, of_points
 from joulebench.energy.trace import CounterTrace
 from joulebench.results import samples, throttle
@@ -50,15 +50,15 @@ def test_a_counter_grows_by_its_share_of_the_edge_steps() -> None:
 
 def test_throttling_is_zero_only_where_somebody_looked() -> None:
     gpu = GpuSamples("0", "u")
-    for reason in catalogue.THROTTLE_REASONS:
+    for reason in metrics.THROTTLE_REASONS:
         gpu.throttle[reason] = [(0.0, 5.0), (50.0, 5.0 + 2 * (reason == "sw_power_cap"))]
     assert throttle.throttled_seconds(throttle.reasons(gpu, 10.0, 20.0)) is None
     seen = [(float(t), 60.0) for t in range(51)]
-    gpu.gauges[catalogue.GPU_TEMPERATURE.name] = seen
+    gpu.gauges[metrics.GPU_TEMPERATURE.name] = seen
     found = throttle.reasons(gpu, 10.0, 20.0)
     assert found["sw_power_cap"] == pytest.approx(0.4)
     assert throttle.throttled_seconds(found) == 0.0
-    gpu.gauges[catalogue.GPU_TEMPERATURE.name] = seen[:5] + seen[45:]
+    gpu.gauges[metrics.GPU_TEMPERATURE.name] = seen[:5] + seen[45:]
     assert throttle.throttled_seconds(throttle.reasons(gpu, 10.0, 20.0)) is None
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from joulebench import catalogue
+from joulebench import metrics
 from joulebench.energy.trace import CounterTrace
 from joulebench.energy.window import WindowEnergy
 from joulebench.results.energy import disagree, task_energy
@@ -227,7 +227,7 @@ def test_samples_on_two_clocks_say_nothing_of_a_window_unless_the_benchmarks_clo
 
 def test_a_lost_gpu_and_disagreeing_sources_are_told() -> None:
     lost = gpu()
-    lost.gauges[catalogue.GPU_UP.name] = [(12.0, 1.0), (13.0, 0.0)]
+    lost.gauges[metrics.GPU_UP.name] = [(12.0, 1.0), (13.0, 0.0)]
     assert task_energy(TASK, stored(lost)).total.reasons == ("gpu_lost",)
     torn = replace(TASK, disagreements=(Disagreement("llm_calls", 1, 2),))
     assert task_energy(torn, stored(gpu())).total.reasons == ("sources_disagree",)
@@ -259,7 +259,7 @@ def test_integrated_power_is_compared_by_share() -> None:
 def test_a_foreign_program_in_the_window_is_told(spells: list[tuple[float, float]], told: bool) -> None:
     """The exporter shows the last spell at every scrape, from a look after its end until it sees the next."""
     shared = gpu()
-    for metric, which in ((catalogue.GPU_FOREIGN_USE_START, 0), (catalogue.GPU_FOREIGN_USE, 1)):
+    for metric, which in ((metrics.GPU_FOREIGN_USE_START, 0), (metrics.GPU_FOREIGN_USE, 1)):
         shown = [(float(at), [one for one in spells if one[1] + 3 <= at]) for at in range(40)]
         shared.gauges[metric.name] = [(at, seen[-1][which]) for at, seen in shown if seen]
     found = task_energy(TASK, stored(shared)).total

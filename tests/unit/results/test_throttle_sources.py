@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from joulebench.catalogue import GPU_UP, THROTTLE_REASONS
+from joulebench.metrics import GPU_UP, THROTTLE_REASONS
 from joulebench.results import from_journal, throttle
 from joulebench.results.gauge_stats import growth_bounds
 from joulebench.results.gpu_samples import GpuSamples

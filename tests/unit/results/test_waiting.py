@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from joulebench.clients.prometheus_api import PrometheusApi
+from joulebench.clients.prometheus import PrometheusApi
 from joulebench.results.task import Task, TaskKey, TaskValues
 from joulebench.results.waiting import wait_until_scraped
 from joulebench.units import Seconds

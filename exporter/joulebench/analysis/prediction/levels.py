@@ -40,7 +40,7 @@ _FAILED_AT: dict[str, tuple[str, ...]] = {
     SCHEMA_VALID: ("schema_invalid",),
     TOOL_OK: ("tool_error",),
 }
-"""Outcomes of catalogue.TOOL_OUTCOMES that fail at each level of calls; a call that failed is not seen by the levels below."""
+"""Outcomes of metrics.TOOL_OUTCOMES that fail at each level of calls; a call that failed is not seen by the levels below."""
 
 
 @dataclass(frozen=True, slots=True)

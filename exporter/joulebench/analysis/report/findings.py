@@ -7,8 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from joulebench.analysis.limits import balance, bottlenecks, kv_cache, observed, throttling
-from joulebench.analysis.limits.observed import Finding
+from joulebench.analysis.bottlenecks import balance, bottlenecks, kv_cache, observed, throttling
+from joulebench.analysis.bottlenecks.observed import Finding
 
 
 def read(directories: Iterable[Path]) -> list[dict[str, Any]]:

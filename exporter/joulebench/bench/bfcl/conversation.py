@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-from joulebench.bench.llm.chat import Message, ToolRequest
+from joulebench.llm.chat import Message, ToolRequest
 
 SYSTEM = "Answer with calls of the tools that you have. Where none of them fits, say so."
 MAX_EXAMPLES = 3

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import jsonschema
 
 from joulebench.bench.bfcl.package import Entry
-from joulebench.bench.llm.chat import ToolSpec
+from joulebench.llm.chat import ToolSpec
 
 _TYPES = {
     "dict": "object",

@@ -19,8 +19,8 @@ from typing import Any
 from joulebench.bench.bfcl import package
 from joulebench.bench.bfcl.conversation import opening, said
 from joulebench.bench.bfcl.functions import tools, validators
-from joulebench.bench.llm.chat import Message, Reply, ToolRequest, ToolSpec
 from joulebench.bench.stage import Attempt, Result, failed, refusal
+from joulebench.llm.chat import Message, Reply, ToolRequest, ToolSpec
 
 STEPS_PER_TURN = 20
 """As in the benchmark: a model that has not answered a turn by then has failed."""

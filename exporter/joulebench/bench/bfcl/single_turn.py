@@ -10,8 +10,8 @@ from typing import Any
 from joulebench.bench.bfcl import package
 from joulebench.bench.bfcl.conversation import opening
 from joulebench.bench.bfcl.functions import tools, validators
-from joulebench.bench.llm.chat import Message, Reply, ToolRequest, ToolSpec
 from joulebench.bench.stage import Attempt, Result, refusal
+from joulebench.llm.chat import Message, Reply, ToolRequest, ToolSpec
 
 NO_CALL_WANTED = ("irrelevance", "live_irrelevance")
 """Categories whose right reply holds no call."""

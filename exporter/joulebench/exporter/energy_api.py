@@ -1,0 +1,149 @@
+"""``GET /api/v1/energy?start=&end=[&wait=]``: the energy of a window from the exporter's ring, as JSON of one fixed shape.
+
+Beside the joules of a GPU stand the seconds for which its clocks were held down, by reason.
+A question that cannot be answered as asked is a 400 that says why; a GPU whose energy is unknown is ``null``, and then so is
+the total, for a sum that leaves a card out would pass for the whole.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+from urllib.parse import parse_qsl
+
+from joulebench.clock import Clock
+from joulebench.energy.window import WindowEnergy, total
+from joulebench.gpu.reading import GpuIdentity
+from joulebench.units import Seconds
+
+MAX_WAIT = 2.0
+MAX_AT_ONCE = 32
+
+Answer = tuple[int, dict[str, Any]]
+"""HTTP status and the body before it becomes JSON."""
+
+
+class WindowSource(Protocol):
+    def window(self, start_unix: float, end_unix: float, wait: float = 0.0) -> Sequence[tuple[GpuIdentity, WindowEnergy]]:
+        """Energy of every GPU between two unix times; waits up to ``wait`` seconds for the counter to pass ``end_unix``."""
+        ...
+
+    def throttled(self, start_unix: float, end_unix: float) -> Sequence[tuple[GpuIdentity, Mapping[str, Seconds | None]]]:
+        """Throttled seconds of the same GPUs, in the same order, by reason; None where they are not known. Never waits."""
+        ...
+
+
+class BadWindow(Exception):
+    """The query string does not ask for a window that can exist."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    start: float
+    end: float
+    wait: float
+
+
+class EnergyApi:
+    """``windows`` is None on an exporter without a GPU: every answer is then a valid one with no GPU in it.
+
+    ``ring_seconds``: length of the monitor's memory. At most ``at_once`` questions are open at a time; one more is a 503.
+    """
+
+    def __init__(
+        self, windows: WindowSource | None, source: str, clock: Clock, ring_seconds: float, at_once: int = MAX_AT_ONCE
+    ) -> None:
+        self._windows = windows
+        self._source = source
+        self._clock = clock
+        self._ring_seconds = ring_seconds
+        self._places = threading.BoundedSemaphore(at_once)
+
+    def answer(self, query: str) -> Answer:
+        try:
+            asked = parse_window(query, self._clock.unix(), self._ring_seconds)
+        except BadWindow as error:
+            return 400, {"error": str(error)}
+        if not self._places.acquire(blocking=False):
+            return 503, {"error": "too many window energy requests at once; ask again in a moment"}
+        try:
+            found = [] if self._windows is None else list(self._windows.window(asked.start, asked.end, asked.wait))
+            throttled = [] if self._windows is None else list(self._windows.throttled(asked.start, asked.end))
+        finally:
+            self._places.release()
+        return 200, {
+            "start": asked.start,
+            "end": asked.end,
+            "gpus": [_gpu(*one, slowed) for one, (_, slowed) in zip(found, throttled, strict=True)],
+            "total": _energy(total(energy for _, energy in found)),
+            "source": self._source,
+        }
+
+
+def parse_window(query: str, now: float, ring_seconds: float) -> Window:
+    """Raises BadWindow with what is wrong; ``now`` is unix time."""
+    given = _parameters(query)
+    start, end = _number(given, "start"), _number(given, "end")
+    wait = _number(given, "wait") if "wait" in given else 0.0
+    if not 0 <= wait <= MAX_WAIT:
+        raise BadWindow(f"wait={wait:g} is not between 0 and {MAX_WAIT:g} seconds")
+    if end > now + MAX_WAIT:
+        hint = "; give unix seconds, not milliseconds" if end > 100 * now else ""
+        raise BadWindow(
+            f"end={given['end']} lies {end - now:.3g} s in the future; at most {MAX_WAIT:g} s can be waited for{hint}"
+        )
+    if end <= start:
+        raise BadWindow(f"end={given['end']} is not after start={given['start']}")
+    if end - start > ring_seconds:
+        raise BadWindow(
+            f"the window is {end - start:.6g} s long, the exporter remembers {ring_seconds:g} s; ask for less"
+            " or give it a longer --energy.ring-seconds"
+        )
+    return Window(start, end, wait)
+
+
+def _parameters(query: str) -> Mapping[str, str]:
+    given: dict[str, str] = {}
+    for key, value in parse_qsl(query, keep_blank_values=True):
+        if key not in ("start", "end", "wait"):
+            raise BadWindow(f"unknown parameter {key[:40]!r}; known are start, end and wait")
+        if key in given:
+            raise BadWindow(f"{key} is given more than once")
+        given[key] = value[:40]
+    return given
+
+
+def _number(given: Mapping[str, str], key: str) -> float:
+    if key not in given:
+        raise BadWindow(f"{key} is missing; give it in unix seconds")
+    try:
+        number = float(given[key])
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise BadWindow(f"{key}={given[key]!r} is not a finite number")
+    return number
+
+
+def _gpu(identity: GpuIdentity, energy: WindowEnergy, throttled: Mapping[str, Seconds | None]) -> dict[str, Any]:
+    return {
+        "gpu": str(identity.index),
+        "uuid": identity.uuid,
+        "method": energy.method,
+        "samples": energy.samples,
+        **_energy(energy),
+        "throttled_seconds": dict(throttled),
+    }
+
+
+def _energy(energy: WindowEnergy) -> dict[str, Any]:
+    return {
+        "joules": energy.joules,
+        "low": energy.low,
+        "high": energy.high,
+        "quality": energy.quality,
+        "reasons": list(energy.reasons),
+    }

@@ -1,0 +1,173 @@
+"""The live hook for the MCPWorld evaluator: two lines in its ``result_collector.py``, and none with ``joulebench run``.
+
+    from joulebench.mcpworld.hook import attach
+
+    attach(ResultCollector)
+
+Every event that the evaluator records then also becomes our run, task, call and tool. Nothing that goes wrong here reaches the
+evaluator: it is logged once, and the benchmark goes on without us.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import logging
+import os
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from joulebench import settings
+from joulebench.mcpworld.event_clock import EventClock
+from joulebench.mcpworld.reported_task import ReportedTask, number
+from joulebench.push.run import Run
+
+log = logging.getLogger(__name__)
+
+DRAIN_SECONDS = 5.0
+"""How long the end of the evaluator's process waits for the last pushes; the journal has them anyway."""
+LATE_SECONDS = 3600.0
+"""An event that says it happened longer ago, or this far ahead, is taken to happen now."""
+_MARK = "_joulebench_hook"
+
+
+class Hook:
+    """The run of this process, opened with its first task and closed with the process. Events may come from any thread."""
+
+    def __init__(self, run: Run, clock: EventClock) -> None:
+        self._run = run
+        self._clock = clock
+        self._lock = threading.RLock()
+        self._tasks: dict[str, ReportedTask] = {}
+        self._opened = self._closed = self._broken = False
+
+    @property
+    def run_id(self) -> str:
+        return self._run.run_id
+
+    def event(self, task_id: object, event_type: object, data: object = None) -> None:
+        """As the evaluator's ``record_event``. Never raises."""
+        self._safely(lambda: self._event(str(task_id), event_type, data if isinstance(data, Mapping) else {}))
+
+    def session_over(self, task_id: object = None) -> None:
+        """The evaluator is done with the task, or with all. Never raises."""
+        self._safely(lambda: self._end(None if task_id is None else str(task_id)))
+
+    def close(self) -> None:
+        """Ends what is open and waits a moment for the last pushes. Never raises."""
+        self._safely(self._close)
+
+    def _event(self, task_id: str, event_type: object, data: Mapping[str, Any]) -> None:
+        kind = str(getattr(event_type, "name", event_type)).rpartition(".")[2].upper()
+        now = self._clock.real.unix()
+        told = number(data.get("timestamp"))
+        at = told if told is not None and abs(now - told) <= LATE_SECONDS else now
+        if kind == "TASK_START":
+            self._begin(task_id, at)
+        elif task_id in self._tasks:
+            self._tasks[task_id].event(kind, at, data)
+
+    def _begin(self, task_id: str, at: float) -> None:
+        if self._closed:
+            return
+        if not self._opened:
+            self._run.__enter__()
+            self._opened = True
+            atexit.register(self.close)
+        self._end(task_id)
+        self._tasks[task_id] = ReportedTask(self._run.task(task_id), self._clock, at)
+
+    def _end(self, task_id: str | None) -> None:
+        for name in [task_id] if task_id is not None else list(self._tasks):
+            task = self._tasks.get(name)
+            if task is not None:
+                task.end()
+
+    def _close(self) -> None:
+        self._end(None)
+        if self._opened and not self._closed:
+            self._closed = True
+            self._run.__exit__(None, None, None)
+
+    def _safely(self, action: Callable[[], None]) -> None:
+        try:
+            with self._lock:
+                action()
+        except Exception:
+            if not self._broken:
+                log.exception(
+                    "joulebench could not take an event of the evaluator; the benchmark goes on without its measurement"
+                )
+            self._broken = True
+
+
+def attach(
+    collector: Any,
+    *,
+    run_id: str | None = None,
+    model: str | None = None,
+    suite: str | None = None,
+    gateway_url: str | None = None,
+    prometheus_url: str | None = None,
+    exporter_url: str | None = None,
+    runs_dir: str | os.PathLike[str] | None = None,
+    clock: EventClock | None = None,
+) -> Hook | None:
+    """Wraps ``record_event`` of the evaluator's collector, its class or one object of it, and the ends of its sessions.
+
+    What is not given comes from the environment: ``JOULEBENCH_RUN_ID`` (by it, tasks that run as processes of their own share a
+    run), ``JOULEBENCH_SUITE``, ``MODEL`` as the evaluator itself reads it, and the addresses as in ``Run``. Attached twice, the
+    first hook stays. None, with a line in the log, where the hook cannot be made.
+    """
+    known: Hook | None = getattr(collector, _MARK, None)
+    if known is not None:
+        return known
+    clock = clock or EventClock()
+    try:
+        run = Run(
+            model or os.environ.get("MODEL"),
+            suite or settings.from_env(settings.ENV_SUITE, "mcpworld"),
+            run_id=run_id or os.environ.get(settings.ENV_RUN_ID) or None,
+            gateway_url=gateway_url,
+            prometheus_url=prometheus_url,
+            exporter_url=exporter_url,
+            runs_dir=runs_dir,
+            clock=clock,
+            drain_seconds=DRAIN_SECONDS,
+        )
+        hook = Hook(run, clock)
+        _wrap(collector, "record_event", hook.event, first=False)
+    except Exception:
+        log.exception("joulebench is not attached; the benchmark goes on without its measurement")
+        return None
+    for name in ("end_session", "save_results"):
+        if callable(getattr(collector, name, None)):
+            _wrap(collector, name, hook.session_over, first=True)
+    setattr(collector, _MARK, hook)
+    return hook
+
+
+def _wrap(collector: Any, name: str, listener: Callable[..., None], *, first: bool) -> None:
+    """``first``: the listener hears before the original works; else after it, so of nothing that the original refuses."""
+    original = getattr(collector, name)
+    is_class = isinstance(collector, type)
+
+    @functools.wraps(original)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        heard = _known(listener, args[1:] if is_class else args, kwargs)
+        if first:
+            listener(*heard)
+        answer = original(*args, **kwargs)
+        if not first:
+            listener(*heard)
+        return answer
+
+    setattr(collector, name, wrapped)
+
+
+def _known(listener: Callable[..., None], given: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
+    """The arguments that the listener knows, by place or by the evaluator's names of them."""
+    names = ("task_id", "event_type", "data")[: 3 if listener.__name__ == "event" else 1]
+    rest = [kwargs[name] for name in names[len(given) :] if name in kwargs]
+    return (*given[: len(names)], *rest)

@@ -1,0 +1,154 @@
+"""Hand-made readings, and the small providers that hand them to the collectors. All numbers differ, so that no two can be
+swapped unnoticed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from joulebench.energy.window import WindowEnergy
+from joulebench.gpu.process_watch import UNSEEN, ForeignUse
+from joulebench.gpu.reading import GpuIdentity, GpuState, SlowReading
+from joulebench.ollama.inventory import LoadedModel, OllamaInventory
+from joulebench.ollama.poller import OllamaSight
+from joulebench.units import Bytes, Celsius, Hertz, Joules, Ratio, Seconds, Watts
+
+NOW = 1_790_000_000.25
+
+
+@dataclass
+class ManualClock:
+    """Time that moves only when told to."""
+
+    wall: float = NOW
+    running: float = 1000.0
+
+    def unix(self) -> Seconds:
+        return Seconds(self.wall)
+
+    def monotonic(self) -> Seconds:
+        return Seconds(self.running)
+
+
+FULL = GpuState(
+    identity=GpuIdentity(0, "GPU-aaaa", "NVIDIA Example 80GB", "hopper", "580.82.07"),
+    up=True,
+    energy_method="counter",
+    energy=Joules(123456789.012),
+    energy_at=Seconds(1_790_000_000.125),
+    energy_uncertainty=Seconds(0.0101),
+    energy_step=Seconds(0.1002),
+    energy_resets=1,
+    crosscheck=Ratio(1.013),
+    power=Watts(312.5),
+    slow=SlowReading(
+        utilization=Ratio(0.87),
+        memory_used=Bytes(41_234_567_168),
+        memory_total=Bytes(85_899_345_920),
+        temperature=Celsius(64),
+        temperature_margin=Celsius(19),
+        power_limit=Watts(700),
+        clocks={"graphics": Hertz(1.755e9), "sm": Hertz(1.754e9), "memory": Hertz(2.619e9)},
+        clocks_max={"graphics": Hertz(1.98e9), "sm": Hertz(1.981e9), "memory": Hertz(2.62e9)},
+        throttle_active={"sw_power_cap": True, "hw_thermal": False},
+        traffic={
+            ("pcie", "tx"): Bytes(5_000_000),
+            ("pcie", "rx"): Bytes(7_000_000),
+            ("nvlink", "tx"): Bytes(2048),
+            ("nvlink", "rx"): Bytes(1024),
+        },
+    ),
+    throttle={"sw_power_cap": Seconds(12.25), "hw_thermal": Seconds(0.0)},
+    read_errors={"fast": 0, "slow": 2},
+    polls=5003,
+    overruns=4,
+)
+
+SPARSE = GpuState(
+    identity=GpuIdentity(1, "GPU-bbbb", 'Odd "name" \\ card', "", "470.1"),
+    up=True,
+    energy_method="none",
+    energy=None,
+    energy_at=None,
+    energy_uncertainty=None,
+    energy_step=None,
+    energy_resets=0,
+    crosscheck=None,
+    power=None,
+    slow=SlowReading(utilization=Ratio(0.0)),
+    throttle={},
+    read_errors={},
+    polls=5001,
+    overruns=0,
+)
+
+LOST = replace(FULL, up=False, identity=replace(FULL.identity, index=2, uuid="GPU-cccc"), read_errors={"fast": 77})
+
+SHARED = ForeignUse(processes=2, unnamed=1, sm=Ratio(0.35), used_from=Seconds(1_789_999_990.25), used_at=Seconds(1_789_999_998.5))
+
+MODELS = OllamaInventory(
+    version="0.17.4",
+    available=tuple(f"model-{index}" for index in range(7)),
+    loaded=(
+        LoadedModel(
+            "llama3.1:8b",
+            family="llama",
+            parameter_size="8.0B",
+            quantization="Q4_K_M",
+            size=Bytes(6_000_000_000),
+            size_vram=Bytes(4_500_000_000),
+            context_length=8192,
+            expires_at=Seconds(1_790_000_300.5),
+            kv_cache=Bytes(1_073_741_824),
+        ),
+        LoadedModel("cpu:latest", size=Bytes(0), size_vram=Bytes(0)),
+    ),
+)
+
+
+@dataclass
+class Gpus:
+    """What a monitor gives out: the same states at every scrape, and how often it was asked."""
+
+    states: Sequence[GpuState]
+    clock_steps: int = 0
+    snapshots: int = 0
+
+    def snapshot(self) -> Sequence[GpuState]:
+        self.snapshots += 1
+        return self.states
+
+
+@dataclass
+class Uses:
+    """Who else uses each GPU; of one that is not in it, nothing is known."""
+
+    seen: Mapping[int, ForeignUse]
+
+    def state(self, index: int) -> ForeignUse:
+        return self.seen.get(index, UNSEEN)
+
+
+@dataclass
+class Windows:
+    """A window source with one answer, and what it was asked. ``slowed``: throttled seconds of each GPU by reason."""
+
+    answers: Sequence[tuple[GpuIdentity, WindowEnergy]] = ()
+    slowed: Mapping[str, Seconds | None] = field(default_factory=dict)
+    asked: list[tuple[float, float, float]] = field(default_factory=list)
+
+    def window(self, start_unix: float, end_unix: float, wait: float = 0.0) -> Sequence[tuple[GpuIdentity, WindowEnergy]]:
+        self.asked.append((start_unix, end_unix, wait))
+        return self.answers
+
+    def throttled(self, start_unix: float, end_unix: float) -> Sequence[tuple[GpuIdentity, Mapping[str, Seconds | None]]]:
+        assert self.asked[-1][:2] == (start_unix, end_unix)
+        return [(identity, self.slowed) for identity, _ in self.answers]
+
+
+@dataclass
+class Sights:
+    seen: OllamaSight | None
+
+    def sight(self) -> OllamaSight | None:
+        return self.seen

@@ -1,0 +1,186 @@
+"""The window energy API: one fixed shape, null for what is not known, and a 400 that says what is wrong with the question."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from joulebench.energy.window import WindowEnergy, missing
+from joulebench.exporter.energy_api import BadWindow, EnergyApi, Window, parse_window
+from joulebench.gpu.reading import GpuIdentity
+from joulebench.units import Seconds
+from tests.unit.exporter.snapshots import FULL, NOW, SPARSE, ManualClock, Windows
+
+RING = 3600.0
+KNOWN = WindowEnergy(100.0, 95.0, 106.0, "counter", 30, 0.11, 1.0, 0, "ok", ())
+SHORT = WindowEnergy(10.0, 4.0, 20.0, "counter", 2, 0.11, 1.0, 0, "short", ("short",))
+UNKNOWN = missing("none", ("no_samples",))
+
+
+def api(*answers: tuple[GpuIdentity, WindowEnergy], windows: Windows | None = None) -> EnergyApi:
+    return EnergyApi(windows or Windows(answers), "nvml", ManualClock(), RING)
+
+
+def query(start: object = NOW - 10, end: object = NOW - 5, **more: object) -> str:
+    return "&".join(f"{key}={value}" for key, value in {"start": start, "end": end, **more}.items())
+
+
+def test_the_answer_has_the_fixed_shape() -> None:
+    slowed = {"sw_power_cap": None, "hw_thermal": Seconds(1.25)}
+    windows = Windows([(FULL.identity, KNOWN), (SPARSE.identity, SHORT)], slowed)
+    status, body = api(windows=windows).answer(query())
+    assert status == 200
+    assert body == {
+        "start": NOW - 10,
+        "end": NOW - 5,
+        "gpus": [
+            {
+                "gpu": "0",
+                "uuid": "GPU-aaaa",
+                "joules": 100.0,
+                "low": 95.0,
+                "high": 106.0,
+                "method": "counter",
+                "samples": 30,
+                "quality": "ok",
+                "reasons": [],
+                "throttled_seconds": {"sw_power_cap": None, "hw_thermal": 1.25},
+            },
+            {
+                "gpu": "1",
+                "uuid": "GPU-bbbb",
+                "joules": 10.0,
+                "low": 4.0,
+                "high": 20.0,
+                "method": "counter",
+                "samples": 2,
+                "quality": "short",
+                "reasons": ["short"],
+                "throttled_seconds": {"sw_power_cap": None, "hw_thermal": 1.25},
+            },
+        ],
+        "total": {"joules": 110.0, "low": 99.0, "high": 126.0, "quality": "short", "reasons": ["short"]},
+        "source": "nvml",
+    }
+
+
+def test_a_gpu_that_is_not_known_makes_the_total_unknown_and_not_smaller() -> None:
+    _, body = api((FULL.identity, KNOWN), (SPARSE.identity, UNKNOWN)).answer(query())
+    assert body["gpus"][1]["joules"] is None
+    assert body["total"] == {"joules": None, "low": None, "high": None, "quality": "missing", "reasons": ["no_samples"]}
+
+
+def test_an_unknown_bound_leaves_the_estimate() -> None:
+    _, body = api((FULL.identity, KNOWN), (SPARSE.identity, replace(SHORT, high=None))).answer(query())
+    assert (body["total"]["joules"], body["total"]["low"], body["total"]["high"]) == (110.0, 99.0, None)
+
+
+def test_without_a_gpu_the_energy_is_unknown_and_not_zero() -> None:
+    status, body = EnergyApi(None, "none", ManualClock(), RING).answer(query())
+    assert status == 200
+    assert (body["gpus"], body["source"]) == ([], "none")
+    assert body["total"] == {"joules": None, "low": None, "high": None, "quality": "missing", "reasons": ["no_gpu"]}
+
+
+def test_every_answer_is_plain_json() -> None:
+    _, body = api((FULL.identity, KNOWN), (SPARSE.identity, UNKNOWN)).answer(query())
+    assert json.loads(json.dumps(body, allow_nan=False)) == body
+
+
+def test_start_end_and_wait_reach_the_monitor_unchanged() -> None:
+    windows = Windows()
+    assert api(windows=windows).answer(query(1789999990.123456, 1790000001.5, wait=1.5))[0] == 200
+    assert windows.asked == [(1789999990.123456, 1790000001.5, 1.5)]
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("", "start is missing"),
+        (f"end={NOW}", "start is missing"),
+        (f"start={NOW}", "end is missing"),
+        (query(start=""), "start='' is not a finite number"),
+        (query(start="yesterday"), "start='yesterday' is not a finite number"),
+        (query(end="nan"), "end='nan' is not a finite number"),
+        (query(start="-inf"), "start='-inf' is not a finite number"),
+        (query(wait="soon"), "wait='soon' is not a finite number"),
+        (query(wait=-1), "wait=-1 is not between 0 and 2 seconds"),
+        (query(wait=2.5), "wait=2.5 is not between 0 and 2 seconds"),
+        (query(NOW - 5, NOW - 5), "is not after start"),
+        (query(NOW - 5, NOW - 6), "is not after start"),
+        (query(NOW - 5, NOW + 2.5), "2.5 s in the future; at most 2 s"),
+        (query((NOW - 5) * 1000, NOW * 1000), "milliseconds"),
+        (query(NOW - 3601, NOW), "the window is 3601 s long, the exporter remembers 3600 s"),
+        (query(0, NOW), "the exporter remembers 3600 s"),
+        (query(gpu=0), "unknown parameter 'gpu'; known are start, end and wait"),
+        (query() + f"&end={NOW}", "end is given more than once"),
+    ],
+)
+def test_a_window_that_cannot_be_is_a_400_that_says_why(text: str, complaint: str) -> None:
+    windows = Windows()
+    status, body = api(windows=windows).answer(text)
+    assert status == 400
+    assert set(body) == {"error"}
+    assert complaint in body["error"]
+    assert windows.asked == []
+
+
+@pytest.mark.parametrize("end", [NOW, NOW + 1.99])
+def test_a_window_may_end_as_far_ahead_as_can_be_waited_for(end: float) -> None:
+    assert parse_window(query(NOW - 1, end, wait=2), NOW, RING) == Window(NOW - 1, end, 2.0)
+
+
+def test_a_window_as_long_as_the_ring_is_allowed() -> None:
+    assert parse_window(query(NOW - RING, NOW), NOW, RING).wait == 0.0
+
+
+def test_a_complaint_repeats_no_more_than_a_little_of_the_input() -> None:
+    with pytest.raises(BadWindow) as error:
+        parse_window(query(start="9" * 10_000 + "x"), NOW, RING)
+    assert len(str(error.value)) < 120
+
+
+class Waiting(Windows):
+    """Holds every question until the test lets go."""
+
+    def __init__(self, expected: int) -> None:
+        super().__init__()
+        self.all_in = threading.Barrier(expected + 1)
+        self.let_go = threading.Event()
+
+    def window(self, start_unix: float, end_unix: float, wait: float = 0.0) -> Sequence[tuple[GpuIdentity, WindowEnergy]]:
+        self.all_in.wait(5)
+        self.let_go.wait(5)
+        return super().window(start_unix, end_unix, wait)
+
+
+def test_one_question_too_many_is_a_503_and_the_places_come_free_again() -> None:
+    waiting = Waiting(expected=2)
+    asked = EnergyApi(waiting, "nvml", ManualClock(), RING, at_once=2)
+    answers: list[int] = []
+    threads = [threading.Thread(target=lambda: answers.append(asked.answer(query())[0])) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    waiting.all_in.wait(5)
+    status, body = asked.answer(query())
+    assert (status, list(body)) == (503, ["error"])
+    waiting.let_go.set()
+    for thread in threads:
+        thread.join()
+    assert answers == [200, 200]
+
+
+class Broken(Windows):
+    def window(self, start_unix: float, end_unix: float, wait: float = 0.0) -> Sequence[tuple[GpuIdentity, WindowEnergy]]:
+        raise RuntimeError(f"no window from {start_unix} to {end_unix}, waiting {wait}")
+
+
+def test_a_failing_window_gives_its_place_back() -> None:
+    asked = EnergyApi(Broken(), "nvml", ManualClock(), RING, at_once=1)
+    for _ in range(3):
+        with pytest.raises(RuntimeError):
+            asked.answer(query())

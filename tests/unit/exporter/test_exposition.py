@@ -1,0 +1,127 @@
+"""The text that Prometheus gets, whole and limited, against goldens, promtool and our own rules."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from joulebench import __version__
+from joulebench.exporter.collector import Collector, declared
+from joulebench.exporter.energy import EnergyCollector
+from joulebench.exporter.exporter import ExporterCollector
+from joulebench.exporter.exposition import Exposition
+from joulebench.exporter.gpu import GpuCollector
+from joulebench.exporter.ollama import OllamaCollector
+from joulebench.gpu.reading import GpuState
+from joulebench.ollama.poller import OllamaSight
+from tests.goldens_support import Golden
+from tests.unit.exporter.exposition_lint import complaints
+from tests.unit.exporter.reference import reference
+from tests.unit.exporter.snapshots import FULL, LOST, MODELS, SHARED, SPARSE, Gpus, ManualClock, Sights, Uses
+
+ENERGY_ONLY = ("joulebench_gpu_energy_joules_total", "joulebench_gpu_energy_sample_timestamp_seconds")
+
+
+def collectors(states: Sequence[GpuState], ollama: OllamaSight | None) -> list[Collector]:
+    gpus = Gpus(states, clock_steps=3)
+    return [
+        GpuCollector(gpus, "simulated", Uses({0: SHARED, 2: SHARED})),
+        EnergyCollector(gpus),
+        OllamaCollector(Sights(ollama)),
+        ExporterCollector("simulated", ManualClock(), gpus),
+    ]
+
+
+def scrape(made: Exposition, names: Sequence[str] | None = None) -> str:
+    text = made.text(names).decode()
+    return text.replace(f'version="{__version__}"', 'version="VERSION"')
+
+
+def everything() -> str:
+    sight = OllamaSight(MODELS, 0.0, loads={"llama3.1:8b": 2, "model-1": 0}, unloads={"llama3.1:8b": 1, "model-1": 0})
+    return scrape(Exposition(collectors((FULL, SPARSE, LOST), sight), ManualClock(), process=False))
+
+
+def test_the_whole_exposition_is_the_golden(golden: Golden) -> None:
+    golden("exposition/full_sparse_and_lost_gpu.prom", everything())
+
+
+def test_the_exposition_without_gpu_and_with_ollama_gone_is_the_golden(golden: Golden) -> None:
+    bare: list[Collector] = [OllamaCollector(Sights(OllamaSight(None, 0.0))), ExporterCollector("none", ManualClock())]
+    text = scrape(Exposition(bare, ManualClock(), process=False))
+    golden("exposition/no_gpu_ollama_gone.prom", text)
+    assert "_gpu_" not in text.replace("gpu_source", "")
+
+
+def test_a_scrape_limited_to_the_energy_families_is_the_golden(golden: Golden) -> None:
+    made = Exposition(collectors((FULL, LOST), None), ManualClock())
+    golden("exposition/energy_only.prom", scrape(made, ENERGY_ONLY))
+
+
+def test_promtool_finds_nothing_to_complain_about(promtool: Path) -> None:
+    checked = subprocess.run([promtool, "check", "metrics"], input=everything(), capture_output=True, text=True, check=False)
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
+
+
+def test_units_ratios_counters_and_infos_follow_the_rules() -> None:
+    assert list(complaints(everything())) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("# HELP joulebench_a_percent x\n# TYPE joulebench_a_percent gauge\njoulebench_a_percent 3\n", "no known unit"),
+        ("# HELP joulebench_a_ratio x\n# TYPE joulebench_a_ratio gauge\njoulebench_a_ratio 87\n", "is no ratio"),
+        ("# HELP joulebench_a_info x\n# TYPE joulebench_a_info gauge\njoulebench_a_info 0\n", "an info is 1"),
+        ("# HELP joulebench_a_watts x\n# TYPE joulebench_a_watts gauge\njoulebench_a_watts NaN\n", "NaN"),
+        ("# HELP a_bytes x\n# TYPE a_bytes gauge\na_bytes 1\na_bytes 2\n", "more than once"),
+        ("# TYPE a_bytes gauge\na_bytes 1\n", "no HELP"),
+    ],
+)
+def test_the_rules_notice_what_they_are_for(text: str, wrong: str) -> None:
+    assert any(wrong in complaint for complaint in complaints(text))
+
+
+def test_every_declared_metric_is_shown_by_a_full_reading_and_no_other() -> None:
+    shown = {line.split()[2] for line in everything().splitlines() if line.startswith("# TYPE")}
+    assert shown == {metric.name for metric in declared(collectors((), None))}
+
+
+def test_a_lost_gpu_shows_that_it_is_lost_and_no_reading() -> None:
+    lines = [line for line in everything().splitlines() if 'uuid="GPU-cccc"' in line]
+    assert {line.partition("{")[0] for line in lines} == {
+        "joulebench_gpu_info",
+        "joulebench_gpu_up",
+        "joulebench_gpu_read_errors_total",
+        "joulebench_exporter_energy_polls_total",
+        "joulebench_exporter_energy_overruns_total",
+    }
+
+
+def test_counter_and_change_time_come_from_one_snapshot() -> None:
+    gpus = Gpus((FULL,))
+    scrape(Exposition([EnergyCollector(gpus)], ManualClock(), process=False))
+    assert gpus.snapshots == 1
+
+
+def test_before_the_first_poll_nothing_is_said_of_ollama() -> None:
+    text = scrape(Exposition([OllamaCollector(Sights(None))], ManualClock(), process=False))
+    assert "joulebench_ollama" not in text
+    assert 'joulebench_exporter_collector_success_ratio{collector="ollama"} 1.0' in text
+
+
+@pytest.mark.parametrize("openmetrics", [False, True])
+@pytest.mark.parametrize("names", [None, ENERGY_ONLY, ("joulebench_gpu_up", "joulebench_ollama_up")])
+def test_the_exposition_is_what_prometheus_client_would_print(names: Sequence[str] | None, openmetrics: bool) -> None:
+    sight = OllamaSight(MODELS, 0.0, loads={"llama3.1:8b": 2}, unloads={"llama3.1:8b": 1})
+    made = collectors((FULL, SPARSE, LOST), sight)
+    exposition = Exposition(made, ManualClock(), process=False)
+    expected = reference(made, openmetrics=openmetrics).removesuffix(b"# EOF\n")
+    if names is not None:
+        expected = b"".join(reference([one], names, openmetrics=openmetrics).removesuffix(b"# EOF\n") for one in made)
+    for _ in range(2):
+        assert exposition.text(names, openmetrics=openmetrics).startswith(expected)
+    assert exposition.text(names, openmetrics=openmetrics).endswith(b"# EOF\n") is openmetrics

@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+import pytest
+
+from joulebench.gpu.driver import has_part_time_sensor, version_of
+
+
+@pytest.mark.parametrize(
+    ("driver", "version"),
+    [("580.65.06", (580, 65, 6)), ("580.105.08", (580, 105, 8)), ("590.44.01-beta", (590, 44, 1)), ("unknown", ()), ("", ())],
+)
+def test_a_driver_version_is_compared_by_its_numbers(driver: str, version: tuple[int, ...]) -> None:
+    assert version_of(driver) == version
+
+
+@pytest.mark.parametrize("name", ["NVIDIA A100-SXM4-80GB", "NVIDIA H100 PCIe", "NVIDIA H200", "NVIDIA A30", "NVIDIA GH200 480GB"])
+def test_cards_with_a_part_time_sensor_are_known_by_name(name: str) -> None:
+    assert has_part_time_sensor(name)
+
+
+@pytest.mark.parametrize("name", ["NVIDIA RTX A3000", "NVIDIA A10", "NVIDIA GeForce RTX 4090", "NVIDIA L40S", "Simulated GPU 0"])
+def test_other_cards_are_not(name: str) -> None:
+    assert not has_part_time_sensor(name)
