@@ -48,8 +48,8 @@ SOURCES: dict[str, tuple[dict[str, str], list[float]]] = {
     "GPU reading fails": (
         {
             **GPU_THAT_TELLS_NOTHING,
-            f'joulebench_exporter_collector_success_ratio{{{LABELS}, collector="gpu"}}': "0x10",
-            f'joulebench_exporter_collector_success_ratio{{{LABELS}, collector="ollama"}}': "0x10",
+            f'joulebench_exporter_collector_success{{{LABELS}, collector="gpu"}}': "0x10",
+            f'joulebench_exporter_collector_success{{{LABELS}, collector="ollama"}}': "0x10",
         },
         [3],
     ),

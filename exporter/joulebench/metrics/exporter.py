@@ -11,7 +11,7 @@ EXPORTER_INFO = gauge(
 EXPORTER_CLOCK = gauge("exporter_clock_timestamp_seconds", "The exporter's wall clock at the scrape; shows clock offset.")
 EXPORTER_CLOCK_STEPS = counter("exporter_clock_steps_total", "Times the wall clock jumped against the monotonic clock.")
 COLLECTOR_SUCCESS = gauge(
-    "exporter_collector_success_ratio", "1 when the collector's last collection succeeded, else 0.", ("collector",)
+    "exporter_collector_success", "1 when the collector's last collection succeeded, else 0.", ("collector",)
 )
 COLLECTOR_DURATION = gauge("exporter_collector_duration_seconds", "Time of the collector's last collection.", ("collector",))
 METER_POLLS = counter("exporter_energy_polls_total", "Polls of the 50 Hz energy thread, by GPU.", GPU)

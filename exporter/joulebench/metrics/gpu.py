@@ -56,7 +56,7 @@ GPU_ENERGY_CROSSCHECK = gauge(
     GPU,
 )
 GPU_THROTTLE_ACTIVE = gauge(
-    "gpu_throttle_active_ratio",
+    "gpu_throttle_active",
     "1 while the clock event reason is set, 0 while not (nvmlDeviceGetCurrentClocksEventReasons).",
     (*GPU, "reason"),
 )

@@ -8,7 +8,7 @@ from joulebench.metrics.metric import counter, gauge, histogram
 RUN_INFO = gauge("run_info", "1 while the run is live, with its suite and the library's version.", ("suite", "version"))
 RUN_TASKS = counter("run_tasks_total", "Finished tasks of this worker, by status.", ("status",))
 RUN_TASKS_PLANNED = gauge("run_tasks_planned", "Tasks this worker means to run, where it knows.")
-RUN_PHASE = gauge("run_phase_ratio", "1 for the phase this worker is in and 0 for the others.", ("phase",))
+RUN_PHASE = gauge("run_phase", "1 for the phase this worker is in and 0 for the others.", ("phase",))
 CALL_TTFT = histogram(
     "call_time_to_first_token_seconds", "Time to first token of streamed LLM calls.", ("model",), SECONDS_BUCKETS
 )

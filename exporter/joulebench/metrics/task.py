@@ -12,7 +12,7 @@ TASK_RUN_EPOCH = gauge("task_run_epoch_timestamp_seconds", "Whole unix second th
 TASK_START_OFFSET = gauge("task_start_offset_seconds", "Task begin after the epoch; keeps microseconds in stores of 12 digits.")
 TASK_END_OFFSET = gauge("task_end_offset_seconds", "Task end after the epoch; absent until then.")
 TASK_DURATION = gauge("task_duration_seconds", "Duration by the monotonic clock; absent until the end.")
-TASK_SUCCESS = gauge("task_success_ratio", "1 for a graded pass, 0 for a graded failure; absent without a verdict.")
+TASK_SUCCESS = gauge("task_success", "1 for a graded pass, 0 for a graded failure; absent without a verdict.")
 TASK_STATUS = gauge("task_status_info", "1, with how the task ended; absent until then.", ("status",))
 TASK_SENT = gauge(
     "task_sent_timestamp_seconds",

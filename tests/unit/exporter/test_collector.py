@@ -62,8 +62,8 @@ def test_a_failing_collector_leaves_the_other_whole_and_itself_absent(both: Expo
     text = both.text().decode()
     assert "joulebench_ollama_models_loaded" not in text
     assert "joulebench_exporter_clock_timestamp_seconds 5.0" in text
-    assert 'joulebench_exporter_collector_success_ratio{collector="first"} 0.0' in text
-    assert 'joulebench_exporter_collector_success_ratio{collector="second"} 1.0' in text
+    assert 'joulebench_exporter_collector_success{collector="first"} 0.0' in text
+    assert 'joulebench_exporter_collector_success{collector="second"} 1.0' in text
 
 
 def test_each_collector_tells_its_own_duration(both: Exposition) -> None:

@@ -110,7 +110,7 @@ def test_counter_and_change_time_come_from_one_snapshot() -> None:
 def test_before_the_first_poll_nothing_is_said_of_ollama() -> None:
     text = scrape(Exposition([OllamaCollector(Sights(None))], ManualClock(), process=False))
     assert "joulebench_ollama" not in text
-    assert 'joulebench_exporter_collector_success_ratio{collector="ollama"} 1.0' in text
+    assert 'joulebench_exporter_collector_success{collector="ollama"} 1.0' in text
 
 
 @pytest.mark.parametrize("openmetrics", [False, True])
