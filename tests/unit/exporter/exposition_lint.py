@@ -8,6 +8,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 UNITS = ("joules", "watts", "seconds", "bytes", "celsius", "hertz", "ratio", "tokens", "info")
 WITHOUT_UNIT = (
+    "joulebench_exporter_collector_success",
+    "joulebench_gpu_throttle_active",
     "joulebench_gpu_up",
     "joulebench_ollama_up",
     "joulebench_ollama_models_available",
