@@ -44,6 +44,7 @@ SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         " dropped where there are more than `--tasks`.",
         ("proxy_",),
     ),
+    ("Every process", "From the exporter, the proxy and each worker of a run, about itself.", ("loop_", "queue_")),
 )
 
 CLOSED_LABELS: dict[str, tuple[str, ...]] = {

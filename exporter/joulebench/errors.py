@@ -17,6 +17,10 @@ JoulebenchError
 
 from __future__ import annotations
 
+from joulebench.metrics.label_text import label_text
+
+MAX_ERROR_LENGTH = 1000
+
 
 class JoulebenchError(Exception):
     """Root of all errors raised on purpose."""
@@ -72,3 +76,13 @@ class ModelError(OutsideError):
 
 class ProcessError(OutsideError):
     """A program that Joulebench starts did not come up."""
+
+
+def format_error(error: BaseException, longest: int = MAX_ERROR_LENGTH) -> str:
+    """``Type: message`` in one printable line of at most ``longest`` characters. Never raises, whatever the error itself does."""
+    try:
+        message = str(error)
+    except Exception:
+        message = ""
+    name = type(error).__name__
+    return label_text(f"{name}: {message}" if message else name, longest)

@@ -17,7 +17,7 @@ import pytest
 
 from tests.contract.sources import PACKAGE
 
-VOCABULARY = {"metrics", "units", "clock", "errors", "settings", "prices", "parsing"}
+VOCABULARY = {"metrics", "units", "clock", "errors", "settings", "prices", "parsing", "supervise"}
 ROOMS: dict[str, set[str]] = {
     "energy": set(),
     "confidence": set(),

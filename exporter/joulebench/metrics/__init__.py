@@ -7,7 +7,7 @@ from here; a name or label that is typed anywhere else is a failed contract test
 
 from __future__ import annotations
 
-from joulebench.metrics import exporter, gpu, ollama, prices, proxy, run, task
+from joulebench.metrics import exporter, gpu, ollama, prices, process, proxy, run, task
 from joulebench.metrics.exporter import *
 from joulebench.metrics.gpu import *
 from joulebench.metrics.label_sets import *
@@ -16,11 +16,12 @@ from joulebench.metrics.metric import Kind as Kind
 from joulebench.metrics.metric import Metric as Metric
 from joulebench.metrics.ollama import *
 from joulebench.metrics.prices import *
+from joulebench.metrics.process import *
 from joulebench.metrics.proxy import *
 from joulebench.metrics.run import *
 from joulebench.metrics.task import *
 
-_PUBLISHED = (gpu, exporter, ollama, prices, run, task, proxy)
+_PUBLISHED = (gpu, exporter, ollama, prices, run, task, proxy, process)
 
 METRICS: tuple[Metric, ...] = tuple(
     value for published in _PUBLISHED for value in vars(published).values() if isinstance(value, Metric)
