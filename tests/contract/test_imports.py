@@ -17,24 +17,25 @@ import pytest
 
 from tests.contract.sources import PACKAGE
 
-VOCABULARY = {"metrics", "units", "clock", "errors", "settings", "prices", "parsing", "supervise"}
+VOCABULARY = {"metrics", "units", "clock", "errors", "settings", "prices", "parsing", "files", "supervise"}
 ROOMS: dict[str, set[str]] = {
     "energy": set(),
     "confidence": set(),
     "llm": {"confidence"},
+    "schema": set(),
     "clients": {"energy"},
     "ollama": {"clients"},
     "gpu": {"energy"},
     "exporter": {"gpu", "ollama", "energy"},
-    "push": {"clients", "confidence"},
-    "results": {"clients", "energy"},
-    "mcpworld": {"push", "results", "gpu", "clients", "energy", "confidence"},
-    "doctor": {"mcpworld", "results"},
-    "bench": {"push", "llm", "confidence", "mcpworld", "results", "clients", "stack"},
+    "push": {"clients", "confidence", "schema"},
+    "results": {"clients", "energy", "schema"},
+    "mcpworld": {"push", "results", "gpu", "clients", "energy", "confidence", "schema"},
+    "doctor": {"mcpworld", "results", "schema"},
+    "bench": {"push", "llm", "confidence", "mcpworld", "results", "clients", "stack", "schema"},
     "proxy": {"clients", "confidence"},
     "stack": {"clients"},
     "profile": {"clients"},
-    "analysis": {"results", "confidence"},
+    "analysis": {"results", "confidence", "schema"},
 }
 """What each room may import beside the vocabulary; ``cli`` may import all, and no room imports ``cli``."""
 

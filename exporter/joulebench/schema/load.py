@@ -1,0 +1,147 @@
+"""The one reader of result files: ours of any version, and the MCPWorld client's, backfilled or not.
+
+A field with an unusable value (a text where a number belongs, the client's ``ERROR_GETTING_VALUE``) is absent; a file that is no
+result of a task is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import types
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar, Union, get_args, get_origin
+
+import msgspec
+
+from joulebench.errors import UserError
+from joulebench.files import decode_text
+from joulebench.parsing import as_float, as_int
+from joulebench.schema import events
+from joulebench.schema.fields import fields_of
+from joulebench.schema.result import RESULT_PATTERN, CallResult, TaskResult
+
+StructType = TypeVar("StructType", bound=msgspec.Struct)
+
+
+class UnreadableResult(UserError):
+    """A file that is no result of a task: torn, empty, or of another form."""
+
+
+def find_result_files(path: Path) -> Iterator[Path]:
+    """Result files below a directory in order of their path, or the file itself; each once, whatever links lead to it."""
+    seen: set[Path] = set()
+    for file in [path] if path.is_file() else sorted(path.rglob(RESULT_PATTERN)):
+        real = file.resolve()
+        if real not in seen and file.is_file():
+            seen.add(real)
+            yield file
+
+
+def load_result(path: Path) -> TaskResult:
+    """Raises UnreadableResult, which says what is wrong with the file."""
+    try:
+        text = decode_text(path.read_bytes(), str(path))
+    except OSError as error:
+        raise UnreadableResult(f"{path}: cannot be read ({error.strerror})") from error
+    except UserError as error:
+        raise UnreadableResult(str(error)) from error
+    try:
+        body = _decode_json(text)
+    except (ValueError, RecursionError) as error:
+        raise UnreadableResult(f"{path}: is not valid JSON ({error}); export the run again") from error
+    return result_from_json(body, path)
+
+
+def _decode_json(text: str) -> object:
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        # Python's own writer, which the client uses, knows NaN and infinities; they are no values.
+        return json.loads(text, parse_constant=lambda _: None)
+
+
+def load_results(paths: Iterable[Path]) -> list[TaskResult]:
+    """Results of all files in these directories. Raises UserError for a directory without any, and for an unreadable file."""
+    return list(iterate_results(paths))
+
+
+def iterate_results(paths: Iterable[Path]) -> Iterator[TaskResult]:
+    """``load_results`` of one file after another, where all of them would fill the memory."""
+    for path in paths:
+        files = list(find_result_files(path))
+        if not files:
+            raise UserError(f"{path}: no {RESULT_PATTERN}; export the run first, then give its directory, as runs/RUN_ID")
+        yield from map(load_result, files)
+
+
+def result_from_json(body: object, path: Path | None = None) -> TaskResult:
+    """The result that decoded JSON holds. Raises UnreadableResult."""
+    if not isinstance(body, dict) or not any(isinstance(body.get(name), dict | list) for name in ("metadata", "raw_events")):
+        raise UnreadableResult(f"{path or 'the file'}: has neither metadata nor raw_events; it is no result of a task")
+    result = convert_tolerantly(body, TaskResult)
+    result.path = path
+    result.raw_events = [event for event in result.raw_events if isinstance(event.get("event_type"), str)]
+    if not result.calls and not isinstance(body.get("calls"), list):
+        result.calls = [_call_of_event(event) for event in result.raw_events if event["event_type"] == events.LLM_QUERY_END]
+    return result
+
+
+def convert_tolerantly(value: object, record: type[StructType]) -> StructType:
+    """``value`` as a Struct; what has another type than its field is left at the field's default."""
+    try:
+        return msgspec.convert(value, record)
+    except (msgspec.ValidationError, OverflowError):
+        return _as_struct(value if isinstance(value, dict) else {}, record)
+
+
+def _as_struct(value: dict[str, Any], record: type[StructType]) -> StructType:
+    given = {}
+    for name, field in fields_of(record).items():
+        if name in value:
+            converted = _as_type(value[name], field.type)
+            if converted is not msgspec.NODEFAULT:
+                given[name] = converted
+    return record(**given)
+
+
+def _as_type(value: object, hint: Any) -> Any:
+    """``value`` as this type; NODEFAULT where it cannot be."""
+    origin = get_origin(hint)
+    if origin in (Union, types.UnionType):
+        return _as_union(value, get_args(hint))
+    if origin is list and isinstance(value, list):
+        return [one for item in value if (one := _as_type(item, get_args(hint)[0])) is not msgspec.NODEFAULT]
+    if origin is dict and isinstance(value, dict):
+        pairs = ((key, _as_type(item, get_args(hint)[1])) for key, item in value.items())
+        return {key: item for key, item in pairs if item is not msgspec.NODEFAULT}
+    return value if hint is Any else _as_plain_type(value, hint)
+
+
+def _as_union(value: object, hints: tuple[Any, ...]) -> Any:
+    if value is None:
+        return None if type(None) in hints else msgspec.NODEFAULT
+    options = (_as_type(value, one) for one in hints if one not in (type(None), msgspec.UnsetType))
+    return next((one for one in options if one is not msgspec.NODEFAULT), msgspec.NODEFAULT)
+
+
+def _as_plain_type(value: object, hint: Any) -> Any:
+    converted: object = None
+    if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
+        converted = _as_struct(value, hint) if isinstance(value, dict) else None
+    elif hint is float:
+        converted = as_float(value)
+    elif hint is int:
+        converted = as_int(value)
+    elif hint in (str, bool) and isinstance(value, hint):
+        converted = value
+    return msgspec.NODEFAULT if converted is None else converted
+
+
+def _call_of_event(event: dict[str, Any]) -> CallResult:
+    """Of a file that was written before calls had rows of their own."""
+    call = convert_tolerantly({name: event.get(name) for name in CallResult.__struct_fields__ if name in event}, CallResult)
+    call.end = as_float(event.get("timestamp"))
+    if call.end is not None:
+        call.start = call.end - (call.duration_seconds or 0.0)
+    return call
