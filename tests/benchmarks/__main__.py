@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 
 from joulebench.clock import SystemClock
-from joulebench.stack.programs import CHECKOUT
 from tests.benchmarks.report import Report
+from tests.contract.sources import ROOT as CHECKOUT
 
 PARTS = ("accuracy", "cost", "push", "export", "proxy", "monitor", "intervals", "report")
 ON_DEMAND = ("export_speed",)

@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from joulebench.stack.programs import CHECKOUT
+from tests.contract.sources import ROOT as CHECKOUT
 
 ZEUS, NVITOP_EXPORTER = "zeus==0.16.0", "nvitop-exporter==1.7.2"
 DIRECTORY = CHECKOUT / ".build" / "bench-venv"

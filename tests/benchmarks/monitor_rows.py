@@ -13,9 +13,9 @@ from pathlib import Path
 from joulebench.clock import Clock
 from joulebench.energy.window import total, window_energy
 from joulebench.mcpworld import monitor_csv
-from joulebench.stack.programs import CHECKOUT
 from tests.benchmarks.report import Report, Target
 from tests.benchmarks.statistics import percentile
+from tests.contract.sources import ROOT as CHECKOUT
 from tests.fakes import nvml
 
 INTERVAL = 0.25

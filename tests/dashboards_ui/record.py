@@ -29,7 +29,7 @@ from joulebench.clients.prometheus import PrometheusApi
 from joulebench.clock import SystemClock, wait_until
 from joulebench.llm.openai_api import OpenAIChat
 from joulebench.llm.wire import Wire
-from joulebench.stack import programs
+from joulebench.stack.data_files import data_path
 from joulebench.stack.native import NativeStack, Ports
 from joulebench.stack.process import Program, free_port
 from joulebench.units import Seconds
@@ -71,7 +71,7 @@ class Scene:
         self.native.named("prometheus").stop()
         (job,) = [
             job
-            for job in yaml.safe_load(programs.checkout_file("prometheus/model_servers.yml").read_text())["scrape_configs"]
+            for job in yaml.safe_load(data_path("prometheus/model_servers.yml").read_text())["scrape_configs"]
             if job["job_name"] == "llamacpp"
         ]
         job["static_configs"] = [{"targets": [self._model], "labels": {"model": embedded.MODEL_NAME}}]

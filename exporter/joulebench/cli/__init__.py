@@ -31,6 +31,7 @@ COMMANDS: dict[str, str] = {
     "doctor": "check whether finished results can be believed, and say how to mend what cannot",
     "analyze": "say what predicts the failures of finished runs, and what limits their models: waits, bandwidth, heat, memory",
     "profile": "time each layer of a model file, in prefill and in decode, with what the measuring costs",
+    "stack": "download, start and stop the programs around Joulebench, and write out their configuration",
     "up": "start Prometheus, Pushgateway, Alertmanager and the exporter on this machine",
     "down": "stop what 'up' started",
     "demo": "run the whole of it once, with a small embedded model where there is no Ollama",

@@ -95,7 +95,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--api-key-env", metavar="NAME", help="environment variable that holds the server's API key")
     parser.add_argument("--run-id", metavar="ID", help="default: made from the time")
-    parser.add_argument("--gateway-url", metavar="URL", help=f"Pushgateway (default: {settings.DEFAULT_GATEWAY_URL})")
+    parser.add_argument(
+        "--gateway-url", metavar="URL", help=f"Pushgateway, 'none' for none (default: {settings.DEFAULT_GATEWAY_URL})"
+    )
     parser.add_argument("--prometheus-url", metavar="URL", help=f"default: {settings.DEFAULT_PROMETHEUS_URL}")
     parser.add_argument("--exporter-url", metavar="URL", help=f"default: {settings.DEFAULT_EXPORTER_URL}")
     parser.add_argument("--runs-dir", metavar="DIR", help=f"default: {settings.DEFAULT_RUNS_DIR}")

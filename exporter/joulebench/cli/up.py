@@ -1,4 +1,7 @@
-"""``joulebench up``: the whole stack on this machine without containers, left running until ``joulebench down``."""
+"""``joulebench up``: the stack on this machine without containers, left running until ``joulebench down``.
+
+Programs that are not installed are downloaded first. Alertmanager may be missing: then no alert is sent, and the command says so.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,10 @@ from pathlib import Path
 from rich.console import Console
 
 from joulebench import settings
-from joulebench.errors import UserError
+from joulebench.errors import ProcessError, UserError
 from joulebench.gpu.simulated import SCENARIOS
 from joulebench.stack import state
+from joulebench.stack.fetch import fetch_missing
 from joulebench.stack.native import NativeStack, Ports
 
 DEFAULT_DIRECTORY = ".joulebench"
@@ -43,7 +47,14 @@ def run(args: argparse.Namespace) -> int:
     flags = _exporter_flags(args.gpu_source, args.simulated_scenario)
     # Whoever starts 'joulebench proxy' beside the stack finds it on the dashboards.
     proxy = {"joulebench-proxy": settings.DEFAULT_PROXY_METRICS_ADDRESS}
-    stack = NativeStack(directory, ports, exporter_flags=flags, more_targets=proxy)
+    console = Console(highlight=False, soft_wrap=True)
+    unavailable = fetch_missing(
+        ("prometheus", "pushgateway", "alertmanager"), lambda text: console.print(f"{text} ...", markup=False)
+    )
+    needed = {name: reason for name, reason in unavailable.items() if name != "alertmanager"}
+    if needed:
+        raise ProcessError("; ".join(f"{name} is not installed and cannot be downloaded: {why}" for name, why in needed.items()))
+    stack = NativeStack(directory, ports, exporter_flags=flags, more_targets=proxy, optional=("alertmanager",))
     stack.start()
     urls = {
         "prometheus": stack.prometheus_url,
@@ -53,12 +64,11 @@ def run(args: argparse.Namespace) -> int:
     }
     started = [state.Started(p.name, p.pid, state.birth(p.pid) or 0, urls[p.name]) for p in stack.started]
     state.save(stack.directory, started)
-    console = Console()
     for one in started:
-        console.print(f"{one.name:<13} {one.url}", highlight=False)
-    console.print(
-        f"data and logs in {stack.directory}; end with: joulebench down --dir {directory}", highlight=False, soft_wrap=True
-    )
+        console.print(f"{one.name:<13} {one.url}")
+    for name, reason in stack.absent.items():
+        console.print(f"{name} does not run, so no alert is sent: {unavailable.get(name, reason)}", markup=False)
+    console.print(f"data and logs in {stack.directory}; end with: joulebench down --dir {directory}")
     return 0
 
 

@@ -14,17 +14,19 @@ from joulebench.push.energy import EnergyAsker
 from joulebench.push.idle import IdleMeter
 from joulebench.push.journal import Journal
 from joulebench.push.pusher import Pusher
-from joulebench.push.recorder import EnergyQuestions, NoEnergyQuestions, Pushes, Recorder
+from joulebench.push.recorder import EnergyQuestions, NoEnergyQuestions, NoPushes, Pushes, Recorder
+from joulebench.push.report import PushReport
 from joulebench.push.state import RunState
 
+NOTHING_PUSHED = PushReport(0, 0, 0, groups_left=0, unpushed=0, reasons=())
 ENERGY_DRAIN = 3.0
 QUERY_TIMEOUT = 5.0
 
 
 class Connections:
-    """Opened once. ``prometheus_url`` and ``exporter_url`` are None where there is none."""
+    """Opened once. An address is None where there is no such program."""
 
-    def __init__(self, gateway_url: str, prometheus_url: str | None, exporter_url: str | None) -> None:
+    def __init__(self, gateway_url: str | None, prometheus_url: str | None, exporter_url: str | None) -> None:
         self._gateway_url = gateway_url
         self._prometheus_url = prometheus_url
         self._exporter_url = exporter_url
@@ -37,7 +39,7 @@ class Connections:
         """Argument first, environment second, loopback last; ``none`` is for a program that is not there. Raises UserError on
         what is no URL."""
         return cls(
-            _address(gateway_url, "gateway_url", settings.ENV_GATEWAY_URL, settings.DEFAULT_GATEWAY_URL),
+            _optional(gateway_url, "gateway_url", settings.ENV_GATEWAY_URL, settings.DEFAULT_GATEWAY_URL),
             _optional(prometheus_url, "prometheus_url", settings.ENV_PROMETHEUS_URL, settings.DEFAULT_PROMETHEUS_URL),
             _optional(exporter_url, "exporter_url", settings.ENV_EXPORTER_URL, settings.DEFAULT_EXPORTER_URL),
         )
@@ -47,16 +49,18 @@ class Connections:
             with run as totals:
                 totals.push_failures += 1
 
-        acks = AckReader(_instant_query(self._prometheus_url), identity) if self._prometheus_url else None
-        pusher = self._pusher = Pusher(
-            Pushgateway(self._gateway_url), clock, identity, acks=acks, on_failure=count_failure, sync=journal.sync
-        )
-        pusher.start()
+        pushes: Pushes = NoPushes()
+        if self._gateway_url is not None:
+            acks = AckReader(_instant_query(self._prometheus_url), identity) if self._prometheus_url else None
+            pushes = self._pusher = Pusher(
+                Pushgateway(self._gateway_url), clock, identity, acks=acks, on_failure=count_failure, sync=journal.sync
+            )
+            self._pusher.start()
         if self._exporter_url is None:
-            return pusher, NoEnergyQuestions(pusher)
-        asker = self._asker = EnergyAsker(ExporterApi(self._exporter_url), journal, pusher)
+            return pushes, NoEnergyQuestions(pushes)
+        asker = self._asker = EnergyAsker(ExporterApi(self._exporter_url), journal, pushes)
         asker.start()
-        return pusher, asker
+        return pushes, asker
 
     def idle_meter(self, clock: Clock, journal: Journal) -> IdleMeter:
         meter = self._idle = IdleMeter(self._exporter_url, clock, journal)
@@ -64,13 +68,14 @@ class Connections:
 
     def close(self, recorder: Recorder, drain: float) -> dict[str, object]:
         """Waits at most ``drain`` seconds for what is still on its way; the fields of PUSH_STATE."""
-        assert self._pusher is not None
         start = recorder.clock.monotonic()
         if self._asker is not None:
             self._asker.close(min(drain, ENERGY_DRAIN))
-        self._pusher.finished(recorder.run_group)
+        recorder.pushes.finished(recorder.run_group)
         unanswered = None if self._asker is None else self._asker.unanswered
-        report = self._pusher.close(max(0.0, drain - (recorder.clock.monotonic() - start)))
+        report = NOTHING_PUSHED
+        if self._pusher is not None:
+            report = self._pusher.close(max(0.0, drain - (recorder.clock.monotonic() - start)))
         return {
             "pushes": report.pushes,
             "failures": report.failures,

@@ -80,6 +80,14 @@ class EnergyQuestions(Protocol):
     def call_ended(self, task: TaskRecorder, call: int, start: Seconds, end: Seconds) -> None: ...
 
 
+class NoPushes:
+    """For a run without a Pushgateway: its journal has everything."""
+
+    def changed(self, group: Group) -> None: ...
+
+    def finished(self, group: Group) -> None: ...
+
+
 class NoEnergyQuestions:
     """For a run without an exporter: a task's totals are final at its end."""
 

@@ -42,7 +42,8 @@ class Run:
     to run. ``configuration``: what the results depend on beside the model, such as temperature or tool mode; anything that is
     JSON, for the journal and the result files. Addresses not given come from the environment (``JOULEBENCH_GATEWAY_URL``,
     ``JOULEBENCH_PROMETHEUS_URL``, ``JOULEBENCH_EXPORTER_URL``), else are the usual ports of this machine; ``none`` says that
-    there is no Prometheus (finished groups then stay on the gateway) or no exporter (no window energies are asked for).
+    there is no Prometheus (finished groups then stay on the gateway), no Pushgateway (the journal alone has the run) or no
+    exporter (no window energies are asked for).
     ``drain_seconds``: how long the end of the run waits for pushes and acknowledgements. Raises UserError on a value that
     cannot be used.
     """

@@ -1,4 +1,4 @@
-"""Prometheus, Pushgateway, Alertmanager and the exporter as plain processes on loopback, configured by the repository's files.
+"""Prometheus, Pushgateway, Alertmanager and the exporter as plain processes on loopback, configured by Joulebench's own files.
 
 Everything they write lies in one folder. Only processes that were started here are ever stopped.
 """
@@ -6,7 +6,7 @@ Everything they write lies in one folder. Only processes that were started here 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +15,7 @@ from joulebench.clients.prometheus import PrometheusApi
 from joulebench.clock import wait_until
 from joulebench.errors import ProcessError, UserError
 from joulebench.stack import programs
+from joulebench.stack.data_files import data_path
 from joulebench.stack.process import Program, free_port
 from joulebench.stack.prometheus_config import write_readdressed
 
@@ -40,7 +41,7 @@ class NativeStack:
     ``with_exporter=False`` leaves the exporter out; its jobs are then still configured, so that a test can start one on
     ``ports.exporter`` when it likes. ``alertmanager_config``: another file than the repository's, with receivers of its own.
     ``more_targets``: HOST:PORT by job of prometheus.yml, for what is not started here, such as a proxy; it is scraped whenever
-    it is there.
+    it is there. ``optional``: programs whose absence or failed start is not an error; ``absent`` then says why, by name.
     """
 
     directory: Path
@@ -51,6 +52,8 @@ class NativeStack:
     with_alertmanager: bool = True
     alertmanager_config: Path | None = None
     more_targets: Mapping[str, str] = field(default_factory=dict)
+    optional: Collection[str] = ()
+    absent: dict[str, str] = field(default_factory=dict)
     started: list[Program] = field(default_factory=list)
 
     @property
@@ -79,24 +82,41 @@ class NativeStack:
         """Start all, each awaited. Whatever had been started is stopped again when one fails."""
         self.directory = self.directory.resolve()
         (self.directory / "logs").mkdir(parents=True, exist_ok=True)
-        planned = [self.pushgateway()]
+        planned = {"pushgateway": self.pushgateway}
         if self.with_exporter:
-            planned.append(self.exporter())
+            planned["exporter"] = self.exporter
         if self.with_alertmanager:
-            planned.append(self.alertmanager())
-        planned.append(self.prometheus())
+            planned["alertmanager"] = self.alertmanager
+        # Last: its configuration names those that are running.
+        planned["prometheus"] = self.prometheus
         try:
-            for program in planned:
-                self.started.append(program.start())
-            self._await_first_scrapes()
+            for name, program in planned.items():
+                self._start(name, program)
+            if self.runs("prometheus"):
+                self._await_first_scrapes()
         except BaseException:
             self.stop()
             raise
         return self
 
+    def _start(self, name: str, program: Callable[[], Program]) -> None:
+        try:
+            self.started.append(program().start())
+        except (ProcessError, UserError) as error:
+            if name not in self.optional:
+                raise
+            self.absent[name] = str(error)
+
+    def runs(self, name: str) -> bool:
+        """Whether ``start`` started the program."""
+        return any(program.name == name for program in self.started)
+
     def _await_first_scrapes(self) -> None:
         """A run that began before the first scrape would have no energy to its left edge."""
-        jobs = ["joulebench-pushgateway", *(["joulebench", "joulebench-energy"] if self.with_exporter else [])]
+        jobs = [
+            *(["joulebench-pushgateway"] if self.runs("pushgateway") else []),
+            *(["joulebench", "joulebench-energy"] if self.with_exporter else []),
+        ]
         scraped = f'count(up{{job=~"{"|".join(jobs)}"}} == 1) == {len(jobs)}'
         api = PrometheusApi(self.prometheus_url)
         try:
@@ -120,17 +140,18 @@ class NativeStack:
     def prometheus(self) -> Program:
         config = self.directory / "prometheus.yml"
         exporter = f"127.0.0.1:{self.ports.exporter}"
+        with_alerts = self.with_alertmanager and "alertmanager" not in self.absent
         write_readdressed(
-            programs.checkout_file("prometheus/prometheus.yml"),
+            data_path("prometheus/prometheus.yml"),
             config,
             {
                 "joulebench": exporter,
                 "joulebench-energy": exporter,
-                "joulebench-pushgateway": f"127.0.0.1:{self.ports.pushgateway}",
+                **({} if "pushgateway" in self.absent else {"joulebench-pushgateway": f"127.0.0.1:{self.ports.pushgateway}"}),
                 **self.more_targets,
             },
-            alertmanager=f"127.0.0.1:{self.ports.alertmanager}" if self.with_alertmanager else None,
-            rules=programs.checkout_file("prometheus/rules"),
+            alertmanager=f"127.0.0.1:{self.ports.alertmanager}" if with_alerts else None,
+            rules=data_path("prometheus/rules"),
         )
         return self._program(
             "prometheus",
@@ -159,7 +180,7 @@ class NativeStack:
         return self._program(
             "alertmanager",
             [
-                f"--config.file={self.alertmanager_config or programs.checkout_file('prometheus/alertmanager.yml')}",
+                f"--config.file={(self.alertmanager_config or data_path('prometheus/alertmanager.yml')).resolve()}",
                 f"--storage.path={self.directory / 'alertmanager-data'}",
                 f"--web.listen-address=127.0.0.1:{self.ports.alertmanager}",
                 "--cluster.listen-address=",
@@ -175,13 +196,20 @@ class NativeStack:
             "joulebench.cli",
             "exporter",
             f"--web.listen-address=127.0.0.1:{self.ports.exporter}",
-            f"--prices.file={programs.checkout_file('prometheus/prices.yml')}",
+            f"--prices.file={data_path('prometheus/prices.yml')}",
             *self.exporter_flags,
         ]
         return Program("exporter", argv, self._log("exporter"), f"{self.exporter_url}/healthz", self.exporter_environment)
 
     def _program(self, name: str, flags: Sequence[str], ready_url: str) -> Program:
-        return Program(name, [str(programs.require(name)), *flags], self._log(name), ready_url)
+        executable = programs.require(name)
+        return Program(
+            name,
+            [str(executable), *flags],
+            self._log(name),
+            ready_url,
+            working_directory=programs.working_directory(executable),
+        )
 
     def _log(self, name: str) -> Path:
         return self.directory / "logs" / f"{name}.log"

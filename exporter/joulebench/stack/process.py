@@ -22,6 +22,8 @@ from joulebench.errors import ProcessError
 
 READY_SECONDS = 30.0
 STOP_SECONDS = 10.0
+LOG_END_LINES = 3
+LOG_END_CHARACTERS = 600
 
 
 def free_port() -> int:
@@ -47,29 +49,33 @@ class Program:
     log: Path
     ready_url: str
     environment: Mapping[str, str] | None = None
+    working_directory: Path | None = None
     _process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> Program:
         """Start and wait until ``ready_url`` gives 200. Raises ProcessError."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as sink:
-            self._process = subprocess.Popen(
-                self.argv,
-                stdin=subprocess.DEVNULL,
-                stdout=sink,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, **(self.environment or {})},
-                start_new_session=True,
-            )
+            try:
+                self._process = subprocess.Popen(
+                    self.argv,
+                    stdin=subprocess.DEVNULL,
+                    stdout=sink,
+                    stderr=subprocess.STDOUT,
+                    env={**os.environ, **(self.environment or {})},
+                    cwd=self.working_directory,
+                    start_new_session=True,
+                )
+            except OSError as error:
+                raise ProcessError(f"{self.name} cannot be started: {error.strerror}: {self.argv[0]}") from error
         if not wait_until(
             lambda: self._process is None or self._process.poll() is not None or answers(self.ready_url), READY_SECONDS
         ):
             self.stop()
-            raise ProcessError(
-                f"{self.name} did not answer at {self.ready_url} within {READY_SECONDS:.0f} s; its log is {self.log}"
-            )
+            raise ProcessError(f"{self.name} did not answer at {self.ready_url} within {READY_SECONDS:.0f} s; {self._log_end()}")
         if not self.running:
-            raise ProcessError(f"{self.name} ended at once; the end of {self.log}:\n{self._log_tail()}")
+            status = self._process.returncode if self._process else None
+            raise ProcessError(f"{self.name} ended with exit status {status}; {self._log_end()}")
         return self
 
     @property
@@ -105,5 +111,8 @@ class Program:
         if self._process is not None:
             self._process.wait()
 
-    def _log_tail(self) -> str:
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-8:])
+    def _log_end(self) -> str:
+        """The last lines of the log that say something, in one line."""
+        lines = [line.strip() for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
+        end = " | ".join(lines[-LOG_END_LINES:])[-LOG_END_CHARACTERS:]
+        return f"the end of {self.log}: {end}" if end else f"{self.log} is empty"
