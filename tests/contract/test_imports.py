@@ -17,7 +17,7 @@ import pytest
 
 from tests.contract.sources import PACKAGE
 
-VOCABULARY = {"metrics", "units", "clock", "errors", "settings", "prices", "parsing", "files", "supervise"}
+VOCABULARY = {"cache", "metrics", "units", "clock", "errors", "settings", "prices", "parsing", "files", "supervise"}
 ROOMS: dict[str, set[str]] = {
     "energy": set(),
     "confidence": set(),
@@ -51,6 +51,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "numpy": ("analysis/", "results/"),
     "sklearn": ("analysis/",),
     "plotly": ("analysis/report/html.py",),
+    "platformdirs": ("cache.py",),
     "time": ("clock.py",),
 }
 EXPORTER_NEVER_LOADS = ("pandas", "rich", "jsonschema", "pynvml", "requests", "joulebench.push", "joulebench.results")
