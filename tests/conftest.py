@@ -1,7 +1,6 @@
 """What every tier shares: the golden switch, and real programs on free ports.
 
-A tier whose program is missing is skipped with the reason in the summary; on CI (``CI=true``) it fails instead, since a gate
-that skips itself gates nothing.
+A tier whose program is missing is skipped with the reason in the summary (see ``needs.py``).
 """
 
 from __future__ import annotations
@@ -13,24 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from joulebench.stack import programs
 from joulebench.stack.native import NativeStack, Ports
+from tests import stray_threads
 from tests.fakes.overheating import OverheatingScene
 from tests.goldens_support import *  # noqa: F403
+from tests.needs import need_program
 
 # A run in a test meets the programs that the test names, never those that happen to run on this machine's usual ports.
 for variable in ("JOULEBENCH_PROMETHEUS_URL", "JOULEBENCH_EXPORTER_URL"):
     os.environ[variable] = "none"
-
-
-def need_program(name: str) -> Path:
-    found = programs.find(name)
-    if found is None:
-        missing = f"{name} is not installed; scripts/ensure_programs.sh unpacks it"
-        if os.environ.get("CI") == "true":
-            pytest.fail(missing)
-        pytest.skip(missing)
-    return found
 
 
 @pytest.fixture
@@ -47,34 +37,28 @@ def stack(tmp_path: Path) -> Iterator[NativeStack]:
         yield running
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(stray_threads)
     # Started in the background of a script, everything here would ignore Ctrl-C, and so would the programs that are tested by it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A scene that plays in the background is looked at last."""
-    items.sort(key=lambda item: item.get_closest_marker("scene") is not None)
+    """The scene is started by the first test and looked at by the last ones, whatever order the others have."""
+    items.sort(key=_place)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def background_scene(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[OverheatingScene | None]:
-    """Begins with the session, where a test of it is selected and its programs are there."""
-    wanted = any(item.get_closest_marker("scene") for item in request.session.items)
-    if not wanted or not all(programs.find(name) for name in ("prometheus", "pushgateway", "alertmanager")):
-        yield None
-        return
-    scene = OverheatingScene(tmp_path_factory.mktemp("overheating"))
-    scene.start()
-    yield scene
-    scene.stop()
+def _place(item: pytest.Item) -> int:
+    if item.get_closest_marker("scene_start"):
+        return 0
+    return 2 if item.get_closest_marker("scene") else 1
 
 
-@pytest.fixture
-def overheating(background_scene: OverheatingScene | None) -> OverheatingScene:
+@pytest.fixture(scope="session")
+def overheating(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OverheatingScene]:
+    """Starts when the first test asks for it. Where a program of it does not start, that fails those tests alone."""
     for name in ("prometheus", "pushgateway", "alertmanager"):
         need_program(name)
-    assert background_scene is not None
-    return background_scene
+    with OverheatingScene(tmp_path_factory.mktemp("overheating")) as scene:
+        yield scene

@@ -13,9 +13,9 @@ import pytest
 
 from joulebench.clock import SystemClock
 from joulebench.stack.native import NativeStack, Ports
-from tests.conftest import need_program
 from tests.contract.sources import ROOT, rules
 from tests.fakes.alert_receiver import AlertReceiver
+from tests.needs import need_program
 
 pytestmark = pytest.mark.e2e
 

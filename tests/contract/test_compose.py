@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from joulebench.cli import parser_for
-from tests.conftest import need_program
 from tests.contract.sources import ROOT, loaded
+from tests.needs import need_program
 
 COMPOSE = ROOT / "docker-compose.yml"
 DOCKERFILE = ROOT / "exporter/Dockerfile"

@@ -22,10 +22,10 @@ from joulebench.clock import SystemClock, wait_until
 from joulebench.prices import HOURS_PER_YEAR
 from joulebench.stack.native import NativeStack, Ports
 from joulebench.stack.process import free_port
-from tests.conftest import need_program
 from tests.contract.sources import DASHBOARDS, ROOT, loaded, rules
 from tests.dashboard_queries import EMPTY_WHEN_WELL, annotation_queries_of, panels_of, queries_of, variable_queries_of
 from tests.fakes.every_metric import JOULES_OF_TASK, PRICES, PROXIED, RUN_ID, WATTS, Exporter, run_families, task_families
+from tests.needs import need_program
 
 pytestmark = pytest.mark.e2e
 

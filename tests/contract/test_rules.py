@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import need_program
 from tests.contract.sources import ROOT, RULES, RUNBOOK, loaded, rules
+from tests.needs import need_program
 
 RULE_TESTS = sorted((ROOT / "tests/rules").glob("*.yml"))
 SEVERITIES = {"critical", "warning", "info"}

@@ -20,13 +20,13 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import need_program
 from tests.contract.sources import DASHBOARDS, loaded
 from tests.dashboard_queries import panels_of
 from tests.dashboards_ui import pictures
 from tests.dashboards_ui.answers import Asker
 from tests.dashboards_ui.replay import RUN, STRETCH, TASK, replayed
 from tests.goldens_support import Golden
+from tests.needs import need_program
 
 CHOSEN = {"api_model": "gpt-5-mini", "task_id": TASK}
 BOARDS = [path.stem for path in DASHBOARDS]

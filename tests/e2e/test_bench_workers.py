@@ -12,9 +12,9 @@ import pytest
 
 from joulebench import cli
 from joulebench.stack.native import NativeStack, Ports
-from tests.conftest import need_program
 from tests.fakes.model_server import ModelServer
 from tests.fakes.model_turns import MODEL, Turn, by_instruction, call, say
+from tests.needs import need_program
 from tests.unit.push.conftest import events
 
 pytestmark = pytest.mark.e2e

@@ -18,7 +18,6 @@ from joulebench import metrics
 from joulebench.clients.prometheus import PrometheusApi
 from joulebench.clock import wait_until
 from joulebench.stack.native import NativeStack, Ports
-from tests.conftest import need_program
 from tests.dashboard_queries import EMPTY_WHEN_WELL, queries_of
 from tests.e2e.scene import (
     STEADY_WATTS,
@@ -33,6 +32,7 @@ from tests.e2e.scene import (
     write_suite,
 )
 from tests.fakes.model_server import ModelServer
+from tests.needs import need_program
 
 pytestmark = pytest.mark.e2e
 

@@ -17,10 +17,10 @@ from joulebench import metrics
 from joulebench.clients.prometheus import PrometheusApi
 from joulebench.mcpworld import schema
 from joulebench.mcpworld.backfill import Options, backfill
-from tests.conftest import need_program
 from tests.e2e.scene import joulebench
 from tests.fakes import mcpworld_tree
 from tests.fakes.mcpworld_tree import START, STEADY_WATTS, Tree
+from tests.needs import need_program
 from tests.unit.results.store import Store, prometheus
 
 pytestmark = pytest.mark.e2e

@@ -23,9 +23,9 @@ from joulebench import metrics
 from joulebench.clients.prometheus import PrometheusApi
 from joulebench.clock import wait_until
 from joulebench.stack.native import NativeStack, Ports
-from tests.conftest import need_program
 from tests.e2e.scene import IDLE_WATTS, STEADY_WATTS, fake_gpus, joulebench, start_exporter
 from tests.fakes.nvml import FakeGpuScript
+from tests.needs import need_program
 
 pytestmark = pytest.mark.e2e
 

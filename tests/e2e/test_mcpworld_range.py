@@ -22,10 +22,10 @@ from joulebench import cli
 from joulebench.clock import wait_until
 from joulebench.mcpworld import monitor_csv, schema
 from joulebench.stack.native import NativeStack, Ports
-from tests.conftest import need_program
 from tests.e2e.range_server import tasks
 from tests.e2e.scene import write_suite
 from tests.fakes.model_turns import MODEL
+from tests.needs import need_program
 
 pytestmark = pytest.mark.e2e
 

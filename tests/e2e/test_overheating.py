@@ -42,6 +42,11 @@ def first(scene: OverheatingScene, status: str) -> Notification:
     return receiver.told(ALERT, status)[0]
 
 
+@pytest.mark.scene_start
+def test_all_programs_of_the_scene_run(overheating: OverheatingScene) -> None:
+    assert {program.name for program in overheating.stack.started} == {"pushgateway", "exporter", "alertmanager", "prometheus"}
+
+
 def test_the_alert_on_heat_comes_within_90_seconds_of_the_onset_and_goes_when_the_gpu_has_cooled(
     overheating: OverheatingScene,
 ) -> None:
@@ -64,10 +69,9 @@ def test_the_alert_on_heat_comes_within_90_seconds_of_the_onset_and_goes_when_th
 
 
 @pytest.fixture(scope="module")
-def results(background_scene: OverheatingScene | None) -> Results:
-    assert background_scene is not None
-    background_scene.await_benchmark()
-    return export(RUN_ID, background_scene.runs, background_scene.stack.prometheus_url, "--wait=15")
+def results(overheating: OverheatingScene) -> Results:
+    overheating.await_benchmark()
+    return export(RUN_ID, overheating.runs, overheating.stack.prometheus_url, "--wait=15")
 
 
 def per_gpu(results: Results, task: str) -> Mapping[str, Mapping[str, float | None]]:

@@ -19,9 +19,9 @@ from joulebench.clock import wait_until
 from joulebench.stack.data_files import data_path
 from joulebench.stack.process import Program, free_port
 from joulebench.stack.prometheus_config import write_readdressed
-from tests.conftest import need_program
 from tests.fakes.model_server import ModelServer
 from tests.fakes.model_turns import call, say
+from tests.needs import need_program
 
 pytestmark = pytest.mark.e2e
 

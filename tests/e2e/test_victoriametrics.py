@@ -24,7 +24,6 @@ from joulebench.stack.data_files import data_path
 from joulebench.stack.native import NativeStack, Ports
 from joulebench.stack.process import Program, free_port
 from joulebench.stack.prometheus_config import readdressed
-from tests.conftest import need_program
 from tests.e2e.scene import (
     PlannedTask,
     PowerScript,
@@ -37,6 +36,7 @@ from tests.e2e.scene import (
     write_suite,
 )
 from tests.fakes.model_server import ModelServer
+from tests.needs import need_program
 
 pytestmark = pytest.mark.e2e
 

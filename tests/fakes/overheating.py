@@ -1,8 +1,8 @@
 """The scene of a sick GPU: one of two overheats by a timetable and cools again, while a benchmark runs its tasks.
 
 The real exporter, Prometheus with the repository's rules and Alertmanager with the repository's routing and its waits, and a
-receiver that listens here. It takes two minutes until the alert has come and gone. So it plays in the background of a test
-session, from its start on, and the tests that look at it come last.
+receiver that listens here. It takes two minutes until the alert has come and gone. So the first test of a session starts it, it
+plays in the background of the others, and the tests that look at it come last.
 """
 
 from __future__ import annotations
@@ -72,15 +72,17 @@ class OverheatingScene:
         """Unix time at which nothing holds the clocks down any more."""
         return self.onset + SPELL
 
-    def start(self) -> None:
-        self._open.enter_context(self.receiver)
-        self._open.enter_context(self.stack)
-        self._benchmark.start()
+    def __enter__(self) -> OverheatingScene:
+        with ExitStack() as opened:
+            opened.enter_context(self.receiver)
+            opened.enter_context(self.stack)
+            self._benchmark.start()
+            self._open = opened.pop_all()
+        return self
 
-    def stop(self) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stopped.set()
-        if self._benchmark.is_alive():
-            self._benchmark.join()
+        self._benchmark.join()
         self._open.close()
 
     def await_benchmark(self) -> None:

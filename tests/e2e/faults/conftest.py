@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 import pytest
 
 from joulebench.stack.native import Ports
-from tests.conftest import need_program
 from tests.e2e.faults import hosts
 from tests.e2e.faults.hosts import Fleet, Host
 from tests.e2e.faults.machines import all_machines
+from tests.needs import need_program
 
 
 @pytest.fixture(scope="session")

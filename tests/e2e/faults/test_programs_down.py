@@ -19,10 +19,10 @@ from joulebench import Run, metrics
 from joulebench.clients.prometheus import PrometheusApi
 from joulebench.clock import SystemClock, wait_until
 from joulebench.stack.native import NativeStack, Ports
-from tests.conftest import need_program
 from tests.e2e.faults.hosts import PERIOD, PULSES
 from tests.e2e.faults.results import Results, Scrape, TaskResult, export, scrape
 from tests.fakes import nvml
+from tests.needs import need_program
 
 pytestmark = pytest.mark.e2e
 

@@ -9,6 +9,8 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.fakes.c_compiler import need_c_compiler
+
 SOURCE = Path(__file__).with_name("fake_nvml.c")
 CACHE = Path(__file__).resolve().parents[3] / ".build" / "fake_nvml"
 SONAME = "libnvidia-ml.so.1"
@@ -25,7 +27,18 @@ def build(without: Sequence[str] = ()) -> Path:
     directory.mkdir(parents=True, exist_ok=True)
     # Built aside and moved into place, because several test processes may want it at once.
     draft = directory / f"draft-{os.getpid()}.so"
-    command = ["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", f"-Wl,-soname,{SONAME}", "-o", str(draft)]
+    command = [
+        *need_c_compiler(),
+        "-O2",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-shared",
+        "-fPIC",
+        f"-Wl,-soname,{SONAME}",
+        "-o",
+        str(draft),
+    ]
     if without:
         hidden = directory / f"hidden-{os.getpid()}.map"
         hidden.write_text("{ local: " + " ".join(f"{name};" for name in without) + " };\n")

@@ -9,6 +9,8 @@ import struct
 import subprocess
 from pathlib import Path
 
+from tests.fakes.c_compiler import need_c_compiler
+
 SOURCE = Path(__file__).with_name("wall_clock.c")
 CACHE = Path(__file__).resolve().parents[3] / ".build" / "wall_clock"
 _DOUBLE = struct.Struct("=d")
@@ -21,7 +23,7 @@ def build() -> Path:
         library.parent.mkdir(parents=True, exist_ok=True)
         draft = library.with_name(f"draft-{os.getpid()}.so")
         flags = ["-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]
-        subprocess.run(["gcc", *flags, "-o", str(draft), str(SOURCE), "-ldl", "-lm"], check=True)
+        subprocess.run([*need_c_compiler(), *flags, "-o", str(draft), str(SOURCE), "-ldl", "-lm"], check=True)
         draft.replace(library)
     return library
 

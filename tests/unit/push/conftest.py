@@ -19,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from joulebench import metrics
 from joulebench.clock import wait_until
 from joulebench.stack.process import Program, free_port
-from tests.conftest import need_program
+from tests.needs import need_program
 
 
 @dataclass

@@ -18,8 +18,8 @@ from joulebench.results import circumstances, surroundings
 from joulebench.results.circumstances import Circumstances
 from joulebench.results.export import Export, Options, export
 from joulebench.results.points import Columns
-from tests.conftest import need_program
 from tests.contract.sources import rules
+from tests.needs import need_program
 from tests.unit.results import scenario
 from tests.unit.results.scenario import GPUS, RUN
 from tests.unit.results.store import START, Store, prometheus

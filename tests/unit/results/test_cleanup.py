@@ -12,7 +12,7 @@ from joulebench.metrics.families import Sheet
 from joulebench.results.cleanup import release, settled
 from joulebench.results.task import TaskKey
 from joulebench.stack.process import Program, free_port
-from tests.conftest import need_program
+from tests.needs import need_program
 
 pytestmark = pytest.mark.e2e
 

@@ -14,8 +14,8 @@ from joulebench.errors import UserError
 from joulebench.metrics import THROTTLE_REASONS
 from joulebench.results.export import Export, Options, export
 from joulebench.units import Seconds
-from tests.conftest import need_program
 from tests.goldens_support import Golden
+from tests.needs import need_program
 from tests.unit.results import scenario
 from tests.unit.results.scenario import GPUS, RUN, TASKS, joules
 from tests.unit.results.store import START, Store, prometheus
