@@ -1,14 +1,19 @@
 """Defaults and checked values of what a user may set: by flag first, by environment second.
 
 Every address defaults to loopback. A value that cannot be used raises ``UserError`` with the name of the setting and an
-example of a good value; nothing falls back silently.
+example of a good value; nothing falls back silently. A ``Url`` prints itself without its user name and password, so that it can
+stand in a log, an error, a journal or a result.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import os
+import re
 from collections.abc import Mapping
-from urllib.parse import urlsplit
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import quote, unquote, urlsplit
 
 from joulebench.errors import UserError
 
@@ -23,7 +28,8 @@ DEFAULT_GATEWAY_URL = "http://127.0.0.1:9091"
 DEFAULT_PROMETHEUS_URL = "http://127.0.0.1:9090"
 NO_URL = "none"
 """Given instead of an address: there is no such program."""
-DEFAULT_OLLAMA_URL = "http://127.0.0.1:11434"
+OLLAMA_PORT = 11434
+DEFAULT_OLLAMA_URL = f"http://127.0.0.1:{OLLAMA_PORT}"
 DEFAULT_RUNS_DIR = "runs"
 
 ENV_EXPORTER_URL = "JOULEBENCH_EXPORTER_URL"
@@ -37,16 +43,128 @@ ENV_OLLAMA_CACHE = "OLLAMA_KV_CACHE_TYPE"
 ENV_OLLAMA_PARALLEL = "OLLAMA_NUM_PARALLEL"
 
 
+MASK = "***"
+
+
+@dataclass(frozen=True, slots=True)
+class Url:
+    """An http(s) address. ``base``: the address to connect to, without credentials and without a trailing slash."""
+
+    base: str
+    username: str = field(default="", repr=False)
+    password: str = field(default="", repr=False)
+
+    @classmethod
+    def parse(cls, value: str, setting: str, example: str = DEFAULT_PROMETHEUS_URL) -> Url:
+        """Raises UserError, which names ``setting`` and shows ``value`` without its credentials, for what is no http(s) URL."""
+        try:
+            parts = urlsplit(value.strip())
+            host, port = parts.hostname or "", parts.port
+        except (ValueError, AttributeError):
+            host, port, parts = "", None, urlsplit("")
+        if parts.scheme not in ("http", "https") or not host or port == 0 or not value.isprintable() or " " in value.strip():
+            raise UserError(f"{setting}: {_mask_value(value)!r} is not a URL; give one such as {example}")
+        netloc = f"[{host}]" if ":" in host else host
+        if port is not None:
+            netloc += f":{port}"
+        base = f"{parts.scheme}://{netloc}{parts.path}".rstrip("/")
+        if parts.query or parts.fragment:
+            raise UserError(f"{setting}: {cls(base)} is given with a query or fragment; give the address alone")
+        return cls(base, unquote(parts.username or ""), unquote(parts.password or ""))
+
+    def __str__(self) -> str:
+        return self.base.replace("://", f"://{MASK}@", 1) if self.has_credentials else self.base
+
+    def __repr__(self) -> str:
+        return f"Url({str(self)!r})"
+
+    @property
+    def has_credentials(self) -> bool:
+        return bool(self.username or self.password)
+
+    @property
+    def is_loopback(self) -> bool:
+        return is_loopback(urlsplit(self.base).hostname or "")
+
+    def reveal(self) -> str:
+        """The address with its credentials, to hand to another program; never to be printed."""
+        if not self.has_credentials:
+            return self.base
+        credentials = f"{quote(self.username, safe='')}:{quote(self.password, safe='')}"
+        return self.base.replace("://", f"://{credentials}@", 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """Where a benchmark, an export or a report finds the programs of a stack. ``None``: there is no such program."""
+
+    gateway: Url | None
+    prometheus: Url | None
+    exporter: Url | None
+    runs_dir: Path
+
+    @classmethod
+    def from_settings(
+        cls,
+        *,
+        gateway_url: str | None = None,
+        prometheus_url: str | None = None,
+        exporter_url: str | None = None,
+        runs_dir: str | os.PathLike[str] | None = None,
+        environ: Mapping[str, str] | None = None,
+    ) -> Endpoints:
+        """What is given first, the environment second, loopback last; ``none`` stands for a program that is not there.
+
+        Raises UserError for what is no URL.
+        """
+        environ = os.environ if environ is None else environ
+        return cls(
+            gateway=_endpoint(gateway_url, "gateway_url", ENV_GATEWAY_URL, DEFAULT_GATEWAY_URL, environ),
+            prometheus=_endpoint(prometheus_url, "prometheus_url", ENV_PROMETHEUS_URL, DEFAULT_PROMETHEUS_URL, environ),
+            exporter=_endpoint(exporter_url, "exporter_url", ENV_EXPORTER_URL, DEFAULT_EXPORTER_URL, environ),
+            runs_dir=Path(runs_dir or from_env(ENV_RUNS_DIR, DEFAULT_RUNS_DIR, environ)),
+        )
+
+    def environment(self) -> dict[str, str]:
+        """The variables that give a child process the same endpoints. Holds credentials: not to be printed."""
+        urls = {ENV_GATEWAY_URL: self.gateway, ENV_PROMETHEUS_URL: self.prometheus, ENV_EXPORTER_URL: self.exporter}
+        values = {name: NO_URL if url is None else url.reveal() for name, url in urls.items()}
+        return {**values, ENV_RUNS_DIR: str(self.runs_dir)}
+
+
+def _endpoint(given: str | None, setting: str, variable: str, default: str, environ: Mapping[str, str]) -> Url | None:
+    value, name = (given, setting) if given is not None else (from_env(variable, default, environ), variable)
+    return None if value.strip() == NO_URL else Url.parse(value, name, default)
+
+
 def http_url(value: str, setting: str) -> str:
-    """``value`` without a trailing slash, checked to be an http(s) URL with a host."""
-    parts = urlsplit(value)
+    """``value`` without a trailing slash, checked to be an http(s) URL with a host. Holds the credentials of ``value``."""
+    return Url.parse(value, setting).reveal()
+
+
+def mask_credentials(text: str) -> str:
+    """``text`` in which the part of each word between ``//`` and the last ``@`` is replaced by ``***``."""
+    return re.sub(r"\b(\w{1,20}://)[^\s'\"]*@", rf"\1{MASK}@", text)
+
+
+def _mask_value(value: object) -> str:
+    """A value that is no URL, without anything before its last ``@``, where credentials may stand."""
+    text = str(value)
+    scheme, separator, _ = text.partition("://")
+    start = scheme + separator if separator and "@" not in scheme else ""
+    return f"{start}{MASK}@{text.rpartition('@')[2]}" if "@" in text else text
+
+
+def is_loopback(host: str) -> bool:
+    """Whether ``host`` is this machine by its name or address alone; nothing is resolved."""
+    name = host.strip("[]").lower().rstrip(".")
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
     try:
-        port_is_fine = parts.port is None or parts.port > 0
+        address = ipaddress.ip_address(name)
     except ValueError:
-        port_is_fine = False
-    if parts.scheme not in ("http", "https") or not parts.hostname or not port_is_fine:
-        raise UserError(f"{setting}: {value!r} is not a URL; give one such as {DEFAULT_PROMETHEUS_URL}")
-    return value.rstrip("/")
+        return False
+    return address.is_loopback or address.is_unspecified
 
 
 def listen_address(value: str, setting: str = "--web.listen-address") -> tuple[str, int]:
@@ -58,18 +176,48 @@ def listen_address(value: str, setting: str = "--web.listen-address") -> tuple[s
 
 
 def ollama_url(environ: Mapping[str, str] = os.environ) -> str:
-    """The server that ``OLLAMA_HOST`` names, read as the Ollama client reads it: scheme and port may be left out."""
-    value = environ.get(ENV_OLLAMA_HOST, "").strip()
-    if not value:
-        return DEFAULT_OLLAMA_URL
-    if "://" not in value:
-        value = f"http://{value}"
-    parts = urlsplit(http_url(value, ENV_OLLAMA_HOST))
-    host = "127.0.0.1" if parts.hostname == "0.0.0.0" else parts.hostname or ""
-    if ":" in host:
-        host = f"[{host}]"
-    default_port = {"http": 11434, "https": 443}[parts.scheme]
-    return f"{parts.scheme}://{host}:{parts.port or default_port}"
+    """The address at which a client reaches the server that ``OLLAMA_HOST`` names, always with its port.
+
+    Read as Ollama's own ``envconfig.Host`` does: quotes around the value are dropped, a missing scheme is http with port 11434,
+    the schemes http and https bring ports 80 and 443, a path is kept, and a port that is none becomes the default one. The
+    addresses on which a server listens everywhere (``0.0.0.0``, ``::``, no host) are reached over loopback.
+    """
+    value = environ.get(ENV_OLLAMA_HOST, "").strip().strip("\"'").strip()
+    scheme, separator, rest = value.partition("://")
+    default_port = OLLAMA_PORT
+    if not separator:
+        scheme, rest = "http", value
+        if value == "ollama.com":
+            scheme, rest = "https", "ollama.com:443"
+    else:
+        # As in Ollama, only a scheme in small letters brings its own port.
+        default_port = {"http": 80, "https": 443}.get(scheme, OLLAMA_PORT)
+    if scheme.lower() not in ("http", "https"):
+        raise UserError(f"{ENV_OLLAMA_HOST}: {_mask_value(value)!r} is not a URL; give one such as {DEFAULT_OLLAMA_URL}")
+    authority, _, path = rest.partition("/")
+    credentials, at, address = authority.rpartition("@")
+    host, port = _split_host_port(address, default_port)
+    if host in ("", "0.0.0.0"):
+        host = "127.0.0.1"
+    elif host == "::":
+        host = "::1"
+    netloc = f"[{host}]" if ":" in host else host
+    url = f"{scheme.lower()}://{credentials}{at}{netloc}:{port}/{path}".rstrip("/")
+    return Url.parse(url, ENV_OLLAMA_HOST, DEFAULT_OLLAMA_URL).reveal()
+
+
+def _split_host_port(address: str, default_port: int) -> tuple[str, int]:
+    """Host without brackets, and port, as Go's ``net.SplitHostPort`` with Ollama's fallbacks."""
+    bracketed = re.fullmatch(r"\[([^\[\]]*)\](?::(.*))?", address)
+    if bracketed:
+        host, text = bracketed[1], bracketed[2]
+    elif address.count(":") == 1:
+        host, _, text = address.partition(":")
+    else:
+        host, text = address, None
+    if text is None or not re.fullmatch(r"\+?[0-9]+", text) or int(text) > 65535:
+        return host, default_port
+    return host, int(text)
 
 
 def from_env(name: str, default: str, environ: Mapping[str, str] = os.environ) -> str:

@@ -5,24 +5,26 @@ What the exporter does not know is null there and None here; an answer that is n
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import requests
-
-from joulebench.clients.session import session_for, told
+from joulebench.clients.connection import HttpClient, RequestFailed
 from joulebench.errors import EnergyApiError, EnergyRefused
 from joulebench.metrics import THROTTLE_REASONS
+from joulebench.parsing import as_float
+from joulebench.settings import Url
 from joulebench.units import Joules, Seconds
+
+MAX_RESPONSE_BYTES = 1 << 26
+MAX_RESPONSE_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class GpuWindow:
     """One GPU over the window. ``low`` and ``high`` are bounds that the counter guarantees; None where it cannot.
 
-    ``throttled``: seconds by reason, only those that are known; an exporter of an earlier version tells none.
+    ``throttled``: seconds by reason, only those that are known; an exporter of an earlier version gives none.
     """
 
     gpu: str
@@ -47,10 +49,9 @@ class EnergyAnswer:
 class ExporterApi:
     """For one thread. ``timeout`` is in seconds and comes on top of the wait that is asked for."""
 
-    def __init__(self, url: str, timeout: float = 2.0) -> None:
-        self.url = url.rstrip("/")
-        self._timeout = timeout
-        self._session = session_for(self.url)
+    def __init__(self, url: str | Url, timeout: float = 2.0) -> None:
+        self.url = url if isinstance(url, Url) else Url.parse(url, "--exporter-url")
+        self._client = HttpClient(self.url, timeout, max_bytes=MAX_RESPONSE_BYTES, max_seconds=MAX_RESPONSE_SECONDS)
 
     def energy(self, start: Seconds, end: Seconds, wait: float = 0.0) -> EnergyAnswer:
         """Energy between two unix times; waits up to ``wait`` seconds for the counter to pass the end.
@@ -59,22 +60,22 @@ class ExporterApi:
         """
         parameters = {"start": repr(float(start)), "end": repr(float(end)), "wait": repr(float(wait))}
         try:
-            response = self._session.get(f"{self.url}/api/v1/energy", params=parameters, timeout=self._timeout + wait)
-        except requests.RequestException as error:
-            raise EnergyApiError(f"{self.url}: {told(error)}") from error
-        if response.status_code != 200:
-            kind = EnergyRefused if response.status_code == 400 else EnergyApiError
-            raise kind(f"{self.url}/api/v1/energy: {response.status_code} {response.text.strip()[:500]}")
+            response = self._client.request("GET", "/api/v1/energy", params=parameters, extra_seconds=wait)
+        except RequestFailed as error:
+            raise EnergyApiError(f"{self.url}: {error}") from error
+        if response.status != 200:
+            kind = EnergyRefused if response.status == 400 else EnergyApiError
+            raise kind(f"{self.url}/api/v1/energy: {response.status} {response.shown_text}")
         try:
-            return _answer(response.json())
+            return _parse_answer(response.json())
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise EnergyApiError(f"{self.url}/api/v1/energy: an answer that cannot be read ({error})") from error
 
     def close(self) -> None:
-        self._session.close()
+        self._client.close()
 
 
-def _answer(body: Any) -> EnergyAnswer:
+def _parse_answer(body: Any) -> EnergyAnswer:
     gpus = tuple(
         GpuWindow(
             gpu=str(gpu["gpu"]),
@@ -97,17 +98,16 @@ def _joules(gpu: Mapping[str, Any], name: str) -> Joules | None:
     return None if value is None else Joules(value)
 
 
-def _throttled(told: Mapping[str, Any]) -> dict[str, Seconds]:
-    """Of the reasons that this version knows."""
-    found = {reason: _number(f"throttled_seconds.{reason}", told.get(reason)) for reason in THROTTLE_REASONS}
-    if any(value is not None and value < 0 for value in found.values()):
-        raise ValueError(f"throttled_seconds are {dict(told)!r}")
-    return {reason: Seconds(value) for reason, value in found.items() if value is not None}
+def _throttled(seconds_by_reason: Mapping[str, Any]) -> dict[str, Seconds]:
+    """Seconds by reason, of the reasons that this version knows; unknown ones are left out."""
+    seconds = {reason: _number(f"throttled_seconds.{reason}", seconds_by_reason.get(reason)) for reason in THROTTLE_REASONS}
+    if any(value is not None and value < 0 for value in seconds.values()):
+        raise ValueError(f"throttled_seconds are {dict(seconds_by_reason)!r}")
+    return {reason: Seconds(value) for reason, value in seconds.items() if value is not None}
 
 
 def _number(name: str, value: Any) -> float | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    number = as_float(value)
+    if value is not None and number is None:
         raise TypeError(f"{name} is {value!r}")
-    return float(value)
+    return number

@@ -8,32 +8,25 @@ An answer is complete or an error: nothing partial is handed on.
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
-from urllib.parse import urlsplit
 
-import requests
-
-from joulebench import settings
 from joulebench.clients import matrix
+from joulebench.clients.connection import HttpClient, PatientRetry, RequestFailed, Response, ResponseBroken
 from joulebench.clients.matrix import Column, Times
-from joulebench.clients.session import session_for, told
-from joulebench.clock import Clock, SystemClock
+from joulebench.clock import Clock
 from joulebench.errors import PrometheusError, QueryRefused
+from joulebench.settings import Url
 
 PATIENCE_SECONDS = 10.0
-FIRST_PAUSE_SECONDS = 0.1
-LONGEST_PAUSE_SECONDS = 2.0
 
 _PARAMETERS = {"max_source_resolution": "0s", "nocache": "1", "latency_offset": "0", "partial_response": "false"}
 # Gzip costs more than it saves on a local network: the answer is read 2 times faster without.
 _HEADERS = {"Accept": "application/json", "Accept-Encoding": "identity"}
-_PIECE_BYTES = 1 << 20
 _REFUSED = 422
-_COMING_UP = (502, 503, 504)
+_STARTING_UP = (502, 503, 504)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,40 +38,42 @@ class Series:
 
 
 class PrometheusApi:
-    """``patience``: how long a server that cannot be reached, or says that it is starting, is asked again (seconds)."""
+    """For one thread. ``patience``: seconds for which a server that cannot be reached, or is starting up, is asked again."""
 
     def __init__(
         self,
-        url: str,
+        url: str | Url,
         timeout: float = 10.0,
         *,
         patience: float = PATIENCE_SECONDS,
         clock: Clock | None = None,
         wait: Callable[[float], object] | None = None,
     ) -> None:
-        self.url = settings.http_url(url, "--prometheus-url")
-        self.shown_url = _without_password(self.url)
-        self._timeout = timeout
-        self._patience = patience
-        self._clock = clock or SystemClock()
-        self._wait = wait or threading.Event().wait
-        self._session = session_for(self.url)
-        self._session.headers.update(_HEADERS)
+        self._url = url if isinstance(url, Url) else Url.parse(url, "--prometheus-url")
+        self._client = HttpClient(
+            self._url, timeout, retries=PatientRetry(patience=patience, clock=clock, wait=wait), headers=_HEADERS
+        )
+        self._impatient = HttpClient(self._url, timeout, headers=_HEADERS)
         self.warnings: dict[str, None] = {}
         """What the server warned of, each once, in the order of first sight."""
+
+    @property
+    def shown_url(self) -> str:
+        """The address without credentials."""
+        return str(self._url)
 
     def query(self, expr: str, time: float | None = None) -> list[Series]:
         """Every series of ``expr`` at ``time`` (unix seconds, default: the server's now). Raises PrometheusError."""
         parameters = {"query": expr, **_PARAMETERS}
         if time is not None:
             parameters["time"] = f"{time:.3f}"
-        status, body = self._response(parameters, self._patience)
+        status, body = self._response(parameters, self._client)
         return self._series_of(self._checked(_json(body), status, expr), expr)
 
     def raw(self, expr: str, time: float) -> bytes:
         """The body of the answer to a range selector, for ``columns``. Raises PrometheusError."""
         parameters = {"query": expr, "time": f"{time:.3f}", **_PARAMETERS}
-        status, body = self._response(parameters, self._patience)
+        status, body = self._response(parameters, self._client)
         if status != 200:
             self._checked(_json(body), status, expr)
         return body
@@ -96,34 +91,33 @@ class PrometheusApi:
     def ready(self) -> bool:
         """Whether a query is answered now."""
         try:
-            status, body = self._response({"query": "vector(1)"}, patience=0.0)
+            status, body = self._response({"query": "vector(1)"}, self._impatient)
             self._checked(_json(body), status, "vector(1)")
         except PrometheusError:
             return False
         return True
 
     def close(self) -> None:
-        self._session.close()
+        self._client.close()
+        self._impatient.close()
 
-    def _response(self, parameters: Mapping[str, str], patience: float) -> tuple[int, bytes]:
+    def _response(self, parameters: Mapping[str, str], client: HttpClient) -> tuple[int, bytes]:
         """(status, body)"""
-        deadline = self._clock.monotonic() + patience
-        pause = FIRST_PAUSE_SECONDS
-        while True:
+
+        def ask() -> Response:
+            return client.request("GET", "/api/v1/query", params=parameters, allow_redirects=True)
+
+        try:
             try:
-                address = f"{self.url}/api/v1/query"
-                # Read in large pieces: those that requests takes by itself cost half of the time that a big answer takes.
-                with self._session.get(address, params=dict(parameters), timeout=self._timeout, stream=True) as response:
-                    body = b"".join(response.iter_content(_PIECE_BYTES))
-                if response.status_code not in _COMING_UP:
-                    return response.status_code, body
-                trouble = f"HTTP {response.status_code}"
-            except requests.RequestException as error:
-                trouble = told(error)
-            if self._clock.monotonic() + pause > deadline:
-                raise PrometheusError(f"{self.shown_url}: {trouble}")
-            self._wait(pause)
-            pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+                response = ask()
+            except ResponseBroken:
+                # As when the server is restarted in the middle of a response; the second request waits for it.
+                response = ask()
+        except RequestFailed as error:
+            raise PrometheusError(f"{self.shown_url}: {error}") from error
+        if response.status in _STARTING_UP:
+            raise PrometheusError(f"{self.shown_url}: HTTP {response.status} {response.shown_text}")
+        return response.status, response.body
 
     def _checked(self, body: object, status: int, expr: str) -> dict[str, Any]:
         """Raises PrometheusError for what is no successful answer; keeps its warnings."""
@@ -177,8 +171,3 @@ def _in_order(rows: list[tuple[float, str]]) -> list[tuple[float, float]]:
     if any(later[0] <= earlier[0] for earlier, later in pairwise(points)):
         points = sorted(dict(points).items())
     return points
-
-
-def _without_password(url: str) -> str:
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()

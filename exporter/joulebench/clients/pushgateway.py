@@ -10,13 +10,15 @@ import base64
 import re
 from collections.abc import Iterable, Mapping
 
-import requests
 from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
-from joulebench.clients.session import session_for, told
+from joulebench.clients.connection import HttpClient, RequestFailed, Response
 from joulebench.errors import GatewayError
 from joulebench.metrics.families import Family
+from joulebench.settings import Url
+
+MAX_RESPONSE_BYTES = 1 << 28
 
 _PLAIN = re.compile(r"(?!\.+$)[A-Za-z0-9._-]+")
 
@@ -40,40 +42,37 @@ def _part(name: str, value: str) -> str:
 class Pushgateway:
     """For one thread. Every method raises GatewayError when the gateway cannot be reached in ``timeout`` seconds."""
 
-    def __init__(self, url: str, timeout: float = 5.0) -> None:
-        self.url = url.rstrip("/")
-        self._timeout = timeout
-        self._session = session_for(self.url)
+    def __init__(self, url: str | Url, timeout: float = 5.0) -> None:
+        self.url = url if isinstance(url, Url) else Url.parse(url, "--gateway-url")
+        self._client = HttpClient(self.url, timeout, max_bytes=MAX_RESPONSE_BYTES)
 
     def put(self, families: Iterable[Family], key: Mapping[str, str]) -> None:
         """Replaces the group. Raises GatewayRefused with the gateway's own words where it does not take it."""
-        self._ask("PUT", group_path(key), generate_latest(_Families(families)))
+        self._request("PUT", group_path(key), generate_latest(_Families(families)))
 
     def delete(self, key: Mapping[str, str]) -> None:
         """Deletes exactly this group; one that is not there is no error."""
-        self._ask("DELETE", group_path(key))
+        self._request("DELETE", group_path(key))
 
     def groups(self) -> list[dict[str, str]]:
         """The grouping keys that the gateway holds, of everyone."""
-        response = self._ask("GET", "/api/v1/metrics")
+        response = self._request("GET", "/api/v1/metrics")
         try:
             return [{str(name): str(value) for name, value in group["labels"].items()} for group in response.json()["data"] or []]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise GatewayError(f"{self.url}/api/v1/metrics: not the answer of a Pushgateway ({type(error).__name__})") from error
 
     def close(self) -> None:
-        self._session.close()
+        self._client.close()
 
-    def _ask(self, method: str, path: str, body: bytes | None = None) -> requests.Response:
+    def _request(self, method: str, path: str, body: bytes | None = None) -> Response:
         headers = {"Content-Type": CONTENT_TYPE_PLAIN_0_0_4} if body is not None else {}
         try:
-            response = self._session.request(
-                method, self.url + path, data=body, headers=headers, timeout=self._timeout, allow_redirects=False
-            )
-        except requests.RequestException as error:
-            raise GatewayError(f"{self.url}: {told(error)}") from error
-        if response.status_code >= 300:
-            raise GatewayRefused(f"{method} {self.url}{path}: {response.status_code} {response.text.strip()[:500]}")
+            response = self._client.request(method, path, body=body, headers=headers)
+        except RequestFailed as error:
+            raise GatewayError(f"{self.url}: {error}") from error
+        if response.status >= 300:
+            raise GatewayRefused(f"{method} {self.url}{path}: {response.status} {response.shown_text}")
         return response
 
 

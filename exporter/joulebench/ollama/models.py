@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import requests
 
-from joulebench.clients.session import session_for, told
+from joulebench.clients.connection import describe_failure, open_session
 from joulebench.errors import OllamaError
+from joulebench.settings import Url
 
 FOR_EVER, NOW = -1, 0
 UNLOAD_TIMEOUT_SECONDS = 10.0
@@ -15,8 +16,8 @@ class OllamaModels:
     """For one thread."""
 
     def __init__(self, url: str) -> None:
-        self.url = url.rstrip("/")
-        self._session = session_for(self.url)
+        self.url = Url.parse(url, "--ollama-url")
+        self._session = open_session(self.url)
 
     def load(self, model: str, timeout: float) -> None:
         """Returns once the model is in memory, where it stays. ``timeout`` in seconds. Raises OllamaError."""
@@ -32,8 +33,8 @@ class OllamaModels:
     def _keep(self, model: str, keep_alive: int, timeout: float) -> None:
         body = {"model": model, "keep_alive": keep_alive, "stream": False}
         try:
-            answer = self._session.post(f"{self.url}/api/generate", json=body, timeout=timeout)
+            answer = self._session.post(f"{self.url.base}/api/generate", json=body, timeout=timeout)
         except requests.RequestException as error:
-            raise OllamaError(f"{self.url}: {told(error)}") from error
+            raise OllamaError(f"{self.url}: {describe_failure(error)}") from error
         if answer.status_code != 200:
             raise OllamaError(f"{self.url}/api/generate: HTTP {answer.status_code} {answer.text.strip()[:300]}")
