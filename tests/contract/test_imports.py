@@ -17,7 +17,7 @@ import pytest
 
 from tests.contract.sources import PACKAGE
 
-VOCABULARY = {"cache", "metrics", "units", "clock", "errors", "settings", "prices", "parsing", "files", "supervise"}
+VOCABULARY = {"cache", "devices", "metrics", "units", "clock", "errors", "settings", "prices", "parsing", "files", "supervise"}
 ROOMS: dict[str, set[str]] = {
     "energy": set(),
     "confidence": set(),

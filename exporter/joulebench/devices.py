@@ -1,0 +1,97 @@
+"""Which GPUs a user means: indices, UUIDs, unique prefixes and MIG UUIDs, each with or without a host in front.
+
+    parse_devices("0,1")                    the first two GPUs of the only host
+    parse_devices("GPU-5c1d, hostb:0")      a UUID prefix, and GPU 0 of hostb
+
+A device is identified by (host, UUID); an index is only a name for it at a time. A name that matches nothing, or two devices, is
+a ``UserError`` that lists the devices.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from joulebench.errors import UserError
+
+MAX_DEVICES = 1024
+_NAME = re.compile(
+    r"(?:(?P<host>\[[^\]]+\](?::\d+)?|[^\s,\[\]]+):)?"
+    r"(?P<name>\d{1,4}|(?i:GPU|MIG|SIMULATED)[-\w./]*|[0-9a-fA-F][-0-9a-fA-F]{3,})"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """One GPU or MIG instance of one host. ``parent``: UUID of the GPU that a MIG instance is a part of, else None."""
+
+    host: str
+    index: int
+    uuid: str
+    parent: str | None = None
+
+    def __str__(self) -> str:
+        place = f"{self.host}:{self.index}" if self.host else str(self.index)
+        return f"{place} ({self.uuid})"
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceName:
+    """A device as a user named it. ``host`` is None where none was named; ``name`` is an index, or a UUID or its beginning."""
+
+    host: str | None
+    name: str
+
+    def __str__(self) -> str:
+        return self.name if self.host is None else f"{self.host}:{self.name}"
+
+    def matches(self, device: Device) -> bool:
+        if self.host is not None and not _is_host(self.host, device.host):
+            return False
+        if self.name.isdecimal():
+            return device.parent is None and int(self.name) == device.index
+        wanted, uuid = self.name.lower(), device.uuid.lower()
+        return uuid.startswith(wanted) or uuid.partition("-")[2].startswith(wanted)
+
+
+def parse_devices(names: str | int | Iterable[str | int], setting: str) -> tuple[DeviceName, ...]:
+    """Returns the devices named in a comma-separated text or a sequence. Raises UserError, naming ``setting``, for a bad name."""
+    given = [names] if isinstance(names, int) else names.split(",") if isinstance(names, str) else list(names)
+    words = [str(word).strip() for word in given]
+    if not any(words):
+        raise UserError(f"{setting}: names no GPU; give indices, UUIDs or host:index, such as 0,1 or GPU-5c1d,hostb:0")
+    if len(words) > MAX_DEVICES:
+        raise UserError(f"{setting}: {len(words)} GPUs are more than {MAX_DEVICES}")
+    parsed = []
+    for word in words:
+        match = _NAME.fullmatch(word)
+        if match is None:
+            raise UserError(
+                f"{setting}: {word[:80]!r} is not a GPU; give an index (0), a UUID or its beginning (GPU-5c1d), MIG-..."
+                " or host:index"
+            )
+        parsed.append(DeviceName(match["host"], match["name"]))
+    return tuple(dict.fromkeys(parsed))
+
+
+def resolve_devices(names: Sequence[DeviceName], known: Sequence[Device], setting: str) -> tuple[Device, ...]:
+    """Returns the devices that ``names`` mean, each once. Raises UserError for a name that matches no device, or several."""
+    chosen: dict[tuple[str, str], Device] = {}
+    for name in names:
+        matching = [device for device in known if name.matches(device)]
+        if len(matching) != 1:
+            listing = ", ".join(map(str, sorted(known, key=lambda device: (device.host, device.index)))) or "none"
+            problem = "matches no GPU" if not matching else f"matches {len(matching)} GPUs"
+            hint = "" if len(matching) < 2 else "; put the host in front, or more of the UUID"
+            raise UserError(f"{setting}: {name} {problem}{hint}; there are: {listing}")
+        chosen.setdefault((matching[0].host, matching[0].uuid), matching[0])
+    return tuple(chosen.values())
+
+
+def _is_host(wanted: str, host: str) -> bool:
+    """Whether ``host`` is the named one: equal, or equal without its port or its domain."""
+    if wanted == host:
+        return True
+    plain = host if host.count(":") > 1 else host.rpartition(":")[0] or host
+    return wanted in (plain, plain.partition(".")[0] if not plain.replace(".", "").isdigit() else plain)

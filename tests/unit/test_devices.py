@@ -1,0 +1,63 @@
+"""Names of devices as users write them, and the devices that they mean."""
+
+from __future__ import annotations
+
+import pytest
+
+from joulebench.devices import Device, parse_devices, resolve_devices
+from joulebench.errors import UserError
+
+A0 = Device("hosta:18347", 0, "GPU-5c1d0000-0000-0000-0000-000000000000")
+A1 = Device("hosta:18347", 1, "GPU-5c1e0000-0000-0000-0000-000000000000")
+B0 = Device("hostb:18347", 0, "GPU-9a000000-0000-0000-0000-000000000000")
+SLICE = Device("hostb:18347", 0, "MIG-77770000-0000-0000-0000-000000000000", parent=B0.uuid)
+ALL = (A0, A1, B0, SLICE)
+
+
+def resolve(names: str | list[int], known: tuple[Device, ...] = ALL) -> tuple[Device, ...]:
+    return resolve_devices(parse_devices(names, "--gpus"), known, "--gpus")
+
+
+@pytest.mark.parametrize(
+    ("names", "devices"),
+    [
+        ("1", (A1,)),
+        ("GPU-9a", (B0,)),
+        ("gpu-9A", (B0,)),
+        ("9a00", (B0,)),
+        ("hosta:0", (A0,)),
+        ("hosta:18347:0", (A0,)),
+        (" hosta:0 , hostb:0 ", (A0, B0)),
+        ("hosta:GPU-5c1e", (A1,)),
+        ("MIG-7777", (SLICE,)),
+        ("hosta:0,GPU-5c1d", (A0,)),
+    ],
+)
+def test_a_name_means_its_device(names: str, devices: tuple[Device, ...]) -> None:
+    assert resolve(names) == devices
+
+
+def test_indices_may_be_numbers() -> None:
+    assert resolve([0, 1], (A0, A1)) == (A0, A1)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ("0", "--gpus: 0 matches 2 GPUs; put the host in front, or more of the UUID; there are: hosta:18347:0"),
+        ("7", "--gpus: 7 matches no GPU; there are: "),
+        ("GPU-5c1", "--gpus: GPU-5c1 matches 2 GPUs"),
+        ("hostc:0", "--gpus: hostc:0 matches no GPU"),
+    ],
+)
+def test_a_name_that_means_none_or_two_lists_what_there_is(names: str, message: str) -> None:
+    with pytest.raises(UserError, match=r"^--gpus: ") as refused:
+        resolve(names)
+    assert str(refused.value).startswith(message)
+    assert A1.uuid in str(refused.value)
+
+
+@pytest.mark.parametrize("names", ["", " , ", "a card", "0;1", "-1", "0x1", "host:"])
+def test_what_is_no_name_is_refused_with_examples(names: str) -> None:
+    with pytest.raises(UserError, match=r"--gpus: .*(GPU-5c1d|index)"):
+        parse_devices(names, "--gpus")
