@@ -1,18 +1,18 @@
-"""How sure the model was of each tool call, from the log probabilities of the call's own tokens.
+"""Confidence of each tool call, from the log probabilities of the call's own tokens.
 
-Pure: rows in, numbers out. The mean over all tokens says little, because punctuation, keys and copied text are nearly certain;
-here the tokens that decide are told apart: those that choose between the declared tool names, and those of argument values.
-A call whose tokens are not found, or carry no real probability, has no score; nothing falls back to another measure.
+Pure functions: logprob rows in, numbers out. The mean over all tokens says little, because punctuation, keys and copied text are
+nearly certain. The decisive tokens are those that choose between the declared tool names and those of argument values. A call
+whose tokens cannot be located, or carry no real probability, has no score; no other measure takes its place.
 
-Measures, probabilities unless noted; those that cannot be formed are left out:
+Measures are probabilities unless noted; those that cannot be computed are left out:
 
-    call_decision  of the opener, so of calling at all          name_joint   of all name tokens
-    name_branch    of the name tokens at which declared names part
-    name_margin    nats between the first such token and its best rival, -20 to 20
-    name_choice    of that token among the rivals that lead to a declared tool
-    args_min       of the least likely argument-value token     args_geo     geometric mean over those tokens
+    call_decision  of the opener, that is of calling a tool at all          name_joint   of all name tokens
+    name_branch    of the name tokens at which the declared names differ
+    name_margin    nats between the first such token and its best competitor, -20 to 20
+    name_choice    of that token among the alternatives that lead to a declared tool
+    args_min       of the least likely argument-value token                 args_geo     geometric mean over those tokens
     sem_nll        nats of name, argument-name and value tokens together
-    entropy_max    nats, highest over those tokens (a lower bound: what the server does not list is one outcome)
+    entropy_max    nats, highest over those tokens (a lower bound: tokens that the server does not list are one outcome)
     naive_mean     mean over all tokens of the reply, the baseline
 """
 
@@ -23,16 +23,16 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from joulebench.confidence.rivals import name_measures
-from joulebench.confidence.spans import FoundCall, Span, after_thinking, find_calls
+from joulebench.confidence.call_finder import CallSpans, Span, after_thinking, find_call_spans
+from joulebench.confidence.name_choice import name_measures
 from joulebench.confidence.tokens import TokenLogprob, TokenText
 
 __all__ = [
     "AttemptedCall",
     "CallConfidence",
     "TokenLogprob",
-    "attempted_calls",
-    "calls_left_out",
+    "find_attempted_calls",
+    "find_unreported_calls",
     "tool_call_confidences",
 ]
 
@@ -42,8 +42,9 @@ ARGUMENT_FLOOR_NATS = -10.0
 @dataclass(frozen=True, slots=True)
 class CallConfidence:
     """``score`` is min(name_branch, args_min), name_branch alone for a call without arguments, and None unless ``span_status``
-    is ok. Others: ``partial`` (only the name was found), ``not_found``, ``no_logprobs``, ``speculative`` (tokens of the call were
-    accepted from a draft and carry no probability)."""
+    is ok. Other statuses: ``partial`` (only the name was located), ``not_found``, ``no_logprobs``, ``speculative`` (tokens of the
+    call were accepted from a draft and carry no probability), ``masked`` (a grammar left the model no choice of a token, so that
+    its probability is not the model's)."""
 
     span_status: str
     name: str
@@ -53,31 +54,31 @@ class CallConfidence:
 
 @dataclass(frozen=True, slots=True)
 class AttemptedCall:
-    """A call as the model wrote it. ``outcome``: ok, malformed or undeclared, as in ``metrics.TOOL_OUTCOMES``; the server gives
-    only the ok ones as tool calls and says nothing of the others. ``name`` is None where none was read."""
+    """A call as the model wrote it. ``outcome``: ok, malformed or undeclared, as in ``metrics.TOOL_OUTCOMES``; servers report
+    only calls that are ok. ``name`` is None where no name could be read."""
 
     name: str | None
     outcome: str
     confidence: CallConfidence
     tagged: bool = True
-    """Whether it stood behind a mark of a call; else it is an object that looks like one."""
+    """True behind a marker of a tool call, False for a bare object that looks like a call."""
 
 
 def tool_call_confidences(rows: Sequence[TokenLogprob], names: Sequence[str], declared: Sequence[str]) -> list[CallConfidence]:
-    """One confidence for each call that the server gave, in its order.
+    """Returns one confidence for each call that the server reported, in the order of ``names``.
 
-    ``rows``: every row of the reply in order of generation. ``names``: of the calls. ``declared``: all tools that were offered.
+    ``rows``: all rows of the reply in order of generation. ``declared``: names of all tools of the request.
     """
     if not rows:
         return [CallConfidence("no_logprobs", name, None, {}) for name in names]
     tokens = TokenText(rows)
-    calls = [call for call in find_calls(tokens.text) if call.complete]
+    calls = [call for call in find_call_spans(tokens.text) if call.complete]
     confidences = []
     cursor = after_thinking(tokens.text)
     for name in names:
         position = next((number for number, call in enumerate(calls) if _same(call.name, name)), None)
         if position is not None:
-            confidences.append(_of_call(tokens, calls[position], name, declared))
+            confidences.append(_measure_call(tokens, calls[position], name, declared))
             cursor = calls[position].end
             del calls[: position + 1]
             continue
@@ -86,67 +87,64 @@ def tool_call_confidences(rows: Sequence[TokenLogprob], names: Sequence[str], de
             confidences.append(CallConfidence("not_found", name, None, {}))
             continue
         cursor = at + len(name)
-        confidences.append(_of_name(tokens, Span(at, cursor), name, declared))
+        confidences.append(_measure_name(tokens, Span(at, cursor), name, declared))
     return confidences
 
 
-def attempted_calls(reply: str | Sequence[TokenLogprob], declared: Sequence[str]) -> list[AttemptedCall]:
-    """Every call that was begun, in order; from a text alone without measures."""
+def find_attempted_calls(reply: str | Sequence[TokenLogprob], declared: Sequence[str]) -> list[AttemptedCall]:
+    """Returns every call that the model began, in order. Calls located in a plain text have no measures."""
     tokens = None if isinstance(reply, str) else TokenText(reply)
     text = reply if isinstance(reply, str) else TokenText(reply).text
     attempts = []
-    for call in find_calls(text):
+    for call in find_call_spans(text):
         name = next((tool for tool in declared if _same(call.name, tool)), None)
         if not call.tagged and name is None and not call.has_arguments:
             # An object that happens to have a name.
             continue
-        whole = "undeclared" if name is None else "ok"
-        shown = name or call.name
-        attempts.append(
-            AttemptedCall(
-                shown, whole if call.complete else "malformed", _of_attempt(tokens, call, shown or "", declared), call.tagged
-            )
-        )
+        outcome = "malformed" if not call.complete else "undeclared" if name is None else "ok"
+        shown_name = name or call.name
+        confidence = _measure_attempt(tokens, call, shown_name or "", declared)
+        attempts.append(AttemptedCall(shown_name, outcome, confidence, call.tagged))
     return attempts
 
 
-def calls_left_out(
+def find_unreported_calls(
     rows: Sequence[TokenLogprob], names: Sequence[str], declared: Sequence[str]
 ) -> list[tuple[int, AttemptedCall]]:
-    """Broken and undeclared calls that the model wrote beside those that the server gave, and the server was silent about.
+    """Returns malformed and undeclared calls that the model wrote beside the calls that the server reported.
 
-    Each with the number of given calls before it. ``names``: of the given ones. Empty unless all of those are found, in order:
-    an attempt is never counted twice for a reply that is not understood.
+    Each comes with the number of reported calls before it. ``names``: of the reported calls. Empty unless all reported calls are
+    located in order, so that no attempt is counted twice for a reply that is not understood.
     """
-    found: list[tuple[int, AttemptedCall]] = []
-    place = 0
-    for attempt in attempted_calls(rows, declared):
-        if place < len(names) and attempt.outcome == "ok" and attempt.name == names[place]:
-            place += 1
+    unreported: list[tuple[int, AttemptedCall]] = []
+    reported = 0
+    for attempt in find_attempted_calls(rows, declared):
+        if reported < len(names) and attempt.outcome == "ok" and attempt.name == names[reported]:
+            reported += 1
         elif attempt.outcome != "ok" and attempt.tagged:
-            found.append((place, attempt))
-    return found if place == len(names) else []
+            unreported.append((reported, attempt))
+    return unreported if reported == len(names) else []
 
 
-def _of_attempt(tokens: TokenText | None, call: FoundCall, name: str, declared: Sequence[str]) -> CallConfidence:
+def _measure_attempt(tokens: TokenText | None, call: CallSpans, name: str, declared: Sequence[str]) -> CallConfidence:
     if tokens is None or not tokens.rows:
         return CallConfidence("no_logprobs", name, None, {})
     if call.complete:
-        return _of_call(tokens, call, name, declared)
+        return _measure_call(tokens, call, name, declared)
     if call.name_span is None:
         return CallConfidence("not_found", name, None, {})
-    return _of_name(tokens, call.name_span, name, declared)
+    return _measure_name(tokens, call.name_span, name, declared)
 
 
-def _of_call(tokens: TokenText, call: FoundCall, name: str, declared: Sequence[str]) -> CallConfidence:
+def _measure_call(tokens: TokenText, call: CallSpans, name: str, declared: Sequence[str]) -> CallConfidence:
     assert call.name_span is not None
     values = _rows(tokens, call.values)
     semantic = _rows(tokens, (call.name_span, *call.keys, *call.values))
-    if not all(row.is_real for row in semantic):
-        return CallConfidence("speculative", name, None, {})
+    if (status := _unusable_status(semantic)) is not None:
+        return CallConfidence(status, name, None, {})
     measures = name_measures(tokens, call.name_span, _as_written(declared, call.name, name))
     opener = _rows(tokens, (call.opener,))
-    if all(row.is_real for row in opener):
+    if _unusable_status(opener) is None:
         measures["call_decision"] = math.exp(math.fsum(row.nats for row in opener))
     if values:
         floored = [max(row.nats, ARGUMENT_FLOOR_NATS) for row in values]
@@ -161,28 +159,39 @@ def _of_call(tokens: TokenText, call: FoundCall, name: str, declared: Sequence[s
     return CallConfidence("ok", name, score, measures)
 
 
-def _of_name(tokens: TokenText, span: Span, name: str, declared: Sequence[str]) -> CallConfidence:
-    """For a call of which only the name can be placed: measures of the name, and no score."""
-    if not all(row.is_real for row in _rows(tokens, (span,))):
-        return CallConfidence("speculative", name, None, {})
+def _measure_name(tokens: TokenText, span: Span, name: str, declared: Sequence[str]) -> CallConfidence:
+    """Measures a call of which only the name was located; it has no score."""
+    if (status := _unusable_status(_rows(tokens, (span,)))) is not None:
+        return CallConfidence(status, name, None, {})
     written = tokens.text[span.start : span.end]
     measures = {**name_measures(tokens, span, _as_written(declared, written, name)), **_naive_mean(tokens.rows)}
     return CallConfidence("partial", name, None, measures)
 
 
+def _unusable_status(rows: Iterable[TokenLogprob]) -> str | None:
+    """Returns the span status of tokens whose probability is not the model's choice; None where all are."""
+    status = None
+    for row in rows:
+        if not row.is_real:
+            return "speculative"
+        if row.is_masked:
+            status = "masked"
+    return status
+
+
 def _rows(tokens: TokenText, spans: Iterable[Span]) -> list[TokenLogprob]:
-    """Each token once, however many of the spans it touches."""
-    return [tokens.rows[index] for index in sorted({index for span in spans for index in tokens.over(span)})]
+    """Returns the rows of the tokens in any of the spans, each once."""
+    return [tokens.rows[index] for index in sorted({index for span in spans for index in tokens.indices_in(span)})]
 
 
 def _naive_mean(rows: Sequence[TokenLogprob]) -> dict[str, float]:
-    if not all(row.is_real for row in rows):
+    if _unusable_status(rows) is not None:
         return {}
     return {"naive_mean": math.fsum(row.probability for row in rows) / len(rows)}
 
 
 def _identifier(name: str) -> str:
-    """The form in which gpt-oss is shown a tool's name."""
+    """Returns the form of a tool's name in the prompt of gpt-oss."""
     return re.sub(r"\W", "_", name, flags=re.ASCII)
 
 

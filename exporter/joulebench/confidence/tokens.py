@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from joulebench.confidence.spans import Span
+from joulebench.confidence.call_finder import Span
 
 LEAST_NATS = -100.0
+MASKED_NATS = -9000.0
+"""No softmax of finite logits reaches it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +25,19 @@ class TokenLogprob:
 
     @property
     def is_real(self) -> bool:
-        """False for a token accepted from a draft: its server says 0.0, which is certainty, and lists no alternative."""
+        """False for a token accepted from a draft: servers write 0.0, which is certainty, and list no alternative."""
         return not math.isnan(self.logprob) and not (self.logprob == 0.0 and not self.top)
+
+    @property
+    def is_masked(self) -> bool:
+        """True for a token that a grammar forced: exactly 0.0, and every other listed token at MASKED_NATS or below.
+
+        Source: vLLM with ``tool_choice`` required masks logits before the log probabilities are taken, and writes -9999.
+        """
+        if self.logprob != 0.0:
+            return False
+        others = [logprob for text, logprob in self.top if text != self.token]
+        return bool(others) and all(logprob <= MASKED_NATS for logprob in others)
 
     @property
     def nats(self) -> float:
@@ -60,7 +73,7 @@ class TokenText:
         self.text = "".join(row.token for row in rows)
         self.starts = [0, *accumulate(len(row.token) for row in rows)][:-1]
 
-    def over(self, span: Span) -> list[int]:
+    def indices_in(self, span: Span) -> list[int]:
         """Indices of the tokens that share at least one character with the span; a token may reach beyond it."""
         if span.end <= span.start:
             return []

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 
 from joulebench.clock import Clock
-from joulebench.confidence.measures import AttemptedCall, TokenLogprob, attempted_calls, calls_left_out
+from joulebench.confidence.measures import AttemptedCall, TokenLogprob, find_attempted_calls, find_unreported_calls
 from joulebench.llm import hermes
 from joulebench.llm.chat import Json, Message, ToolMode, ToolRequest, ToolSpec
 from joulebench.parsing import items, members, number, text
@@ -77,7 +77,7 @@ def replayed(messages: Sequence[Message]) -> list[Message]:
 def unparsed_calls(content: str, rows: Sequence[TokenLogprob] | None, tools: Sequence[ToolSpec]) -> tuple[ToolRequest, ...]:
     """Attempts that the parser left out: only the token text, else the content, still shows that the model meant a call."""
     raw = "".join(row.token for row in rows or ()) or content
-    return tuple(_unparsed(attempt, raw) for attempt in attempted_calls(rows or content, [tool.name for tool in tools]))
+    return tuple(_unparsed(attempt, raw) for attempt in find_attempted_calls(rows or content, [tool.name for tool in tools]))
 
 
 def _unparsed(attempt: AttemptedCall, raw: str) -> ToolRequest:
@@ -90,7 +90,7 @@ def with_left_out(
     """The server's calls and, in their places, those beside them that it was silent about."""
     raw = "".join(row.token for row in rows)
     every = list(calls)
-    for place, attempt in reversed(calls_left_out(rows, [call.name for call in calls], [tool.name for tool in tools])):
+    for place, attempt in reversed(find_unreported_calls(rows, [call.name for call in calls], [tool.name for tool in tools])):
         every.insert(place, _unparsed(attempt, raw))
     return tuple(every)
 

@@ -14,7 +14,7 @@ from jsonschema import ValidationError
 from jsonschema.validators import validator_for
 from referencing import Registry
 
-from joulebench.confidence.measures import CallConfidence, attempted_calls, calls_left_out, tool_call_confidences
+from joulebench.confidence.measures import CallConfidence, find_attempted_calls, find_unreported_calls, tool_call_confidences
 from joulebench.parsing import Json
 from joulebench.proxy.reply import Call, Reply
 
@@ -35,10 +35,10 @@ def verdicts(reply: Reply, tools: Mapping[str, Json]) -> list[Verdict]:
         names = [call.name for call in calls]
         confidences = tool_call_confidences(reply.rows, names, declared)
         given = [Verdict(_outcome(call, tools), confidence) for call, confidence in zip(calls, confidences, strict=True)]
-        left_out = calls_left_out(reply.rows, names, declared)
+        left_out = find_unreported_calls(reply.rows, names, declared)
         return given + [Verdict(attempt.outcome, attempt.confidence) for _, attempt in left_out]
     # The parser took none. A whole call in plain text that it would have taken is none of the server's calls, hence malformed.
-    attempts = attempted_calls(reply.rows or reply.content, declared)
+    attempts = find_attempted_calls(reply.rows or reply.content, declared)
     return [Verdict("malformed" if attempt.outcome == "ok" else attempt.outcome, attempt.confidence) for attempt in attempts]
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from joulebench.confidence.measures import attempted_calls
-from joulebench.confidence.spans import FoundCall, find_calls
+from joulebench.confidence.call_finder import CallSpans, find_call_spans
+from joulebench.confidence.measures import find_attempted_calls
 
 BAR = "\uff5c"
 
@@ -13,10 +13,10 @@ BAR = "\uff5c"
 def shown(text: str) -> list[tuple[str | None, list[str], list[str], bool]]:
     """Name, argument names, values and completeness of each call in ``text``."""
 
-    def words(call: FoundCall) -> tuple[list[str], list[str]]:
+    def words(call: CallSpans) -> tuple[list[str], list[str]]:
         return [text[a:b] for a, b in call.keys], [text[a:b] for a, b in call.values]
 
-    return [(call.name, *words(call), call.complete) for call in find_calls(text)]
+    return [(call.name, *words(call), call.complete) for call in find_call_spans(text)]
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_calls_are_read_by_format(text: str, expected: list[tuple[str | None, li
     ],
 )
 def test_what_only_looks_like_a_call_is_none(text: str) -> None:
-    assert attempted_calls(text, ["f", "see"]) == []
+    assert find_attempted_calls(text, ["f", "see"]) == []
 
 
 def test_no_text_breaks_the_search() -> None:
@@ -93,6 +93,6 @@ def test_no_text_breaks_the_search() -> None:
     ]
     for text in texts:
         for end in range(len(text) + 1):
-            for call in find_calls(text[:end]):
+            for call in find_call_spans(text[:end]):
                 assert 0 <= call.opener.start < call.opener.end <= call.end <= end
                 assert all(0 <= a <= b <= end for a, b in (*call.keys, *call.values))

@@ -14,8 +14,8 @@ from joulebench.confidence.measures import (
     AttemptedCall,
     CallConfidence,
     TokenLogprob,
-    attempted_calls,
-    calls_left_out,
+    find_attempted_calls,
+    find_unreported_calls,
     tool_call_confidences,
 )
 
@@ -120,13 +120,13 @@ def test_thinking_about_a_call_is_no_call() -> None:
     rows = [*thought, *sure('{"name": "'), row("search", 0.7), *sure('", "arguments": {"q": "'), row("cats", 0.6), *sure('"}}')]
     found = one(rows, "search")
     assert found.measures["args_min"] == pytest.approx(0.6)
-    assert [call.outcome for call in attempted_calls(rows, WEATHER)] == ["ok"]
+    assert [call.outcome for call in find_attempted_calls(rows, WEATHER)] == ["ok"]
 
 
 def test_thinking_that_never_ends_holds_no_call() -> None:
     rows = sure("<think>", '{"name": "search", "arguments": {}}')
     assert one(rows, "search").span_status == "not_found"
-    assert attempted_calls(rows, WEATHER) == []
+    assert find_attempted_calls(rows, WEATHER) == []
 
 
 def test_several_calls_are_told_apart_by_order() -> None:
@@ -145,7 +145,7 @@ def test_a_swallowed_call_is_passed_over_and_counted() -> None:
         *HERMES,
     ]
     assert one(rows, "get_weather").span_status == "ok"
-    attempts = attempted_calls(rows, WEATHER)
+    attempts = find_attempted_calls(rows, WEATHER)
     assert [(a.name, a.outcome) for a in attempts] == [
         ("get_wether", "undeclared"),
         ("search", "malformed"),
@@ -181,7 +181,7 @@ GIVEN = '<tool_call>{"name": "search", "arguments": {}}</tool_call>'
 def test_calls_left_out_beside_given_ones_are_found_in_their_places(
     texts: list[str], names: list[str], expected: list[tuple[int, str, str]]
 ) -> None:
-    found = calls_left_out(sure(*texts), names, WEATHER)
+    found = find_unreported_calls(sure(*texts), names, WEATHER)
     assert [(place, attempt.name, attempt.outcome) for place, attempt in found] == expected
 
 
@@ -203,7 +203,7 @@ def test_calls_left_out_beside_given_ones_are_found_in_their_places(
     ],
 )
 def test_attempts_in_a_text_alone(text: str, expected: list[tuple[str | None, str]]) -> None:
-    attempts = attempted_calls(text, WEATHER)
+    attempts = find_attempted_calls(text, WEATHER)
     assert [(attempt.name, attempt.outcome) for attempt in attempts] == expected
     assert {attempt.confidence.span_status for attempt in attempts} <= {"no_logprobs"}
 
@@ -310,4 +310,4 @@ def test_one_declared_tool_leaves_nothing_to_choose() -> None:
 
 def test_deep_or_long_garbage_is_survived() -> None:
     for text in ("{" * 2000, "[TOOL_CALLS]" + "[" * 500, '{"a":' * 200, "<tool_call>" * 300, '"' * 5000):
-        assert all(isinstance(attempt, AttemptedCall) for attempt in attempted_calls(text, WEATHER))
+        assert all(isinstance(attempt, AttemptedCall) for attempt in find_attempted_calls(text, WEATHER))

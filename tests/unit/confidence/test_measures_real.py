@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from joulebench.confidence.measures import AttemptedCall, TokenLogprob, attempted_calls, tool_call_confidences
+from joulebench.confidence.measures import AttemptedCall, TokenLogprob, find_attempted_calls, tool_call_confidences
 
 CAPTURE = Path(__file__).parents[2] / "captures" / "smollm2_tool_calls.json"
 DECLARED = ["get_weather", "get_time", "add"]
@@ -23,7 +23,7 @@ def replies() -> dict[str, list[TokenLogprob]]:
 
 
 def attempt_at(question: str) -> AttemptedCall:
-    (attempt,) = attempted_calls(replies()[question], DECLARED)
+    (attempt,) = find_attempted_calls(replies()[question], DECLARED)
     return attempt
 
 

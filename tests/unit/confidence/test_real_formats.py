@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from joulebench.clock import SystemClock
-from joulebench.confidence.measures import TokenLogprob, attempted_calls, tool_call_confidences
+from joulebench.confidence.measures import TokenLogprob, find_attempted_calls, tool_call_confidences
 from joulebench.llm.openai_reply import Assembly
 from joulebench.llm.parts import TokenTimes, logprob_rows
 from tests.captures import ollama_replies
@@ -56,7 +56,7 @@ def test_calls_of_a_real_tokenizer_are_found(form: str) -> None:
     declared = capture("llamacpp_gemma3_270m")["declared"]
     found = []
     for question, rows in gemma(form):
-        (attempt,) = attempted_calls(rows, declared)
+        (attempt,) = find_attempted_calls(rows, declared)
         found.append((attempt.name, attempt.outcome))
         wanted = "partial" if attempt.outcome == "malformed" else "ok"
         assert attempt.confidence.span_status == wanted, question
@@ -71,7 +71,7 @@ def test_measures_are_those_of_the_rows_that_spell_name_and_value(form: str) -> 
     assert question == "What time is it in Lisbon?"
     text = "".join(row.token for row in rows)
     value = "Lisboa" if "Lisboa" in text else "Lisbon"
-    (attempt,) = attempted_calls(rows, ["get_weather", "get_time", "add"])
+    (attempt,) = find_attempted_calls(rows, ["get_weather", "get_time", "add"])
     measures = attempt.confidence.measures
     assert measures["name_joint"] == pytest.approx(math.prod(row.probability for row in overlapping(rows, "get_time")))
     assert measures["args_min"] == pytest.approx(min(row.probability for row in overlapping(rows, value)))
@@ -111,7 +111,7 @@ def test_calls_that_a_real_ollama_gave_and_kept_silent_about_are_found_in_its_ro
     body = json.loads(ollama_replies.recorded(door, question, stream=False, logprobs=True).body)
     rows = logprob_rows(body["logprobs"] if door == "chat" else body["choices"][0]["logprobs"]["content"])
     written = ollama_replies.WRITTEN[question]
-    attempts = attempted_calls(rows, ollama_replies.capture(door)["declared"])
+    attempts = find_attempted_calls(rows, ollama_replies.capture(door)["declared"])
     assert tuple((attempt.name, attempt.outcome) for attempt in attempts) == written.outcomes
     for attempt in attempts:
         assert attempt.confidence.span_status == ("not_found" if attempt.outcome == "malformed" else "ok")
@@ -130,6 +130,6 @@ def test_a_stream_of_text_gives_the_same_kind_of_rows() -> None:
         answer = assembly.reply("prompt", [])
         assert answer.rows is not None
         assert "".join(row.token for row in answer.rows) == answer.text
-        (attempt,) = attempted_calls(answer.rows, told["declared"])
+        (attempt,) = find_attempted_calls(answer.rows, told["declared"])
         assert attempt.confidence.span_status == "ok"
         assert attempt.outcome in ("ok", "undeclared")

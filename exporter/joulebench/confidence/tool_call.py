@@ -1,4 +1,4 @@
-"""A tool call found in the raw text of a reply: its spans, and how they are read off a scanned value."""
+"""The spans of a tool call in the raw text of a reply."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from joulebench.confidence.literals import Node
+from joulebench.confidence.literal_scanner import Node
 
 
 class Span(NamedTuple):
@@ -15,7 +15,7 @@ class Span(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class FoundCall:
+class CallSpans:
     """``opener``: what the model wrote to begin the call. ``tagged``: by a marker that is used for nothing else.
 
     ``name`` and ``name_span`` are None where no name was read; ``keys`` and ``values`` are argument names and leaf values,
@@ -34,14 +34,14 @@ class FoundCall:
 
 
 NAME_CHARACTER = r"[^\s\"<>{}()\[\],=]"
-"""What a tool's name may be written with; everything else ends it, in every format."""
+"""Regex class of the characters of a tool name; any other character ends the name, in every format."""
 
 NAME = re.compile(rf"(?:{NAME_CHARACTER})+")
 
 
-def broken(opener: Span, end: int) -> FoundCall:
-    """A call of which there is nothing but its beginning."""
-    return FoundCall(
+def incomplete_call(opener: Span, end: int) -> CallSpans:
+    """Returns a call that was opened and of which no name could be read."""
+    return CallSpans(
         opener=opener,
         tagged=True,
         name=None,
@@ -54,19 +54,19 @@ def broken(opener: Span, end: int) -> FoundCall:
     )
 
 
-def keys(arguments: Node) -> tuple[Span, ...]:
-    return tuple(inside(key) for key in arguments.object_keys())
+def argument_name_spans(arguments: Node) -> tuple[Span, ...]:
+    return tuple(unquoted_span(key) for key in arguments.object_keys())
 
 
-def values(arguments: Node) -> tuple[Span, ...]:
-    """Leaf values read to the end; an object without members holds none."""
+def argument_value_spans(arguments: Node) -> tuple[Span, ...]:
+    """Returns the spans of complete leaf values; empty for an object without members."""
     if not arguments.members and not arguments.items and arguments.kind == "object":
         return ()
-    return tuple(inside(leaf) for leaf in arguments.leaves() if leaf.complete)
+    return tuple(unquoted_span(leaf) for leaf in arguments.leaves() if leaf.complete)
 
 
-def inside(node: Node) -> Span:
-    """Without the quotes; an empty string is its quotes, since writing nothing was a decision too."""
+def unquoted_span(node: Node) -> Span:
+    """Returns the span of ``node`` without its quotes. An empty string keeps them, since writing nothing was a decision too."""
     if node.kind == "string" and node.end - node.start > 2 * node.quote:
         return Span(node.start + node.quote, node.end - node.quote)
     return Span(node.start, node.end)

@@ -1,7 +1,7 @@
-"""A strict scanner of literals, JSON and its kin, that keeps the place of everything and what there was up to an error.
+"""A strict scanner of JSON-like literals that records the offset of every value, also of what precedes a syntax error.
 
-The server re-serialises the arguments of a call, so its JSON is not the text that the model wrote; tokens can only be found in
-the raw text. Strict, because the servers are: what this scanner finds broken was refused by them too.
+Servers re-serialise the arguments of a call, so tokens can only be located in the raw text that the model wrote. The scanner is
+strict because the servers' parsers are: what it finds broken was refused by them too.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _NUMBER = r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """How values are written. ``quote``: length of what stands on each side of a string; ``key``: of an object's member."""
+    """Syntax of values. ``quote``: length of a string's quote; ``key``: pattern of a member's name."""
 
     string: re.Pattern[str]
     scalar: re.Pattern[str]
@@ -72,7 +72,7 @@ class Node:
     quote: int = 0
 
     def leaves(self) -> Iterator[Node]:
-        """Strings, numbers, literals, and empty objects and arrays."""
+        """Yields strings, numbers, literals, and empty objects and arrays."""
         if not self.members and not self.items:
             yield self
         for _, value in self.members:
@@ -81,7 +81,7 @@ class Node:
             yield from item.leaves()
 
     def object_keys(self) -> Iterator[Node]:
-        """Keys of all objects within."""
+        """Yields the keys of all objects within this value."""
         for key, value in self.members:
             yield key
             yield from value.object_keys()
@@ -89,36 +89,35 @@ class Node:
             yield from item.object_keys()
 
 
-class _BrokenError(Exception):
+class _SyntaxBreakError(Exception):
     """The text stopped being a literal at the offset it carries."""
 
     def __init__(self, at: int) -> None:
         self.at = at
 
 
-def scan(text: str, at: int, dialect: Dialect = JSON) -> Node:
-    """The value that begins at ``at``; not complete, and with what was read of it, where it is broken."""
+def scan_literal(text: str, at: int, dialect: Dialect = JSON) -> Node:
+    """Returns the value that begins at ``at``; where it breaks off, an incomplete node with what was read of it."""
     root = Node("none", at, at)
     try:
         _Scanner(text, dialect).value(at, root, 0)
-    except _BrokenError as broken:
-        root.end = max(root.end, broken.at)
+    except _SyntaxBreakError as error:
+        root.end = max(root.end, error.at)
     return root
 
 
-def scan_arguments(text: str, at: int) -> Node:
-    """What stands in the parentheses of a Python call, which open at ``at``: an object with the keyword arguments as members and
-    the others as items."""
+def scan_python_arguments(text: str, at: int) -> Node:
+    """Scans the arguments of a Python call whose parenthesis opens at ``at``. Keyword arguments are members, others items."""
     root = Node("none", at, at)
     try:
         _Scanner(text, PYTHON).arguments(at, root)
-    except _BrokenError as broken:
-        root.end = max(root.end, broken.at)
+    except _SyntaxBreakError as error:
+        root.end = max(root.end, error.at)
     return root
 
 
-def string(text: str, node: Node) -> str | None:
-    """The value of a JSON string node; None for any other and for a broken one."""
+def json_string_value(text: str, node: Node) -> str | None:
+    """Returns the value of a JSON string node; None for other kinds and incomplete strings."""
     if node.kind != "string" or not node.complete:
         return None
     value = json.loads(text[node.start : node.end])
@@ -126,18 +125,18 @@ def string(text: str, node: Node) -> str | None:
 
 
 class _Scanner:
-    """Nodes hang in their parent before they are read, so a break keeps all."""
+    """Attaches each node to its parent before reading it, so that a syntax break keeps what was read."""
 
     def __init__(self, text: str, dialect: Dialect) -> None:
         self._text = text
         self._dialect = dialect
 
     def value(self, at: int, node: Node, depth: int) -> int:
-        """Fills ``node`` in and gives the offset behind it."""
+        """Reads the value at ``at`` into ``node`` and returns the offset behind it."""
         text, dialect = self._text, self._dialect
         node.start = node.end = at
         if depth > MAX_DEPTH or at >= len(text):
-            raise _BrokenError(at)
+            raise _SyntaxBreakError(at)
         if text[at] == "{":
             node.kind = "object"
             end = self._members(at + 1, node, depth, _Form("}", dialect.key, ":"))
@@ -150,7 +149,7 @@ class _Scanner:
             node.kind = "scalar"
             match = dialect.scalar.match(text, at)
             if not match:
-                raise _BrokenError(at)
+                raise _SyntaxBreakError(at)
             end = match.end()
         node.end, node.complete = end, True
         return end
@@ -186,7 +185,7 @@ class _Scanner:
             return Node("string" if quoted else "scalar", at, match.end(), True, quote=int(quoted))
         if form.key is None or form.keyless:
             return None
-        raise _BrokenError(at)
+        raise _SyntaxBreakError(at)
 
     def _skip(self, at: int) -> int:
         match = _SPACE.match(self._text, at)
@@ -194,5 +193,5 @@ class _Scanner:
 
     def _expect(self, at: int, character: str) -> int:
         if self._text[at : at + 1] != character:
-            raise _BrokenError(at)
+            raise _SyntaxBreakError(at)
         return at + 1

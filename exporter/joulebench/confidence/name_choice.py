@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from joulebench.confidence.spans import NAME_CHARACTER, Span
+from joulebench.confidence.call_finder import NAME_CHARACTER, Span
 from joulebench.confidence.tokens import TokenLogprob, TokenText
 
 MAX_MARGIN = 20.0
@@ -49,19 +49,19 @@ class Choice:
 
 def name_measures(tokens: TokenText, name: Span, declared: Sequence[str]) -> dict[str, float]:
     """``name_joint``, ``name_branch``, ``name_margin``, ``name_choice``. Without declared names every token is a choice."""
-    over = tokens.over(name)
+    over = tokens.indices_in(name)
     joint = math.exp(sum(tokens.rows[index].nats for index in over))
     if not declared:
         return {"name_joint": joint, "name_branch": joint}
     branching = [choice for choice in _choices(tokens, name, frozenset(declared)) if choice.parts]
     measures = {"name_joint": joint, "name_branch": math.exp(sum(choice.row.nats for choice in branching))}
     if branching and branching[0].row.alternatives():
-        measures |= _against_rivals(branching[0])
+        measures |= _compare_alternatives(branching[0])
     return measures
 
 
 def _choices(tokens: TokenText, name: Span, declared: frozenset[str]) -> Iterator[Choice]:
-    over = tokens.over(name)
+    over = tokens.indices_in(name)
     if tokens.end(over[-1]) == name.end and over[-1] + 1 < len(tokens.rows):
         over.append(over[-1] + 1)
     for index in over:
@@ -73,15 +73,15 @@ def _choices(tokens: TokenText, name: Span, declared: frozenset[str]) -> Iterato
         yield Choice(tokens.rows[index], prefix, tokens.text[start : max(start, name.start)], possible)
 
 
-def _against_rivals(choice: Choice) -> dict[str, float]:
+def _compare_alternatives(choice: Choice) -> dict[str, float]:
     alternatives = choice.row.alternatives()
     chosen = choice.left(choice.row.token)
     left = {text: choice.left(text) for text in alternatives}
-    rivals = [text for text in alternatives if left[text] - chosen and left[text] != choice.possible]
-    margin = choice.row.nats - max(alternatives[text] for text in rivals or alternatives)
+    competitors = [text for text in alternatives if left[text] - chosen and left[text] != choice.possible]
+    margin = choice.row.nats - max(alternatives[text] for text in competitors or alternatives)
     # The same names can be begun with other tokens; that is the same choice.
     same = sum(math.exp(alternatives[text]) for text in alternatives if left[text] and left[text] <= chosen)
-    other = sum(math.exp(alternatives[text]) for text in rivals)
+    other = sum(math.exp(alternatives[text]) for text in competitors)
     own = choice.row.probability + same
     return {
         "name_margin": max(-MAX_MARGIN, min(MAX_MARGIN, margin)),
