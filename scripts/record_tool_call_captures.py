@@ -20,8 +20,9 @@ from typing import Any
 import requests
 
 from joulebench.bench.embedded import MODEL_NAME, REQUEST_SETTINGS, EmbeddedModel
-from joulebench.llm import hermes, parts
-from joulebench.llm.chat import Message, ToolRequest, ToolSpec
+from joulebench.llm import hermes
+from joulebench.llm.chat import Message, ToolCall, ToolSpec
+from joulebench.llm.client import tool_declarations
 
 OUT = Path(__file__).parents[1] / "tests" / "captures" / "tool_calls"
 SERVER = f"llama.cpp by xllamacpp {version('xllamacpp')}"
@@ -69,7 +70,7 @@ def opening(question: str) -> list[Message]:
     for asked, name, arguments in EXAMPLES:
         messages += [
             Message("user", asked),
-            Message("assistant", tool_calls=(ToolRequest(name, json.dumps(arguments), arguments),)),
+            Message("assistant", tool_calls=(ToolCall(name, json.dumps(arguments), arguments),)),
         ]
     return [*messages, Message("user", question)]
 
@@ -79,11 +80,11 @@ def smollm2() -> None:
         url = f"{server.base_url}/chat/completions"
         native, streamed = [], []
         for question in QUESTIONS:
-            messages = hermes.as_text(opening(question), TOOLS)
+            messages = hermes.render_messages(opening(question), TOOLS)
             messages[0]["content"] = "Answer with one tool call."
-            body = {**ASKED, "model": MODEL_NAME, "messages": messages, "tools": parts.declarations(TOOLS)}
+            body = {**ASKED, "model": MODEL_NAME, "messages": messages, "tools": tool_declarations(TOOLS)}
             native.append({"question": question, "answer": _asked(url, body)})
-            body = {**ASKED, "model": MODEL_NAME, "messages": hermes.as_text(opening(question), TOOLS), "stream": True}
+            body = {**ASKED, "model": MODEL_NAME, "messages": hermes.render_messages(opening(question), TOOLS), "stream": True}
             with requests.post(url, json=body, stream=True, timeout=120) as answer:
                 streamed.append(
                     {"question": question, "lines": [line for line in answer.iter_lines(decode_unicode=True) if line]}
@@ -110,7 +111,7 @@ def gemma(path: Path) -> None:
                         {"role": "user", "content": asked},
                         {"role": "assistant", "content": written(form, name, arguments)},
                     ]
-                turns[0]["content"] = f"{hermes.declaration(TOOLS).splitlines()[0]}\n{TOOLS}\n{turns[0]['content']}"
+                turns[0]["content"] = f"{hermes.render_declaration(TOOLS).splitlines()[0]}\n{TOOLS}\n{turns[0]['content']}"
                 turns.append({"role": "user", "content": question})
                 answer = _asked(url, {**ASKED, "messages": turns, "stop": ["<|im_end|>"]})
                 replies.append({"form": form, "question": question, "answer": answer})

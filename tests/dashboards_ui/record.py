@@ -27,8 +27,8 @@ from joulebench.bench import embedded, suites
 from joulebench.bench.agent import Agent, Outcome
 from joulebench.clients.prometheus import PrometheusApi
 from joulebench.clock import SystemClock, wait_until
-from joulebench.llm.openai_api import OpenAIChat
-from joulebench.llm.wire import Wire
+from joulebench.llm.client import OpenAIChat
+from joulebench.llm.http import ModelServerHttp
 from joulebench.stack.data_files import data_path
 from joulebench.stack.native import NativeStack, Ports
 from joulebench.stack.process import Program, free_port
@@ -86,14 +86,16 @@ class Scene:
 
     def warm_up(self, clock: SystemClock) -> None:
         """The model's first prompt, which later ones share, takes many seconds."""
-        model = OpenAIChat(Wire(f"http://{self._model}/v1", clock), embedded.MODEL_NAME, clock, tool_mode="prompt", max_tokens=1)
+        model = OpenAIChat(
+            ModelServerHttp(f"http://{self._model}/v1", clock), embedded.MODEL_NAME, clock, tool_mode="prompt", max_tokens=1
+        )
         with suites.load("files").tasks[0].stage() as stage:
             model.reply(stage.opening(), stage.specs, lambda: None, Seconds(clock.monotonic() + SECONDS))
 
     def model_of(self, task: str, clock: SystemClock, *, native: bool) -> OpenAIChat:
         """``native``: the server is told the tools, and so is the proxy; a small model then does worse."""
         return OpenAIChat(
-            Wire(f"http://127.0.0.1:{self._listen}/run/{RUN}/task/{task}/v1", clock),
+            ModelServerHttp(f"http://127.0.0.1:{self._listen}/run/{RUN}/task/{task}/v1", clock),
             embedded.MODEL_NAME,
             clock,
             tool_mode="native" if native else "prompt",

@@ -21,8 +21,8 @@ from joulebench.bench.suites import load
 from joulebench.clock import SystemClock, wait_until
 from joulebench.confidence.measures import tool_call_confidences
 from joulebench.llm.chat import ContextFull, Message, Reply, ToolMode
-from joulebench.llm.openai_api import OpenAIChat
-from joulebench.llm.wire import Wire
+from joulebench.llm.client import OpenAIChat
+from joulebench.llm.http import ModelServerHttp
 from joulebench.push.run import Run
 from joulebench.units import Seconds
 from tests.needs import need_model
@@ -41,7 +41,7 @@ def server() -> Iterator[EmbeddedModel]:
 
 
 def client(server: EmbeddedModel, mode: ToolMode) -> OpenAIChat:
-    wire = Wire(server.base_url, CLOCK)
+    wire = ModelServerHttp(server.base_url, CLOCK)
     return OpenAIChat(wire, MODEL_NAME, CLOCK, tool_mode=mode, max_tokens=80, extra=REQUEST_SETTINGS)
 
 
@@ -57,7 +57,7 @@ def test_a_model_file_is_served_under_its_own_name_with_its_own_template(server:
     file.symlink_to(model_file())
     with EmbeddedModel(file=file) as other:
         assert requests.get(f"{other.base_url}/models", timeout=30).json()["data"][0]["id"] == "other"
-        wire = Wire(other.base_url, CLOCK)
+        wire = ModelServerHttp(other.base_url, CLOCK)
         model = OpenAIChat(wire, other.name, CLOCK, tool_mode="prompt", max_tokens=8, extra=REQUEST_SETTINGS)
         reply = model.reply(opening("Say hello."), tools.SPECS, lambda: None, Seconds(CLOCK.monotonic() + 120.0))
     assert reply.completion_tokens
@@ -116,7 +116,7 @@ def test_a_full_context_is_told_from_a_reply_that_ended() -> None:
     """Of the server itself: a prompt that does not fit is refused, and a reply that fills the context ends early."""
     with EmbeddedModel(context_tokens=256) as small:
         model = OpenAIChat(
-            Wire(small.base_url, CLOCK), MODEL_NAME, CLOCK, max_tokens=400, extra={**REQUEST_SETTINGS, "min_p": 0.0}
+            ModelServerHttp(small.base_url, CLOCK), MODEL_NAME, CLOCK, max_tokens=400, extra={**REQUEST_SETTINGS, "min_p": 0.0}
         )
         deadline = Seconds(CLOCK.monotonic() + 120.0)
         with pytest.raises(ContextFull, match="context size"):

@@ -13,7 +13,7 @@ from joulebench.bench.stage import Attempt, Stage, Work
 from joulebench.clock import Clock
 from joulebench.confidence.measures import CallConfidence, tool_call_confidences
 from joulebench.errors import ModelError
-from joulebench.llm.chat import CallTimeout, ChatModel, ContextFull, Message, ModelUnreachable, Reply, ToolRequest
+from joulebench.llm.chat import CallTimeout, ChatModel, ContextFull, Message, ModelUnreachable, Reply, ToolCall
 from joulebench.push.run import Run
 from joulebench.push.task import Task
 from joulebench.units import Seconds
@@ -117,16 +117,16 @@ class Agent:
             call.finish(
                 reply.prompt_tokens,
                 reply.completion_tokens,
-                prefill_seconds=reply.timings.prefill_seconds,
-                decode_seconds=reply.timings.decode_seconds,
-                decode_tokens=reply.timings.decode_tokens,
-                load_seconds=reply.timings.load_seconds,
-                cached_tokens=reply.timings.cached_tokens,
+                prefill_seconds=reply.prefill_seconds,
+                decode_seconds=reply.decode_seconds,
+                decode_tokens=reply.decode_tokens,
+                load_seconds=reply.load_seconds,
+                cached_tokens=reply.cached_tokens,
             )
         attempt.outcome.completion_tokens += reply.completion_tokens or 0
-        if reply.timings.decode_seconds is not None and reply.timings.decode_tokens is not None:
-            attempt.outcome.decode_seconds += reply.timings.decode_seconds
-            attempt.outcome.decode_tokens += reply.timings.decode_tokens
+        if reply.decode_seconds is not None and reply.decode_tokens is not None:
+            attempt.outcome.decode_seconds += reply.decode_seconds
+            attempt.outcome.decode_tokens += reply.decode_tokens
         if reply.context_full:
             raise ContextFull(f"the context was full after {reply.completion_tokens} tokens of the reply")
         return reply
@@ -142,7 +142,7 @@ class _Attempt:
     outcome: Outcome
     started: float
 
-    def use_tool(self, request: ToolRequest, confidence: CallConfidence) -> Attempt:
+    def use_tool(self, request: ToolCall, confidence: CallConfidence) -> Attempt:
         arguments = request.raw_arguments if request.arguments is None else request.arguments
         with self.task.tool(request.name, arguments, confidence) as tool:
             result = self.stage.use(request)

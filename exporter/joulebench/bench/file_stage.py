@@ -9,7 +9,7 @@ from joulebench.bench import prompts, tools
 from joulebench.bench.grading import Check, grade
 from joulebench.bench.stage import Attempt, Result
 from joulebench.bench.workspace import Workspace
-from joulebench.llm.chat import Message, Reply, ToolRequest, ToolSpec
+from joulebench.llm.chat import Message, Reply, ToolCall, ToolSpec
 
 
 class FileStage:
@@ -30,7 +30,7 @@ class FileStage:
     def opening(self) -> list[Message]:
         return prompts.opening(self._instruction)
 
-    def use(self, request: ToolRequest) -> Attempt:
+    def use(self, request: ToolCall) -> Attempt:
         result = tools.attempt(self._workspace, request)
         if request.name == tools.FINISH and result.outcome == "ok":
             self._answer = result.text

@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 
 from joulebench.bench.tools import FINISH
-from joulebench.llm.chat import Message, ToolRequest
+from joulebench.llm.chat import Message, ToolCall
 
 SYSTEM = (
     "You are an agent that works with files. Call one tool at a time and wait for its result."
@@ -25,7 +25,7 @@ def _worked(instruction: str, steps: Sequence[Step]) -> list[Message]:
     messages = [Message("user", instruction)]
     for name, arguments, result in steps:
         call_id = f"call_{name}"
-        messages.append(Message("assistant", tool_calls=(ToolRequest(name, json.dumps(arguments), arguments, "", call_id),)))
+        messages.append(Message("assistant", tool_calls=(ToolCall(name, json.dumps(arguments), arguments, "", call_id),)))
         messages.append(Message("tool", result, tool_name=name, call_id=call_id))
     return messages
 

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import jsonschema
 
-from joulebench.llm.chat import Message, Reply, ToolRequest, ToolSpec
+from joulebench.llm.chat import Message, Reply, ToolCall, ToolSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Stage(Protocol):
         """The conversation up to the model's first turn."""
         ...
 
-    def use(self, request: ToolRequest) -> Attempt:
+    def use(self, request: ToolCall) -> Attempt:
         """Checks and runs one call; a call that is wrong in any way is an outcome, never an exception."""
         ...
 
@@ -90,7 +90,7 @@ def failed(outcome: str, error: str) -> Attempt:
     return Attempt(outcome, f"error: {error}", error)
 
 
-def refusal(request: ToolRequest, names: Sequence[str], validator: jsonschema.Draft202012Validator | None) -> Attempt | None:
+def refusal(request: ToolCall, names: Sequence[str], validator: jsonschema.Draft202012Validator | None) -> Attempt | None:
     """Why a call cannot be run: malformed, undeclared (no ``validator``) or schema_invalid; None for a call in order."""
     if request.problem:
         return failed("malformed", request.problem)

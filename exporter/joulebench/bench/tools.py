@@ -15,7 +15,7 @@ import jsonschema
 from joulebench.bench.arithmetic import calculate
 from joulebench.bench.stage import Attempt, failed, refusal
 from joulebench.bench.workspace import ToolFailure, Workspace
-from joulebench.llm.chat import ToolRequest, ToolSpec
+from joulebench.llm.chat import ToolCall, ToolSpec
 
 FINISH = "finish"
 MAX_RESULT_CHARACTERS = 4000
@@ -98,7 +98,7 @@ SPECS: tuple[ToolSpec, ...] = tuple(tool.spec for tool in _TOOLS.values())
 NAMES: tuple[str, ...] = tuple(_TOOLS)
 
 
-def attempt(workspace: Workspace, request: ToolRequest) -> Attempt:
+def attempt(workspace: Workspace, request: ToolCall) -> Attempt:
     """Checks and runs one call; a call that is wrong in any way is an outcome, never an exception."""
     tool = _TOOLS.get(request.name)
     refused = refusal(request, NAMES, tool.validator if tool else None)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from joulebench.bench.stage import Work
     from joulebench.bench.suites import Suite
     from joulebench.llm.chat import ChatModel, ToolMode
-    from joulebench.llm.client import Asked
+    from joulebench.llm.client import RequestSettings
 
 EMBEDDED_MAX_TOKENS = 80
 MAX_TOKENS = 512
@@ -190,28 +190,30 @@ def _served_here(args: argparse.Namespace) -> bool:
 def _model(args: argparse.Namespace, clock: Clock, context_tokens: int | None) -> Iterator[ChatModel]:
     """The model that was asked for, on a server that answers."""
     from joulebench.bench import embedded
-    from joulebench.llm.openai_api import OpenAIChat
-    from joulebench.llm.wire import Wire
+    from joulebench.llm.client import OpenAIChat
+    from joulebench.llm.http import ModelServerHttp
 
     if _served_here(args):
         server = embedded.EmbeddedModel(args.workers, args.gguf, context_tokens or embedded.CONTEXT_TOKENS)
         if args.model not in (None, server.name):
             raise UserError(f"--model: this serves {server.name} only; leave --model out")
         with server:
-            asked = _asked(args, "prompt", EMBEDDED_MAX_TOKENS)
-            yield OpenAIChat(Wire(server.base_url, clock), server.name, clock, **asked, extra=embedded.REQUEST_SETTINGS)
+            settings_ = _request_settings(args, "prompt", EMBEDDED_MAX_TOKENS)
+            yield OpenAIChat(
+                ModelServerHttp(server.base_url, clock), server.name, clock, **settings_, extra=embedded.REQUEST_SETTINGS
+            )
         return
     if args.base_url:
         if not args.model:
             raise UserError("--model: name the model that the server at --base-url should run")
-        wire = Wire(settings.http_url(args.base_url, "--base-url"), clock, _api_key(args.api_key_env))
-        wire.reach("/models")
-        yield OpenAIChat(wire, args.model, clock, **_asked(args))
+        http = ModelServerHttp(settings.http_url(args.base_url, "--base-url"), clock, _api_key(args.api_key_env))
+        http.check_reachable("/models")
+        yield OpenAIChat(http, args.model, clock, **_request_settings(args))
         return
     yield _ollama(args, clock, context_tokens)
 
 
-def _asked(args: argparse.Namespace, tool_mode: ToolMode = "native", max_tokens: int = MAX_TOKENS) -> Asked:
+def _request_settings(args: argparse.Namespace, tool_mode: ToolMode = "native", max_tokens: int = MAX_TOKENS) -> RequestSettings:
     """``tool_mode`` and ``max_tokens`` where the command line names none."""
     return {
         "tool_mode": args.tool_mode or tool_mode,
@@ -222,8 +224,8 @@ def _asked(args: argparse.Namespace, tool_mode: ToolMode = "native", max_tokens:
 
 
 def _ollama(args: argparse.Namespace, clock: Clock, context_tokens: int | None) -> ChatModel:
-    from joulebench.llm.ollama_api import OllamaChat
-    from joulebench.llm.wire import Wire
+    from joulebench.llm.client import OllamaChat
+    from joulebench.llm.http import ModelServerHttp
     from joulebench.ollama.inventory import OllamaApi
 
     url = settings.http_url(args.ollama_url, "--ollama-url") if args.ollama_url else settings.ollama_url()
@@ -245,7 +247,9 @@ def _ollama(args: argparse.Namespace, clock: Clock, context_tokens: int | None) 
     if args.model not in available and f"{args.model}:latest" not in available:
         raise UserError(f"--model: the Ollama at {url} has no {args.model!r}; it has {listing}")
     options = {} if context_tokens is None else {"num_ctx": context_tokens}
-    return OllamaChat(Wire(url, clock, _api_key(args.api_key_env)), args.model, clock, **_asked(args), extra=options)
+    return OllamaChat(
+        ModelServerHttp(url, clock, _api_key(args.api_key_env)), args.model, clock, **_request_settings(args), extra=options
+    )
 
 
 def _api_key(variable: str | None) -> str | None:

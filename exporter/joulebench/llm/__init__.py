@@ -1,1 +1,1 @@
-"""LLM servers: one vocabulary (chat.py), one file per protocol."""
+"""Model servers: what they say (events, readers, reply) and how they are asked (chat, client, http)."""

@@ -1,7 +1,7 @@
-"""Tool calls as plain text, in the Hermes form: for servers and models that are asked without a ``tools`` field.
+"""Tool calls as plain text in the Hermes form, for servers and models that are used without a ``tools`` member.
 
-The model sees its tools as JSON in the system message and answers with a JSON object (name, arguments) in <tool_call> tags.
-Parsing never repairs: a call that is not JSON is kept as an attempt that failed, with its name where one can be read.
+The system message declares the tools as JSON, and the model answers with a JSON object (name, arguments) in <tool_call> tags.
+Parsing never repairs: a call that is not JSON is returned as malformed, with its name where one can be read.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Sequence
 
-from joulebench.llm.chat import Json, Message, ToolRequest, ToolSpec
+from joulebench.llm.chat import Json, Message, ToolCall, ToolSpec
 
 OPENER = "<tool_call>"
 CLOSER = "</tool_call>"
@@ -19,8 +19,8 @@ _NAME = re.compile(r'"name"\s*:\s*"([^"\\]{1,200})')
 _THINK_END = "</think>"
 
 
-def declaration(tools: Sequence[ToolSpec]) -> str:
-    """The text that tells the model its tools and the form of a call."""
+def render_declaration(tools: Sequence[ToolSpec]) -> str:
+    """Returns the text that declares the tools and the form of a call to the model."""
     lines = [
         json.dumps({"name": tool.name, "description": tool.description, "parameters": dict(tool.parameters)}) for tool in tools
     ]
@@ -35,13 +35,13 @@ def declaration(tools: Sequence[ToolSpec]) -> str:
     )
 
 
-def as_text(messages: Sequence[Message], tools: Sequence[ToolSpec]) -> list[Json]:
-    """The conversation in the three roles that every chat template knows; tool results come as user messages."""
+def render_messages(messages: Sequence[Message], tools: Sequence[ToolSpec]) -> list[Json]:
+    """Returns the conversation in the three roles of every chat template; tool results become user messages."""
     rendered: list[Json] = []
     for message in messages:
         match message.role:
             case "system":
-                rendered.append({"role": "system", "content": f"{message.text}\n\n{declaration(tools)}"})
+                rendered.append({"role": "system", "content": f"{message.text}\n\n{render_declaration(tools)}"})
             case "assistant":
                 calls = [
                     f'{OPENER}\n{{"name": {json.dumps(call.name)}, "arguments": {call.raw_arguments}}}\n{CLOSER}'
@@ -55,23 +55,23 @@ def as_text(messages: Sequence[Message], tools: Sequence[ToolSpec]) -> list[Json
     return rendered
 
 
-def parse(text: str) -> tuple[ToolRequest, ...]:
-    """Every attempt at a call in ``text``, in order; thinking before the answer is skipped."""
+def parse_calls(text: str) -> tuple[ToolCall, ...]:
+    """Returns every attempt at a call in ``text``, in order; thinking before the answer is skipped."""
     answer = text.rpartition(_THINK_END)[2]
-    return tuple(_request(block.partition(CLOSER)[0].strip()) for block in answer.split(OPENER)[1:])
+    return tuple(_parse_call(block.partition(CLOSER)[0].strip()) for block in answer.split(OPENER)[1:])
 
 
-def _request(block: str) -> ToolRequest:
+def _parse_call(block: str) -> ToolCall:
     try:
         call = json.loads(block)
     except (ValueError, RecursionError) as error:
-        return _malformed(block, f"the call is not JSON: {error}")
+        return _malformed_call(block, f"the call is not JSON: {error}")
     if not isinstance(call, dict) or not isinstance(call.get("name"), str):
-        return _malformed(block, "the call has no name")
+        return _malformed_call(block, "the call has no name")
     arguments = call.get("arguments", {})
-    return ToolRequest(call["name"], json.dumps(arguments, ensure_ascii=False), arguments)
+    return ToolCall(call["name"], json.dumps(arguments, ensure_ascii=False), arguments)
 
 
-def _malformed(block: str, problem: str) -> ToolRequest:
+def _malformed_call(block: str, problem: str) -> ToolCall:
     name = _NAME.search(block)
-    return ToolRequest(name.group(1) if name else "", block, None, problem)
+    return ToolCall(name.group(1) if name else "", block, None, problem)

@@ -14,9 +14,8 @@ from joulebench.bench.grading import Check
 from joulebench.bench.suites import TaskSpec
 from joulebench.clock import SystemClock
 from joulebench.llm.chat import ChatModel, ToolMode
-from joulebench.llm.ollama_api import OllamaChat
-from joulebench.llm.openai_api import OpenAIChat
-from joulebench.llm.wire import Wire
+from joulebench.llm.client import OllamaChat, OpenAIChat
+from joulebench.llm.http import ModelServerHttp
 from joulebench.push.run import Run
 from tests.fakes.model_server import ModelServer
 from tests.fakes.model_turns import MODEL
@@ -28,11 +27,11 @@ Events = list[dict[str, Any]]
 
 
 def openai(server: ModelServer, mode: ToolMode = "native", stream: bool = True) -> OpenAIChat:
-    return OpenAIChat(Wire(server.openai_url, CLOCK), MODEL, CLOCK, tool_mode=mode, stream=stream)
+    return OpenAIChat(ModelServerHttp(server.openai_url, CLOCK), MODEL, CLOCK, tool_mode=mode, stream=stream)
 
 
 def ollama(server: ModelServer, mode: ToolMode = "native", stream: bool = True) -> OllamaChat:
-    return OllamaChat(Wire(server.ollama_url, CLOCK), MODEL, CLOCK, tool_mode=mode, stream=stream)
+    return OllamaChat(ModelServerHttp(server.ollama_url, CLOCK), MODEL, CLOCK, tool_mode=mode, stream=stream)
 
 
 def write_hello(max_turns: int = 6, timeout_seconds: float = 20.0) -> TaskSpec:

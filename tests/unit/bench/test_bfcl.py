@@ -19,7 +19,7 @@ from joulebench.bench.bfcl.multi_turn import STEPS_PER_TURN, MultiTurnTask, writ
 from joulebench.bench.bfcl.single_turn import SingleTurnTask
 from joulebench.bench.stage import Result, Stage, Work
 from joulebench.errors import UserError
-from joulebench.llm.chat import Reply, ToolRequest
+from joulebench.llm.chat import Reply, ToolCall
 from joulebench.push.run import Run
 from tests.fakes.model_server import ModelServer
 from tests.fakes.model_turns import Turn, call, call_text, say
@@ -41,7 +41,7 @@ def single(category: str, id_: str) -> SingleTurnTask:
     return task
 
 
-def graded(task: Work, *calls: ToolRequest) -> Result:
+def graded(task: Work, *calls: ToolCall) -> Result:
     with task.stage() as stage:
         stage.opening()
         for one in calls:
@@ -51,11 +51,11 @@ def graded(task: Work, *calls: ToolRequest) -> Result:
         return stage.result()
 
 
-def request(name: str, **arguments: object) -> ToolRequest:
-    return ToolRequest(name, json.dumps(arguments), arguments)
+def request(name: str, **arguments: object) -> ToolCall:
+    return ToolCall(name, json.dumps(arguments), arguments)
 
 
-def right(task: SingleTurnTask) -> list[ToolRequest]:
+def right(task: SingleTurnTask) -> list[ToolCall]:
     """The known answer; of each argument the first value that is accepted."""
     calls = []
     for one in task.answer:
@@ -85,9 +85,9 @@ def test_why_a_call_is_wrong_is_told() -> None:
     wrong = graded(task, request("calculate_triangle_area", base=10, height=6))
     assert (wrong.passed, "height" in wrong.reason) == (False, True)
     assert graded(task).reason == "no call was made"
-    broken = graded(task, ToolRequest("calculate_triangle_area", "{", None, "the arguments are not JSON"))
+    broken = graded(task, ToolCall("calculate_triangle_area", "{", None, "the arguments are not JSON"))
     assert broken.reason == "malformed: the arguments are not JSON"
-    assert "not an object" in graded(task, ToolRequest("calculate_triangle_area", "[]", [])).reason
+    assert "not an object" in graded(task, ToolCall("calculate_triangle_area", "[]", [])).reason
 
 
 def test_where_no_tool_fits_no_call_is_right() -> None:
@@ -121,7 +121,7 @@ def test_examples_stand_before_the_question() -> None:
     assert roles == ["system", "user", "assistant", "user", "assistant", "user"]
 
 
-def known_turns(task: MultiTurnTask, stage: Stage) -> list[list[ToolRequest]]:
+def known_turns(task: MultiTurnTask, stage: Stage) -> list[list[ToolCall]]:
     """The known answer, which is Python text, as calls with named arguments."""
     names = {tool.name: list(_properties(tool.parameters)) for tool in stage.specs}
     turns = []

@@ -14,8 +14,8 @@ import pytest
 from joulebench.bench.prompts import opening
 from joulebench.bench.tools import SPECS
 from joulebench.llm.chat import ChatModel, ModelRefused, Reply
-from joulebench.llm.openai_api import OpenAIChat
-from joulebench.llm.wire import Wire
+from joulebench.llm.client import OpenAIChat
+from joulebench.llm.http import ModelServerHttp
 from joulebench.units import Seconds
 from tests.fakes.model_server import ModelServer
 from tests.fakes.model_turns import call, say
@@ -68,13 +68,13 @@ def test_decode_time_is_the_servers_else_first_to_last_token(timings: bool) -> N
     with ModelServer([turn], timings=timings) as server:
         reply = ask(openai(server))
     if timings:
-        assert reply.timings.decode_seconds == pytest.approx(0.777)
-        assert (reply.timings.decode_tokens, reply.timings.cached_tokens) == (turn.completion_tokens, 60)
+        assert reply.decode_seconds == pytest.approx(0.777)
+        assert (reply.decode_tokens, reply.cached_tokens) == (turn.completion_tokens, 60)
         return
-    assert reply.timings.prefill_seconds is None
-    assert reply.timings.decode_tokens == turn.completion_tokens - 1
-    assert reply.timings.decode_seconds is not None
-    assert 0.01 * (len(turn.tokens) - 1) * 0.9 <= reply.timings.decode_seconds < SLACK
+    assert reply.prefill_seconds is None
+    assert reply.decode_tokens == turn.completion_tokens - 1
+    assert reply.decode_seconds is not None
+    assert 0.01 * (len(turn.tokens) - 1) * 0.9 <= reply.decode_seconds < SLACK
 
 
 @pytest.mark.parametrize("client", [openai, ollama])
@@ -143,6 +143,6 @@ def test_an_api_key_goes_out_as_a_bearer_token_and_no_proxy_stands_before_loopba
     monkeypatch.setenv("HTTP_PROXY", NOWHERE)
     monkeypatch.setenv("http_proxy", NOWHERE)
     with ModelServer([say("yes")]) as server:
-        reply = ask(OpenAIChat(Wire(server.openai_url, CLOCK, "sesame"), "m", CLOCK))
+        reply = ask(OpenAIChat(ModelServerHttp(server.openai_url, CLOCK, "sesame"), "m", CLOCK))
     assert reply.text == "yes"
     assert server.exchanges[0].authorization == "Bearer sesame"

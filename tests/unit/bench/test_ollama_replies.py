@@ -11,9 +11,8 @@ from joulebench.bench.prompts import opening
 from joulebench.clock import SystemClock
 from joulebench.confidence.measures import tool_call_confidences
 from joulebench.llm.chat import ChatModel, Reply, ToolSpec
-from joulebench.llm.ollama_api import OllamaChat
-from joulebench.llm.openai_api import OpenAIChat
-from joulebench.llm.wire import Wire
+from joulebench.llm.client import OllamaChat, OpenAIChat
+from joulebench.llm.http import ModelServerHttp
 from joulebench.units import Seconds
 from tests.captures.ollama_replies import DOORS, WEATHER, WRITTEN, Recorded, capture, recorded
 from tests.unit.exporter.ollama_server import FakeOllama, ollama_server
@@ -31,9 +30,9 @@ def reply_to(fake: FakeOllama, door: str, told: Recorded) -> Reply:
     fake.bodies[told.path] = told.body.encode()
     model: ChatModel
     if door == "chat":
-        model = OllamaChat(Wire(fake.url, CLOCK), "smollm2-tools", CLOCK, stream=told.stream)
+        model = OllamaChat(ModelServerHttp(fake.url, CLOCK), "smollm2-tools", CLOCK, stream=told.stream)
     else:
-        model = OpenAIChat(Wire(f"{fake.url}/v1", CLOCK), "smollm2-tools", CLOCK, stream=told.stream)
+        model = OpenAIChat(ModelServerHttp(f"{fake.url}/v1", CLOCK), "smollm2-tools", CLOCK, stream=told.stream)
     tools = [ToolSpec(name, name, {"type": "object"}) for name in capture(door)["declared"]]
     return model.reply(opening(told.question), tools, lambda: None, Seconds(CLOCK.monotonic() + 30.0))
 
@@ -61,11 +60,11 @@ def test_counts_and_times_are_those_of_the_last_line(fake: FakeOllama, stream: b
     last = json.loads(told.body.splitlines()[-1])
     reply = reply_to(fake, "chat", told)
     assert (reply.prompt_tokens, reply.completion_tokens) == (last["prompt_eval_count"], last["eval_count"]) == (364, 30)
-    assert reply.timings.prefill_seconds == pytest.approx(last["prompt_eval_duration"] / 1e9)
-    assert reply.timings.decode_seconds == pytest.approx(last["eval_duration"] / 1e9)
-    assert reply.timings.load_seconds == pytest.approx(last["load_duration"] / 1e9)
+    assert reply.prefill_seconds == pytest.approx(last["prompt_eval_duration"] / 1e9)
+    assert reply.decode_seconds == pytest.approx(last["eval_duration"] / 1e9)
+    assert reply.load_seconds == pytest.approx(last["load_duration"] / 1e9)
     # 364 tokens in 0.07 s were not computed but cached, and Ollama does not say how many.
-    assert reply.timings.cached_tokens is None
+    assert reply.cached_tokens is None
     assert (reply.first_token_seconds is not None) == stream
 
 

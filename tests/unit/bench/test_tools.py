@@ -11,7 +11,7 @@ import pytest
 from joulebench.bench import tools
 from joulebench.bench.stage import Attempt
 from joulebench.bench.workspace import MAX_FILE_BYTES, MAX_FILES, ToolFailure, Workspace
-from joulebench.llm.chat import ToolRequest
+from joulebench.llm.chat import ToolCall
 from joulebench.metrics import TOOL_OUTCOMES
 
 FILES = {"a.txt": "one\ntwo\n", "sub/b.csv": "name,age\nAda,36\nKurt,71\n", "empty.txt": ""}
@@ -24,7 +24,7 @@ def workspace() -> Iterator[Workspace]:
 
 
 def use(workspace: Workspace, name: str, **arguments: object) -> Attempt:
-    return tools.attempt(workspace, ToolRequest(name, json.dumps(arguments), arguments))
+    return tools.attempt(workspace, ToolCall(name, json.dumps(arguments), arguments))
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_only_bounded_arithmetic(workspace: Workspace, expression: str) -> None:
 
 @pytest.mark.parametrize("arguments", [[], "a.txt", None, 3, {}, {"path": 3}, {"path": "a.txt", "more": "x"}, {"path": None}])
 def test_arguments_must_fit_the_schema(workspace: Workspace, arguments: object) -> None:
-    attempt = tools.attempt(workspace, ToolRequest("read_file", json.dumps(arguments), arguments))
+    attempt = tools.attempt(workspace, ToolCall("read_file", json.dumps(arguments), arguments))
     assert attempt.outcome == "schema_invalid"
     assert "read_file" in attempt.error
 
@@ -117,7 +117,7 @@ def test_every_outcome_is_one_of_the_catalogue(workspace: Workspace) -> None:
         use(workspace, "rm_rf").outcome,
         use(workspace, "read_file").outcome,
         use(workspace, "read_file", path="nope").outcome,
-        tools.attempt(workspace, ToolRequest("read_file", "{", None, "not JSON")).outcome,
+        tools.attempt(workspace, ToolCall("read_file", "{", None, "not JSON")).outcome,
     }
     assert found == set(TOOL_OUTCOMES)
 

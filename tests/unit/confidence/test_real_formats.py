@@ -13,10 +13,9 @@ from typing import Any
 
 import pytest
 
-from joulebench.clock import SystemClock
 from joulebench.confidence.measures import TokenLogprob, find_attempted_calls, tool_call_confidences
-from joulebench.llm.openai_reply import Assembly
-from joulebench.llm.parts import TokenTimes, logprob_rows
+from joulebench.llm.decoder import ReplyDecoder
+from joulebench.llm.readers import Api, parse_logprob_rows
 from tests.captures import ollama_replies
 from tests.captures.ollama_replies import DOORS
 
@@ -32,7 +31,7 @@ def capture(name: str) -> dict[str, Any]:
 def gemma(form: str) -> Iterator[tuple[str, list[TokenLogprob]]]:
     for reply in capture("llamacpp_gemma3_270m")["replies"]:
         if reply["form"] == form:
-            yield reply["question"], logprob_rows(reply["answer"]["choices"][0]["logprobs"]["content"])
+            yield reply["question"], parse_logprob_rows(reply["answer"]["choices"][0]["logprobs"]["content"])
 
 
 def test_every_capture_names_its_server_and_its_version() -> None:
@@ -91,9 +90,9 @@ def overlapping(rows: list[TokenLogprob], word: str) -> list[TokenLogprob]:
 def test_a_server_that_parses_calls_gives_rows_that_cover_them() -> None:
     told = capture("llamacpp_smollm2_native")
     for reply in told["replies"]:
-        assembly = Assembly(TokenTimes(SystemClock(), lambda: None))
-        assembly.whole(reply["answer"])
-        answer = assembly.reply("native", [])
+        decoder = ReplyDecoder(Api.OPENAI_CHAT, "application/json")
+        decoder.feed(json.dumps(reply["answer"]).encode(), 0.0)
+        answer = decoder.finish()
         assert answer.rows is not None
         assert len(answer.rows) == answer.completion_tokens
         (call,) = answer.tool_calls
@@ -109,7 +108,7 @@ def test_a_server_that_parses_calls_gives_rows_that_cover_them() -> None:
 @pytest.mark.parametrize("question", ollama_replies.WRITTEN)
 def test_calls_that_a_real_ollama_gave_and_kept_silent_about_are_found_in_its_rows(door: str, question: str) -> None:
     body = json.loads(ollama_replies.recorded(door, question, stream=False, logprobs=True).body)
-    rows = logprob_rows(body["logprobs"] if door == "chat" else body["choices"][0]["logprobs"]["content"])
+    rows = parse_logprob_rows(body["logprobs"] if door == "chat" else body["choices"][0]["logprobs"]["content"])
     written = ollama_replies.WRITTEN[question]
     attempts = find_attempted_calls(rows, ollama_replies.capture(door)["declared"])
     assert tuple((attempt.name, attempt.outcome) for attempt in attempts) == written.outcomes
@@ -124,10 +123,10 @@ def test_calls_that_a_real_ollama_gave_and_kept_silent_about_are_found_in_its_ro
 def test_a_stream_of_text_gives_the_same_kind_of_rows() -> None:
     told = capture("llamacpp_smollm2_prompt_stream")
     for reply in told["replies"]:
-        assembly = Assembly(TokenTimes(SystemClock(), lambda: None))
-        for line in reply["lines"]:
-            assembly.line(line.encode())
-        answer = assembly.reply("prompt", [])
+        decoder = ReplyDecoder(Api.OPENAI_CHAT, "text/event-stream", stream=True)
+        for number, line in enumerate(reply["lines"]):
+            decoder.feed(line.encode() + b"\n\n", float(number))
+        answer = decoder.finish()
         assert answer.rows is not None
         assert "".join(row.token for row in answer.rows) == answer.text
         (attempt,) = find_attempted_calls(answer.rows, told["declared"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-from joulebench.llm.chat import Message, ToolRequest
+from joulebench.llm.chat import Message, ToolCall
 
 SYSTEM = "Answer with calls of the tools that you have. Where none of them fits, say so."
 MAX_EXAMPLES = 3
@@ -24,7 +24,7 @@ def opening(turn: Sequence[Mapping[str, str]], examples: int, *, answered: bool 
     messages = [Message("system", "\n\n".join(system))]
     for number, (question, name, arguments) in enumerate(_EXAMPLES[len(_EXAMPLES) - examples :], start=1):
         call_id = f"call_{number}"
-        call = ToolRequest(name, json.dumps(arguments), dict(arguments), "", call_id)
+        call = ToolCall(name, json.dumps(arguments), dict(arguments), "", call_id)
         messages += [Message("user", question), Message("assistant", tool_calls=(call,))]
         if answered:
             messages += [Message("tool", "ok", tool_name=name, call_id=call_id), Message("assistant", "Done.")]

@@ -20,7 +20,7 @@ from joulebench.bench.bfcl import package
 from joulebench.bench.bfcl.conversation import opening, said
 from joulebench.bench.bfcl.functions import tools, validators
 from joulebench.bench.stage import Attempt, Result, failed, refusal
-from joulebench.llm.chat import Message, Reply, ToolRequest, ToolSpec
+from joulebench.llm.chat import Message, Reply, ToolCall, ToolSpec
 
 STEPS_PER_TURN = 20
 """As in the benchmark: a model that has not answered a turn by then has failed."""
@@ -48,7 +48,7 @@ class MultiTurnStage:
     def opening(self) -> list[Message]:
         return opening(self._entry["question"][0], self._examples, answered=True)
 
-    def use(self, request: ToolRequest) -> Attempt:
+    def use(self, request: ToolCall) -> Attempt:
         refused = refusal(request, list(self._validators), self._validators.get(request.name))
         if refused is not None and (refused.outcome != "schema_invalid" or not isinstance(request.arguments, dict)):
             return refused

@@ -11,7 +11,7 @@ from joulebench.bench.bfcl import package
 from joulebench.bench.bfcl.conversation import opening
 from joulebench.bench.bfcl.functions import tools, validators
 from joulebench.bench.stage import Attempt, Result, refusal
-from joulebench.llm.chat import Message, Reply, ToolRequest, ToolSpec
+from joulebench.llm.chat import Message, Reply, ToolCall, ToolSpec
 
 NO_CALL_WANTED = ("irrelevance", "live_irrelevance")
 """Categories whose right reply holds no call."""
@@ -28,12 +28,12 @@ class SingleTurnStage:
         self._answer = answer
         self._examples = examples
         self._validators = validators(self.specs)
-        self._calls: tuple[ToolRequest, ...] = ()
+        self._calls: tuple[ToolCall, ...] = ()
 
     def opening(self) -> list[Message]:
         return opening(self._entry["question"][0], self._examples)
 
-    def use(self, request: ToolRequest) -> Attempt:
+    def use(self, request: ToolCall) -> Attempt:
         return refusal(request, list(self._validators), self._validators.get(request.name)) or Attempt("ok", "ok")
 
     def replied(self, reply: Reply) -> Sequence[Message]:

@@ -1,0 +1,143 @@
+"""HTTP to a model server: one POST and the bytes of its response as they arrive. Every failure is a ModelError with its reason.
+
+A deadline holds for the whole response, also for one that trickles: when it is over the connection is shut down.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import requests
+import urllib3
+
+from joulebench.clock import Clock
+from joulebench.errors import ModelError
+from joulebench.llm.chat import CallTimeout, ContextFull, Json, ModelRefused, ModelUnreachable, ReplyBroken
+from joulebench.llm.events import parse_object
+from joulebench.llm.readers import server_error
+from joulebench.units import Seconds
+
+CONNECT_TIMEOUT = 5.0
+MAX_ERROR_BYTES = 1024 * 1024
+_CONTEXT_EXCEEDED = re.compile(r"\bcontext (?:size|length|window)|exceed_context", re.IGNORECASE)
+"""Wording of llama.cpp, vLLM, SGLang and Ollama."""
+
+
+@dataclass(frozen=True, slots=True)
+class HttpReply:
+    """``chunks``: the body as it arrives."""
+
+    content_type: str
+    coding: str
+    chunks: Iterator[bytes]
+
+
+class ModelServerHttp:
+    """POSTs to one server. Each request has its own connection: safe in threads, and no idle connection can be stale."""
+
+    def __init__(self, base_url: str, clock: Clock, api_key: str | None = None) -> None:
+        self.base_url = base_url.rstrip("/")
+        self._clock = clock
+        self._headers = {"Accept-Encoding": "identity"}
+        if api_key:
+            self._headers["Authorization"] = f"Bearer {api_key}"
+        # A proxy of the environment is for the outside; it cannot reach this machine's loopback.
+        self._trust_env = urlsplit(base_url).hostname not in ("127.0.0.1", "localhost", "::1")
+
+    def check_reachable(self, path: str) -> None:
+        """Raises ModelUnreachable unless something answers HTTP there, with whatever status."""
+        with self._session() as session:
+            try:
+                session.get(self.base_url + path, headers=self._headers, timeout=CONNECT_TIMEOUT, stream=True).close()
+            except requests.RequestException as error:
+                raise ModelUnreachable(f"no model server answers at {self.base_url}: {error}") from error
+
+    @contextmanager
+    def post(self, path: str, body: Json, deadline: Seconds) -> Iterator[HttpReply]:
+        """Sends ``body``. Raises ModelRefused for an HTTP error and ContextFull where the conversation is too long."""
+        url = self.base_url + path
+        remaining = deadline - self._clock.monotonic()
+        if remaining <= 0:
+            raise CallTimeout("no time was left for the call")
+        with self._session() as session:
+            try:
+                response = session.post(
+                    url, json=body, headers=self._headers, stream=True, timeout=(min(CONNECT_TIMEOUT, remaining), remaining)
+                )
+            except requests.ConnectTimeout as error:
+                raise ModelUnreachable(f"{url} does not answer") from error
+            except requests.Timeout as error:
+                raise CallTimeout(f"no answer within {remaining:.1f} s") from error
+            except requests.ConnectionError as error:
+                raise _connection_error(url, error) from error
+            except requests.RequestException as error:
+                raise ModelError(f"{url}: {error}") from error
+            with response:
+                chunks = self._chunks(response, deadline)
+                if response.status_code >= 400:
+                    message = _error_message(_read_up_to(chunks, MAX_ERROR_BYTES))
+                    if _CONTEXT_EXCEEDED.search(message):
+                        raise ContextFull(message)
+                    raise ModelRefused(response.status_code, message)
+                yield HttpReply(response.headers.get("Content-Type", ""), response.headers.get("Content-Encoding", ""), chunks)
+
+    def _session(self) -> requests.Session:
+        session = requests.Session()
+        session.trust_env = self._trust_env
+        # Without an auth of its own, requests would put credentials of ~/.netrc in place of the API key.
+        session.auth = lambda request: request
+        return session
+
+    def _chunks(self, response: requests.Response, deadline: Seconds) -> Iterator[bytes]:
+        """Yields bytes as they arrive."""
+        raw: urllib3.HTTPResponse = response.raw
+        over = threading.Event()
+
+        def give_up() -> None:
+            over.set()
+            try:
+                raw.shutdown()
+            except (ValueError, RuntimeError, OSError):
+                return  # the response is already at its end
+
+        watchdog = threading.Timer(max(0.0, deadline - self._clock.monotonic()), give_up)
+        watchdog.daemon = True
+        watchdog.start()
+        try:
+            while chunk := raw.read1(65536):
+                yield chunk
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            if over.is_set() or isinstance(error, urllib3.exceptions.ReadTimeoutError | TimeoutError):
+                raise CallTimeout("the reply was not complete in time") from error
+            raise ReplyBroken(f"the reply broke off: {error}") from error
+        finally:
+            watchdog.cancel()
+        if over.is_set():
+            raise CallTimeout("the reply was not complete in time")
+
+
+def _read_up_to(chunks: Iterator[bytes], limit: int) -> bytes:
+    data = b""
+    for chunk in chunks:
+        data += chunk
+        if len(data) > limit:
+            break
+    return data
+
+
+def _error_message(body: bytes) -> str:
+    value = parse_object(body)
+    message = None if value is None else server_error(value)
+    return message or body[:300].decode("utf-8", "replace") or "no message"
+
+
+def _connection_error(url: str, error: requests.ConnectionError) -> ModelError:
+    cause = error.args[0] if error.args else error
+    if isinstance(cause, urllib3.exceptions.MaxRetryError):
+        return ModelUnreachable(f"{url} cannot be reached: {cause.reason}")
+    return ReplyBroken(f"{url} closed the connection before it answered: {cause}")
