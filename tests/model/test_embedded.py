@@ -80,7 +80,7 @@ def test_prompt_mode_gives_first_token_and_a_covered_call(server: EmbeddedModel)
     assert reply.prompt_tokens > 500
     assert reply.first_token_seconds is not None
     assert 0.0 < reply.first_token_seconds < duration
-    timings = reply.timings
+    timings = reply
     assert timings.decode_seconds is not None
     assert timings.prefill_seconds is not None
     assert timings.prefill_seconds <= reply.first_token_seconds

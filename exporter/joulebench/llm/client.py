@@ -191,10 +191,7 @@ class ChatClient:
         """Returns the calls that the server reported and, in their places, the attempts that it did not."""
         declared = [tool.name for tool in tools]
         raw_text = "".join(row.token for row in reply.rows or ()) or reply.text
-        if self._tool_mode == "prompt":
-            reported = hermes.parse_calls(reply.text)
-        else:
-            reported = reply.tool_calls
+        reported = hermes.parse_calls(reply.text) if self._tool_mode == "prompt" else reply.tool_calls
         if not reported:
             attempts = find_attempted_calls(reply.rows or reply.text, declared)
             return tuple(_unreported_call(attempt, raw_text) for attempt in attempts)

@@ -23,7 +23,7 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class StreamEvent(NamedTuple):
-    """``raw``: the bytes as they came. ``data``: the payload, empty for comments and blank lines. ``name``: of the event field."""
+    """``raw``: the bytes as they came. ``data``: the payload, empty for comments and blank lines. ``name``: the event's type."""
 
     raw: bytes
     data: bytes = b""

@@ -13,7 +13,7 @@ from enum import Enum
 
 from joulebench.confidence.tokens import TokenLogprob
 from joulebench.llm.reply import IMPOSSIBLE_ZERO, Reply, TokenArrivals, ToolCall
-from joulebench.parsing import Json, count, items, members, number, seconds, text
+from joulebench.parsing import Json, as_count, as_dict, as_float, as_list, as_seconds, as_text
 from joulebench.units import Seconds
 
 MAX_TEXT_CHARACTERS = 4 * 1024 * 1024
@@ -129,7 +129,7 @@ class ReplyReader:
 
     def _add_rows(self, value: object) -> bool:
         """Returns whether there were rows."""
-        rows = items(value)
+        rows = as_list(value)
         if rows and len(self._rows) + len(rows) <= MAX_ROWS:
             self._rows += parse_logprob_rows(rows)
         return bool(rows)
@@ -157,18 +157,18 @@ class OpenAIReader(ReplyReader):
         self.reply.complete = True
 
     def _read(self, value: Json, now: float | None) -> None:
-        self._read_usage(members(value.get("usage")))
-        _read_llama_cpp_timings(self.reply, members(value.get("timings")))
+        self._read_usage(as_dict(value.get("usage")))
+        _read_llama_cpp_timings(self.reply, as_dict(value.get("timings")))
         choice = _first_choice(value)
-        message = members(choice.get("delta")) or members(choice.get("message"))
-        content = text(message.get("content")) or text(choice.get("text"))
-        thinking = text(message.get("reasoning_content")) or text(message.get("reasoning"))
-        has_rows = self._add_rows(members(choice.get("logprobs")).get("content"))
+        message = as_dict(choice.get("delta")) or as_dict(choice.get("message"))
+        content = as_text(message.get("content")) or as_text(choice.get("text"))
+        thinking = as_text(message.get("reasoning_content")) or as_text(message.get("reasoning"))
+        has_rows = self._add_rows(as_dict(choice.get("logprobs")).get("content"))
         has_partial_call = False
-        for position, call in enumerate(map(members, items(message.get("tool_calls")))):
+        for position, call in enumerate(map(as_dict, as_list(message.get("tool_calls")))):
             has_partial_call |= self._read_call(position, call)
         self._say(content)
-        finish_reason = text(choice.get("finish_reason"))
+        finish_reason = as_text(choice.get("finish_reason"))
         if content or thinking or has_rows or has_partial_call:
             self._arrive(now if "message" not in choice else None, is_end=bool(finish_reason))
         if finish_reason:
@@ -183,14 +183,14 @@ class OpenAIReader(ReplyReader):
         reply = self.reply
         reply.prompt_tokens = _latest(reply.prompt_tokens, usage.get("prompt_tokens"))
         reply.completion_tokens = _latest(reply.completion_tokens, usage.get("completion_tokens"))
-        cached = members(usage.get("prompt_tokens_details")).get("cached_tokens")
+        cached = as_dict(usage.get("prompt_tokens_details")).get("cached_tokens")
         reply.cached_tokens = _latest(reply.cached_tokens, cached)
 
     def _read_call(self, position: int, part: Json) -> bool:
         """Returns whether the part can be a token: a call that comes complete cannot."""
-        function = members(part.get("function"))
-        name, call_id, arguments = text(function.get("name")), text(part.get("id")), function.get("arguments")
-        index = count(part.get("index"))
+        function = as_dict(part.get("function"))
+        name, call_id, arguments = as_text(function.get("name")), as_text(part.get("id")), function.get("arguments")
+        index = as_count(part.get("index"))
         call = self._call_of(part, call_id, position if index is None else index)
         if call is None or _begins_new_call(call, name, call_id, arguments):
             call = self._add_call(_CallBuilder(name, call_id, arguments))
@@ -209,7 +209,7 @@ class OpenAIReader(ReplyReader):
         """Returns the call that ``part`` may continue: by id, else by index, else the last call."""
         if call_id in self._by_id:
             return self._by_id[call_id]
-        if count(part.get("index")) is None and len(self._calls) > 0 and not call_id:
+        if as_count(part.get("index")) is None and len(self._calls) > 0 and not call_id:
             return self._calls[-1]
         return self._by_index.get(index)
 
@@ -234,32 +234,32 @@ class OllamaReader(ReplyReader):
     """
 
     def _read(self, value: Json, now: float | None) -> None:
-        message = members(value.get("message"))
-        content = text(message.get("content")) or text(value.get("response"))
-        thinking = text(message.get("thinking")) or text(value.get("thinking"))
+        message = as_dict(value.get("message"))
+        content = as_text(message.get("content")) or as_text(value.get("response"))
+        thinking = as_text(message.get("thinking")) or as_text(value.get("thinking"))
         has_rows = self._add_rows(value.get("logprobs"))
-        for call in map(members, items(message.get("tool_calls"))):
-            function = members(call.get("function"))
-            self._add_call(_CallBuilder(text(function.get("name")), text(call.get("id")), function.get("arguments")))
+        for call in map(as_dict, as_list(message.get("tool_calls"))):
+            function = as_dict(call.get("function"))
+            self._add_call(_CallBuilder(as_text(function.get("name")), as_text(call.get("id")), function.get("arguments")))
         self._say(content)
         is_end = value.get("done") is True
         if content or thinking or has_rows:
             self._arrive(now, is_end=is_end)
-        self.reply.remote_host = text(value.get("remote_host")) or self.reply.remote_host
+        self.reply.remote_host = as_text(value.get("remote_host")) or self.reply.remote_host
         if is_end:
             self._read_end(value)
 
     def _read_end(self, value: Json) -> None:
         reply = self.reply
         reply.complete = True
-        reply.finish_reason = text(value.get("done_reason"))
+        reply.finish_reason = as_text(value.get("done_reason"))
         reply.prompt_tokens = _tokens(value.get("prompt_eval_count"))
         reply.completion_tokens = _tokens(value.get("eval_count"))
-        reply.prefill_seconds = seconds(value.get("prompt_eval_duration"), 1e9)
-        reply.decode_seconds = seconds(value.get("eval_duration"), 1e9)
+        reply.prefill_seconds = as_seconds(value.get("prompt_eval_duration"), 1e9)
+        reply.decode_seconds = as_seconds(value.get("eval_duration"), 1e9)
         reply.decode_tokens = reply.completion_tokens
-        reply.load_seconds = seconds(value.get("load_duration"), 1e9)
-        total = seconds(value.get("total_duration"), 1e9)
+        reply.load_seconds = as_seconds(value.get("load_duration"), 1e9)
+        total = as_seconds(value.get("total_duration"), 1e9)
         if total is not None and reply.decode_seconds is not None:
             busy = (reply.load_seconds or 0.0) + (reply.prefill_seconds or 0.0) + reply.decode_seconds
             reply.queue_seconds = Seconds(max(0.0, total - busy))
@@ -280,25 +280,25 @@ class ResponsesReader(ReplyReader):
         """Arrival of a call's item by its id, until its first argument arrives."""
 
     def _read(self, value: Json, now: float | None) -> None:
-        kind = text(value.get("type"))
+        kind = as_text(value.get("type"))
         if kind == "error":
-            self.fail(text(value.get("message")) or "error")
+            self.fail(as_text(value.get("message")) or "error")
         elif kind in self._ENDS:
-            self._read_response(members(value.get("response")), with_text=False)
-            _read_llama_cpp_timings(self.reply, members(value.get("timings")))
+            self._read_response(as_dict(value.get("response")), with_text=False)
+            _read_llama_cpp_timings(self.reply, as_dict(value.get("timings")))
         elif kind == "response.output_item.added":
-            item = members(value.get("item"))
+            item = as_dict(value.get("item"))
             if item.get("type") == "function_call" and len(self._announced) < MAX_CALLS:
-                self._announced[text(item.get("id"))] = now
-        elif kind.endswith(".delta") and text(value.get("delta")):
+                self._announced[as_text(item.get("id"))] = now
+        elif kind.endswith(".delta") and as_text(value.get("delta")):
             self._read_delta(kind, value, now)
         elif "output" in value:
             self._read_response(value, with_text=True)
 
     def _read_delta(self, kind: str, value: Json, now: float | None) -> None:
-        delta = text(value.get("delta"))
+        delta = as_text(value.get("delta"))
         if kind == "response.function_call_arguments.delta":
-            item_id = text(value.get("item_id"))
+            item_id = as_text(value.get("item_id"))
             if item_id in self._announced:
                 announced = self._announced.pop(item_id)
                 if is_json(delta):
@@ -316,17 +316,18 @@ class ResponsesReader(ReplyReader):
             self.fail(error or "failed")
             return
         reply.complete = True
-        reply.finish_reason = text(members(response.get("incomplete_details")).get("reason")) or text(response.get("status"))
-        usage = members(response.get("usage"))
+        incomplete = as_dict(response.get("incomplete_details"))
+        reply.finish_reason = as_text(incomplete.get("reason")) or as_text(response.get("status"))
+        usage = as_dict(response.get("usage"))
         reply.prompt_tokens = _latest(reply.prompt_tokens, usage.get("input_tokens"))
         reply.completion_tokens = _latest(reply.completion_tokens, usage.get("output_tokens"))
-        reply.cached_tokens = _tokens(members(usage.get("input_tokens_details")).get("cached_tokens")) or None
-        for item in map(members, items(response.get("output"))):
+        reply.cached_tokens = _tokens(as_dict(usage.get("input_tokens_details")).get("cached_tokens")) or None
+        for item in map(as_dict, as_list(response.get("output"))):
             if item.get("type") == "function_call":
-                self._add_call(_CallBuilder(text(item.get("name")), text(item.get("call_id")), item.get("arguments")))
-            for part in map(members, items(item.get("content")) if with_text else ()):
+                self._add_call(_CallBuilder(as_text(item.get("name")), as_text(item.get("call_id")), item.get("arguments")))
+            for part in map(as_dict, as_list(item.get("content")) if with_text else ()):
                 if part.get("type") == "output_text":
-                    self._say(text(part.get("text")))
+                    self._say(as_text(part.get("text")))
                     self._add_rows(part.get("logprobs"))
 
 
@@ -347,38 +348,38 @@ class MessagesReader(ReplyReader):
         """Arrival of a block by its index, until its first argument arrives."""
 
     def _read(self, value: Json, now: float | None) -> None:
-        index = count(value.get("index")) or 0
+        index = as_count(value.get("index")) or 0
         match value.get("type"):
             case "message_start":
-                self._read_usage(members(value.get("message")))
+                self._read_usage(as_dict(value.get("message")))
             case "content_block_start" if len(self._announced) < MAX_CALLS:
-                self._start_block(index, members(value.get("content_block")))
+                self._start_block(index, as_dict(value.get("content_block")))
                 self._announced[index] = now
             case "content_block_delta":
-                self._read_delta(index, members(value.get("delta")), now)
+                self._read_delta(index, as_dict(value.get("delta")), now)
             case "message_delta":
                 self._read_usage(value)
-                self.reply.finish_reason = text(members(value.get("delta")).get("stop_reason"))
+                self.reply.finish_reason = as_text(as_dict(value.get("delta")).get("stop_reason"))
             case "message_stop":
                 self.reply.complete = True
             case "error":
                 self.fail("error")
             case "message":
-                for position, block in enumerate(map(members, items(value.get("content")))):
+                for position, block in enumerate(map(as_dict, as_list(value.get("content")))):
                     self._start_block(position, block)
-                    self._say(text(block.get("text")))
+                    self._say(as_text(block.get("text")))
                 self._read_usage(value)
-                self.reply.finish_reason = text(value.get("stop_reason"))
+                self.reply.finish_reason = as_text(value.get("stop_reason"))
                 self.reply.complete = True
 
     def _start_block(self, index: int, block: Json) -> None:
         if block.get("type") == "tool_use":
             # In a stream the input is empty here and follows in deltas.
-            call = _CallBuilder(text(block.get("name")), text(block.get("id")), block.get("input") or None)
+            call = _CallBuilder(as_text(block.get("name")), as_text(block.get("id")), block.get("input") or None)
             self._blocks[index] = self._add_call(call)
 
     def _read_delta(self, index: int, delta: Json, now: float | None) -> None:
-        content, arguments = text(delta.get("text")), text(delta.get("partial_json"))
+        content, arguments = as_text(delta.get("text")), as_text(delta.get("partial_json"))
         self._say(content)
         call = self._blocks.get(index)
         if call is not None and arguments:
@@ -388,12 +389,12 @@ class MessagesReader(ReplyReader):
                 if is_json(arguments):
                     return
                 self._arrive(announced)
-        elif not (content or text(delta.get("thinking"))):
+        elif not (content or as_text(delta.get("thinking"))):
             return
         self._arrive(now)
 
     def _read_usage(self, message: Json) -> None:
-        usage = members(message.get("usage"))
+        usage = as_dict(message.get("usage"))
         for name in (*self._PROMPT, "output_tokens"):
             tokens = _tokens(usage.get(name))
             if tokens is not None:
@@ -441,16 +442,16 @@ def parse_logprob_rows(rows: list[object]) -> list[TokenLogprob]:
     Source: ``choices[].logprobs.content`` of OpenAI-compatible servers, ``logprobs`` of Ollama.
     """
     parsed = []
-    for row in map(members, rows):
-        logprob = number(row.get("logprob"))
+    for row in map(as_dict, rows):
+        logprob = as_float(row.get("logprob"))
         if logprob is None:
             continue
         alternatives = []
-        for alternative in map(members, items(row.get("top_logprobs"))):
-            nats = number(alternative.get("logprob"))
+        for alternative in map(as_dict, as_list(row.get("top_logprobs"))):
+            nats = as_float(alternative.get("logprob"))
             if nats is not None:
-                alternatives.append((text(alternative.get("token")), nats))
-        parsed.append(TokenLogprob(text(row.get("token")), logprob, tuple(alternatives)))
+                alternatives.append((as_text(alternative.get("token")), nats))
+        parsed.append(TokenLogprob(as_text(row.get("token")), logprob, tuple(alternatives)))
     return parsed
 
 
@@ -485,7 +486,7 @@ def is_json(written: str) -> bool:
 
 def _first_choice(value: Json) -> Json:
     """Returns the choice with index 0: with ``n`` above 1 each chunk is of one of them."""
-    choices = list(map(members, items(value.get("choices"))))
+    choices = list(map(as_dict, as_list(value.get("choices"))))
     return next((choice for choice in choices if choice.get("index") in (0, None)), {})
 
 
@@ -494,9 +495,9 @@ def _read_llama_cpp_timings(reply: Reply, timings: Json) -> None:
     if not timings:
         return
     evaluated, cached = _tokens(timings.get("prompt_n")), _tokens(timings.get("cache_n"))
-    reply.prefill_seconds = seconds(timings.get("prompt_ms"), 1e3)
+    reply.prefill_seconds = as_seconds(timings.get("prompt_ms"), 1e3)
     reply.prefill_tokens = evaluated
-    reply.decode_seconds = seconds(timings.get("predicted_ms"), 1e3)
+    reply.decode_seconds = as_seconds(timings.get("predicted_ms"), 1e3)
     reply.decode_tokens = _tokens(timings.get("predicted_n"))
     reply.cached_tokens = cached
     # A stream without usage has its counts here.
@@ -509,7 +510,7 @@ def _read_llama_cpp_timings(reply: Reply, timings: Json) -> None:
 def _tokens(value: object) -> int | None:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    tokens = count(value)
+    tokens = as_count(value)
     return tokens if tokens is not None and tokens <= MAX_TOKENS else None
 
 
