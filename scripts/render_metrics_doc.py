@@ -1,4 +1,7 @@
-"""Writes exporter/METRICS.md from the catalogue; ``--check`` only says whether it is up to date (exit code 1 when not)."""
+"""Writes exporter/METRICS.md from the metrics declared in joulebench.metrics.
+
+``--check`` writes nothing and exits with 1 where the file is not up to date.
+"""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from scripts.dashboards.cost_utilization import IDLE_WATTS, SECONDS
 from scripts.dashboards.costs import CURRENCY
 from scripts.dashboards.fields import Json, Query, override
 from scripts.dashboards.panels import stat, table
-from scripts.dashboards.promql import ratio, select, total
+from scripts.dashboards.promql import COMPLETION, PROMPT, ratio, select, total
 
 from joulebench import metrics as m
 from joulebench.units import JOULES_PER_KWH
@@ -75,8 +75,8 @@ def assumptions() -> Json:
         "What the numbers above rest on, beside the prices: tokens of the tasks, idle and working power of all chosen GPUs, and"
         " the share of the prompt tokens that an API would take from its cache.",
         [
-            Query(total(m.TASK_PROMPT_TOKENS), "prompt tokens", "instant"),
-            Query(total(m.TASK_COMPLETION_TOKENS), "completion tokens", "instant"),
+            Query(total(m.TASK_TOKENS, PROMPT), "prompt tokens", "instant"),
+            Query(total(m.TASK_TOKENS, COMPLETION), "completion tokens", "instant"),
             Query(IDLE_WATTS, "idle power", "instant"),
             Query(ratio(total(m.TASK_ENERGY), SECONDS), "power in tasks", "instant"),
             Query("vector($cached_percent) / 100", "cached at the API", "instant"),

@@ -15,7 +15,7 @@ from scripts.dashboards.absence import NO_COSTS
 from scripts.dashboards.costs import CURRENCY
 from scripts.dashboards.fields import Json, Query, override, states, steps
 from scripts.dashboards.panels import bargauge, stat
-from scripts.dashboards.promql import in_range, latest, per_task, select, total
+from scripts.dashboards.promql import COMPLETION, PROMPT, in_range, latest, per_task, select, total
 
 from joulebench import metrics as m
 
@@ -24,7 +24,7 @@ SECONDS_PER_DAY = 86_400
 NEVER = 1000
 NEVER_STATE = states({NEVER: ("never", "red")})
 SHARES = (0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
-TOKENS = f"({total(m.TASK_PROMPT_TOKENS)} + {total(m.TASK_COMPLETION_TOKENS)})"
+TOKENS = f"({total(m.TASK_TOKENS, PROMPT)} + {total(m.TASK_TOKENS, COMPLETION)})"
 LOCAL = f"sum({costs.local_cost_per_task()})"
 API = f"sum({costs.api_cost_per_task()})"
 SECONDS = total(m.TASK_DURATION)

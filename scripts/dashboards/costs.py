@@ -12,7 +12,7 @@ from pathlib import Path
 import yaml
 from scripts.dashboards.fields import Json
 from scripts.dashboards.layout import query_variable, text_variable
-from scripts.dashboards.promql import JOB, TASK_LABELS, per_task, select
+from scripts.dashboards.promql import COMPLETION, JOB, PROMPT, TASK_LABELS, per_task, select
 
 from joulebench import metrics as m
 from joulebench.analysis.cost import DEFAULT_UTILISATION
@@ -56,8 +56,8 @@ def local_cost_per_task() -> str:
 
 
 def api_cost_per_task() -> str:
-    prompt = f"{per_task(m.TASK_PROMPT_TOKENS)} * on () group_left () {prompt_token()}"
-    completion = f"{per_task(m.TASK_COMPLETION_TOKENS)} * on () group_left () {completion_token()}"
+    prompt = f"{per_task(m.TASK_TOKENS, PROMPT)} * on () group_left () {prompt_token()}"
+    completion = f"{per_task(m.TASK_TOKENS, COMPLETION)} * on () group_left () {completion_token()}"
     return f"({prompt} + on ({TASK_LABELS}) {completion})"
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from scripts.dashboards.absence import NO_CALLS
 from scripts.dashboards.fields import Json, Query, override
 from scripts.dashboards.panels import bargauge, heatmap, stat, timeseries
-from scripts.dashboards.promql import growth, latest, quantile, ratio, recorded, select, total
+from scripts.dashboards.promql import COMPLETION, PROMPT, growth, latest, quantile, ratio, recorded, select, total
 
 from joulebench import metrics as m
 
 
 def model_panels() -> list[Json]:
-    prompt, completion = (recorded(f"run:joulebench_task_{kind}_tokens:per_second1m") for kind in ("prompt", "completion"))
+    prompt, completion = (recorded("run_token:joulebench_task_tokens:per_second1m", token) for token in (PROMPT, COMPLETION))
     watts = recorded("instance:joulebench_gpu_energy_joules:rate1m")
     not_ok = ratio(total(m.TASK_TOOL_CALLS, 'outcome!="ok"'), total(m.TASK_TOOL_CALLS))
     confidence_mean = ratio(total(m.TASK_CONFIDENCE, suffix="_sum"), total(m.TASK_CONFIDENCE, suffix="_count"))
@@ -23,7 +23,7 @@ def model_panels() -> list[Json]:
             "Token throughput",
             "Tokens per second of wall time over the last minute, all tasks of a run together. A call's tokens count when it"
             " ends. Prompt tokens include those that the server took from its prefix cache.",
-            [Query(prompt, "{{run_id}} prompt"), Query(completion, "{{run_id}} completion")],
+            [Query(f"sum by (run_id) ({prompt})", "{{run_id}} prompt"), Query(completion, "{{run_id}} completion")],
             "suffix:tok/s",
             empty=NO_CALLS,
         ),

@@ -23,7 +23,7 @@ from scripts.dashboards.live_tasks import joules_by_model
 from scripts.dashboards.live_tiles import energy_tile, source_tile
 from scripts.dashboards.llm_tasks import by_model, cost_by_model
 from scripts.dashboards.panels import bargauge, stat, table, timeseries
-from scripts.dashboards.promql import in_range, latest, per_task, recorded, select, total
+from scripts.dashboards.promql import COMPLETION, PROMPT, in_range, latest, per_task, recorded, select, total
 
 from joulebench import metrics as m
 from joulebench.units import JOULES_PER_KWH
@@ -135,8 +135,8 @@ def counter_since_start(counter: str) -> str:
 
 def same_tokens() -> Json:
     every_prompt, every_completion = (price('".+"', "api_model") for price in (costs.prompt_token, costs.completion_token))
-    prompt = f"{total(m.TASK_PROMPT_TOKENS)} * on () group_right () {every_prompt}"
-    completion = f"{total(m.TASK_COMPLETION_TOKENS)} * on () group_right () {every_completion}"
+    prompt = f"{total(m.TASK_TOKENS, PROMPT)} * on () group_right () {every_prompt}"
+    completion = f"{total(m.TASK_TOKENS, COMPLETION)} * on () group_right () {every_completion}"
     return bargauge(
         "The same tokens elsewhere",
         "What the tokens of these tasks would cost at each model of the price list, beside their cost here. A dearer model may"
@@ -151,7 +151,7 @@ def same_tokens() -> Json:
 
 
 def model_table() -> Json:
-    tokens = f"({by_model(per_task(m.TASK_PROMPT_TOKENS))} + {by_model(per_task(m.TASK_COMPLETION_TOKENS))})"
+    tokens = f"({by_model(per_task(m.TASK_TOKENS, PROMPT))} + {by_model(per_task(m.TASK_TOKENS, COMPLETION))})"
     tasks = f"count by (model) {in_range(latest(m.TASK_INFO))}"
     passed = f"({by_model(in_range(latest(m.TASK_SUCCESS)) + ' == 1')} or 0 * {tasks})"
     energy = by_model(per_task(m.TASK_ENERGY))
@@ -205,7 +205,7 @@ def per_thousand() -> Json:
         "Energy of the tasks by their tokens: prompt and completion together, and completion alone.",
         [
             Query(f"{energy} / ({TOKENS} > 0)", "all tokens", "instant"),
-            Query(f"{energy} / ({total(m.TASK_COMPLETION_TOKENS)} > 0)", "completion tokens", "instant"),
+            Query(f"{energy} / ({total(m.TASK_TOKENS, COMPLETION)} > 0)", "completion tokens", "instant"),
         ],
         "watth",
         decimals=2,

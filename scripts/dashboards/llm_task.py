@@ -13,7 +13,7 @@ from scripts.dashboards.layout import Layout, annotation, dashboard
 from scripts.dashboards.live_gpu import gpu_panels
 from scripts.dashboards.live_proxy import task_panels as proxied
 from scripts.dashboards.panels import bargauge, timeseries
-from scripts.dashboards.promql import TASK_LABELS, select
+from scripts.dashboards.promql import COMPLETION, PROMPT, TASK_LABELS, select
 from scripts.dashboards.task_key import task_variable
 from scripts.dashboards.task_rows import tasks_table, window_link
 from scripts.dashboards.task_tiles import TASK, total, wide_tiles
@@ -63,9 +63,9 @@ def running_mark() -> Json:
     return annotation("The task", running, "purple", "{{task_name}}", "{{model}}, task {{task_id}}", step="1s")
 
 
-def growing(metric: Metric, suffix: str = "") -> str:
+def growing(metric: Metric, *matchers: str, suffix: str = "") -> str:
     """A total of the task as it grows."""
-    return f"sum(max_over_time({select(metric, TASK, suffix=suffix)}[$__rate_interval]))"
+    return f"sum(max_over_time({select(metric, TASK, *matchers, suffix=suffix)}[$__rate_interval]))"
 
 
 def header() -> Json:
@@ -96,7 +96,7 @@ def time_course() -> Json:
     return timeseries(
         "Seconds by activity, as they add up",
         "A step is one call: its parts are known when it ends.",
-        [Query(growing(metric, "_sum"), name) for name, metric in PARTS.items()],
+        [Query(growing(metric, suffix="_sum"), name) for name, metric in PARTS.items()],
         "s",
         stacked=True,
         empty=NO_CALLS,
@@ -107,20 +107,20 @@ def token_course() -> Json:
     return timeseries(
         "Tokens, as they add up",
         "A call's tokens count when it ends. Prompt tokens grow with every call, since each sends the talk so far again.",
-        [Query(growing(m.TASK_PROMPT_TOKENS), "prompt"), Query(growing(m.TASK_COMPLETION_TOKENS), "completion")],
+        [Query(growing(m.TASK_TOKENS, PROMPT), "prompt"), Query(growing(m.TASK_TOKENS, COMPLETION), "completion")],
         "none",
         empty=NO_CALLS,
     )
 
 
 def speed_course() -> Json:
-    prefilled = f"{growing(m.TASK_PROMPT_TOKENS)} / ({growing(m.TASK_PREFILL, '_sum')} > 0)"
+    prefilled = f"{growing(m.TASK_TOKENS, PROMPT)} / ({growing(m.TASK_PREFILL, suffix='_sum')} > 0)"
     return timeseries(
         "Speed until then",
         "Tokens by the server's seconds from the start of the task on: decoded ones, and prompt tokens (right axis). Prompt"
         " tokens that the server took from its cache make prefill look fast.",
         [
-            Query(f"{growing(m.TASK_DECODE_TOKENS)} / ({growing(m.TASK_DECODE, '_sum')} > 0)", "decode"),
+            Query(f"{growing(m.TASK_DECODE_TOKENS)} / ({growing(m.TASK_DECODE, suffix='_sum')} > 0)", "decode"),
             Query(prefilled, "prefill"),
         ],
         "suffix:tok/s",
@@ -140,7 +140,7 @@ def tool_outcomes() -> Json:
 
 
 def confidence_course() -> Json:
-    mean = f"{growing(m.TASK_CONFIDENCE, '_sum')} / ({growing(m.TASK_CONFIDENCE, '_count')} > 0)"
+    mean = f"{growing(m.TASK_CONFIDENCE, suffix='_sum')} / ({growing(m.TASK_CONFIDENCE, suffix='_count')} > 0)"
     return timeseries(
         "Confidence until then",
         "Mean and lowest confidence of the tool calls from the start of the task on.",

@@ -1,4 +1,4 @@
-"""PromQL text for dashboards from catalogue metrics: a metric or label that does not exist cannot be written.
+"""PromQL text for dashboards from declared metrics: a metric or label that does not exist cannot be written.
 
 Every selector carries the dashboard's variables that apply to it. Series of the energy counter exist twice, once per scrape
 job; the fine job is left out here, so that no sum counts a joule twice.
@@ -26,6 +26,7 @@ FINE_METRICS = (GPU_ENERGY, GPU_ENERGY_SAMPLE_TIMESTAMP, GPU_ENERGY_SAMPLE_UNCER
 
 PUSHED_PREFIXES = tuple(PREFIX + part for part in ("run_", "task_", "call_", "tool_call_", "push_"))
 JOB = 'job=~"$job"'
+PROMPT, COMPLETION = 'token=~"prompt|cached_prompt"', 'token="completion"'
 TASK_LABELS = "run_id, task_id, worker"
 AFTERWARDS = "15s"
 """The end of a task, and its energy, are scraped a moment after it: a range that stops at the end looks this much further."""
@@ -39,6 +40,7 @@ PROXY_RUN = 'run_id=~"$run_id|"'
 RULES = Path(__file__).resolve().parents[2] / "prometheus/rules"
 LEVEL_SELECTORS = {
     "run": 'run_id=~"$run_id"',
+    "run_token": 'run_id=~"$run_id"',
     "run_model": 'run_id=~"$run_id", model=~"$model"',
     "instance": 'instance=~"$instance"',
     "gpu": 'instance=~"$instance", gpu=~"$gpu"',

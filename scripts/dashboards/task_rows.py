@@ -12,7 +12,7 @@ from scripts.dashboards.absence import NO_TASKS
 from scripts.dashboards.costs import CURRENCY, api_cost_per_task, local_cost_per_task
 from scripts.dashboards.fields import Json, Query, hidden, override
 from scripts.dashboards.panels import table
-from scripts.dashboards.promql import TASK_LABELS, in_range, latest, per_task, ratio, select
+from scripts.dashboards.promql import COMPLETION, PROMPT, TASK_LABELS, in_range, latest, per_task, ratio, select
 from scripts.dashboards.task_key import keyed
 
 from joulebench import metrics as m
@@ -49,8 +49,8 @@ VALUES: dict[str, str] = {
     "From": f"floor(1000 * {_BEGUN})",
     "Until": f"floor(1000 * ({_ENDED} or on ({TASK_LABELS}) 0 * {_EVERY} + time()))",
     "Duration": f"max by ({TASK_LABELS}) {in_range(latest(m.TASK_DURATION))}",
-    "Prompt": per_task(m.TASK_PROMPT_TOKENS),
-    "Output": per_task(m.TASK_COMPLETION_TOKENS),
+    "Prompt": per_task(m.TASK_TOKENS, PROMPT),
+    "Output": per_task(m.TASK_TOKENS, COMPLETION),
     "Speed": ratio(per_task(m.TASK_DECODE_TOKENS), per_task(m.TASK_DECODE, suffix="_sum")),
     "TTFT": ratio(per_task(m.TASK_TTFT, suffix="_sum"), per_task(m.TASK_TTFT, suffix="_count")),
     "Energy": per_task(m.TASK_ENERGY),

@@ -8,7 +8,7 @@ from scripts.dashboards.costs import CURRENCY
 from scripts.dashboards.fields import Json, Query, override, steps
 from scripts.dashboards.live_tiles import source_tile
 from scripts.dashboards.panels import stat
-from scripts.dashboards.promql import TASK_LABELS, latest, ratio
+from scripts.dashboards.promql import COMPLETION, PROMPT, TASK_LABELS, latest, ratio
 from scripts.dashboards.task_rows import throttled
 
 from joulebench import metrics as m
@@ -78,8 +78,8 @@ def tokens() -> Json:
         "Tokens",
         "As the server counted them.",
         [
-            Query(total(m.TASK_PROMPT_TOKENS), "prompt", "instant"),
-            Query(total(m.TASK_COMPLETION_TOKENS), "completion", "instant"),
+            Query(total(m.TASK_TOKENS, PROMPT), "prompt", "instant"),
+            Query(total(m.TASK_TOKENS, COMPLETION), "completion", "instant"),
         ],
         "none",
     )
@@ -87,9 +87,8 @@ def tokens() -> Json:
 
 def cost() -> Json:
     here = f"{total(m.TASK_ENERGY)} * {costs.electricity()} + {total(m.TASK_DURATION)} * {costs.hardware()}"
-    api = (
-        f"{total(m.TASK_PROMPT_TOKENS)} * {costs.prompt_token()} + {total(m.TASK_COMPLETION_TOKENS)} * {costs.completion_token()}"
-    )
+    prompt, completion = total(m.TASK_TOKENS, PROMPT), total(m.TASK_TOKENS, COMPLETION)
+    api = f"{prompt} * {costs.prompt_token()} + {completion} * {costs.completion_token()}"
     return stat(
         "Cost",
         "Local cost of the task, and that of the same tokens at the chosen API model.",

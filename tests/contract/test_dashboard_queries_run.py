@@ -207,21 +207,21 @@ def test_the_current_phase_and_the_source_are_told(prometheus: PrometheusApi) ->
 
 
 def test_costs_are_joules_and_tokens_times_prices(prometheus: PrometheusApi) -> None:
-    """Two tasks of 500 J; one of 10 s that ended; 5 + 3 prompt and completion tokens each."""
+    """Two tasks of 500 J; one of 10 s that ended; 5 + 3 tokens of each of three kinds."""
     here, api = (number(answer(prometheus, title)) for title in ("Cost so far", "API cost so far"))
     ended = JOULES_OF_TASK * PRICES[m.PRICE_ELECTRICITY] + 10.0 * PRICES[m.PRICE_HARDWARE]
     assert here == pytest.approx(ended), "a task without a duration has no cost yet"
-    assert api == pytest.approx((5 + 3) * 2 * PRICES[m.PRICE_API])
+    assert api == pytest.approx((5 + 3) * 3 * PRICES[m.PRICE_API])
     typed = {"kwh_price": "0.36", "hour_price": "3.6"}
     assert number(answer(prometheus, "Cost so far", values=typed)) == pytest.approx(JOULES_OF_TASK * 1e-7 + 10.0 * 1e-3)
 
 
 @pytest.mark.parametrize(("per_kwh", "bought"), [(0.0036, 3.0), (0.0036, 3000.0), (0.36, 3.0)])
 def test_costs_with_idle_hours_are_those_of_the_report(prometheus: PrometheusApi, per_kwh: float, bought: float) -> None:
-    """PromQL and the report's code are two ways to the same algebra. Two tasks of 500 J, 10 s and 16 tokens in all, at 100 W."""
-    done = cost.Work(1, 1, 0, 2 * JOULES_OF_TASK, 10.0, 8, None, 8, WATTS, None)
+    """PromQL and the report's code are two ways to the same algebra. Two tasks of 500 J, 10 s and 24 tokens in all, at 100 W."""
+    done = cost.Work(1, 1, 0, 2 * JOULES_OF_TASK, 10.0, 16, None, 8, WATTS, None)
     at = cost.Terms(per_kwh, bought / 3 / HOURS_PER_YEAR, 0.5, 1.3, WATTS)
-    api = 16 * PRICES[m.PRICE_API]
+    api = 24 * PRICES[m.PRICE_API]
     typed = {"kwh_price": f"{per_kwh}", "machine_price": f"{bought}", "machine_years": "3", "utilization": "50", "pue": "1.3"}
 
     def asked(title: str, place: int = 0) -> float:
@@ -229,7 +229,7 @@ def test_costs_with_idle_hours_are_those_of_the_report(prometheus: PrometheusApi
 
     assert asked("A task, idle hours paid") == pytest.approx(cost.local(done, at).total)
     always_busy = cost.local(done, replace(at, utilisation=1.0)).total
-    assert asked("A million tokens, by utilization", 5) == pytest.approx(always_busy * 1e6 / 16)
+    assert asked("A million tokens, by utilization", 5) == pytest.approx(always_busy * 1e6 / 24)
     even = cost.break_even(done, at, api)
     assert asked("Break-even utilization") == (1000 if even.utilisation is None else pytest.approx(even.utilisation))
     assert asked("Tokens a day to break even") == (-1000 if even.tokens_per_day is None else pytest.approx(even.tokens_per_day))

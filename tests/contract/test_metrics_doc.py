@@ -1,4 +1,4 @@
-"""METRICS.md is what the catalogue says."""
+"""METRICS.md is what joulebench.metrics declares."""
 
 from __future__ import annotations
 

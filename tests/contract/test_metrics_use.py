@@ -1,4 +1,4 @@
-"""Dashboards, rules and runbook name only metrics and labels that the catalogue declares, and each metric is of use somewhere.
+"""Dashboards, rules and runbook name only metrics and labels that are declared, and each metric is of use somewhere.
 
 A renamed metric must fail here and not leave a blank panel behind.
 """
@@ -66,7 +66,7 @@ def labels_of(series: str) -> set[str]:
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_every_metric_that_a_document_names_exists(path: Path) -> None:
     unknown = sorted({name for name in METRIC_TOKEN.findall(path.read_text(encoding="utf-8")) if not is_known(name)})
-    assert not unknown, f"{path.name} names {', '.join(unknown)}: not in the catalogue. Renamed? Change it here too."
+    assert not unknown, f"{path.name} names {', '.join(unknown)}: not in joulebench.metrics. Renamed? Change it here too."
 
 
 def is_known(token: str) -> bool:
@@ -174,7 +174,7 @@ def scraped_finely() -> set[str]:
 
 def test_every_metric_is_of_use_somewhere_or_says_why_not() -> None:
     shown = {metric.name for _, selection in selections(expressions()) if (metric := metric_of(selection.name))}
-    in_results = {getattr(metrics, name).name for name in catalogue_names_in_results()}
+    in_results = {getattr(metrics, name).name for name in metric_names_in_results()}
     unused = [metric.name for metric in metrics.METRICS if metric.name not in shown | in_results and not metric.unused_because]
     assert not unused, (
         f"{', '.join(unused)}: no dashboard, rule or result column reads this. Show it, read it in results/, or give"
@@ -184,7 +184,7 @@ def test_every_metric_is_of_use_somewhere_or_says_why_not() -> None:
     assert not excused, f"{', '.join(excused)}: is used, take its unused_because away"
 
 
-def catalogue_names_in_results() -> Iterator[str]:
+def metric_names_in_results() -> Iterator[str]:
     """Names of Metric objects that source files of results/ mention, imported or as an attribute."""
     for path in sorted((PACKAGE / "results").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

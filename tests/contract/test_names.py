@@ -1,4 +1,4 @@
-"""Metric names stand in the catalogue and nowhere else in the package."""
+"""Metric names are declared in joulebench.metrics and nowhere else in the package."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def strings(tree: ast.Module) -> Iterator[ast.Constant]:
             yield node
 
 
-def test_no_metric_name_is_typed_outside_the_catalogue() -> None:
+def test_no_metric_name_is_typed_outside_the_metrics_room() -> None:
     typed = [
         f"{path.relative_to(PACKAGE)}:{node.lineno} {node.value!r}"
         for path in modules()
@@ -43,7 +43,7 @@ def test_no_metric_name_is_typed_outside_the_catalogue() -> None:
         for node in strings(ast.parse(path.read_text(encoding="utf-8")))
         if re.search(rf"\b{metrics.PREFIX}({'|'.join(SUBSYSTEMS)})_", str(node.value))
     ]
-    assert not typed, "use the Metric objects of the catalogue and their name:\n" + "\n".join(typed)
+    assert not typed, "use the Metric objects of joulebench.metrics and their name:\n" + "\n".join(typed)
 
 
 def test_names_end_in_a_base_unit_and_counters_in_total() -> None:

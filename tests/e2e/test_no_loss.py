@@ -58,8 +58,10 @@ def test_every_number_of_300_short_tasks_is_read_back_exactly(stack: NativeStack
     assert read_back(metrics.TASK_START.name) == starts
     assert read_back(metrics.TASK_END.name) == ends
     assert read_back(metrics.TASK_LLM_CALLS.name) == {key: task["calls"] for key, task in done.items()}
-    assert read_back(metrics.TASK_PROMPT_TOKENS.name) == {key: task["prompt_tokens"] for key, task in done.items()}
-    assert read_back(metrics.TASK_COMPLETION_TOKENS.name) == {key: task["completion_tokens"] for key, task in done.items()}
+    assert read_back(metrics.TASK_TOKENS.name, ',token="prompt"') == {key: task["prompt_tokens"] for key, task in done.items()}
+    assert read_back(metrics.TASK_TOKENS.name, ',token="completion"') == {
+        key: task["completion_tokens"] for key, task in done.items()
+    }
     assert read_back(metrics.TASK_TOOL_CALLS.name, ',outcome="ok"') == {key: task["tools"] for key, task in done.items()}
     assert read_back(f"{metrics.TASK_CONFIDENCE.name}_sum") == {key: task["confidence"] for key, task in done.items()}
     assert read_back(f"{metrics.TASK_CONFIDENCE.name}_count") == {key: task["tools"] for key, task in done.items()}

@@ -53,12 +53,12 @@ def test_both_are_killed_and_nothing_is_lost(stack: NativeStack, tmp_path: Path)
     assert state["failures"] > 0, "the outage was not noticed, so this test shows nothing"
     api = PrometheusApi(stack.prometheus_url)
 
-    def read_back(series: str) -> dict[str, float]:
-        found = api.query(f'last_over_time({series}{{run_id="outages"}}[5m])')
+    def read_back(series: str, matchers: str = "") -> dict[str, float]:
+        found = api.query(f'last_over_time({series}{{run_id="outages"{matchers}}}[5m])')
         return {each.labels["task_id"]: each.points[-1][1] for each in found if each.labels.get("task_id")}
 
     assert read_back(metrics.TASK_END.name) == {end["task_id"]: end["timestamp"] for end in events(run.directory, "TASK_END")}
     completion = {end["task_id"]: end["completion_tokens"] for end in events(run.directory, "LLM_QUERY_END")}
-    assert read_back(metrics.TASK_COMPLETION_TOKENS.name) == completion
+    assert read_back(metrics.TASK_TOKENS.name, ',token="completion"') == completion
     assert len(completion) == 100
     assert [key for key in Pushgateway(stack.gateway_url).groups() if key.get("run_id") == "outages"] == []

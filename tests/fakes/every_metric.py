@@ -1,4 +1,4 @@
-"""Every metric of the catalogue with plausible, growing values: an exporter to scrape and the groups that a benchmark pushes.
+"""Every declared metric with plausible, growing values: an exporter to scrape and the groups that a benchmark pushes.
 
 What it says is invented; that each declared series is there, with every label, is the point.
 """
@@ -48,6 +48,7 @@ LABEL_VALUES: Mapping[str, tuple[str, ...]] = {
     "task_id": ("done", "running"),
 }
 """Values of each label; any other label has the one value "x"."""
+TASK_LABELS = ("smol:135m", "x")
 
 RUN_PREFIXES = ("joulebench_run_", "joulebench_call_", "joulebench_tool_call_")
 RUN_METRICS = tuple(metric for metric in m.METRICS if metric.name.startswith(RUN_PREFIXES))
@@ -55,7 +56,7 @@ TASK_METRICS = tuple(metric for metric in m.METRICS if metric.name.startswith("j
 PUSHED = (*RUN_METRICS, *TASK_METRICS, m.PUSH_FAILURES)
 PROXIED = tuple(metric for metric in m.METRICS if metric.name.startswith("joulebench_proxy_"))
 SCRAPED = tuple(metric for metric in m.METRICS if metric not in (*PUSHED, *PROXIED))
-ABSENT_UNTIL_THE_END = (m.TASK_END, m.TASK_END_OFFSET, m.TASK_DURATION, m.TASK_SUCCESS, m.TASK_STATUS)
+ABSENT_UNTIL_THE_END = (m.TASK_END, m.TASK_END_OFFSET, m.TASK_DURATION, m.TASK_SUCCESS, m.TASK_STATUS, m.TASK_CHARGED_SECONDS)
 
 
 def label_sets(metric: Metric) -> Iterator[tuple[str, ...]]:
@@ -90,11 +91,12 @@ def task_families(step: int, now: float, *, ended: bool) -> list[Family]:
     """A task that began ten seconds ago, and passed if it has ended."""
     sheet = Sheet()
     values = {m.TASK_START: now - 10.0, m.TASK_END: now, m.TASK_SENT: now, m.TASK_DURATION: 10.0, m.TASK_ENERGY: JOULES_OF_TASK}
+    values |= {m.TASK_CHARGED_ENERGY: JOULES_OF_TASK, m.TASK_CHARGED_SECONDS: 10.0}
     for metric in TASK_METRICS:
         if metric is not m.TASK_STATUS and (ended or metric not in ABSENT_UNTIL_THE_END):
             fill(sheet, metric, step, values.get(metric))
     if ended:
-        sheet.value(m.TASK_STATUS, 1.0, ("success",))
+        sheet.value(m.TASK_STATUS, 1.0, (*TASK_LABELS, "success"))
     return sheet.families()
 
 

@@ -1,7 +1,7 @@
 """Every metric that Joulebench exports or pushes, declared once: one file for each thing that publishes.
 
 ``METRICS.md``, the exposition, the PromQL of the export, the result columns and the checks on dashboards and rules all come
-from here; a name or label that is typed anywhere else is a failed contract test. Names end in their base unit, counters in
+from here; a contract test fails on a name or label that is typed anywhere else. Names end in their base unit, counters in
 ``_total``; label sets are closed, and no label ever carries prompt, argument or token text.
 """
 

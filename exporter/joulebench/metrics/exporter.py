@@ -1,4 +1,4 @@
-"""The exporter about itself: what it is, whether its collectors work, how well the energy thread keeps its pace."""
+"""The exporter about itself: version, clock, collectors, polls of the energy thread."""
 
 from __future__ import annotations
 
@@ -6,17 +6,20 @@ from joulebench.metrics.label_sets import GPU
 from joulebench.metrics.metric import counter, gauge
 
 EXPORTER_INFO = gauge(
-    "exporter_info", "1, with the exporter's version and its GPU source: nvml, simulated or none.", ("version", "gpu_source")
+    "exporter_info",
+    "Version of the exporter and its GPU source (nvml, simulated or none), constant 1.",
+    ("version", "gpu_source"),
 )
-EXPORTER_CLOCK = gauge("exporter_clock_timestamp_seconds", "The exporter's wall clock at the scrape; shows clock offset.")
-EXPORTER_CLOCK_STEPS = counter("exporter_clock_steps_total", "Times the wall clock jumped against the monotonic clock.")
-COLLECTOR_SUCCESS = gauge(
-    "exporter_collector_success", "1 when the collector's last collection succeeded, else 0.", ("collector",)
+EXPORTER_CLOCK = gauge(
+    "exporter_clock_timestamp_seconds",
+    "Wall clock of the exporter at the scrape; its distance from the time of the scrape is the clock offset.",
 )
-COLLECTOR_DURATION = gauge("exporter_collector_duration_seconds", "Time of the collector's last collection.", ("collector",))
-METER_POLLS = counter("exporter_energy_polls_total", "Polls of the 50 Hz energy thread, by GPU.", GPU)
+EXPORTER_CLOCK_STEPS = counter("exporter_clock_steps_total", "Steps of the exporter's wall clock against its monotonic clock.")
+COLLECTOR_SUCCESS = gauge("exporter_collector_success", "1 if the collector's last collection succeeded, else 0.", ("collector",))
+COLLECTOR_DURATION = gauge("exporter_collector_duration_seconds", "Duration of the collector's last collection.", ("collector",))
+METER_POLLS = counter("exporter_energy_polls_total", "Polls of the GPU by the 50 Hz energy thread.", GPU)
 METER_OVERRUNS = counter(
     "exporter_energy_overruns_total",
-    "Polls that took longer than the poll period, by GPU; energy edges are less exact around them.",
+    "Polls of the GPU that took longer than the poll period; window edges near them are less exact.",
     GPU,
 )

@@ -1,4 +1,4 @@
-"""What the exporter reads of each GPU: every series carries ``gpu`` and ``uuid``."""
+"""Readings of each GPU by the exporter; every series carries ``gpu`` and ``uuid``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from joulebench.metrics.metric import counter, gauge
 
 GPU_INFO = gauge(
     "gpu_info",
-    "1, with what the GPU is. source is nvml for a measured card and simulated for an invented one; energy_method is"
+    "GPU metadata, constant 1. source is nvml for a real card and simulated for a simulated one; energy_method is"
     " counter, power_integration or none.",
     (*GPU, "name", "architecture", "driver_version", "source", "energy_method"),
 )
@@ -42,64 +42,67 @@ GPU_ENERGY = counter(
 )
 GPU_ENERGY_SAMPLE_TIMESTAMP = gauge(
     "gpu_energy_sample_timestamp_seconds",
-    "When the energy counter last changed: the unix time that belongs to the value of joulebench_gpu_energy_joules_total.",
+    "Unix time of the last change of joulebench_gpu_energy_joules_total: the time that belongs to its value.",
     GPU,
 )
 GPU_ENERGY_SAMPLE_UNCERTAINTY = gauge(
-    "gpu_energy_sample_uncertainty_seconds", "The true time of that change lies at most this far from the sample timestamp.", GPU
+    "gpu_energy_sample_uncertainty_seconds",
+    "Largest distance of joulebench_gpu_energy_sample_timestamp_seconds from the true time of the change.",
+    GPU,
 )
-GPU_ENERGY_STEP = gauge("gpu_energy_step_seconds", "Learned time between two changes of the energy counter.", GPU)
-GPU_ENERGY_RESETS = counter("gpu_energy_resets_total", "Times the energy counter fell since the exporter started.", GPU)
+GPU_ENERGY_STEP = gauge("gpu_energy_step_seconds", "Update period of the energy counter, as the exporter learned it.", GPU)
+GPU_ENERGY_RESETS = counter("gpu_energy_resets_total", "Resets of the energy counter since the exporter started.", GPU)
 GPU_ENERGY_CROSSCHECK = gauge(
     "gpu_energy_crosscheck_ratio",
-    "Energy by the counter divided by integrated instant power over the start-up check; outside 0.9 to 1.1 one of them is wrong.",
+    "Energy by the counter divided by integrated instant power, at start-up; outside 0.9 to 1.1 one of the two is wrong.",
     GPU,
 )
 GPU_THROTTLE_ACTIVE = gauge(
     "gpu_throttle_active",
-    "1 while the clock event reason is set, 0 while not (nvmlDeviceGetCurrentClocksEventReasons).",
+    "1 while the clock event reason is set, else 0 (nvmlDeviceGetCurrentClocksEventReasons).",
     (*GPU, "reason"),
 )
 GPU_THROTTLE_SECONDS = counter(
     "gpu_throttle_seconds_total",
-    "Time the reason held clocks down: the driver's nanosecond counters where it has them, else event reasons at 50 Hz.",
+    "Time for which the reason held the clocks down: the driver's nanosecond counters where it has them, else clock event reasons"
+    " polled at 50 Hz.",
     (*GPU, "reason"),
 )
 GPU_LINK_BYTES = counter(
     "gpu_link_bytes_total",
-    "Bytes that the card sent (tx) and received (rx) over PCIe and NVLink since the exporter first saw it, by the driver's own"
-    " counters; absent where it does not count. PCIe counters of 32 bits wrap: above 4 GiB between two reads, a second"
+    "Bytes that the card sent (tx) and received (rx) over PCIe and NVLink since the exporter first read it, by the driver's"
+    " counters; absent where the driver has none. PCIe counters have 32 bits: above 4 GiB between two reads, a second"
     " apart, the sum is too low (NVML_FI_DEV_PCIE_COUNT_TX_BYTES and _RX_BYTES, NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_TX and _RX).",
     (*GPU, "link", "direction"),
 )
 GPU_FOREIGN_PROCESSES = gauge(
     "gpu_foreign_processes",
-    "Programs that used the GPU's SMs since the look before, every few seconds, and are no known model server"
-    " (nvmlDeviceGetProcessUtilization; where a card cannot tell use, its compute processes:"
+    "GPU processes other than known model servers that used the SMs since the last process poll"
+    " (nvmlDeviceGetProcessUtilization; on cards without it all compute processes:"
     " nvmlDeviceGetComputeRunningProcesses). Absent where neither can be read.",
     GPU,
-    unused_because="says how many there are; results go by the time of their use",
+    unused_because="results use the time of foreign use, not the number of processes",
 )
 GPU_UNNAMED_PROCESSES = gauge(
     "gpu_unnamed_processes",
-    "The same of processes whose program cannot be named from here, such as those of another container: unknown, not foreign.",
+    "GPU processes that could not be identified, such as those of another container: unknown, not foreign.",
     GPU,
-    unused_because="says what the count of foreign processes may miss",
+    unused_because="an upper bound of what joulebench_gpu_foreign_processes may miss",
 )
 GPU_FOREIGN_SM = gauge(
     "gpu_foreign_sm_ratio",
-    "Share of the SMs' time that foreign programs used while they did, by the driver's samples; absent where it does not tell.",
+    "Share of SM time that foreign processes used while active, by the driver's samples; absent where the driver has none.",
     GPU,
-    unused_because="says how much they use, beside the count of foreign processes",
+    unused_because="detail beside joulebench_gpu_foreign_processes",
 )
 GPU_FOREIGN_USE = gauge(
     "gpu_foreign_use_timestamp_seconds",
-    "When a foreign program was last seen to use the GPU; absent as long as none was.",
+    "Unix time at which a foreign process last used the GPU; absent until one has.",
     GPU,
 )
 GPU_FOREIGN_USE_START = gauge(
     "gpu_foreign_use_start_timestamp_seconds",
-    "When that use began, as far as it went on without a longer pause than some seconds.",
+    "Unix time at which the last foreign use of the GPU started; uses with at most some seconds between them are one.",
     GPU,
 )
-GPU_READ_ERRORS = counter("gpu_read_errors_total", "NVML calls that failed, by group of calls.", (*GPU, "group"))
+GPU_READ_ERRORS = counter("gpu_read_errors_total", "NVML calls for the GPU that failed, by group of calls.", (*GPU, "group"))

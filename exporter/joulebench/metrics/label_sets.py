@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 GPU = ("gpu", "uuid")
+TASK = ("model", "suite")
+"""Constant for a task, on every series of it."""
 
 THROTTLE_REASONS = ("sw_power_cap", "hw_slowdown", "sync_boost", "sw_thermal", "hw_thermal", "hw_power_brake")
 THERMAL_REASONS = ("sw_thermal", "hw_thermal")

@@ -1,7 +1,7 @@
 """What a metric is, and how the files beside this one declare theirs.
 
-A summary here has no quantiles: it is the pair ``NAME_sum`` and ``NAME_count``, both cumulative, so that a push that is lost
-is repaired by the next one.
+A summary here has no quantiles: it is the pair ``NAME_sum`` and ``NAME_count``, both cumulative, so that the next push repairs
+one that was lost.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One metric family. ``unused_because`` is given where no dashboard, rule or result column reads it."""
+    """One metric family. ``unused_because`` says why no dashboard, rule or result column reads it."""
 
     name: str
     kind: Kind

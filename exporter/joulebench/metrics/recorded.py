@@ -1,6 +1,6 @@
-"""Names under which prometheus/rules/model_servers.yml records what model servers tell, as far as results read them.
+"""Names under which prometheus/rules/model_servers.yml records metrics of model servers, as far as results read them.
 
-They are no metrics of Joulebench: a server that Prometheus does not scrape, or that does not tell, has no such series.
+They are no metrics of Joulebench: a server that Prometheus does not scrape, or that does not export them, has no such series.
 """
 
 from __future__ import annotations

@@ -1,25 +1,71 @@
-"""Pushed by a benchmark in the group ``{job, run_id, worker}``: the state of one worker of a run."""
+"""Pushed by a benchmark in the group ``{job, run_id, worker}``: the cumulative state of one worker of a run.
+
+Counters by model grow when a task ends (energy: when the exporter has answered for it), so what adds up over time is a
+difference of counters and not a sum over tasks.
+"""
 
 from __future__ import annotations
 
-from joulebench.metrics.label_sets import CONFIDENCE_BUCKETS, SECONDS_BUCKETS
+from joulebench.metrics.label_sets import CONFIDENCE_BUCKETS, GPU, SECONDS_BUCKETS
 from joulebench.metrics.metric import counter, gauge, histogram
 
-RUN_INFO = gauge("run_info", "1 while the run is live, with its suite and the library's version.", ("suite", "version"))
-RUN_TASKS = counter("run_tasks_total", "Finished tasks of this worker, by status.", ("status",))
-RUN_TASKS_PLANNED = gauge("run_tasks_planned", "Tasks this worker means to run, where it knows.")
-RUN_PHASE = gauge("run_phase", "1 for the phase this worker is in and 0 for the others.", ("phase",))
-CALL_TTFT = histogram(
-    "call_time_to_first_token_seconds", "Time to first token of streamed LLM calls.", ("model",), SECONDS_BUCKETS
+MODEL = ("model",)
+
+RUN_INFO = gauge(
+    "run_info",
+    "Metadata of a live run: its suite and the version of the library; constant 1, absent once it has ended.",
+    ("suite", "version"),
 )
-CALL_DURATION = histogram("call_duration_seconds", "Duration of LLM calls.", ("model",), SECONDS_BUCKETS)
+RUN_TASKS = counter("run_tasks_total", "Tasks that this worker finished, by model and status.", (*MODEL, "status"))
+RUN_TASKS_PLANNED = gauge("run_tasks_planned", "Tasks that this worker is going to run; absent where it does not know.")
+RUN_TASKS_WITHOUT_ENERGY = counter(
+    "run_tasks_without_energy_total",
+    "Finished tasks of this worker whose energy is not known on every GPU, so that"
+    " joulebench_run_charged_energy_joules_total is too low.",
+    MODEL,
+    unused_because="for dashboards, which do not show it yet",
+)
+RUN_CHARGED_ENERGY = counter(
+    "run_charged_energy_joules_total",
+    "Energy of the GPU charged to finished tasks of this worker: the sum of joulebench_task_charged_energy_joules.",
+    (*MODEL, *GPU),
+    unused_because="for dashboards, which do not show it yet",
+)
+RUN_CHARGED_SECONDS = counter(
+    "run_charged_seconds_total",
+    "Machine time charged to finished tasks of this worker: the sum of joulebench_task_charged_seconds.",
+    MODEL,
+    unused_because="for dashboards, which do not show it yet",
+)
+RUN_TOKENS = counter(
+    "run_tokens_total",
+    "Tokens of finished tasks of this worker: the sum of joulebench_task_tokens_total.",
+    (*MODEL, "token"),
+    unused_because="for dashboards, which do not show it yet",
+)
+RUN_THROTTLED = counter(
+    "run_throttled_seconds_total",
+    "Time for which the reason held the GPU's clocks down while tasks of this worker ran; time with several tasks counts once."
+    " Reasons may overlap.",
+    (*MODEL, *GPU, "reason"),
+    unused_because="for dashboards, which do not show it yet",
+)
+RUN_IDLE_POWER = gauge(
+    "run_idle_power_watts",
+    "Lowest mean power of the GPU that this run measured with the model loaded and no work; absent where none was measured.",
+    GPU,
+    unused_because="for dashboards, which do not show it yet",
+)
+RUN_PHASE = gauge("run_phase", "1 for the phase that this worker is in, 0 for the others.", ("phase",))
+CALL_TTFT = histogram("call_time_to_first_token_seconds", "Time to first token of streamed LLM calls.", MODEL, SECONDS_BUCKETS)
+CALL_DURATION = histogram("call_duration_seconds", "Duration of LLM calls.", MODEL, SECONDS_BUCKETS)
 TOOL_CONFIDENCE = histogram(
     "tool_call_confidence_ratio",
-    "Confidence of tool calls whose tokens were found: min(name_branch, args_min). tool: one of the tools that the benchmark"
-    " declared, the first 24 of a run; other for all else.",
-    ("model", "tool"),
+    "Confidence of tool calls whose tokens were located in the logprobs: min(name_branch, args_min). tool is one of the first 24"
+    " tools that the benchmark declared, other for all else.",
+    (*MODEL, "tool"),
     CONFIDENCE_BUCKETS,
 )
 PUSH_FAILURES = counter(
-    "push_failures_total", "Pushes of this worker that the Pushgateway did not take; their state went with a later push."
+    "push_failures_total", "Pushes of this worker that the Pushgateway did not accept; a later push repeats their state."
 )

@@ -134,6 +134,9 @@ class Call:
             task.prefill = task.prefill.plus(reported.prefill_seconds)
             task.load = task.load.plus(reported.load_seconds)
             task.prompt_tokens = _sum(task.prompt_tokens, reported.prompt_tokens)
+            if reported.prompt_tokens is not None and reported.cached_tokens is not None:
+                from_cache = min(reported.cached_tokens, reported.prompt_tokens)
+                task.cached_prompt_tokens = _sum(task.cached_prompt_tokens, from_cache)
             task.completion_tokens = _sum(task.completion_tokens, reported.completion_tokens)
             if reported.decode_seconds is not None and reported.decode_tokens is not None:
                 # The two are divided by one another, so neither counts without the other.

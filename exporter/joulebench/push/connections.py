@@ -10,11 +10,11 @@ from joulebench.clients.prometheus import PrometheusApi
 from joulebench.clients.pushgateway import Pushgateway
 from joulebench.clock import Clock
 from joulebench.push.acks import AckReader, InstantQuery
-from joulebench.push.energy import EnergyAsker
+from joulebench.push.energy import EnergyAsker, NoEnergyQuestions
 from joulebench.push.idle import IdleMeter
 from joulebench.push.journal import Journal
 from joulebench.push.pusher import Pusher
-from joulebench.push.recorder import EnergyQuestions, NoEnergyQuestions, NoPushes, Pushes, Recorder
+from joulebench.push.recorder import EnergyQuestions, NoPushes, Pushes, Recorder
 from joulebench.push.report import PushReport
 from joulebench.push.state import RunState
 

@@ -12,12 +12,13 @@ import heapq
 import itertools
 import logging
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from joulebench.clients.exporter import EnergyAnswer
 from joulebench.clock import SystemClock
 from joulebench.errors import EnergyApiError, EnergyRefused
+from joulebench.push.charging import Charging, Interval
 from joulebench.push.journal import Journal
 from joulebench.push.recorder import Pushes, TaskRecorder
 from joulebench.push.state import GpuEnergy
@@ -37,13 +38,18 @@ class EnergyApi(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """``call`` is None for the whole task."""
+    """``call`` is None for the window of the task. ``shared``: an interval of it, for what its tasks are charged."""
 
     task: TaskRecorder
     call: int | None
     start: Seconds
     end: Seconds
     tries: int = 0
+    shared: Interval | None = None
+
+    @property
+    def is_task(self) -> bool:
+        return self.call is None and self.shared is None
 
 
 class EnergyAsker:
@@ -53,6 +59,7 @@ class EnergyAsker:
         self._api = api
         self._journal = journal
         self._pushes = pushes
+        self._charging = Charging(pushes)
         self._pace = SystemClock()
         self._numbers = itertools.count()
         self._tasks: list[tuple[float, int, Question]] = []
@@ -67,8 +74,16 @@ class EnergyAsker:
     def start(self) -> None:
         self._thread.start()
 
+    def task_started(self, task: TaskRecorder, start: Seconds) -> None:
+        self._ask_interval(task, self._charging.task_started(task, start))
+
     def task_ended(self, task: TaskRecorder, start: Seconds, end: Seconds) -> None:
+        self._ask_interval(task, self._charging.task_ended(task, end))
         self._put(Question(task, None, start, end), ASK_AFTER)
+
+    def _ask_interval(self, task: TaskRecorder, shared: Interval | None) -> None:
+        if shared is not None:
+            self._put(Question(task, None, shared.start, shared.end, shared=shared), ASK_AFTER)
 
     def call_ended(self, task: TaskRecorder, call: int, start: Seconds, end: Seconds) -> None:
         self._put(Question(task, call, start, end), ASK_AFTER)
@@ -127,6 +142,9 @@ class EnergyAsker:
         self._record(question, answer)
 
     def _record(self, question: Question, answer: EnergyAnswer) -> None:
+        if question.shared is not None:
+            self._charging.interval_answered(question.shared, answer.gpus)
+            return
         task = question.task
         which: dict[str, object] = {} if question.call is None else {"call": question.call}
         task.write(
@@ -145,6 +163,7 @@ class EnergyAsker:
                     GpuEnergy(gpu.gpu, gpu.uuid, gpu.joules, gpu.low, gpu.high, gpu.throttled) for gpu in answer.gpus
                 )
             self._pushes.finished(task.group)
+            self._charging.window_answered(task, answer.gpus)
         elif (joules := _over_all(answer)) is not None:
             with task.state as totals:
                 totals.call_energy = totals.call_energy.plus(joules)
@@ -156,17 +175,46 @@ class EnergyAsker:
             self._journal.write("ENERGY_UNAVAILABLE", question.task.clock.unix(), reason=error)
         self.error = error
         tries = question.tries + 1
-        if question.call is None and tries == 1:
+        if question.is_task and tries == 1:
             self._pushes.finished(question.task.group)
         if again and tries < MAX_TRIES and self._stop_by is None:
-            self._put(Question(question.task, question.call, question.start, question.end, tries), RETRY_AFTER)
+            self._put(replace(question, tries=tries), RETRY_AFTER)
         else:
-            self.unanswered += 1
+            self._count_unanswered(question)
 
     def _give_up(self, question: Question) -> None:
-        self.unanswered += 1
-        if question.call is None and not question.tries:
+        if question.is_task and not question.tries:
             self._pushes.finished(question.task.group)
+        self._count_unanswered(question)
+
+    def _count_unanswered(self, question: Question) -> None:
+        self.unanswered += 1
+        if question.shared is not None:
+            self._charging.interval_answered(question.shared, None)
+        elif question.is_task:
+            self._charging.window_answered(question.task, None)
+
+
+class NoEnergyQuestions:
+    """For a run without an exporter: the totals of a task are final at its end, and its energy is not known."""
+
+    def __init__(self, pushes: Pushes) -> None:
+        self._pushes = pushes
+        self._charging = Charging(pushes)
+
+    def task_started(self, task: TaskRecorder, start: Seconds) -> None:
+        self._leave_unanswered(self._charging.task_started(task, start))
+
+    def task_ended(self, task: TaskRecorder, start: Seconds, end: Seconds) -> None:  # noqa: ARG002
+        self._leave_unanswered(self._charging.task_ended(task, end))
+        self._charging.window_answered(task, None)
+        self._pushes.finished(task.group)
+
+    def call_ended(self, task: TaskRecorder, call: int, start: Seconds, end: Seconds) -> None: ...
+
+    def _leave_unanswered(self, interval: Interval | None) -> None:
+        if interval is not None:
+            self._charging.interval_answered(interval, None)
 
 
 def _over_all(answer: EnergyAnswer) -> float | None:

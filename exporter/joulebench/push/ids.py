@@ -6,6 +6,7 @@ made storable the same way for the journal and for the label (labels.py), so tha
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import secrets
@@ -17,6 +18,7 @@ from joulebench.errors import UserError
 from joulebench.units import Seconds
 
 _PATH_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_NOT_IN_A_KEY = re.compile(r"[^A-Za-z0-9_-]+")
 _NOT_PATH_PART = re.compile(r"[^A-Za-z0-9._-]+")
 
 
@@ -46,3 +48,14 @@ def unique(task_id: str, taken: Container[str]) -> str:
     while f"{task_id}#{number}" in taken:
         number += 1
     return f"{task_id}#{number}"
+
+
+def task_key(task_id: str) -> str:
+    """``task_id`` in A-Z a-z 0-9 _ and -, which the address of a link carries unchanged.
+
+    An id with other characters gets a hash of the original, so that two ids never share a key.
+    """
+    readable = _NOT_IN_A_KEY.sub("-", task_id).strip("-")[:60]
+    if readable == task_id:
+        return task_id
+    return f"{readable}-{hashlib.sha256(task_id.encode()).hexdigest()[:10]}".lstrip("-")

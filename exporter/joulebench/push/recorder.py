@@ -73,6 +73,8 @@ class TaskRecorder:
 class EnergyQuestions(Protocol):
     """Who asks for window energies; every method returns at once."""
 
+    def task_started(self, task: TaskRecorder, start: Seconds) -> None: ...
+
     def task_ended(self, task: TaskRecorder, start: Seconds, end: Seconds) -> None:
         """Sees to it that ``Pushes.finished`` is called for the task, with or without an energy."""
         ...
@@ -86,15 +88,3 @@ class NoPushes:
     def changed(self, group: Group) -> None: ...
 
     def finished(self, group: Group) -> None: ...
-
-
-class NoEnergyQuestions:
-    """For a run without an exporter: a task's totals are final at its end."""
-
-    def __init__(self, pushes: Pushes) -> None:
-        self._pushes = pushes
-
-    def task_ended(self, task: TaskRecorder, start: Seconds, end: Seconds) -> None:  # noqa: ARG002
-        self._pushes.finished(task.group)
-
-    def call_ended(self, task: TaskRecorder, call: int, start: Seconds, end: Seconds) -> None: ...

@@ -126,6 +126,7 @@ class Run:
         state = State(
             TaskTotals(
                 task_name=label_text(name),
+                task_key=ids.task_key(unique_id),
                 model=label_text(model or "") or self.model,
                 suite=self.suite,
                 epoch=Seconds(math.floor(self._start)),
@@ -176,7 +177,13 @@ class Run:
             raise UserError(f"measure_idle: {seconds!r} is not a number of seconds above 0; give one such as 3.0")
         if any(recorder.run.snapshot().active.values()):
             raise UserError("measure_idle: calls or tools are under way; measure idle power before or after the tasks")
-        return () if self._idle is None else self._idle.measure(seconds, label)
+        if self._idle is None:
+            return ()
+        gpus = self._idle.measure(seconds, label)
+        with recorder.run as totals:
+            totals.add_idle_power({(gpu.gpu, gpu.uuid): gpu.watts for gpu in gpus if gpu.watts is not None})
+        recorder.run_changed()
+        return gpus
 
     def _open(self) -> Recorder:
         if self._recorder is None or self._closed:

@@ -13,13 +13,28 @@ from joulebench.push.state import RunTotals, TaskTotals, Total
 from joulebench.units import Seconds
 
 
+class _TaskSheet:
+    """The families of one task: every sample gets the labels of the task in front."""
+
+    def __init__(self, task: TaskTotals) -> None:
+        self.sheet = Sheet()
+        self._task = (task.model, task.suite)
+
+    def value(self, metric: Metric, value: float | None, labels: tuple[str, ...] = ()) -> None:
+        self.sheet.value(metric, value, (*self._task, *labels))
+
+    def summary(self, metric: Metric, total: Total) -> None:
+        if total.count:
+            self.sheet.summary(metric, total.count, total.total, self._task)
+
+
 def task_families(task: TaskTotals, sent: Seconds) -> list[Family]:
-    sheet = Sheet()
-    sheet.value(metrics.TASK_INFO, 1, (task.task_name, task.model, task.suite))
+    sheet = _TaskSheet(task)
+    sheet.value(metrics.TASK_INFO, 1, (task.task_name, task.task_key))
     sheet.value(metrics.TASK_START, task.start)
     sheet.value(metrics.TASK_RUN_EPOCH, task.epoch)
     sheet.value(metrics.TASK_START_OFFSET, task.start - task.epoch)
-    sheet.value(metrics.TASK_SENT, sent)
+    sheet.sheet.value(metrics.TASK_SENT, sent)
     _task_calls(sheet, task)
     _task_tools(sheet, task)
     if task.end is not None:
@@ -34,35 +49,33 @@ def task_families(task: TaskTotals, sent: Seconds) -> list[Family]:
         sheet.value(metrics.TASK_ENERGY_HIGH, gpu.high, (gpu.gpu, gpu.uuid))
         for reason, seconds in gpu.throttled.items():
             sheet.value(metrics.TASK_THROTTLED, seconds, (gpu.gpu, gpu.uuid, reason))
-    _summary(sheet, metrics.TASK_CALL_ENERGY, task.call_energy)
-    return sheet.families()
+    for charge in task.charged:
+        sheet.value(metrics.TASK_CHARGED_ENERGY, charge.joules, (charge.gpu, charge.uuid))
+    sheet.value(metrics.TASK_CHARGED_SECONDS, task.charged_seconds)
+    sheet.summary(metrics.TASK_CALL_ENERGY, task.call_energy)
+    return sheet.sheet.families()
 
 
-def _task_calls(sheet: Sheet, task: TaskTotals) -> None:
+def _task_calls(sheet: _TaskSheet, task: TaskTotals) -> None:
     sheet.value(metrics.TASK_LLM_CALLS, task.llm_calls)
     sheet.value(metrics.TASK_LLM_ERRORS, task.llm_errors)
-    sheet.value(metrics.TASK_PROMPT_TOKENS, task.prompt_tokens)
-    sheet.value(metrics.TASK_COMPLETION_TOKENS, task.completion_tokens)
-    _summary(sheet, metrics.TASK_LLM_DURATION, task.llm_duration)
-    _summary(sheet, metrics.TASK_TTFT, task.ttft)
-    _summary(sheet, metrics.TASK_PREFILL, task.prefill)
-    _summary(sheet, metrics.TASK_DECODE, task.decode)
+    for kind, count in task.tokens.items():
+        sheet.value(metrics.TASK_TOKENS, count, (kind,))
+    sheet.summary(metrics.TASK_LLM_DURATION, task.llm_duration)
+    sheet.summary(metrics.TASK_TTFT, task.ttft)
+    sheet.summary(metrics.TASK_PREFILL, task.prefill)
+    sheet.summary(metrics.TASK_DECODE, task.decode)
     sheet.value(metrics.TASK_DECODE_TOKENS, task.decode_tokens if task.decode.count else None)
-    _summary(sheet, metrics.TASK_LOAD, task.load)
+    sheet.summary(metrics.TASK_LOAD, task.load)
 
 
-def _task_tools(sheet: Sheet, task: TaskTotals) -> None:
+def _task_tools(sheet: _TaskSheet, task: TaskTotals) -> None:
     for outcome, count in task.tool_calls.items():
         sheet.value(metrics.TASK_TOOL_CALLS, count, (outcome,))
-    _summary(sheet, metrics.TASK_TOOL_DURATION, task.tool_duration)
-    _summary(sheet, metrics.TASK_CONFIDENCE, task.confidence)
+    sheet.summary(metrics.TASK_TOOL_DURATION, task.tool_duration)
+    sheet.summary(metrics.TASK_CONFIDENCE, task.confidence)
     sheet.value(metrics.TASK_CONFIDENCE_MIN, task.confidence_min)
     sheet.value(metrics.TASK_CONFIDENCE_MAX, task.confidence_max)
-
-
-def _summary(sheet: Sheet, metric: Metric, total: Total) -> None:
-    if total.count:
-        sheet.summary(metric, total.count, total.total)
 
 
 def run_families(run: RunTotals, sent: Seconds) -> list[Family]:
@@ -75,8 +88,20 @@ def run_families(run: RunTotals, sent: Seconds) -> list[Family]:
         for phase, share in phases.items():
             sheet.value(metrics.RUN_PHASE, share, (phase,))
     sheet.value(metrics.RUN_TASKS_PLANNED, run.planned_tasks)
-    for status, count in run.tasks.items():
-        sheet.value(metrics.RUN_TASKS, count, (status,))
+    for by_status, count in run.tasks.items():
+        sheet.value(metrics.RUN_TASKS, count, by_status)
+    for by_kind, count in run.tokens.items():
+        sheet.value(metrics.RUN_TOKENS, count, by_kind)
+    for model, count in run.tasks_without_energy.items():
+        sheet.value(metrics.RUN_TASKS_WITHOUT_ENERGY, count, (model,))
+    for by_gpu, joules in run.charged_energy.items():
+        sheet.value(metrics.RUN_CHARGED_ENERGY, joules, by_gpu)
+    for model, seconds in run.charged_seconds.items():
+        sheet.value(metrics.RUN_CHARGED_SECONDS, seconds, (model,))
+    for by_reason, seconds in run.throttled.items():
+        sheet.value(metrics.RUN_THROTTLED, seconds, by_reason)
+    for gpu, watts in run.idle_watts.items():
+        sheet.value(metrics.RUN_IDLE_POWER, watts, gpu)
     for model, calls in run.call_duration.items():
         sheet.histogram(metrics.CALL_DURATION, calls.counts, calls.total, (model,))
     for model, calls in run.ttft.items():

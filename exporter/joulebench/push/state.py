@@ -58,6 +58,14 @@ class GpuEnergy(NamedTuple):
     throttled: Mapping[str, Seconds] = _NOTHING_KNOWN
 
 
+class GpuCharge(NamedTuple):
+    """Energy of one GPU that a task is charged."""
+
+    gpu: str
+    uuid: str
+    joules: Joules | float
+
+
 @dataclass(frozen=True, slots=True)
 class TaskEnd:
     """How a task ended. ``success`` is None without a verdict."""
@@ -73,6 +81,7 @@ class TaskTotals:
     """One task. Token counts stay None until a call reports one: a server that reports none has not generated 0 tokens."""
 
     task_name: str
+    task_key: str
     model: str
     suite: str
     epoch: Seconds
@@ -81,6 +90,7 @@ class TaskTotals:
     llm_calls: int = 0
     llm_errors: int = 0
     prompt_tokens: int | None = None
+    cached_prompt_tokens: int | None = None
     completion_tokens: int | None = None
     decode_tokens: int = 0
     llm_duration: Total = NOTHING
@@ -94,7 +104,19 @@ class TaskTotals:
     confidence_min: Ratio | None = None
     confidence_max: Ratio | None = None
     energy: tuple[GpuEnergy, ...] = ()
+    charged: tuple[GpuCharge, ...] = ()
+    charged_seconds: Seconds | None = None
     call_energy: Total = NOTHING
+
+    @property
+    def tokens(self) -> Mapping[str, int]:
+        """By kind, only those that are known; ``prompt`` is without those from the cache, where the server reports these."""
+        kinds = {
+            "prompt": None if self.prompt_tokens is None else self.prompt_tokens - (self.cached_prompt_tokens or 0),
+            "cached_prompt": self.cached_prompt_tokens,
+            "completion": self.completion_tokens,
+        }
+        return {kind: count for kind, count in kinds.items() if count is not None}
 
     def add_confidence(self, score: Ratio) -> None:
         self.confidence = self.confidence.plus(score)
@@ -106,14 +128,22 @@ class TaskTotals:
 class RunTotals:
     """One worker of one run. ``active`` counts what goes on now, by phase; several at once where tasks run in threads.
 
-    ``tools``: label by name of each declared tool. ``confidence``: by model and tool's label.
+    ``tools``: label by name of each declared tool. ``confidence``: by model and tool's label. ``tasks``, ``tokens``: by model and
+    status or kind. ``charged_energy``, ``throttled``: by model, GPU index and uuid (and reason). ``idle_watts``: lowest measured
+    idle power by GPU index and uuid.
     """
 
     suite: str
     version: str
     planned_tasks: int | None = None
     live: bool = True
-    tasks: Mapping[str, int] = field(default_factory=lambda: dict.fromkeys(TASK_STATUSES, 0))
+    tasks: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    tasks_without_energy: Mapping[str, int] = field(default_factory=dict)
+    tokens: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    charged_energy: Mapping[tuple[str, str, str], float] = field(default_factory=dict)
+    charged_seconds: Mapping[str, float] = field(default_factory=dict)
+    throttled: Mapping[tuple[str, str, str, str], float] = field(default_factory=dict)
+    idle_watts: Mapping[tuple[str, str], float] = field(default_factory=dict)
     active: Mapping[str, int] = field(default_factory=lambda: dict.fromkeys(PHASES, 0))
     ttft: Mapping[str, Buckets] = field(default_factory=dict)
     call_duration: Mapping[str, Buckets] = field(default_factory=dict)
@@ -130,6 +160,36 @@ class RunTotals:
             active[entered] += 1
         self.active = active
 
+    def start_task(self, model: str) -> None:
+        """Counts of a model begin at 0 with its first task."""
+        if model not in self.tasks_without_energy:
+            self.tasks = {**self.tasks, **{(model, status): 0 for status in TASK_STATUSES}}
+            self.tasks_without_energy = {**self.tasks_without_energy, model: 0}
+
+    def end_task(self, model: str, status: str, tokens: Mapping[str, int]) -> None:
+        self.tasks = _added(self.tasks, {(model, status): 1})
+        self.tokens = _added(self.tokens, {(model, kind): count for kind, count in tokens.items()})
+
+    def add_charge(
+        self,
+        model: str,
+        gpus: Iterable[GpuCharge],
+        seconds: float,
+        throttled: Mapping[tuple[str, str, str], float],
+        *,
+        complete: bool,
+    ) -> None:
+        """``throttled`` by GPU index, uuid and reason. ``complete``: the energy is known on every GPU."""
+        self.charged_energy = _added(self.charged_energy, {(model, one.gpu, one.uuid): one.joules for one in gpus})
+        self.charged_seconds = _added(self.charged_seconds, {model: seconds})
+        self.throttled = _added(self.throttled, {(model, *series): length for series, length in throttled.items()})
+        self.tasks_without_energy = _added(self.tasks_without_energy, {model: 0 if complete else 1})
+
+    def add_idle_power(self, watts: Mapping[tuple[str, str], float]) -> None:
+        """The lowest of several measurements counts."""
+        lowest = {gpu: min(value, self.idle_watts.get(gpu, value)) for gpu, value in watts.items()}
+        self.idle_watts = {**self.idle_watts, **lowest}
+
     def add_call(self, model: str, duration: Seconds, ttft: Seconds | None) -> None:
         self.call_duration = _observed(self.call_duration, model, duration, SECONDS_BUCKETS)
         if ttft is not None:
@@ -144,6 +204,11 @@ class RunTotals:
 
 
 K = TypeVar("K")
+N = TypeVar("N", int, float)
+
+
+def _added(totals: Mapping[K, N], more: Mapping[K, N]) -> Mapping[K, N]:
+    return {**totals, **{key: totals.get(key, 0) + value for key, value in more.items()}}
 
 
 def _observed(histograms: Mapping[K, Buckets], key: K, value: float, bounds: tuple[float, ...]) -> Mapping[K, Buckets]:

@@ -40,6 +40,9 @@ class Task:
         self._started = self._recorder.clock.monotonic()
         with self._recorder.state as totals:
             totals.start = start
+        with self._recorder.run as run:
+            run.start_task(self.model)
+        self._recorder.of_run.energy.task_started(self._recorder, start)
         self._recorder.write("TASK_START", start, task_name=self.name, model_name=self.model, suite=self._suite)
         self._recorder.changed()
         return self
@@ -54,8 +57,9 @@ class Task:
         with self._recorder.state as totals:
             start = totals.start
             totals.end = TaskEnd(end, duration, status, success)
+            tokens = totals.tokens
         with self._recorder.run as run:
-            run.tasks = {**run.tasks, status: run.tasks[status] + 1}
+            run.end_task(self.model, status, tokens)
         self._recorder.changed()
         self._recorder.of_run.energy.task_ended(self._recorder, start, end)
 

@@ -96,6 +96,11 @@ def _task(pushed: Pushed, key: TaskKey) -> PushedTask:
         found = value(metric, series)
         return None if found is None else round(found)
 
+    def tokens(*kinds: str) -> int | None:
+        rows = pushed.metric(metrics.TASK_TOKENS).get(key, [])
+        counts = [round(count) for labels, count in rows if labels.get("token") in kinds]
+        return sum(counts) if counts else None
+
     def label(metric: Metric, name: str) -> str | None:
         rows = pushed.metric(metric).get(key)
         return rows[-1][0].get(name) or None if rows else None
@@ -113,8 +118,8 @@ def _task(pushed: Pushed, key: TaskKey) -> PushedTask:
         success=None if success is None else success == 1,
         llm_calls=whole(metrics.TASK_LLM_CALLS),
         llm_errors=whole(metrics.TASK_LLM_ERRORS),
-        prompt_tokens=whole(metrics.TASK_PROMPT_TOKENS),
-        completion_tokens=whole(metrics.TASK_COMPLETION_TOKENS),
+        prompt_tokens=tokens("prompt", "cached_prompt"),
+        completion_tokens=tokens("completion"),
         llm_seconds=value(metrics.TASK_LLM_DURATION, _sum(metrics.TASK_LLM_DURATION)),
         ttft_count=whole(metrics.TASK_TTFT, _count(metrics.TASK_TTFT)),
         ttft_seconds=value(metrics.TASK_TTFT, _sum(metrics.TASK_TTFT)),

@@ -14,8 +14,12 @@ from joulebench.metrics import GROUP_LABELS, Kind, Metric
 PUSH_TIME = "push_time_seconds"
 """Of the Pushgateway itself: when it took the last push of a group, by its own clock."""
 
+FOR_DASHBOARDS = (metrics.TASK_CHARGED_ENERGY, metrics.TASK_CHARGED_SECONDS)
+"""The export shares energy among the tasks of all workers itself."""
 RUN_METRICS = tuple(
-    metric for metric in metrics.METRICS if metric.name.startswith(f"{metrics.PREFIX}task_") and metric.kind is not Kind.HISTOGRAM
+    metric
+    for metric in metrics.METRICS
+    if metric.name.startswith(f"{metrics.PREFIX}task_") and metric.kind is not Kind.HISTOGRAM and metric not in FOR_DASHBOARDS
 )
 """What is read back of every task of a run."""
 

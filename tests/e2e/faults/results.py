@@ -1,4 +1,4 @@
-"""What the fault tests look at: a scrape of an exporter by catalogue metric, and the exported row and file of a task."""
+"""What the fault tests look at: a scrape of an exporter by metric, and the exported row and file of a task."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ def test_the_folder_is_gone_afterwards() -> None:
     assert not root.exists()
 
 
-def test_every_outcome_is_one_of_the_catalogue(workspace: Workspace) -> None:
+def test_every_outcome_is_a_declared_label_value(workspace: Workspace) -> None:
     found = {
         use(workspace, "list_files").outcome,
         use(workspace, "rm_rf").outcome,

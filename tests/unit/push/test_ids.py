@@ -38,3 +38,26 @@ def test_repeated_ids_are_numbered() -> None:
     for expected in ("t", "t#2", "t#3"):
         taken.add(ids.unique("t", taken))
         assert expected in taken
+
+
+@pytest.mark.parametrize(
+    ("task_id", "start"),
+    [
+        ("read-missing#2", "read-missing-2-"),
+        ("a&b=c?d", "a-b-c-d-"),
+        ("größe/任务", "gr-e-"),
+        ("###", ""),
+        ("x" * 200, "x" * 60 + "-"),
+    ],
+)
+def test_a_task_key_is_what_an_address_carries_unchanged(task_id: str, start: str) -> None:
+    key = ids.task_key(task_id)
+    assert key.startswith(start)
+    assert re.fullmatch(r"[A-Za-z0-9_-]{10,80}", key)
+    assert ids.task_key(task_id) == key
+
+
+def test_task_keys_tell_apart_what_looks_alike_and_leave_simple_ids_as_they_are() -> None:
+    alike = ["a#2", "a-2", "a 2", "a.2", "a&2", "a%2", "-a-2", "a_2", "A-2"]
+    assert len({ids.task_key(task_id) for task_id in alike}) == len(alike)
+    assert [ids.task_key(task_id) for task_id in ("a-2", "read_file", "A-2")] == ["a-2", "read_file", "A-2"]

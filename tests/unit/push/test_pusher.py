@@ -20,7 +20,7 @@ from joulebench.push.acks import AckReader
 from joulebench.push.groups import REFRESH_PERIOD, Group, Groups
 from joulebench.push.pusher import Pusher
 from joulebench.units import Seconds
-from tests.unit.push.conftest import FakePrometheus, LocalServer, RealGateway, events, eventually, sent_times, serving
+from tests.unit.push.conftest import FakePrometheus, LocalServer, RealGateway, events, eventually, scrape, sent_times, serving
 
 IDENTITY = {"job": "joulebench", "run_id": "r", "worker": "w"}
 
@@ -50,7 +50,14 @@ def one_call(run: Run, name: str, tokens: int) -> None:
 
 
 def tokens_of(gateway: RealGateway, task_id: str) -> float | None:
-    return gateway.samples().get((metrics.TASK_PROMPT_TOKENS.name, task_id))
+    return next(
+        (
+            value
+            for name, labels, value in scrape(gateway.url)
+            if name == metrics.TASK_TOKENS.name and labels.get("task_id") == task_id and labels["token"] == "prompt"
+        ),
+        None,
+    )
 
 
 def test_a_gateway_that_comes_up_late_gets_everything(tmp_path: Path, gateway: RealGateway) -> None:
@@ -146,8 +153,9 @@ def test_unknown_values_are_absent_from_the_gateway(tmp_path: Path, gateway: Rea
         names = {name for name, task_id in gateway.samples() if task_id == "t"}
         absent_before_the_end = (
             *(metrics.TASK_END, metrics.TASK_END_OFFSET, metrics.TASK_DURATION, metrics.TASK_SUCCESS),
-            *(metrics.TASK_STATUS, metrics.TASK_PROMPT_TOKENS, metrics.TASK_COMPLETION_TOKENS, metrics.TASK_TTFT),
+            *(metrics.TASK_STATUS, metrics.TASK_TOKENS, metrics.TASK_TTFT, metrics.TASK_CHARGED_SECONDS),
             *(metrics.TASK_CONFIDENCE, metrics.TASK_CONFIDENCE_MIN, metrics.TASK_DECODE_TOKENS, metrics.TASK_ENERGY),
+            metrics.TASK_CHARGED_ENERGY,
         )
         assert not names & {series for metric in absent_before_the_end for series in metric.series_names}
         assert gateway.samples()[metrics.TASK_LLM_CALLS.name, "t"] == 0
@@ -158,7 +166,7 @@ def test_unknown_values_are_absent_from_the_gateway(tmp_path: Path, gateway: Rea
     assert f"{metrics.TASK_LLM_DURATION.name}_count" in names
     unknown = (
         metrics.TASK_SUCCESS,
-        metrics.TASK_PROMPT_TOKENS,
+        metrics.TASK_TOKENS,
         metrics.TASK_DECODE,
         metrics.TASK_LOAD,
         metrics.TASK_ENERGY,
@@ -185,7 +193,7 @@ def test_a_late_event_of_a_finished_task_is_pushed_again(
 def group(task_id: str, value: float = 1.0) -> Group:
     def families(sent: Seconds) -> list[Family]:
         sheet = Sheet()
-        sheet.value(metrics.TASK_START, value)
+        sheet.value(metrics.TASK_START, value, ("m", "s"))
         sheet.value(metrics.TASK_SENT, sent)
         return sheet.families()
 
@@ -277,8 +285,8 @@ def test_one_refused_group_does_not_hold_up_the_others(gateway: RealGateway) -> 
 def _the_same_twice(sent: Seconds) -> list[Family]:
     """The same sample twice: the gateway refuses it."""
     sheet = Sheet()
-    sheet.value(metrics.TASK_START, 1.0)
-    sheet.value(metrics.TASK_START, float(sent))
+    sheet.value(metrics.TASK_START, 1.0, ("m", "s"))
+    sheet.value(metrics.TASK_START, float(sent), ("m", "s"))
     return sheet.families()
 
 

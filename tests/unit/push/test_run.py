@@ -221,8 +221,13 @@ def test_totals_are_exact_with_tasks_in_eight_threads(in_tmp: Path, gateway: Rea
         return sum(value for (series, _), value in samples.items() if series == name)
 
     assert total(metrics.TASK_LLM_CALLS.name) == 400
-    assert total(metrics.TASK_PROMPT_TOKENS.name) == 1200
-    assert total(metrics.TASK_COMPLETION_TOKENS.name) == 800
+    tokens = {
+        kind: sum(
+            value for name, labels, value in scrape(gateway.url) if name == metrics.TASK_TOKENS.name and labels["token"] == kind
+        )
+        for kind in ("prompt", "completion")
+    }
+    assert tokens == {"prompt": 1200, "completion": 800}
     assert total(f"{metrics.TASK_CONFIDENCE.name}_sum") == 200.0
     assert total(f"{metrics.CALL_DURATION.name}_count") == 400
     assert len({task for series, task in samples if series == metrics.TASK_END.name}) == 80

@@ -149,9 +149,10 @@ def _push(store: Store, task: Planned) -> None:
             series: str | None = None,
             at: float = at,
         ) -> None:
-            store.add(metric, {**group, **(labels or {})}, at, value, series)
+            of_task = {} if metric is metrics.TASK_SENT else {"model": task.model, "suite": "demo"}
+            store.add(metric, {**group, **of_task, **(labels or {})}, at, value, series)
 
-        put(metrics.TASK_INFO, 1, {"task_name": f"Task {task.task_id}", "model": task.model, "suite": "demo"})
+        put(metrics.TASK_INFO, 1, {"task_name": f"Task {task.task_id}", "task_key": task.task_id})
         put(metrics.TASK_START, START + task.start)
         put(metrics.TASK_RUN_EPOCH, epoch)
         put(metrics.TASK_START_OFFSET, START + task.start - epoch)
@@ -166,8 +167,8 @@ def _push(store: Store, task: Planned) -> None:
             put(metrics.TASK_STATUS, 1, {"status": task.status})
             if task.success is not None:
                 put(metrics.TASK_SUCCESS, float(task.success))
-            put(metrics.TASK_PROMPT_TOKENS, 1200)
-            put(metrics.TASK_COMPLETION_TOKENS, 150)
+            put(metrics.TASK_TOKENS, 1200, {"token": "prompt"})
+            put(metrics.TASK_TOKENS, 150, {"token": "completion"})
             half = (task.end - task.start) / 2
             for metric, total in (
                 (metrics.TASK_LLM_DURATION, half),

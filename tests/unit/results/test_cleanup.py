@@ -33,7 +33,7 @@ def test_only_settled_tasks_of_the_run_are_deleted(tmp_path: Path) -> None:
             {"job": "joulebench", "run_id": "r", "worker": "w"},
         ]
         sheet = Sheet()
-        sheet.value(metrics.TASK_START, 1.0)
+        sheet.value(metrics.TASK_START, 1.0, ("m", "s"))
         for key in keys:
             gateway.put(sheet.families(), key)
         assert release(gateway, "r", {TaskKey("a/b c", "w")}) == 1

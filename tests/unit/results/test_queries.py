@@ -35,7 +35,7 @@ def test_data_cannot_end_a_string_literal() -> None:
     assert text == 'last_over_time(joulebench_task_start_timestamp_seconds{run_id="a\\"}) or vector(1) #\\\\\\n"}[60001ms])'
 
 
-def test_names_and_labels_come_from_the_catalogue() -> None:
+def test_names_and_labels_come_from_the_declared_metrics() -> None:
     with pytest.raises(ValueError, match="has no label"):
         queries.selector(metrics.GPU_UP, {"colour": "red"})
     with pytest.raises(ValueError, match="has no series"):
