@@ -29,11 +29,11 @@ def main() -> int:
     differing = [path for path, text in rendered().items() if not path.exists() or path.read_text(encoding="utf-8") != text]
     if checking and differing:
         names = ", ".join(path.name for path in differing)
-        print(f"{names}: not what scripts/dashboards says; run scripts/build_dashboards.py", file=sys.stderr)  # noqa: T201
+        print(f"{names}: not what scripts/dashboards says; run scripts/build_dashboards.py", file=sys.stderr)
         return 1
     for path in differing:
         path.write_text(rendered()[path], encoding="utf-8")
-        print(f"wrote {path.relative_to(ROOT)}")  # noqa: T201
+        print(f"wrote {path.relative_to(ROOT)}")
     return 0
 
 

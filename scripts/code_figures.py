@@ -104,10 +104,10 @@ def main() -> None:
     revisions = parser.parse_args().revisions
     columns = [figures(revision) for revision in revisions]
     names = dict.fromkeys(name for column in columns for name in column)
-    print("| | " + " | ".join(revisions) + " |")  # noqa: T201
-    print("| --- |" + " --- |" * len(revisions))  # noqa: T201
+    print("| | " + " | ".join(revisions) + " |")
+    print("| --- |" + " --- |" * len(revisions))
     for name in names:
-        print(f"| {name} | " + " | ".join(column.get(name, "") for column in columns) + " |")  # noqa: T201
+        print(f"| {name} | " + " | ".join(column.get(name, "") for column in columns) + " |")
 
 
 if __name__ == "__main__":

@@ -122,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.check:
         fresh = TARGET.exists() and TARGET.read_text(encoding="utf-8") == text
         if not fresh:
-            print("exporter/METRICS.md is not up to date; run: python scripts/render_metrics_doc.py", file=sys.stderr)  # noqa: T201
+            print("exporter/METRICS.md is not up to date; run: python scripts/render_metrics_doc.py", file=sys.stderr)
         return 0 if fresh else 1
     TARGET.write_text(text, encoding="utf-8")
     return 0

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from joulebench.cli import parser_for
+from tests.contract.commands import parse
 from tests.contract.sources import ROOT, loaded
 from tests.needs import need_program
 
@@ -118,7 +118,7 @@ def test_every_file_that_a_service_is_told_of_is_where_a_folder_of_the_repositor
 def test_our_own_commands_know_the_flags_they_are_given(name: str, service: dict[str, Any]) -> None:
     if "build" in service:
         entry = service.get("entrypoint") or json.loads(re.findall(r"ENTRYPOINT (\[.*\])", DOCKERFILE.read_text())[-1])
-        parsed = parser_for(entry[-1]).parse_args([re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", flag) for flag in service["command"]])
+        parsed = parse([entry[-1], *(re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", flag) for flag in service["command"])])
         assert parsed is not None
 
 

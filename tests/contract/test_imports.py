@@ -47,6 +47,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "llama_cpp": ("profile/llama.py",),
     "prometheus_client": ("metrics/families.py", "exporter/", "clients/pushgateway.py", "proxy/web.py"),
     "aiohttp": ("proxy/",),
+    "click": ("cli/",),
     "bfcl_eval": ("bench/bfcl/",),
     "numpy": ("analysis/", "results/"),
     "sklearn": ("analysis/",),

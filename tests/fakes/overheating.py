@@ -58,7 +58,7 @@ class OverheatingScene:
             "--gpu-source=simulated",
             "--simulated.gpus=2",
             "--simulated.scenario=recovering",
-            f"--simulated.spell-seconds={SPELL}",
+            f"--simulated.throttle-seconds={SPELL}",
             f"--simulated.begin={begin!r}",
             "--no-ollama",
         )

@@ -1,84 +1,118 @@
-"""The ``joulebench`` command: picks a subcommand, loads only its room and turns errors into exit codes.
+"""The ``joulebench`` command: loads only the room of the command that is asked for and turns errors into exit codes.
 
-Each subcommand is a module in ``joulebench.cli`` with ``configure(parser)`` and ``run(args) -> int``; real objects are
-built there and nowhere else. Exit codes: 0 done, 1 something outside failed or the answer is bad news, 2 bad input.
+Real objects are built here and nowhere else. Exit codes: 0 done, 1 something outside failed or the answer is bad news, 2 bad
+input, 130 interrupted.
 """
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import sys
 from collections.abc import Sequence
-from typing import Protocol, cast
+from typing import Any, cast
+
+import click
 
 from joulebench import __version__
+from joulebench.cli.options import CommandGroup, command_path, usage_message
 from joulebench.errors import JoulebenchError, UserError
 
-COMMANDS: dict[str, str] = {
-    "exporter": "serve GPU, energy and Ollama metrics to Prometheus",
-    "bench": "run an LLM agent benchmark and push its metrics",
-    "proxy": "meter every request to a model server by run and task, without changing its bytes",
-    "export": "write result JSON and CSV of a finished run from Prometheus and the journal",
-    "run": "start an unchanged MCPWorld client and measure its tasks live",
-    "monitor": "write GPU and container readings to a CSV until it is told to stop",
-    "backfill": "put energy into finished result files of the MCPWorld client, which is not changed",
-    "json-to-csv": "make one table of all result files below a directory",
-    "collect-metrics": "put a task's rows into the summary and metrics tables of its suite",
-    "range": "run tasks FROM to TO of a suite on one or several models, going on where an earlier start ended",
-    "compare": "compare runs or models task by task: joules per success and more, with intervals, or why they cannot be",
-    "report": "make one page of finished runs: the verdict, charts, costs with sliders, and why what was left out",
-    "doctor": "check whether finished results can be believed, and say how to mend what cannot",
-    "analyze": "say what predicts the failures of finished runs, and what limits their models: waits, bandwidth, heat, memory",
-    "profile": "time each layer of a model file, in prefill and in decode, with what the measuring costs",
-    "stack": "download, start and stop the programs around Joulebench, and write out their configuration",
-    "up": "start Prometheus, Pushgateway, Alertmanager and the exporter on this machine",
-    "down": "stop what 'up' started",
-    "demo": "run the whole of it once, with a small embedded model where there is no Ollama",
-    "record-capture": "write this machine's NVML answers to a file for a bug report",
+COMMANDS: dict[str, tuple[str, str]] = {
+    "exporter": ("exporter", "serve GPU, energy and Ollama metrics to Prometheus"),
+    "bench": ("bench", "run an LLM agent benchmark and push its metrics"),
+    "range": ("bench", "run tasks FROM to TO of a suite on one or several models; resumable"),
+    "proxy": ("proxy", "measure requests to a model server by run and task; bytes pass unchanged"),
+    "export": ("export", "write result JSON and CSV of a finished run from Prometheus and the journal"),
+    "analyze": ("analyze", "compare and check finished runs, report on them, find what limits a model"),
+    "mcpworld": ("mcpworld", "measure the MCPWorld client live or afterwards, and make its tables"),
+    "stack": ("stack", "download, start and stop the programs around Joulebench, and write their configuration"),
+    "demo": ("demo", "run the end-to-end demo; it serves a small model where there is no Ollama"),
+    "profile": ("diagnostics", "time each layer of a model file, with the overhead of measuring"),
+    "record-capture": ("diagnostics", "write this machine's NVML answers to a file for a bug report"),
 }
+"""Top-level command -> (module of this room, its one-line help, which is listed without loading the module)."""
+
+ALIASES: dict[str, str] = {
+    "compare": "analyze",
+    "report": "analyze",
+    "doctor": "analyze",
+    "run": "mcpworld",
+    "monitor": "mcpworld",
+    "backfill": "mcpworld",
+    "json-to-csv": "mcpworld",
+    "collect-metrics": "mcpworld",
+    "up": "stack",
+    "down": "stack",
+}
+"""Short name -> the group that has the command of this name."""
 
 
-class Command(Protocol):
-    def configure(self, parser: argparse.ArgumentParser) -> None: ...
+class LazyGroup(CommandGroup):
+    """A group that imports a command's module when the command is used, and prints the errors of all of them."""
 
-    def run(self, args: argparse.Namespace) -> int: ...
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in ALIASES:
+            group = cast(click.Group, self._load(ALIASES[cmd_name]))
+            return group.get_command(ctx, cmd_name)
+        return self._load(cmd_name) if cmd_name in COMMANDS else None
+
+    @staticmethod
+    def _load(name: str) -> click.Command:
+        module = importlib.import_module(f"joulebench.cli.{COMMANDS[name][0]}")
+        return cast(click.Command, getattr(module, f"{name.replace('-', '_')}_command"))
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, help_) for name, (_, help_) in COMMANDS.items()])
+        with formatter.section("Short names"):
+            formatter.write_dl([(name, f"joulebench {group} {name}") for name, group in ALIASES.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except click.UsageError as error:
+            return _show_usage_error(error)
+        except UserError as error:
+            return _fail(2, ctx, error)
+        except JoulebenchError as error:
+            return _fail(1, ctx, error)
+        except (KeyboardInterrupt, click.Abort):
+            return _fail(130, ctx, "interrupted")
 
 
-def load(name: str) -> Command:
-    return cast(Command, importlib.import_module(f"joulebench.cli.{name.replace('-', '_')}"))
+def _fail(code: int, ctx: click.Context, message: object) -> int:
+    print(f"{command_path(ctx)}: {message}", file=sys.stderr)
+    return code
 
 
-def parser_for(name: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=f"joulebench {name}", description=f"{COMMANDS[name][0].upper()}{COMMANDS[name][1:]}.")
-    load(name).configure(parser)
-    return parser
+def _show_usage_error(error: click.UsageError) -> int:
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        error.show()
+    else:
+        print(f"{'joulebench' if error.ctx is None else error.ctx.command_path}: {usage_message(error)}", file=sys.stderr)
+    return 2
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 100},
+    epilog="'joulebench COMMAND --help' describes a command.",
+)
+@click.version_option(__version__, message="joulebench %(version)s")
+def joulebench() -> None:
+    """Joules, tokens per second and tool-call confidence for every task of a self-hosted LLM benchmark."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command that ``argv`` names, by default that of the process, and returns its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    width = max(map(len, COMMANDS))
-    listing = "\n".join(f"  {name:<{width}}  {help_}" for name, help_ in COMMANDS.items())
-    top = argparse.ArgumentParser(
-        prog="joulebench",
-        description="Joules, tokens per second and tool-call confidence for every task of a self-hosted LLM benchmark.",
-        epilog=f"commands:\n{listing}\n\n'joulebench COMMAND --help' tells more.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    top.add_argument("--version", action="version", version=f"joulebench {__version__}")
-    top.add_argument("command", choices=list(COMMANDS), metavar="COMMAND", help="one of the commands below")
-    name = top.parse_args(arguments[:1]).command
     try:
-        return load(name).run(parser_for(name).parse_args(arguments[1:]))
-    except UserError as error:
-        print(f"joulebench {name}: {error}", file=sys.stderr)  # noqa: T201
-        return 2
-    except JoulebenchError as error:
-        print(f"joulebench {name}: {error}", file=sys.stderr)  # noqa: T201
-        return 1
-    except KeyboardInterrupt:
-        print(f"joulebench {name}: interrupted", file=sys.stderr)  # noqa: T201
-        return 130
+        return joulebench.main(arguments, prog_name="joulebench", standalone_mode=False) or 0
+    except click.UsageError as error:
+        return _show_usage_error(error)
 
 
 if __name__ == "__main__":

@@ -1,89 +1,375 @@
-"""``joulebench analyze``: finished runs looked at together."""
+"""``joulebench analyze``: finished runs compared, reported on, checked, and searched for what limits their models."""
 
 from __future__ import annotations
 
-import argparse
 import json
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from joulebench.cli import analyze_limits
-from joulebench.errors import UserError
+import click
+
+from joulebench import prices
+from joulebench.cli import options
+from joulebench.clock import SystemClock
+from joulebench.errors import PrometheusError, UserError
 
 if TYPE_CHECKING:
-    from joulebench.analysis.prediction.records import TaskRecord
+    from joulebench.analysis.bottlenecks.observed import Observed
+    from joulebench.analysis.runs import Run
 
 INSTALL = "pip install 'joulebench[analysis]'"
+ALLOW = ("suite", "simulated", "throttled", "overlap", "suspect")
+"""As in analysis.compare, whose numpy the help does not need."""
+
+runs_argument = click.argument("runs", nargs=-1, required=True, type=options.DIRECTORY, metavar="RUN...")
+allow_option = click.option(
+    "--allow",
+    multiple=True,
+    type=click.Choice(ALLOW),
+    help="Compare although suites differ or only some joules are simulated, or count attempts that were throttled, overlapped by"
+    " others or suspect; may be repeated.",
+)
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    kinds = parser.add_subparsers(dest="analysis", required=True, metavar="ANALYSIS")
-    confidence = kinds.add_parser(
-        "confidence",
-        help="whether the confidence of tool calls predicts that they fail",
-        description="For each model, every confidence measure against every outcome: AUROC with its interval, Brier, ECE, AURC."
-        " Refused where there are fewer than 50 failures. Needs scikit-learn: " + INSTALL.replace("%", "%%"),
+@click.group("analyze", cls=options.CommandGroup)
+def analyze_command() -> None:
+    """Compare and check finished runs, report on them, and find what limits a model and what predicts its failures."""
+
+
+@analyze_command.command("compare", short_help="Compare runs and models task by task.")
+@click.argument("runs", nargs=-1, required=True, metavar="RUN[@MODEL]...")
+@allow_option
+@options.format_option("text", "json")
+def compare(runs: tuple[str, ...], allow: tuple[str, ...], output_format: str) -> int:
+    """Compare runs and models task by task: joules per success and more, with intervals, or why they cannot be compared.
+
+    RUN is the directory of an exported run, as runs/RUN_ID; every model of a run is compared, or only MODEL. Exits with 0 where
+    all pairs were compared, with 1 where a pair was refused.
+    """
+    from joulebench.analysis import runs as exported
+    from joulebench.analysis import show_comparison
+    from joulebench.analysis.compare import arms_of, parsed
+    from joulebench.analysis.compare import compare as compare_arms
+
+    arms = arms_of([(exported.read(directory), model) for directory, model in map(parsed, runs)])
+    comparison = compare_arms(arms, allow)
+    if output_format == "json":
+        print(json.dumps(show_comparison.as_values(comparison), indent=1))
+    else:
+        print(show_comparison.as_text(comparison))
+    return 1 if comparison.refused else 0
+
+
+@analyze_command.command("report", short_help="Write an HTML report that compares finished runs.")
+@runs_argument
+@options.format_option("html", "json", "md", "csv", help_="Format of the report; html needs plotly.")
+@click.option(
+    "--out",
+    type=options.FILE,
+    help="[default: report.html in the first run's directory for html, else standard output]",
+)
+@click.option(
+    "--prometheus-url",
+    type=options.URL,
+    help="Prometheus with the power, utilization and temperature of timelines.  [default: means from the result files]",
+)
+@click.option(
+    "--prices.file",
+    "prices_file",
+    type=options.FILE,
+    help="Price list.  [default: the price list that Joulebench ships]",
+)
+@click.option(
+    "--utilization",
+    type=options.Number(float, 0, 1, above=True, name="SHARE"),
+    default=0.25,
+    help="Share of its hours in which the machine is busy (0-1).",
+)
+@allow_option
+def report(
+    runs: tuple[Path, ...],
+    output_format: str,
+    out: Path | None,
+    prometheus_url: str | None,
+    prices_file: Path | None,
+    utilization: float,
+    allow: tuple[str, ...],
+) -> int:
+    """Write an HTML report that compares finished runs, with costs and exclusions, or its numbers as JSON, Markdown or CSV.
+
+    RUN is the directory of an exported run, as runs/RUN_ID.
+    """
+    from joulebench.analysis import runs as exported
+    from joulebench.analysis.report import content, failures, findings, html, text
+    from joulebench.results.files import write_whole
+
+    is_html = output_format == "html"
+    loaded = [exported.read(directory, timelines=is_html) for directory in runs]
+    if prometheus_url and is_html:
+        loaded = _with_samples(loaded, prometheus_url)
+    created = f"{datetime.fromtimestamp(SystemClock().unix(), tz=timezone.utc):%Y-%m-%d %H:%M} UTC"
+    built = content.build(
+        loaded,
+        _prices(prices_file),
+        utilization,
+        allow,
+        created,
+        findings=findings.read(runs),
+        failures=failures.read(runs),
     )
-    confidence.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="directories of runs, as runs/RUN_ID")
-    confidence.add_argument("--format", choices=("text", "json"), default="text", help="default: %(default)s")
-    confidence.add_argument("--plot", type=Path, metavar="FILE.svg", help="write reliability diagrams there")
-    failures = kinds.add_parser(
-        "failures",
-        help="how likely each task is to fail by the confidence of its calls, and what makes the model unsure",
-        description="For each model a risk of failure for every task, predicted from other tasks, with AUROC, Brier, its skill"
-        " and the reliability of the risks; confidence by tool and by task; the worst tool calls with their text. Refused where"
-        " there are fewer than 50 failures. Needs scikit-learn: " + INSTALL.replace("%", "%%"),
-    )
-    failures.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="directories of runs, as runs/RUN_ID")
-    failures.add_argument(
-        "--format",
-        choices=("text", "json", "csv"),
-        default="text",
-        help="csv: failure_risk of each task, to be joined on run_id and task_id (default: %(default)s)",
-    )
-    analyze_limits.add(kinds)
+    match output_format:
+        case "html":
+            written = html.page(built, content.timelines(loaded))
+        case "json":
+            written = text.as_json(built)
+        case "md":
+            written = text.as_markdown(built)
+        case _:
+            written = text.as_csv(built)
+    path = out or (runs[0] / "report.html" if is_html else None)
+    if path is None:
+        print(written, end="")
+        return 0
+    write_whole(path, written)
+    print("\n".join(built["verdict"]))
+    print(f"written to {path}")
+    return 0
 
 
-def run(args: argparse.Namespace) -> int:
-    """0 where something could be said of every model, 1 where a model was refused."""
-    if args.analysis in analyze_limits.HELP:
-        return analyze_limits.run(args)
+def _with_samples(loaded: list[Run], url: str) -> list[Run]:
+    """Returns the runs with stored samples, and unchanged where Prometheus fails, which is printed."""
+    from joulebench.analysis.report import samples
+    from joulebench.clients.prometheus import PrometheusApi
+    from joulebench.results.samples import fetch
+
+    try:
+        return samples.with_samples(loaded, fetch(PrometheusApi(url, patience=0.0), samples.windows(loaded)))
+    except PrometheusError as error:
+        print(f"timelines without stored samples: {error}", file=sys.stderr)
+        return loaded
+
+
+def _prices(path: Path | None) -> prices.PriceList:
+    from joulebench.stack.data_files import data_path
+
+    return prices.load(data_path("prometheus/prices.yml") if path is None else path)
+
+
+@analyze_command.command("doctor", short_help="Check whether finished results can be believed.")
+@click.argument("results", type=options.DIRECTORY, metavar="RESULTS")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+@click.option("--strict", is_flag=True, help="Exit with 1 for warnings too.")
+@click.option("--idle-watts", type=options.WATTS, help="Idle power of all GPUs together.  [default: from the files]")
+@click.option("--limit-watts", type=options.WATTS, help="Power limit of all GPUs together.  [default: by the names of the cards]")
+def doctor(results: Path, as_json: bool, strict: bool, idle_watts: float | None, limit_watts: float | None) -> int:
+    """Check whether finished results can be believed, and say how to fix what cannot.
+
+    RESULTS is a directory with result_*.json, of our benchmark or of the MCPWorld client. Exits with 0 where nothing is wrong,
+    with 1 where a check failed.
+    """
+    from joulebench.doctor.examine import examine
+    from joulebench.doctor.finding import FAILURE, WARNING
+    from joulebench.doctor.plausible import Given
+
+    checked = examine(results, Given(idle_watts, limit_watts))
+    if as_json:
+        print(json.dumps(checked.data(), indent=2, allow_nan=False))
+    else:
+        for line in checked.lines():
+            print(line)
+    return 1 if checked.verdict in ((FAILURE, WARNING) if strict else (FAILURE,)) else 0
+
+
+@analyze_command.command("confidence", short_help="Test whether the confidence of tool calls predicts failures.")
+@runs_argument
+@options.format_option("text", "json")
+@click.option("--plot", type=options.FILE, metavar="FILE.svg", help="Write reliability diagrams to this file.")
+def confidence(runs: tuple[Path, ...], output_format: str, plot: Path | None) -> int:
+    """Test whether the confidence of tool calls predicts that they fail.
+
+    For each model, every confidence measure against every outcome: AUROC with its interval, Brier, ECE, AURC. Refused, with exit
+    code 1, where there are fewer than 50 failures. Needs scikit-learn: pip install 'joulebench[analysis]'
+    """
     from joulebench.analysis.prediction import records
 
-    for directory in args.runs:
-        if not directory.is_dir():
-            raise UserError(f"{directory} is no directory; give the directory of a run, as runs/RUN_ID")
-    tasks = records.read(args.runs)
-    if args.analysis == "failures":
-        return _failures(tasks, args.format)
+    _require_directories(runs)
+    tasks = records.read(runs)
     try:
-        from joulebench.analysis.prediction import confidence
+        from joulebench.analysis.prediction import confidence as prediction
         from joulebench.analysis.prediction import show_confidence as show
     except ImportError as error:
-        raise UserError(f"the analysis needs {error.name}; install it with: {INSTALL}") from error
-    found = confidence.reports(tasks)
-    print(json.dumps([asdict(one) for one in found], indent=1) if args.format == "json" else show.as_text(found))  # noqa: T201
-    if args.plot:
+        raise _missing_library(error) from error
+    reports = prediction.reports(tasks)
+    print(json.dumps([asdict(report) for report in reports], indent=1) if output_format == "json" else show.as_text(reports))
+    if plot:
         from joulebench.results.files import write_whole
 
-        write_whole(args.plot, show.as_svg(found))
-    return 1 if any(one.refused for one in found) else 0
+        write_whole(plot, show.as_svg(reports))
+    return 1 if any(report.refused for report in reports) else 0
 
 
-def _failures(tasks: Sequence[TaskRecord], format_: str) -> int:
+@analyze_command.command("failures", short_help="Predict how likely each task is to fail.")
+@runs_argument
+@options.format_option("text", "json", "csv", help_="csv: failure_risk of each task, to be joined on run_id and task_id.")
+def failures(runs: tuple[Path, ...], output_format: str) -> int:
+    """Predict how likely each task is to fail from the confidence of its calls, and show what makes the model unsure.
+
+    For each model the risk of failure of every task, predicted from other tasks, with AUROC, Brier score, its skill and the
+    reliability of the risks; confidence by tool and by task; the tool calls of lowest confidence with their text. Refused, with
+    exit code 1, where there are fewer than 50 failures. Needs scikit-learn: pip install 'joulebench[analysis]'
+    """
+    from joulebench.analysis.prediction import records
+
+    _require_directories(runs)
+    tasks = records.read(runs)
     try:
-        from joulebench.analysis.prediction import failures, show_failures
+        from joulebench.analysis.prediction import failures as prediction
+        from joulebench.analysis.prediction import show_failures
         from joulebench.analysis.prediction.doubts import doubts
     except ImportError as error:
-        raise UserError(f"the analysis needs {error.name}; install it with: {INSTALL}") from error
-    found = failures.predictions(tasks)
-    match format_:
+        raise _missing_library(error) from error
+    predicted = prediction.predictions(tasks)
+    match output_format:
         case "csv":
-            print(show_failures.as_csv(found), end="")  # noqa: T201
+            print(show_failures.as_csv(predicted), end="")
         case "json":
-            print(json.dumps(show_failures.as_values(found, doubts(tasks)), indent=1, allow_nan=False))  # noqa: T201
+            print(json.dumps(show_failures.as_values(predicted, doubts(tasks)), indent=1, allow_nan=False))
         case _:
-            print(show_failures.as_text(found, doubts(tasks)))  # noqa: T201
-    return 1 if any(one.refused for one in found) else 0
+            print(show_failures.as_text(predicted, doubts(tasks)))
+    return 1 if any(model.refused for model in predicted) else 0
+
+
+Sizes = Mapping[str, Mapping[str, float]]
+DataAndLines = tuple[list[dict[str, Any]], list[str]]
+
+weights_option = click.option(
+    "--weights", multiple=True, metavar="MODEL=FILE|BYTES", help="Size of a model's weights; may be repeated."
+)
+kv_token_option = click.option(
+    "--kv-token", multiple=True, metavar="MODEL=BYTES", help="Bytes of one token in a model's KV cache; may be repeated."
+)
+
+
+@analyze_command.command("bottlenecks", short_help="Show where the time of tasks goes, and what to try.")
+@runs_argument
+@weights_option
+@kv_token_option
+@options.format_option("text", "json")
+def bottlenecks(runs: tuple[Path, ...], weights: tuple[str, ...], kv_token: tuple[str, ...], output_format: str) -> int:
+    """Show where the time of tasks goes, what the card could do, and what to try.
+
+    For each model the share of time in which the GPU waited for tools, queue or agent, prefill, decode and load; decode against
+    the memory bandwidth of known cards; free VRAM; power and thermal limits. Each finding has its evidence.
+    """
+    sizes = {"weights": _sizes(weights, "--weights"), "kv_token": _sizes(kv_token, "--kv-token")}
+    return _print_limits(runs, _bottlenecks, sizes, output_format)
+
+
+@analyze_command.command("throttling", short_help="Compare decode rates inside and outside of throttled spans.")
+@runs_argument
+@options.format_option("text", "json")
+def throttling(runs: tuple[Path, ...], output_format: str) -> int:
+    """Compare the decode rate inside and outside of throttled spans, and show what was lost.
+
+    Rates by model with 95 % intervals, seconds and tokens lost, temperature at onset, tasks excluded for it.
+    """
+    return _print_limits(runs, _throttling, {}, output_format)
+
+
+@analyze_command.command("balance", short_help="Show how evenly several GPUs work.")
+@runs_argument
+@options.format_option("text", "json")
+def balance(runs: tuple[Path, ...], output_format: str) -> int:
+    """Show how evenly several GPUs work.
+
+    Utilization, power, VRAM and joules of each GPU, imbalance by task, and how long a card was idle beside a busy card.
+    """
+    return _print_limits(runs, _balance, {}, output_format)
+
+
+@analyze_command.command("kv-cache", short_help="Show the context after each turn, its bytes, and leaks.")
+@runs_argument
+@kv_token_option
+@options.format_option("text", "json")
+def kv_cache(runs: tuple[Path, ...], kv_token: tuple[str, ...], output_format: str) -> int:
+    """Show the context after each turn, its bytes, and memory that grows where tokens do not.
+
+    Tokens by turn; bytes by the size of a token where it is given, else by the growth of VRAM; suspected leaks.
+    """
+    return _print_limits(runs, _kv_cache, {"kv_token": _sizes(kv_token, "--kv-token")}, output_format)
+
+
+def _require_directories(runs: Sequence[Path]) -> None:
+    for directory in runs:
+        if not directory.is_dir():
+            raise UserError(f"{directory} is no directory; give the directory of an exported run, as runs/RUN_ID")
+
+
+def _missing_library(error: ImportError) -> UserError:
+    return UserError(f"this analysis needs {error.name}; install it with: {INSTALL}")
+
+
+def _print_limits(
+    runs: Sequence[Path], analyze: Callable[[Sequence[Observed], Sizes], DataAndLines], sizes: Sizes, output_format: str
+) -> int:
+    """Findings are advice and no failure: returns 0."""
+    from joulebench.analysis.bottlenecks import observed
+
+    _require_directories(runs)
+    data, lines = analyze(observed.read(runs), sizes)
+    print(json.dumps(data, indent=1, allow_nan=False) if output_format == "json" else "\n".join(lines))
+    return 0
+
+
+def _bottlenecks(tasks: Sequence[Observed], sizes: Sizes) -> DataAndLines:
+    from joulebench.analysis.bottlenecks import bottlenecks
+    from joulebench.analysis.bottlenecks import show as show_limits
+
+    limits = bottlenecks.limits(tasks, bottlenecks.Known(sizes["weights"], sizes["kv_token"]))
+    return [model.data() for model in limits], [line for model in limits for line in show_limits.bottlenecks(model)]
+
+
+def _throttling(tasks: Sequence[Observed], _: Sizes) -> DataAndLines:
+    try:
+        from joulebench.analysis.bottlenecks import show as show_limits
+        from joulebench.analysis.bottlenecks import throttling
+    except ImportError as error:
+        raise _missing_library(error) from error
+
+    by_model = throttling.throttling(tasks)
+    return [model.data() for model in by_model], [line for model in by_model for line in show_limits.throttling(model)]
+
+
+def _balance(tasks: Sequence[Observed], _: Sizes) -> DataAndLines:
+    from joulebench.analysis.bottlenecks import balance
+    from joulebench.analysis.bottlenecks import show as show_limits
+
+    by_model = balance.balance(tasks)
+    return [model.data() for model in by_model], [line for model in by_model for line in show_limits.balance(model)]
+
+
+def _kv_cache(tasks: Sequence[Observed], sizes: Sizes) -> DataAndLines:
+    from joulebench.analysis.bottlenecks import kv_cache
+    from joulebench.analysis.bottlenecks import show as show_limits
+
+    by_model = kv_cache.kv_cache(tasks, sizes["kv_token"])
+    return [model.data() for model in by_model], [line for model in by_model for line in show_limits.kv_cache(model)]
+
+
+def _sizes(given: Sequence[str], flag: str) -> dict[str, float]:
+    """Parses ``MODEL=BYTES``, and for weights also ``MODEL=FILE``, into bytes by model."""
+    sizes = {}
+    for text in given:
+        model, _, value = text.rpartition("=")
+        try:
+            size = float(Path(value).stat().st_size) if flag == "--weights" and Path(value).is_file() else float(value)
+        except ValueError:
+            size = 0.0
+        if not model or not 0 < size < 1e15:
+            raise UserError(f"{flag}: {text!r} is not MODEL=BYTES" + (" or MODEL=FILE" if flag == "--weights" else ""))
+        sizes[model] = size
+    return sizes

@@ -1,4 +1,4 @@
-"""``joulebench demo``: the main job once, by the commands a user would type, on free ports, with nothing left running.
+"""``joulebench demo``: benchmark and export once, by the commands a user would type, on free ports, with nothing left running.
 
 Where no Ollama answers, a small real model is served here; where no NVML is usable, GPUs are simulated, and everything that
 comes out says so. Prometheus, Pushgateway and Alertmanager are downloaded where they are missing; where they cannot be had the
@@ -7,7 +7,6 @@ demo runs without them, from the journal and the exporter's window energies, and
 
 from __future__ import annotations
 
-import argparse
 import shlex
 import subprocess
 import sys
@@ -15,11 +14,13 @@ from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 
+import click
 from rich.console import Console
 
 from joulebench import settings
 from joulebench.bench import suites
 from joulebench.bench.embedded import gguf
+from joulebench.cli import options
 from joulebench.clock import SystemClock
 from joulebench.errors import GpuUnavailable, OllamaError
 from joulebench.stack.native import NativeStack, Ports
@@ -31,38 +32,38 @@ MISSED_FOR = {
 }
 """What the demo says of each program that it goes without."""
 BLOCK = 3
-"""Tasks of a run before it is the turn of the next."""
+"""Tasks of a run before the turn of the next run."""
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--runs-dir", type=Path, default=Path(settings.DEFAULT_RUNS_DIR), help="default: %(default)s")
-    parser.add_argument("--tasks", default=None, help="only tasks whose id matches this glob")
-    parser.add_argument("--model", default=None, help="model of the local Ollama (default: its first, else the embedded one)")
-    parser.add_argument(
-        "--against",
-        type=Path,
-        metavar="FILE.gguf",
-        help="run the model twice and this one (needs xllamacpp), in turns, and compare the model with itself and with this one",
-    )
-    parser.add_argument(
-        "--no-fetch", action="store_true", help="download nothing: go without the programs that are not installed"
-    )
-
-
-def run(args: argparse.Namespace) -> int:
+@click.command("demo")
+@options.runs_dir_option()
+@click.option("--tasks", metavar="GLOB", help="Only tasks whose id matches this glob.")
+@click.option(
+    "--model", metavar="NAME", help="Model of the local Ollama.  [default: its first, or the embedded model without an Ollama]"
+)
+@click.option(
+    "--against",
+    type=options.FILE,
+    metavar="FILE.gguf",
+    help="Run the model twice and this model once (needs xllamacpp), in turns, and compare the model with itself and with this"
+    " model.",
+)
+@click.option("--no-fetch", is_flag=True, help="Download nothing; go without the programs that are not installed.")
+def demo_command(runs_dir: Path, tasks: str | None, model: str | None, against: Path | None, no_fetch: bool) -> int:
+    """Run the end-to-end demo: stack, benchmark and export on free ports, with nothing left running."""
     console = Console(highlight=False, soft_wrap=True)
     gpu_source = _gpu_source(console)
-    if args.against is not None:
-        gguf(args.against)
-    model_flags = _model_flags(args.model, console, fetch=not args.no_fetch)
+    if against is not None:
+        gguf(against)
+    model_flags = _model_flags(model, console, fetch=not no_fetch)
     stamp = datetime.fromtimestamp(SystemClock().unix(), tz=timezone.utc).strftime("%Y%m%d-%H%M%S")
     first = f"demo-{stamp}"
-    directory = args.runs_dir / first
+    directory = runs_dir / first
     models = {first: model_flags}
-    if args.against is not None:
-        models |= {f"{first}-again": model_flags, f"{first}-against": ["--gguf", str(args.against)]}
+    if against is not None:
+        models |= {f"{first}-again": model_flags, f"{first}-against": ["--gguf", str(against)]}
     exporter_flags = ["--gpu-source", gpu_source, *(["--simulated.gpus=2"] if gpu_source == "simulated" else [])]
-    unavailable = {} if args.no_fetch else _fetch_programs(console)
+    unavailable = {} if no_fetch else _fetch_programs(console)
     with NativeStack(directory / "stack", Ports.free(), exporter_flags, optional=MISSED_FOR) as stack:
         for name, reason in stack.absent.items():
             console.print(f"{MISSED_FOR[name]} ({unavailable.get(name, reason)})", markup=False)
@@ -75,19 +76,18 @@ def run(args: argparse.Namespace) -> int:
         prometheus_url, gateway_url = (urls[name] or settings.NO_URL for name in ("Prometheus", "Pushgateway"))
         servers = ["--gateway-url", gateway_url, "--exporter-url", stack.exporter_url]
         places = {
-            run_id: ["--run-id", run_id, "--runs-dir", str(args.runs_dir), "--prometheus-url", prometheus_url]
-            for run_id in models
+            run_id: ["--run-id", run_id, "--runs-dir", str(runs_dir), "--prometheus-url", prometheus_url] for run_id in models
         }
         benches = [
-            ["bench", *models[run_id], *places[run_id], *servers, *tasks]
-            for run_id, tasks in _order(list(models), args.tasks or "*")
+            ["bench", *models[run_id], *places[run_id], *servers, *selection]
+            for run_id, selection in _order(list(models), tasks or "*")
         ]
         for command in (*benches, *(["export", *places[run_id]] for run_id in models)):
             code = _joulebench(command, console)
             if code != 0:
                 return code
-    if args.against is not None:
-        _compared([args.runs_dir / run_id for run_id in models], console)
+    if against is not None:
+        _compared([runs_dir / run_id for run_id in models], console)
     console.print(f"\nresults       {directory / 'results.csv'} and one result_*.json a task beside it")
     console.print(f"event journal {directory}/journal-*.jsonl")
     console.print(f"logs and TSDB {directory / 'stack'}")
@@ -102,8 +102,8 @@ def run(args: argparse.Namespace) -> int:
 def _order(runs: list[str], glob: str) -> Iterator[tuple[str, list[str]]]:
     """(run, flags) of each benchmark to start. Several runs take turns, in blocks of tasks and each block the other way round.
 
-    A machine that others use or that grows hot is slower at one time than at another: were one run made after the other, this
-    would be told as a difference between them.
+    A machine that others use or that grows hot is slower at one time than at another: were one run made after the other, that
+    would look like a difference between them.
     """
     if len(runs) == 1:
         yield runs[0], ["--tasks", glob]
@@ -117,7 +117,7 @@ def _order(runs: list[str], glob: str) -> Iterator[tuple[str, list[str]]]:
 
 
 def _compared(runs: list[Path], console: Console) -> None:
-    """The first against itself and against the other; what cannot be compared is told there and is no failure of the demo."""
+    """Compares the first run with itself and with the other; a refused comparison is not a failure of the demo."""
     first, again, other = map(str, runs)
     for command in (["compare", first, again], ["compare", first, other], ["report", first, other]):
         _joulebench(command, console)

@@ -2,88 +2,85 @@
 
 from __future__ import annotations
 
-import argparse
-import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
 from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
 from joulebench import settings
+from joulebench.cli import options
 from joulebench.clients.prometheus import PrometheusApi
 from joulebench.clients.pushgateway import Pushgateway
-from joulebench.errors import UserError
 
 if TYPE_CHECKING:
     from joulebench.results.export import Export
 
 SHOWN_ROWS = 40
+SECONDS_PER_DAY = 86400.0
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--run-id", required=True, help="the run to export")
-    parser.add_argument(
-        "--prometheus-url",
-        help=f"'none' reads the journal alone (default: {settings.ENV_PROMETHEUS_URL}, else {settings.DEFAULT_PROMETHEUS_URL})",
-    )
-    parser.add_argument(
-        "--runs-dir",
-        type=Path,
-        help=f"where runs keep their journals (default: {settings.ENV_RUNS_DIR}, else {settings.DEFAULT_RUNS_DIR})",
-    )
-    parser.add_argument("--out", type=Path, help="directory for the results (default: RUNS_DIR/RUN_ID)")
-    parser.add_argument(
-        "--wait", type=_seconds, default=15.0, help="longest wait for the last scrape, in seconds (default: %(default)s)"
-    )
-    parser.add_argument("--gateway-url", help="delete groups that a dead benchmark left there, once Prometheus holds them")
-    parser.add_argument("--instance", help="only GPUs of this scrape target, as its instance label has it")
-    parser.add_argument(
-        "--lookback",
-        type=_days,
-        help="days back to look for a run without a journal (default: 30)",
-    )
-
-
-def run(args: argparse.Namespace) -> int:
+@click.command("export")
+@click.option("--run-id", required=True, metavar="ID", help="The run to export.")
+@options.prometheus_option("Prometheus; 'none' reads the journal alone.")
+@options.runs_dir_option("Directory in which runs keep their journals.")
+@click.option("--out", type=options.DIRECTORY, metavar="DIR", help="Directory for the results.  [default: RUNS_DIR/RUN_ID]")
+@click.option("--wait", type=options.SECONDS, default=15.0, help="Longest wait for the last scrape.")
+@options.gateway_option("Delete groups that a dead benchmark left on this Pushgateway, once Prometheus has them.", default=None)
+@click.option("--instance", metavar="LABEL", help="Only GPUs of this scrape target, by its instance label.")
+@click.option(
+    "--lookback",
+    type=options.Number(float, 0, unit="days"),
+    help="Days to look back for a run without a journal.  [default: 30]",
+)
+def export_command(
+    run_id: str,
+    prometheus_url: str,
+    runs_dir: Path,
+    out: Path | None,
+    wait: float,
+    gateway_url: str | None,
+    instance: str | None,
+    lookback: float | None,
+) -> int:
+    """Write result JSON and CSV of a run from Prometheus and the journal, and print a summary."""
     # Their numpy would make every help wait.
     from joulebench.results.cleanup import release
     from joulebench.results.export import LOOKBACK_SECONDS, Options, export
 
-    runs_dir = args.runs_dir or Path(settings.from_env(settings.ENV_RUNS_DIR, settings.DEFAULT_RUNS_DIR))
-    url = args.prometheus_url or settings.from_env(settings.ENV_PROMETHEUS_URL, settings.DEFAULT_PROMETHEUS_URL)
-    options = Options(
-        run_id=args.run_id,
+    given = Options(
+        run_id=run_id,
         runs_dir=runs_dir,
-        out=args.out,
-        instance=args.instance,
-        wait=args.wait,
-        lookback=LOOKBACK_SECONDS if args.lookback is None else args.lookback,
+        out=out,
+        instance=instance,
+        wait=wait,
+        lookback=LOOKBACK_SECONDS if lookback is None else lookback * SECONDS_PER_DAY,
     )
     # A file or a pipe has no width; 80 columns would fold the reasons.
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
-    api = None if url == settings.NO_URL else PrometheusApi(url)
+    api = None if prometheus_url == settings.NO_URL else PrometheusApi(prometheus_url)
     try:
-        with _Bar() as bar:
-            result = export(options, api, progress=bar.tell)
+        with ProgressLine() as line:
+            result = export(given, api, progress=line.show)
     finally:
         if api is not None:
             api.close()
-    show(console, result, args.run_id)
-    if args.gateway_url:
-        gateway = Pushgateway(settings.http_url(args.gateway_url, "--gateway-url"))
-        deleted = release(gateway, args.run_id, result.settled)
+    show(console, result, run_id)
+    if gateway_url is not None and gateway_url != settings.NO_URL:
+        gateway = Pushgateway(gateway_url)
+        deleted = release(gateway, run_id, result.settled)
         gateway.close()
         console.print(f"{deleted} groups of this run deleted from {gateway.url}", markup=False, soft_wrap=True)
     return 0
 
 
-class _Bar:
-    """One line on stderr that says what is being done; nothing where stderr is no terminal."""
+class ProgressLine:
+    """Shows what is being done in one line on stderr, and nothing where stderr is not a terminal."""
 
     def __init__(self) -> None:
         self._progress = Progress(
@@ -96,14 +93,14 @@ class _Bar:
         )
         self._line: TaskID | None = None
 
-    def __enter__(self) -> _Bar:
+    def __enter__(self) -> ProgressLine:
         self._progress.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
-    def tell(self, what: str, done: int, of: int) -> None:
+    def show(self, what: str, done: int, of: int) -> None:
         if self._line is None:
             self._line = self._progress.add_task(what)
         self._progress.update(self._line, description=what, completed=done, total=of or None)
@@ -137,7 +134,7 @@ def show(console: Console, result: Export, run_id: str) -> None:
 
 
 def summary(rows: Sequence[Mapping[str, object]], run_id: str) -> Table:
-    """Unknown numbers are shown as a dash; the quality column says why."""
+    """Returns the table of results; unknown numbers are a dash, and the quality column says why."""
     grid = Table(title=f"run {_plain(run_id)}", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for heading, width in (("task", 24), ("model", 18)):
         grid.add_column(heading, overflow="ellipsis", max_width=width, no_wrap=True)
@@ -161,7 +158,7 @@ def summary(rows: Sequence[Mapping[str, object]], run_id: str) -> Table:
 
 
 def _width(row: Mapping[str, object]) -> float | None:
-    """The farther of the two bounds from the estimate."""
+    """Returns the distance of the estimate from its farther bound."""
     joules, low, high = (row[name] for name in ("total_energy_joules", "energy_low_joules", "energy_high_joules"))
     if isinstance(joules, float) and isinstance(low, int | float) and isinstance(high, int | float):
         return max(high - joules, joules - low)
@@ -169,23 +166,9 @@ def _width(row: Mapping[str, object]) -> float | None:
 
 
 def _plain(value: object) -> str:
-    """Names are data: no markup in them is obeyed, and half a character pair is spelled out."""
+    """Returns ``value`` as text without markup; half a character pair is spelled out, since names are data."""
     return str(value).encode("utf-8", "backslashreplace").decode().replace("[", r"\[")
 
 
 def _number(value: object, digits: int) -> str:
     return f"{value:,.{digits}f}" if isinstance(value, int | float) else "-"
-
-
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value < math.inf:
-        raise UserError(f"{text!r} is not a duration; give a number such as 15")
-    return value
-
-
-def _days(text: str) -> float:
-    return _seconds(text) * 86400.0

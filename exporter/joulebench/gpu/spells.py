@@ -25,7 +25,7 @@ class Spells:
 
     def __post_init__(self) -> None:
         if not SHORTEST <= self.length <= LONGEST:
-            raise UserError(f"--simulated.spell-seconds: {self.length:g} is not between {SHORTEST:g} and {LONGEST:g} seconds")
+            raise UserError(f"--simulated.throttle-seconds: {self.length:g} is not between {SHORTEST:g} and {LONGEST:g} seconds")
 
     @property
     def spans(self) -> Mapping[str, tuple[float, float]]:

@@ -26,8 +26,7 @@ from joulebench.analysis.compare import (
     compare,
     parsed,
 )
-from joulebench.cli import compare as command_compare
-from joulebench.cli import report as command_report
+from joulebench.cli import analyze as command
 from joulebench.errors import UserError
 from tests.fakes.scripted_run import Scripted, write
 
@@ -180,7 +179,7 @@ def test_the_command_prints_and_tells_by_its_code(tmp_path: Path, capsys: pytest
 
 
 def test_the_commands_offer_what_can_be_allowed() -> None:
-    assert set(command_compare.ALLOW) == set(command_report.ALLOW) == set(ALLOWABLE)
+    assert set(command.ALLOW) == set(ALLOWABLE)
 
 
 def test_a_file_that_is_no_result_is_told_by_name(tmp_path: Path) -> None:

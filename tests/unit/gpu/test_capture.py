@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from joulebench.cli.record_capture import Progress
+from joulebench.cli.diagnostics import RecordingProgress
 from joulebench.errors import GpuUnavailable
 from joulebench.gpu import capture, nvml_calls
 from joulebench.gpu.capture_format import Capture, GpuCapture, file_name, masked, text_of
@@ -213,8 +213,8 @@ class Terminal(io.StringIO):
 
 def test_progress_is_one_line_on_a_terminal_and_nothing_elsewhere() -> None:
     for stream, shown in ((Terminal(), "\rrecording: 3 of 10 s\r\033[K"), (io.StringIO(), "")):
-        progress = Progress(stream, 10.0)
-        progress.tell(3.2)
+        progress = RecordingProgress(stream, 10.0)
+        progress.show(3.2)
         progress.end()
         assert stream.getvalue() == shown
 
@@ -253,4 +253,4 @@ def test_the_command_without_nvml_gives_the_reason_and_exit_code_1(tmp_path: Pat
 def test_a_length_out_of_bounds_is_refused(tmp_path: Path, seconds: str) -> None:
     done = command(tmp_path, f"--seconds={seconds}")
     assert done.returncode == 2
-    assert "is not between 2 and 600" in done.stderr
+    assert "is not a number of seconds between 2 and 600" in done.stderr

@@ -107,7 +107,7 @@ def test_a_timetable_that_began_long_ago_goes_on(clock: VirtualClock) -> None:
 
 @pytest.mark.parametrize("length", [0.5, 121.0])
 def test_a_spell_that_leaves_no_time_to_recover_is_refused(length: float) -> None:
-    with pytest.raises(UserError, match=r"--simulated.spell-seconds: [\d.]+ is not between 1 and 120 seconds"):
+    with pytest.raises(UserError, match=r"--simulated.throttle-seconds: [\d.]+ is not between 1 and 120 seconds"):
         Spells(length)
 
 

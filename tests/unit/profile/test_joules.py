@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from joulebench.cli.profile import energy
+from joulebench.cli.diagnostics import energy
 from joulebench.profile.measure import Phase, Work, profile
 from tests.unit.profile.scripted import HandClock, ScriptedModel, layered
 

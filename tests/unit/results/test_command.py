@@ -54,8 +54,8 @@ def test_simulated_energy_is_said_out_loud(tmp_path: Path, capsys: pytest.Captur
     [
         (["--run-id", "nope"], "no run 'nope'; known in"),
         (["--run-id", "../x"], "not a run id"),
-        (["--run-id", RUN, "--wait", "-1"], "not a duration"),
-        (["--run-id", RUN, "--wait", "soon"], "not a duration"),
+        (["--run-id", RUN, "--wait", "-1"], "--wait: -1 is not a number of seconds of at least 0"),
+        (["--run-id", RUN, "--wait", "soon"], "--wait: soon is not a number of seconds"),
         (["--run-id", RUN, "--prometheus-url", "localhost:9090"], "--prometheus-url"),
     ],
 )
