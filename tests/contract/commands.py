@@ -27,7 +27,7 @@ def parse(arguments: Sequence[str]) -> click.Context:
     """Parses ``arguments`` of ``joulebench`` without running the command. Raises click.UsageError."""
     words = list(arguments)
     command: click.Command | None = cli.joulebench
-    context = click.Context(cli.joulebench, info_name="joulebench")
+    context = click.Context(cli.joulebench, info_name="joulebench", **cli.joulebench.context_settings)
     while isinstance(command, click.Group):
         name = words.pop(0)
         command = command.get_command(context, name)
