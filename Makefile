@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup programs compiler demo test test-random test-ui test-profile test-ollama ollama check lint format docs bench clean help
+.PHONY: setup programs compiler demo test test-random test-ui test-profile test-ollama test-helm manifests ollama check lint format docs bench clean help
 
 help:
 	@echo "make demo    the whole job once, end to end, in a few minutes"
@@ -12,6 +12,8 @@ help:
 	@echo "make test-ui draw and read the dashboards with Grafana's own libraries (Node, Chromium)"
 	@echo "make test-profile  build llama-cpp-python and time the layers of a real small model"
 	@echo "make test-ollama   build a real Ollama from its Go module and measure it on the CPU"
+	@echo "make test-helm   render the Helm chart and check its objects against Kubernetes' schemas"
+	@echo "make manifests   the chart's objects as plain YAML: dist/joulebench.yaml (VALUES=FILE, IMAGE=REPOSITORY)"
 	@echo "make ollama  that build alone: .build/ollama/ollama"
 	@echo "make setup   the environment alone: $(BIN)/joulebench"
 	@echo "make check   lint and types only"
@@ -89,6 +91,18 @@ ollama: $(VENV)/.installed
 test-ollama: setup
 	@scripts/build_ollama.sh || [ $$? = 3 ]
 	$(BIN)/pytest -m ollama
+
+test-helm: $(VENV)/.installed
+	@tests/helm/install.sh
+	$(BIN)/pytest tests/helm/check_chart.py
+
+VALUES ?= deploy/helm/joulebench/values.yaml
+IMAGE ?= joulebench
+manifests: $(VENV)/.installed
+	@tests/helm/install.sh
+	@mkdir -p dist
+	.build/helm/helm template joulebench deploy/helm/joulebench --namespace metering -f $(VALUES) --set image.repository=$(IMAGE) > dist/joulebench.yaml
+	@echo "wrote dist/joulebench.yaml"
 
 format: $(VENV)/.installed
 	$(BIN)/ruff format .
