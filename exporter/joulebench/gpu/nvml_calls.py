@@ -1,24 +1,44 @@
-"""Every NVML call that is made of a card, as data: the sensor asks by this list, and a capture records the whole of it.
+"""NVML's calls, field ids, return codes and driver versions as data; imports no binding.
 
-Pure: imports no binding. Calls that are known to stall the driver (fan speed, PCIe throughput) are not in it; process lists are
-asked for seldom and by a thread of their own.
+The exporter asks by this list and a capture records all of it. Calls that are known to stall the driver (fan speed,
+``nvmlDeviceGetPcieThroughput``, which samples for 20 ms) are not in it.
+Sources: nvml.h of the drivers 470 to 595 (field ids, return codes), docs.nvidia.com/deploy/nvml-api.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+import struct
+from collections.abc import Mapping, Sequence
+from ctypes import Array, Structure, Union, c_double, c_int32, c_int64, c_uint32, c_uint64
 from dataclasses import dataclass
 from typing import Any, NewType, Protocol
 
-from joulebench.gpu.field_block import FieldBlock
-
 Handle = NewType("Handle", object)
-"""What NVML names a card by, until the card is lost."""
+"""``nvmlDevice_t``: valid until the GPU is lost or the driver reloaded."""
+
+LOST_CODES = frozenset({1, 9, 15, 16, 28})
+"""Uninitialized, driver not loaded, GPU lost, reset required, GPU not found: only a new handle can help."""
+NOT_AVAILABLE_CODES = frozenset({2, 3, 4, 6, 13, 21, 25, 26})
+"""Invalid argument, not supported, no permission, not found, function not found, no data, version mismatch, deprecated:
+this GPU or driver does not have the value."""
+NOT_FOUND = 6
+"""Of process samples: no process used the GPU."""
+INSUFFICIENT_SIZE = 7
+"""Of process samples: more samples than room for them."""
+
+INIT_ADVICE: Mapping[int, str] = {
+    9: "the NVIDIA driver is installed but not loaded; see whether nvidia-smi works",
+    12: "there is no libnvidia-ml.so.1: no NVIDIA driver is installed here, or this container was started without its GPUs",
+    13: "libnvidia-ml.so.1 is too old: it lacks nvmlInitWithFlags",
+    18: "the NVIDIA driver was updated under a running kernel module; reboot, or reload the module",
+}
+"""What to do about a return code of ``nvmlInit``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One question: the binding's function, and what it takes beside the handle. ``symbol``: what the driver exports for it."""
+    """One NVML getter: ``function`` of the binding and its ``arguments`` after the handle. ``symbol``: the driver's export."""
 
     function: str
     arguments: tuple[int, ...] = ()
@@ -27,26 +47,6 @@ class Call:
     @property
     def symbol(self) -> str:
         return self.exported_as or self.function
-
-
-class Nvml(Protocol):
-    """What the sensor needs of a binding; never raises for an NVML error, which is a code here and judged by the caller."""
-
-    def handle(self, index: int) -> tuple[int, Handle | None]: ...
-
-    def handle_of(self, uuid: str) -> tuple[int, Handle | None]: ...
-
-    def answer(self, call: Call, handle: Handle) -> tuple[int, Any]:
-        """(NVML return code, answer); the answer is None where the code is not 0."""
-        ...
-
-    def filler(self, handle: Handle, block: FieldBlock) -> Callable[[], int]:
-        """Fills ``block`` anew at each call and returns NVML's code; made once, because it runs 50 times a second."""
-        ...
-
-    def text(self, code: int) -> str:
-        """What NVML says that a code means."""
-        ...
 
 
 FIELD_VALUES = "nvmlDeviceGetFieldValues"
@@ -97,10 +97,16 @@ READS: tuple[Call, ...] = (
     REASONS,
     REASONS_OLD,
 )
-"""Those that measure, fallbacks included: which of them work differs from card to card."""
+"""Every getter that measures, fallbacks included: which of them work differs from GPU to GPU."""
 
 ENERGY_FIELDS = (191, 83)
+"""NVML_FI_DEV_ENERGY and NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION, in millijoules."""
 POWER_INSTANT_FIELD = 186
+"""NVML_FI_DEV_POWER_INSTANT, in milliwatts."""
+POLICY_FIELDS: Mapping[str, int] = {"sw_power_cap": 74, "sync_boost": 76}
+"""Nanoseconds by throttle reason, under the same ids in every driver."""
+THERMAL_FIELD = 75
+"""Nanoseconds of both thermal reasons together."""
 
 REASON_BITS: Mapping[str, int] = {
     "sw_power_cap": 0x04,
@@ -122,3 +128,144 @@ ARCHITECTURES: Mapping[int, str] = {
     10: "Blackwell",
     13: "Rubin",
 }
+
+_FINE_REASONS = ("sw_thermal", "hw_thermal", "hw_power_brake")
+_PART_TIME = re.compile(r"\b(?:A100X?|A800|A30X?|H100|H200|H800|H20|GH200)\b")
+
+
+def parse_driver_version(driver: str) -> tuple[int, ...]:
+    """Returns ``580.65.06`` as (580, 65, 6); whatever is not a number ends it."""
+    match = re.match(r"[\d.]*", driver)
+    return tuple(int(part) for part in (match.group() if match else "").split(".") if part)
+
+
+def fine_throttle_fields(driver: str) -> Mapping[str, int]:
+    """Returns the field ids of the single throttle reasons' nanosecond counters in this driver.
+
+    The ids moved: the same number is a power smoothing setting in the other numbering, and then a wrong value on cards that
+    have it. So the driver's version decides, never the binding's constants, and between the last driver known to use the
+    old ids (580.65) and the first known to use the new ids (580.82) there are none.
+    """
+    version = parse_driver_version(driver)
+    if (575,) <= version < (580, 66):
+        first = 251
+    elif version >= (580, 82):
+        first = 269
+    else:
+        return {}
+    return {reason: first + offset for offset, reason in enumerate(_FINE_REASONS)}
+
+
+def throttle_counter_fields(driver: str) -> Mapping[str, int]:
+    """Returns the field ids of the throttle reasons that this driver counts, if its GPU does."""
+    return {**POLICY_FIELDS, **fine_throttle_fields(driver)}
+
+
+def counter_fields(driver: str) -> Sequence[int]:
+    """Returns every field that a GPU is asked for under this driver."""
+    return (*ENERGY_FIELDS, POWER_INSTANT_FIELD, THERMAL_FIELD, *throttle_counter_fields(driver).values())
+
+
+def has_part_time_sensor(name: str) -> bool:
+    """Whether this GPU's power sensor covers only a quarter of the time: GA100 and GH100 average 25 ms of every 100 ms.
+
+    Source: "Part-time Power Measurements", arXiv 2312.02741.
+    """
+    return _PART_TIME.search(name) is not None
+
+
+# --- nvmlDeviceGetFieldValues ------------------------------------------------------------------------------------------
+
+_UNSIGNED_INT = 1
+# Type, return code and value of each field; ids, scope, time and latency are skipped.
+_ITEM = "24xiiQ"
+_WIDTH = 3
+
+
+class _Value(Union):
+    _fields_ = (("d", c_double), ("ui", c_uint32), ("ull", c_uint64))
+
+
+class _FieldValue(Structure):
+    """C layout of ``nvmlFieldValue_t``."""
+
+    _fields_ = (
+        ("field_id", c_uint32),
+        ("scope_id", c_uint32),
+        ("timestamp", c_int64),
+        ("latency_us", c_int64),
+        ("value_type", c_int32),
+        ("nvml_return", c_int32),
+        ("value", _Value),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class FieldAnswer:
+    """NVML's answer to one field. ``code``: its return code; ``value`` is raw and means nothing where the code is not 0;
+    ``value_type``: NVML's type number."""
+
+    code: int
+    value_type: int
+    value: int
+
+
+class FieldBlock:
+    """The array that ``nvmlDeviceGetFieldValues`` fills, made once and used for every poll.
+
+    pynvml's wrapper makes a new array for each call and needs several attribute reads a field: 24 us against 3 us for eight
+    fields, which at 50 Hz and 8 GPUs is 0.8 % of a core (``make bench``, part cost, shows the whole). ``scopes``: one for each
+    field; 0, the whole GPU, where not given.
+    """
+
+    def __init__(self, fields: Sequence[int], scopes: Sequence[int] = ()) -> None:
+        self.fields = tuple(fields)
+        pairs = zip(fields, scopes or [0] * len(fields), strict=True)
+        self.array: Array[Any] = (_FieldValue * len(fields))(*(_FieldValue(field, scope) for field, scope in pairs))
+        self._struct = struct.Struct("=" + _ITEM * len(fields))
+
+    def __len__(self) -> int:
+        return len(self.fields)
+
+    def answers(self) -> dict[int, FieldAnswer]:
+        """The last call's answers by field id."""
+        raw = self._struct.unpack_from(self.array)
+        rows = zip(self.fields, raw[::_WIDTH], raw[1::_WIDTH], raw[2::_WIDTH], strict=True)
+        return {field: FieldAnswer(code, kind, _narrow(kind, value)) for field, kind, code, value in rows}
+
+    def values(self) -> tuple[dict[int | None, int], set[int]]:
+        """Returns (raw values of the fields that answered, return codes of those that did not)."""
+        raw = self._struct.unpack_from(self.array)
+        values: dict[int | None, int] = {}
+        codes = set()
+        for field, kind, code, value in zip(self.fields, raw[::_WIDTH], raw[1::_WIDTH], raw[2::_WIDTH], strict=True):
+            if code:
+                codes.add(code)
+            else:
+                values[field] = _narrow(kind, value)
+        return values, codes
+
+
+def _narrow(value_type: int, value: int) -> int:
+    """The other half of the union beside a 32-bit value holds whatever was there before."""
+    return value & 0xFFFFFFFF if value_type == _UNSIGNED_INT else value
+
+
+class Nvml(Protocol):
+    """What a device needs of the library. No method raises for an NVML error: it is a code, and the caller decides."""
+
+    def handle(self, index: int) -> tuple[int, Handle | None]: ...
+
+    def handle_of(self, uuid: str) -> tuple[int, Handle | None]: ...
+
+    def answer(self, call: Call, handle: Handle) -> tuple[int, Any]:
+        """Returns (NVML return code, answer); the answer is None where the code is not 0."""
+        ...
+
+    def fill(self, handle: Handle, block: FieldBlock) -> int:
+        """Fills ``block`` and returns NVML's code."""
+        ...
+
+    def text(self, code: int) -> str:
+        """NVML's text for a return code."""
+        ...

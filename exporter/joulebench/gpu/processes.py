@@ -1,51 +1,56 @@
-"""Whose programs use a GPU: known model servers, foreign programs, and processes that have no name here.
+"""Which programs use each GPU: expected model servers, foreign programs, and processes without a name here.
 
-Pure but for /proc. A program is known by its own name or by that of one of its parents, since servers start helpers that are
-called just python. A process that cannot be named, such as one of another container, is unknown and never called foreign.
+A thread of its own polls the process lists every few seconds, because they can take the driver milliseconds; the exporter prints
+its last poll, and a window is marked by what was seen until then. A program is expected by its own name or by that of one of its
+parents, since servers start helpers that are called just python. A process that cannot be named, such as one of another
+container, is unknown and never called foreign. What is not known is None, as is a poll that is too old.
+Sources: nvmlDeviceGetProcessUtilization, nvmlDeviceGetComputeRunningProcesses, nvmlSystemGetProcessName, /proc.
 """
 
 from __future__ import annotations
 
+import logging
+import os
 import re
+import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import NamedTuple
 
+from joulebench.clock import Clock
+from joulebench.gpu.reading import NO_PROCESSES, GpuDevice, ProcessSummary, ProcessUse
+from joulebench.supervise import BackgroundLoop
 from joulebench.units import Ratio, Seconds
 
-KNOWN_SERVERS = (
+log = logging.getLogger(__name__)
+
+EXPECTED_PROGRAMS = (
     r"ollama|llama[-_]?server|llama[-_.]cpp|llama[-_]swap|llama_cpp|llamafile|llama-box|koboldcpp|vllm|sglang|text[-_]generation"
     r"|tritonserver|trtllm|tensorrt[-_]llm|lmdeploy|lm[-_ ]?studio|local-?ai|mlc[-_]llm|exllama|tabbyapi|aphrodite|joulebench"
 )
-"""What a known server's name has in it, in any case."""
+"""Regex of expected programs, searched for in a program's name in any case."""
 GENERATIONS = 6
 """Parents that are looked at: a helper of a helper of a server."""
 _INTERPRETER = re.compile(r"(python|pypy|node|ruby|perl|java|bash|sh)[\d.]*")
-_WHOLE = 100
-"""Of the SM use that NVML tells; what lies above it was never measured."""
+
+FRESH_PERIODS = 3.0
+CONTINUOUS_PERIODS = 1.5
+"""Foreign uses that were seen no further apart than this count as one stretch."""
 
 
-class ProcessUse(NamedTuple):
-    """``at``: unix time up to which the driver saw it; ``sm``: share of the SMs' time. None where it only says who is there."""
-
-    pid: int
-    at: Seconds | None
-    sm: Ratio | None
-
-
-class Verdict(Enum):
-    KNOWN = "known"
+class ProcessClass(Enum):
+    EXPECTED = "expected"
     FOREIGN = "foreign"
     UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True)
-class Users:
-    """Of one GPU between two looks. ``foreign``: names by pid, for the log alone. ``sm``: their share of the SMs, None where the
-    card cannot tell. ``unnamed``: processes without a name. ``used``: unix times of the first and the last foreign use; None
-    without any, or where the card cannot tell when."""
+class GpuProcesses:
+    """Processes on one GPU between two polls. ``foreign``: names by pid, for the log alone. ``sm``: the foreign programs' share
+    of the SMs, None where the driver does not say. ``unnamed``: processes without a name. ``used``: unix times of the first and
+    the last foreign use; None without any, or where the driver gives no times."""
 
     foreign: dict[int, str]
     unnamed: int
@@ -54,38 +59,41 @@ class Users:
 
 
 class ProcessNames:
-    """``more``: asked where /proc does not tell; returns None for a process it cannot name either."""
+    """``driver_name``: asked where /proc has no entry; returns None for a process that the driver cannot name either."""
 
     def __init__(
-        self, known: re.Pattern[str], more: Callable[[int], str | None] = lambda _: None, proc: Path = Path("/proc")
+        self,
+        expected: re.Pattern[str],
+        driver_name: Callable[[int], str | None] = lambda _: None,
+        proc: Path = Path("/proc"),
     ) -> None:
-        self._known = known
-        self._more = more
+        self._expected = expected
+        self._driver_name = driver_name
         self._proc = proc
 
-    def judge(self, pid: int) -> tuple[Verdict, str]:
-        """The verdict, and the program's short name."""
+    def classify(self, pid: int) -> tuple[ProcessClass, str]:
+        """Returns the class of a process and its program's short name."""
         name = self.name(pid)
         if name is None:
-            return Verdict.UNKNOWN, ""
-        at: int | None = pid
+            return ProcessClass.UNKNOWN, ""
+        ancestor: int | None = pid
         for _ in range(GENERATIONS):
-            if at is None or at <= 1:
+            if ancestor is None or ancestor <= 1:
                 break
-            if self._known.search(self.name(at) or ""):
-                return Verdict.KNOWN, name
-            at = self._parent(at)
-        return Verdict.FOREIGN, name
+            if self._expected.search(self.name(ancestor) or ""):
+                return ProcessClass.EXPECTED, name
+            ancestor = self._parent(ancestor)
+        return ProcessClass.FOREIGN, name
 
     def name(self, pid: int) -> str | None:
-        """The program, and what an interpreter runs; never its other arguments, which are nobody's business."""
+        """Returns the program, and what an interpreter runs; never its other arguments, which may be private."""
         try:
             words = (self._proc / str(pid) / "cmdline").read_bytes().decode(errors="replace").split("\0")
             if not words[0]:
                 return (self._proc / str(pid) / "comm").read_text(errors="replace").strip() or None
         except OSError:
-            told = self._more(pid)
-            return short_name([told]) if told else None
+            name = self._driver_name(pid)
+            return short_name([name]) if name else None
         return short_name(words)
 
     def _parent(self, pid: int) -> int | None:
@@ -97,7 +105,7 @@ class ProcessNames:
 
 
 def short_name(words: Sequence[str]) -> str:
-    """``/usr/bin/python3 -u -m vllm.entrypoints.api --model x`` as ``python3 vllm.entrypoints.api``."""
+    """Returns ``/usr/bin/python3 -u -m vllm.entrypoints.api --model x`` as ``python3 vllm.entrypoints.api``."""
     # A program that sets its own title has it all in one word.
     title = words[0].split(" ")[0] if " " in words[0] and not words[0].startswith("/") else words[0]
     program = title.rpartition("/")[2]
@@ -114,8 +122,8 @@ def short_name(words: Sequence[str]) -> str:
     return program
 
 
-def users(uses: Sequence[ProcessUse], names: ProcessNames, own_pid: int) -> Users:
-    """Who used the GPU, by all that was told of it since the last look."""
+def classify_processes(uses: Sequence[ProcessUse], names: ProcessNames, own_pid: int) -> GpuProcesses:
+    """Sums up all uses of one GPU since the last poll."""
     sm: dict[int, list[float]] = {}
     times: dict[int, list[Seconds]] = {}
     for use in uses:
@@ -123,18 +131,103 @@ def users(uses: Sequence[ProcessUse], names: ProcessNames, own_pid: int) -> User
             continue
         sm.setdefault(use.pid, []).extend([] if use.sm is None else [use.sm])
         times.setdefault(use.pid, []).extend([] if use.at is None else [use.at])
-    judged = {pid: names.judge(pid) for pid in sm}
-    foreign = {pid: name for pid, (verdict, name) in judged.items() if verdict is Verdict.FOREIGN}
-    told = all(use.sm is not None for use in uses)
+    classes = {pid: names.classify(pid) for pid in sm}
+    foreign = {pid: name for pid, (kind, name) in classes.items() if kind is ProcessClass.FOREIGN}
+    has_shares = all(use.sm is not None for use in uses)
     used = [at for pid in foreign for at in times[pid]]
-    return Users(
+    return GpuProcesses(
         foreign=foreign,
-        unnamed=sum(verdict is Verdict.UNKNOWN for verdict, _ in judged.values()),
-        sm=Ratio(min(1.0, sum(sum(sm[pid]) / len(sm[pid]) for pid in foreign))) if told else None,
+        unnamed=sum(kind is ProcessClass.UNKNOWN for kind, _ in classes.values()),
+        sm=Ratio(min(1.0, sum(sum(sm[pid]) / len(sm[pid]) for pid in foreign))) if has_shares else None,
         used=(min(used), max(used)) if used else None,
     )
 
 
-def use_of(pid: int, at_us: int, sm_percent: int) -> ProcessUse:
-    """One of NVML's samples. What was never measured is no use at all."""
-    return ProcessUse(pid, Seconds(at_us / 1e6), Ratio(sm_percent / _WHOLE if sm_percent <= _WHOLE else 0.0))
+class _GpuUse:
+    def __init__(self, device: GpuDevice) -> None:
+        self.device = device
+        self.polled: tuple[float, GpuProcesses] | None = None
+        self.since: Seconds | None = None
+        self.foreign_use: tuple[Seconds | None, Seconds | None] = (None, None)
+        # Stretches of foreign use in monotonic time.
+        self.spans: deque[tuple[float, float]] = deque()
+        self.logged_pids: set[int] = set()
+
+
+class ProcessPoller:
+    """A ``ProcessObserver``. ``period``: seconds between two polls; ``keep_seconds``: how long foreign use is remembered."""
+
+    def __init__(
+        self, devices: Sequence[GpuDevice], names: ProcessNames, clock: Clock, *, period: float, keep_seconds: float
+    ) -> None:
+        self._names = names
+        self._clock = clock
+        self._period = period
+        self._keep_seconds = keep_seconds
+        self._gpus = {device.identity.index: _GpuUse(device) for device in devices}
+        self._lock = threading.Lock()
+        self._loop = BackgroundLoop("gpu-processes", self.poll)
+
+    def start(self) -> None:
+        self._loop.start()
+
+    def stop(self) -> None:
+        """Returns after a moment even where a call into the driver hangs."""
+        self._loop.stop(timeout=1.0)
+
+    def poll(self) -> float:
+        """Reads the processes of every GPU once, in the calling thread. Returns the seconds until the next poll."""
+        for gpu in self._gpus.values():
+            now: float = self._clock.monotonic()
+            wall_offset = self._clock.unix() - now
+            since = gpu.since if gpu.since is not None else Seconds(wall_offset + now - self._period)
+            uses = gpu.device.read_processes(since)
+            if uses is None:
+                gpu.polled = None
+                continue
+            gpu.since = max([since, *(use.at for use in uses if use.at is not None)])
+            if gpu.since > wall_offset + now + self._period:
+                gpu.since = None  # the clock was set back: no sample would ever be newer
+            processes = classify_processes(uses, self._names, os.getpid())
+            self._record(gpu, now, wall_offset, processes)
+            self._log_foreign(gpu, processes)
+        return self._period
+
+    def _record(self, gpu: _GpuUse, now: float, wall_offset: float, processes: GpuProcesses) -> None:
+        with self._lock:
+            if processes.foreign:
+                used = processes.used
+                first, last = (now, now) if used is None else (used[0] - wall_offset, min(used[1] - wall_offset, now))
+                if gpu.spans and first - gpu.spans[-1][1] <= CONTINUOUS_PERIODS * self._period:
+                    first = gpu.spans.pop()[0]
+                gpu.spans.append((first, last))
+                gpu.foreign_use = Seconds(first + wall_offset), Seconds(last + wall_offset)
+            while gpu.spans and gpu.spans[0][1] < now - self._keep_seconds:
+                gpu.spans.popleft()
+            gpu.polled = (now, processes)
+
+    def _log_foreign(self, gpu: _GpuUse, processes: GpuProcesses) -> None:
+        for pid in processes.foreign.keys() - gpu.logged_pids:
+            log.warning(
+                "GPU %d is used by %s (pid %d), which is no expected program (--processes.known): the energy of tasks on this GPU"
+                " includes what it uses",
+                gpu.device.identity.index,
+                processes.foreign[pid],
+                pid,
+            )
+        gpu.logged_pids = set(processes.foreign)
+
+    def summary(self, index: int) -> ProcessSummary:
+        """Returns what the last poll of the GPU with this index showed; empty where that is too old or failed."""
+        with self._lock:
+            gpu = self._gpus[index]
+            if gpu.polled is None or self._clock.monotonic() - gpu.polled[0] > FRESH_PERIODS * self._period:
+                return NO_PROCESSES
+            processes = gpu.polled[1]
+            start, end = gpu.foreign_use
+            return ProcessSummary(len(processes.foreign), processes.unnamed, processes.sm, end, start)
+
+    def has_foreign_use(self, index: int, start: float, end: float) -> bool:
+        """Whether a foreign program was seen to use the GPU between two monotonic times."""
+        with self._lock:
+            return any(first <= end and start <= last for first, last in self._gpus[index].spans)

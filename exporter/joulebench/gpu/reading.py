@@ -1,7 +1,7 @@
-"""What one GPU said: frozen, in base units, ``None`` where the card or driver does not say.
+"""Readings of one GPU: frozen, in base units, ``None`` where the GPU or its driver gives no value.
 
-``FastReading`` is taken at 50 Hz and holds what integrates (energy, power, throttle counters); ``SlowReading`` about once a
-second. A reading is complete or absent field by field; an error of the whole GPU is raised, never written into a field.
+``CounterReading`` is taken at 50 Hz and holds what accumulates (energy, power, throttle counters); ``StateReading`` about once
+a second. A field is complete or absent; an error of the whole GPU is raised, never written into a field.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ class GpuIdentity:
     driver_version: str
 
 
-_NONE: Mapping[str, Any] = MappingProxyType({})
+_EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
-class FastReading(NamedTuple):
-    """``energy``: the card's own counter, since driver load. ``throttle``: cumulative seconds by catalogue reason, only those
-    the driver counts itself. ``thermal``: the driver's total of both thermal reasons. ``throttle_active``: by catalogue reason,
-    read this often only where the driver leaves a reason uncounted, else empty. A tuple, because so many are made."""
+class CounterReading(NamedTuple):
+    """``energy``: the GPU's own counter, since driver load. ``throttle``: cumulative seconds by reason, only those that the
+    driver counts itself. ``thermal``: the driver's total of both thermal reasons. ``throttle_active``: by reason, read this
+    often only where the driver leaves a reason uncounted, else empty."""
 
     energy: Joules | None
     power: Watts | None
-    throttle: Mapping[str, Seconds] = _NONE
+    throttle: Mapping[str, Seconds] = _EMPTY
     thermal: Seconds | None = None
-    throttle_active: Mapping[str, bool] = _NONE
+    throttle_active: Mapping[str, bool] = _EMPTY
 
 
 @dataclass(frozen=True, slots=True)
-class SlowReading:
-    """``clocks`` and ``clocks_max`` by catalogue clock domain; ``throttle_active`` by catalogue reason, empty where unknown.
-    ``traffic``: bytes since the first read by (link, direction) of the catalogue, those that the card counts.
-    ``failures``: calls that failed for another reason than not being supported."""
+class StateReading:
+    """Fields are named as the metrics that show them. ``clock`` and ``clock_max`` by clock domain; ``throttle_active`` by
+    reason, empty where unknown; ``link_bytes``: bytes since the first read by (link, direction), only those that the GPU
+    counts. ``failures``: calls that failed for another reason than not being supported."""
 
     utilization: Ratio | None = None
     memory_used: Bytes | None = None
@@ -50,40 +50,82 @@ class SlowReading:
     temperature: Celsius | None = None
     temperature_margin: Celsius | None = None
     power_limit: Watts | None = None
-    clocks: Mapping[str, Hertz] = field(default_factory=dict)
-    clocks_max: Mapping[str, Hertz] = field(default_factory=dict)
+    clock: Mapping[str, Hertz] = field(default_factory=dict)
+    clock_max: Mapping[str, Hertz] = field(default_factory=dict)
     throttle_active: Mapping[str, bool] = field(default_factory=dict)
-    traffic: Mapping[tuple[str, str], Bytes] = field(default_factory=dict)
+    link_bytes: Mapping[tuple[str, str], Bytes] = field(default_factory=dict)
     failures: int = 0
 
 
+NO_STATE = StateReading()
+
+
+class ProcessUse(NamedTuple):
+    """One process on a GPU. ``at``: unix time up to which the driver saw it; ``sm``: share of the SMs' time. None where the
+    driver only lists processes."""
+
+    pid: int
+    at: Seconds | None
+    sm: Ratio | None
+
+
+class GpuDevice(Protocol):
+    """One GPU of a source. The reads raise GpuLost or GpuError, but for ``read_processes``."""
+
+    @property
+    def identity(self) -> GpuIdentity: ...
+
+    def read_counters(self) -> CounterReading:
+        """One cheap read for the 50 Hz loop."""
+        ...
+
+    def read_state(self) -> StateReading: ...
+
+    def read_processes(self, since: Seconds) -> Sequence[ProcessUse] | None:
+        """Processes that used this GPU after the unix time ``since``; None where GPU or driver does not say."""
+        ...
+
+
 class GpuSource(Protocol):
-    """Where GPU readings come from: NVML, or the simulation. Indices are those of ``gpus()``."""
+    """Where GPU readings come from: NVML, or the simulation."""
 
     @property
     def name(self) -> str:
         """``nvml`` or ``simulated``; becomes the ``source`` label."""
         ...
 
-    def gpus(self) -> Sequence[GpuIdentity]: ...
-
-    def read_fast(self, index: int) -> FastReading:
-        """One cheap read for the 50 Hz loop. Raises GpuLost or GpuError."""
+    def devices(self) -> Sequence[GpuDevice]:
+        """The GPUs that are there now; one GPU stays one object for as long as it is there."""
         ...
 
-    def read_slow(self, index: int) -> SlowReading:
-        """Raises GpuLost or GpuError."""
+    def process_name(self, pid: int) -> str | None:
+        """The driver's name of this process; None where it has none or may not give it."""
         ...
 
     def close(self) -> None: ...
 
 
+class ProcessSummary(NamedTuple):
+    """Processes on one GPU at the last poll. ``foreign``: how many programs are no expected server; ``unnamed``: how many
+    have no name here; ``foreign_sm``: the foreign programs' share of the SMs; ``foreign_use``, ``foreign_use_start``: unix
+    times of the end and the start of the last stretch of foreign use. None: unknown."""
+
+    foreign: int | None = None
+    unnamed: int | None = None
+    foreign_sm: Ratio | None = None
+    foreign_use: Seconds | None = None
+    foreign_use_start: Seconds | None = None
+
+
+NO_PROCESSES = ProcessSummary()
+
+
 @dataclass(frozen=True, slots=True)
 class GpuState:
-    """What the monitor knows of one GPU at one moment; the scrape only prints it.
+    """Everything the monitor knows of one GPU at one moment; the exporter only prints it.
 
-    ``energy`` belongs to the unix time ``energy_at``, true to within ``energy_uncertainty``; both move only when the counter
-    changes. ``slow`` is None when the last slow read failed or is older than a few periods.
+    ``energy`` belongs to the unix time ``energy_at``, true to within ``energy_uncertainty``; both change only when the counter
+    changes. ``state`` is empty when the last state read failed or is older than a few periods.
     """
 
     identity: GpuIdentity
@@ -94,10 +136,11 @@ class GpuState:
     energy_uncertainty: Seconds | None
     energy_step: Seconds | None
     energy_resets: int
-    crosscheck: Ratio | None
+    energy_crosscheck: Ratio | None
     power: Watts | None
-    slow: SlowReading | None
+    state: StateReading
     throttle: Mapping[str, Seconds]
     read_errors: Mapping[str, int]
     polls: int
     overruns: int
+    processes: ProcessSummary = NO_PROCESSES

@@ -1,4 +1,4 @@
-"""Invented GPUs for a machine without one: the whole pipeline runs, and no number of it is a measurement.
+"""Simulated GPUs for a machine without a GPU: the whole pipeline runs, and no number of it is a measurement.
 
 The first GPU is as busy as this machine's CPUs are (so a model that runs on the CPU drives it), the others idle. Invariant:
 the energy counter is the exact integral of the power that is shown, known up to the last whole 100 ms, as a real counter is.
@@ -7,14 +7,14 @@ the energy counter is the exact integral of the power that is shown, known up to
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from math import exp, floor
 from pathlib import Path
 from threading import Lock
 
 from joulebench.clock import Clock, SystemClock
 from joulebench.errors import UserError
-from joulebench.gpu.reading import FastReading, GpuIdentity, SlowReading
-from joulebench.gpu.spells import Spells
+from joulebench.gpu.reading import CounterReading, GpuDevice, GpuIdentity, ProcessUse, StateReading
 from joulebench.metrics import THERMAL_REASONS, THROTTLE_REASONS
 from joulebench.units import Bytes, Celsius, Hertz, Joules, Ratio, Seconds, Watts
 
@@ -29,10 +29,54 @@ SLOWDOWN_CELSIUS, RESUME_CELSIUS = 90.0, 84.0
 MEMORY_TOTAL, MEMORY_BASE, MEMORY_BUSY = 24 << 30, 600 << 20, 9 << 30
 CLOCKS_MAX = {"graphics": Hertz(2.1e9), "sm": Hertz(2.1e9), "memory": Hertz(9.5e9)}
 
-# The overheating card: busy with a blocked fan for a while, then at rest, over and over.
+# The overheating GPU: busy with a blocked fan for a while, then at rest, over and over.
 CYCLE_SECONDS, HOT_FROM, HOT_UNTIL, BLOCKED_FAN = 90.0, 10.0, 55.0, 1.9
-HELD_CELSIUS = 92.0
-"""Where a card stays whose clocks a timetable holds down."""
+THROTTLED_CELSIUS = 92.0
+"""Temperature of a GPU that is throttled by schedule."""
+
+PERIOD_SECONDS, HEATING_SECONDS, ONSET = 300.0, 25.0, 30.0
+"""The GPU throttles once each period; its heating ends at ``ONSET``, counted from the beginning of the period."""
+SHORTEST, LONGEST = 1.0, 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class ThrottleSchedule:
+    """When a simulated GPU overheats, so that a test knows how long its clocks really were throttled.
+
+    Every five minutes the GPU heats up for a while, then software throttles it for ``length`` seconds, in the middle half of
+    them the hardware too, and then it rests and cools. Seconds follow from the schedule alone, not from when it is read.
+    ``begin``: unix time at which the schedule begins, None for now.
+    """
+
+    length: float = 45.0
+    begin: float | None = None
+
+    def __post_init__(self) -> None:
+        if not SHORTEST <= self.length <= LONGEST:
+            raise UserError(f"--simulated.throttle-seconds: {self.length:g} is not between {SHORTEST:g} and {LONGEST:g} seconds")
+
+    @property
+    def spans(self) -> Mapping[str, tuple[float, float]]:
+        """Start and end of each reason within a period."""
+        return {
+            "sw_thermal": (ONSET, ONSET + self.length),
+            "hw_thermal": (ONSET + self.length / 4, ONSET + self.length * 3 / 4),
+        }
+
+    def seconds(self, reason: str, at: float) -> float:
+        """Returns the seconds for which ``reason`` was active until ``at``, in seconds after the beginning."""
+        since, until = self.spans.get(reason, (0.0, 0.0))
+        periods, rest = divmod(max(at, 0.0), PERIOD_SECONDS)
+        return periods * (until - since) + min(max(rest - since, 0.0), until - since)
+
+    def is_active(self, reason: str, at: float) -> bool:
+        since, until = self.spans.get(reason, (0.0, 0.0))
+        return at >= 0 and since <= at % PERIOD_SECONDS < until
+
+    def is_busy(self, at: float) -> bool:
+        """Whether the GPU is under load: it heats up, or would if it were not throttled."""
+        return at >= 0 and ONSET - HEATING_SECONDS <= at % PERIOD_SECONDS < ONSET + self.length
+
 
 Load = Callable[[], Ratio]
 
@@ -62,8 +106,8 @@ class CpuLoad:
 
 
 class SimulatedSource:
-    """``scenario`` steady; overheating, where the last GPU gets too hot and slows itself down, again and again; or recovering,
-    where it does so by the timetable of ``spells`` and is well in between."""
+    """A ``GpuSource``. ``scenario`` steady; overheating, where the last GPU gets too hot and throttles itself again and again; or
+    recovering, where it does so by ``schedule`` and cools in between."""
 
     name = "simulated"
 
@@ -73,60 +117,95 @@ class SimulatedSource:
         scenario: str = "steady",
         clock: Clock | None = None,
         load: Load | None = None,
-        spells: Spells | None = None,
+        schedule: ThrottleSchedule | None = None,
     ) -> None:
         if scenario not in SCENARIOS:
             raise UserError(f"simulated scenario: {scenario!r} is not known; give one of {', '.join(SCENARIOS)}")
-        self._clock = clock or SystemClock()
-        self._load = load or CpuLoad()
-        self._load_now = Ratio(0.0)
-        self._born = self._load_at = self._clock.monotonic()
-        self._cards = [_Card(index, self._born) for index in range(gpus)]
-        self._hot_card = gpus - 1 if scenario == "overheating" else None
+        clock = clock or SystemClock()
+        load_meter = _SharedLoad(load or CpuLoad(), clock)
+        started_at = clock.monotonic()
+        self._devices = [SimulatedDevice(index, clock, load_meter if index == 0 else None) for index in range(gpus)]
+        last = self._devices[-1]
+        if scenario == "overheating":
+            last.overheats_from = started_at
         if scenario == "recovering":
-            timetable = spells or Spells()
-            ahead = 0.0 if timetable.begin is None else timetable.begin - self._clock.unix()
-            self._cards[-1].follow(timetable, self._born + ahead)
-        self._lock = Lock()  # the fast and the slow poll come from two threads
+            schedule = schedule or ThrottleSchedule()
+            ahead = 0.0 if schedule.begin is None else schedule.begin - clock.unix()
+            last.follow(schedule, started_at + ahead)
 
-    def gpus(self) -> Sequence[GpuIdentity]:
-        return [card.identity for card in self._cards]
+    def devices(self) -> Sequence[GpuDevice]:
+        return self._devices
 
-    def read_fast(self, index: int) -> FastReading:
-        with self._lock:
-            card = self._advanced(index)
-            return FastReading(
-                energy=card.counter(), power=Watts(card.power), throttle=card.throttle(), thermal=Seconds(card.thermal)
-            )
-
-    def read_slow(self, index: int) -> SlowReading:
-        with self._lock:
-            return self._advanced(index).slow()
+    def process_name(self, pid: int) -> str | None:  # noqa: ARG002 - part of the Protocol
+        return None
 
     def close(self) -> None:
         pass
 
-    def _advanced(self, index: int) -> _Card:
+
+class _SharedLoad:
+    """The machine's load, measured at most every ``LOAD_PERIOD`` seconds."""
+
+    def __init__(self, measure: Load, clock: Clock) -> None:
+        self._measure = measure
+        self._clock = clock
+        self._measured_at = clock.monotonic()
+        self._load = Ratio(0.0)
+
+    def __call__(self) -> Ratio:
         now = self._clock.monotonic()
-        if now - self._load_at >= LOAD_PERIOD:
-            self._load_now, self._load_at = self._load(), now
-        load, cooling = (self._load_now if index == 0 else Ratio(0.0)), 1.0
-        if index == self._hot_card and HOT_FROM <= (now - self._born) % CYCLE_SECONDS < HOT_UNTIL:
-            load, cooling = Ratio(1.0), BLOCKED_FAN
-        card = self._cards[index]
-        if card.is_busy(now):
-            load, cooling = Ratio(1.0), BLOCKED_FAN
-        card.advance(now, load, cooling)
-        return card
+        if now - self._measured_at >= LOAD_PERIOD:
+            self._load, self._measured_at = self._measure(), now
+        return self._load
 
 
-class _Card:
-    def __init__(self, index: int, now: float) -> None:
+class SimulatedDevice:
+    """A ``GpuDevice``. ``load`` None: the GPU idles. ``overheats_from``: monotonic start of the overheating cycles."""
+
+    def __init__(self, index: int, clock: Clock, load: Load | None) -> None:
         self.identity = GpuIdentity(index, f"SIMULATED-{index}", f"Simulated GPU {index}", "Simulated", "simulated")
+        self.overheats_from: float | None = None
+        self._clock = clock
+        self._load = load
+        self._model = _GpuModel(clock.monotonic())
+        self._lock = Lock()  # counters and state are read by two threads
+
+    def follow(self, schedule: ThrottleSchedule, begin: float) -> None:
+        """From now on the clocks are throttled by ``schedule``, which began at ``begin`` (monotonic)."""
+        self._model.follow(schedule, begin)
+
+    def read_counters(self) -> CounterReading:
+        with self._lock:
+            model = self._advance()
+            return CounterReading(
+                energy=model.counter(), power=Watts(model.power), throttle=model.throttle(), thermal=Seconds(model.thermal)
+            )
+
+    def read_state(self) -> StateReading:
+        with self._lock:
+            return self._advance().state()
+
+    def read_processes(self, since: Seconds) -> Sequence[ProcessUse] | None:  # noqa: ARG002 - part of the Protocol
+        return None
+
+    def _advance(self) -> _GpuModel:
+        now = self._clock.monotonic()
+        load, cooling = (Ratio(0.0) if self._load is None else self._load()), 1.0
+        overheats = self.overheats_from is not None and HOT_FROM <= (now - self.overheats_from) % CYCLE_SECONDS < HOT_UNTIL
+        if overheats or self._model.is_busy(now):
+            load, cooling = Ratio(1.0), BLOCKED_FAN
+        self._model.advance(now, load, cooling)
+        return self._model
+
+
+class _GpuModel:
+    """Power, heat and counters of a GPU over monotonic time."""
+
+    def __init__(self, now: float) -> None:
         self.power = IDLE_WATTS
         self._throttled = 0.0
-        self._spells: Spells | None = None
-        self._spells_from = 0.0
+        self._schedule: ThrottleSchedule | None = None
+        self._schedule_from = 0.0
         self._load = 0.0
         self._hot = False
         self._temperature = AMBIENT_CELSIUS + CELSIUS_PER_WATT * IDLE_WATTS
@@ -134,15 +213,14 @@ class _Card:
         self._joules = 0.0
         self._shown = 0.0
 
-    def follow(self, spells: Spells, begin: float) -> None:
-        """From now on the clocks are held down by this timetable, which began at ``begin`` (monotonic)."""
-        self._spells, self._spells_from = spells, begin
+    def follow(self, schedule: ThrottleSchedule, begin: float) -> None:
+        self._schedule, self._schedule_from = schedule, begin
 
     def is_busy(self, now: float) -> bool:
-        return self._spells is not None and self._spells.is_busy(now - self._spells_from)
+        return self._schedule is not None and self._schedule.is_busy(now - self._schedule_from)
 
     def advance(self, now: float, load: float, cooling: float) -> None:
-        """Time passed at the power that was shown; from now on the power is what ``load`` asks for."""
+        """Lets time pass at the power shown so far; from now on the power is what ``load`` asks for."""
         span = now - self._at
         if span <= 0:
             return
@@ -153,13 +231,13 @@ class _Card:
         if self._hot:
             self._throttled += span
         goal = AMBIENT_CELSIUS + CELSIUS_PER_WATT * cooling * self.power
-        if self._spells is not None and self._hot:
-            goal = HELD_CELSIUS
+        if self._schedule is not None and self._hot:
+            goal = THROTTLED_CELSIUS
         self._temperature = goal + (self._temperature - goal) * exp(-span / THERMAL_SECONDS)
-        if self._spells is None:
+        if self._schedule is None:
             self._hot = self._temperature >= (RESUME_CELSIUS if self._hot else SLOWDOWN_CELSIUS)
         else:
-            self._hot = any(self._spells.holds(reason, now - self._spells_from) for reason in THERMAL_REASONS)
+            self._hot = any(self._schedule.is_active(reason, now - self._schedule_from) for reason in THERMAL_REASONS)
         self._at, self._load = now, load
         self.power = IDLE_WATTS + (LIMIT_WATTS - IDLE_WATTS) * load * (THROTTLED_SHARE if self._hot else 1.0)
 
@@ -168,31 +246,33 @@ class _Card:
 
     @property
     def thermal(self) -> float:
-        """Seconds for which any heat held the clocks down."""
+        """Seconds for which heat throttled the clocks."""
         return max(self.throttle().values())
 
     def throttle(self) -> Mapping[str, Seconds]:
-        if self._spells is not None:
-            return {reason: Seconds(self._spells.seconds(reason, self._at - self._spells_from)) for reason in THROTTLE_REASONS}
+        if self._schedule is not None:
+            return {
+                reason: Seconds(self._schedule.seconds(reason, self._at - self._schedule_from)) for reason in THROTTLE_REASONS
+            }
         return {reason: Seconds(self._throttled if reason == "hw_thermal" else 0.0) for reason in THROTTLE_REASONS}
 
-    def _holds(self, reason: str) -> bool:
-        if self._spells is not None:
-            return self._spells.holds(reason, self._at - self._spells_from)
+    def _is_active(self, reason: str) -> bool:
+        if self._schedule is not None:
+            return self._schedule.is_active(reason, self._at - self._schedule_from)
         return reason == "hw_thermal" and self._hot
 
-    def slow(self) -> SlowReading:
+    def state(self) -> StateReading:
         speed = (0.15 + 0.85 * self._load) * (THROTTLED_SHARE if self._hot else 1.0)
         clocks = {name: Hertz(highest if name == "memory" else highest * speed) for name, highest in CLOCKS_MAX.items()}
         celsius = Celsius(round(self._temperature))
-        return SlowReading(
+        return StateReading(
             utilization=Ratio(round(self._load, 2)),
             memory_used=Bytes(MEMORY_BASE + (MEMORY_BUSY if self._load > 0.05 else 0)),
             memory_total=Bytes(MEMORY_TOTAL),
             temperature=celsius,
             temperature_margin=Celsius(SLOWDOWN_CELSIUS - celsius),
             power_limit=Watts(LIMIT_WATTS),
-            clocks=clocks,
-            clocks_max=CLOCKS_MAX,
-            throttle_active={reason: self._holds(reason) for reason in THROTTLE_REASONS},
+            clock=clocks,
+            clock_max=CLOCKS_MAX,
+            throttle_active={reason: self._is_active(reason) for reason in THROTTLE_REASONS},
         )

@@ -1,0 +1,247 @@
+"""One GPU through NVML: readings in base units, absent where the GPU or its driver gives no value.
+
+A value that could not be read is ``None``, never 0. A counter read is one ``nvmlDeviceGetFieldValues`` call wherever the driver
+has those fields.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from joulebench.errors import GpuError, GpuLost
+from joulebench.gpu import nvml_calls
+from joulebench.gpu.link_traffic import LINK_COUNTERS, LinkTraffic, link_field_block
+from joulebench.gpu.nvml_calls import LOST_CODES, NOT_AVAILABLE_CODES, Call, FieldBlock, Handle, Nvml
+from joulebench.gpu.reading import CounterReading, GpuIdentity, ProcessUse, StateReading
+from joulebench.units import (
+    Bytes,
+    Celsius,
+    Hertz,
+    Ratio,
+    Seconds,
+    hertz_from_megahertz,
+    joules_from_millijoules,
+    ratio_from_percent,
+    seconds_from_nanoseconds,
+    watts_from_milliwatts,
+)
+
+SAMPLE_TRIES = 5
+"""How often process samples are asked for again when there were more of them than the binding made room for."""
+PROBES = 3
+"""Times that a field is tried before it counts as unsupported: a sporadic refusal must not cost a GPU its counter."""
+# hw_slowdown has no counter and needs none: it sums up others.
+_REASONS_WITH_COUNTERS = frozenset({"sw_power_cap", "sw_thermal", "hw_thermal", "hw_power_brake"})
+
+
+class NvmlDevice:
+    """A ``GpuDevice``. The constructor raises GpuError where NVML cannot name the GPU at ``index``."""
+
+    def __init__(self, nvml: Nvml, index: int, driver_version: str) -> None:
+        self._nvml = nvml
+        self._handle = self._require_handle("nvmlDeviceGetHandleByIndex", nvml.handle(index))
+        self._lost = False
+        uuid = self._query(nvml_calls.UUID)
+        if uuid is None:
+            raise GpuError(f"{nvml_calls.UUID.symbol}: the GPU has no UUID")
+        self.identity = GpuIdentity(
+            index=index,
+            uuid=str(uuid),
+            name=str(self._query(nvml_calls.NAME) or "unknown"),
+            architecture=nvml_calls.ARCHITECTURES.get(self._query(nvml_calls.ARCHITECTURE) or 0, "unknown"),
+            driver_version=driver_version,
+        )
+        self._choose_fields(driver_version)
+        self._clock_max: dict[str, Hertz] = {}
+        self._traffic = LinkTraffic()
+        self._links = link_field_block(LINK_COUNTERS)
+        self._link_reads = 0
+
+    def _choose_fields(self, driver_version: str) -> None:
+        supported = self._probe(nvml_calls.counter_fields(driver_version))
+        counters = nvml_calls.throttle_counter_fields(driver_version)
+        self._throttle_fields = {reason: field for reason, field in counters.items() if field in supported}
+        self._needs_reason_bits = not self._throttle_fields.keys() >= _REASONS_WITH_COUNTERS
+        self._energy_field = next((field for field in nvml_calls.ENERGY_FIELDS if field in supported), None)
+        self._power_field = nvml_calls.POWER_INSTANT_FIELD if nvml_calls.POWER_INSTANT_FIELD in supported else None
+        fields = [
+            self._energy_field,
+            self._power_field,
+            *({nvml_calls.THERMAL_FIELD} & supported),
+            *self._throttle_fields.values(),
+        ]
+        self._block = FieldBlock([field for field in fields if field is not None])
+
+    def _probe(self, fields: Sequence[int]) -> set[int]:
+        """Returns the fields that this GPU answers."""
+        block = FieldBlock(fields)
+        supported: set[int] = set()
+        for _ in range(PROBES):
+            code = self._nvml.fill(self._handle, block)
+            if code in LOST_CODES:
+                self._raise_for_code(code, nvml_calls.FIELD_VALUES)
+            if code == 0:
+                supported |= {field for field, answer in block.answers().items() if answer.code == 0}
+        return supported
+
+    def read_counters(self) -> CounterReading:
+        try:
+            self._reacquire_if_lost()
+            code = self._nvml.fill(self._handle, self._block)
+            if code:
+                self._raise_for_code(code, nvml_calls.FIELD_VALUES)
+                return self._counter_reading({})
+            values, codes = self._block.values()
+            # The call succeeds when any field was filled, so each field's own code counts.
+            for lost in LOST_CODES.intersection(codes):
+                self._raise_for_code(lost, nvml_calls.FIELD_VALUES)
+            return self._counter_reading(values)
+        except GpuLost:
+            self._lost = True
+            raise
+
+    def _counter_reading(self, values: Mapping[int | None, int]) -> CounterReading:
+        energy = self._query(nvml_calls.TOTAL_ENERGY) if self._energy_field is None else values.get(self._energy_field)
+        power = self._query(nvml_calls.POWER_USAGE) if self._power_field is None else values.get(self._power_field)
+        thermal = values.get(nvml_calls.THERMAL_FIELD)
+        return CounterReading(
+            energy=None if energy is None else joules_from_millijoules(energy),
+            # A powered GPU never draws nothing: drivers answer 0 where they could not read the sensor.
+            power=watts_from_milliwatts(power) if power else None,
+            throttle={
+                reason: seconds_from_nanoseconds(values[field])
+                for reason, field in self._throttle_fields.items()
+                if field in values
+            },
+            thermal=None if thermal is None else seconds_from_nanoseconds(thermal),
+            throttle_active=_active_reasons(self._query_newest(nvml_calls.REASONS, nvml_calls.REASONS_OLD))
+            if self._needs_reason_bits
+            else {},
+        )
+
+    def read_state(self) -> StateReading:
+        """Reads utilization, memory, temperature, clocks and throttle reasons; older calls stand in for newer ones.
+
+        A call that fails takes only its own value with it and is counted in ``failures``.
+        """
+        try:
+            self._reacquire_if_lost()
+            return self._read_state()
+        except GpuLost:
+            self._lost = True
+            raise
+
+    def _read_state(self) -> StateReading:
+        failures = 0
+
+        def query(*calls: Call) -> Any:
+            """The first answer of these calls."""
+            nonlocal failures
+            for call in calls:
+                try:
+                    answer = self._query(call)
+                except GpuLost:
+                    raise
+                except GpuError:
+                    failures += 1
+                    continue
+                if answer is not None:
+                    return answer
+            return None
+
+        utilization = query(nvml_calls.UTILIZATION)
+        memory = query(nvml_calls.MEMORY, nvml_calls.MEMORY_OLD)
+        temperature = query(nvml_calls.TEMPERATURE, nvml_calls.TEMPERATURE_OLD)
+        margin = query(nvml_calls.MARGIN)
+        if margin is None and temperature is not None:
+            slowdown = query(nvml_calls.SLOWDOWN_THRESHOLD)
+            margin = None if slowdown is None else slowdown - temperature
+        limit = query(nvml_calls.POWER_LIMIT)
+        clocks = {name: query(call) for name, call in nvml_calls.CLOCKS.items()}
+        for name, call in nvml_calls.CLOCKS_MAX.items():
+            # The maximum never changes, so it is asked for until it was answered once.
+            maximum = None if name in self._clock_max else query(call)
+            if maximum is not None:
+                self._clock_max[name] = hertz_from_megahertz(maximum)
+        reasons = query(nvml_calls.REASONS, nvml_calls.REASONS_OLD)
+        return StateReading(
+            utilization=None if utilization is None else ratio_from_percent(utilization.gpu),
+            memory_used=None if memory is None else Bytes(memory.used),
+            memory_total=None if memory is None else Bytes(memory.total),
+            temperature=None if temperature is None else Celsius(temperature),
+            temperature_margin=None if margin is None else Celsius(margin),
+            power_limit=None if limit is None else watts_from_milliwatts(limit),
+            clock={name: hertz_from_megahertz(value) for name, value in clocks.items() if value is not None},
+            clock_max=dict(self._clock_max),
+            throttle_active=_active_reasons(reasons),
+            link_bytes=self._read_link_bytes(),
+            failures=failures,
+        )
+
+    def _read_link_bytes(self) -> Mapping[tuple[str, str], Bytes]:
+        if not self._traffic.has_counters and self._link_reads >= PROBES:
+            return {}
+        self._link_reads += 1
+        code = self._nvml.fill(self._handle, self._links)
+        if code in LOST_CODES:
+            self._raise_for_code(code, nvml_calls.FIELD_VALUES)
+        return {} if code else self._traffic.add(self._links.answers())
+
+    def read_processes(self, since: Seconds) -> Sequence[ProcessUse] | None:
+        """Reads SM use by process (``nvmlDeviceGetProcessUtilization``), else the list of compute processes.
+
+        None where the driver gives neither or the GPU is lost: reacquiring it is left to the counter read.
+        """
+        handle = self._handle
+        call = nvml_calls.process_utilization(int(since * 1e6))
+        code, samples = self._nvml.answer(call, handle)
+        for _ in range(SAMPLE_TRIES - 1):
+            if code != nvml_calls.INSUFFICIENT_SIZE:
+                break
+            # The binding asks for the number of samples, then for so many: one that came between makes the call fail.
+            code, samples = self._nvml.answer(call, handle)
+        if code in (0, nvml_calls.NOT_FOUND):
+            return [process_use(sample.pid, sample.timeStamp, sample.smUtil) for sample in samples or ()]
+        if code not in NOT_AVAILABLE_CODES:
+            return None
+        code, processes = self._nvml.answer(nvml_calls.COMPUTE_PROCESSES, handle)
+        return None if code else [ProcessUse(process.pid, None, None) for process in processes]
+
+    def _reacquire_if_lost(self) -> None:
+        """Gets a fresh handle: an old one stays dead when the GPU is back."""
+        if self._lost:
+            self._handle = self._require_handle("nvmlDeviceGetHandleByUUID", self._nvml.handle_of(self.identity.uuid))
+            self._lost = False
+
+    def _require_handle(self, function: str, outcome: tuple[int, Handle | None]) -> Handle:
+        code, handle = outcome
+        if handle is None:
+            raise GpuLost(f"{function}: {self._nvml.text(code)}")
+        return handle
+
+    def _query(self, call: Call) -> Any:
+        """Returns the answer, or None where the GPU or its driver has none. Raises GpuLost or GpuError."""
+        code, answer = self._nvml.answer(call, self._handle)
+        if code:
+            self._raise_for_code(code, call.symbol)
+        return answer
+
+    def _query_newest(self, call: Call, older: Call) -> Any:
+        answer = self._query(call)
+        return self._query(older) if answer is None else answer
+
+    def _raise_for_code(self, code: int, function: str) -> None:
+        if code not in NOT_AVAILABLE_CODES:
+            message = f"{function}: {self._nvml.text(code)}"
+            raise GpuLost(message) if code in LOST_CODES else GpuError(message)
+
+
+def process_use(pid: int, at_us: int, sm_percent: int) -> ProcessUse:
+    """Converts one of NVML's utilization samples; a share above 100 % was never measured and counts as no use."""
+    return ProcessUse(pid, Seconds(at_us / 1e6), Ratio(sm_percent / 100 if sm_percent <= 100 else 0.0))
+
+
+def _active_reasons(bits: int | None) -> Mapping[str, bool]:
+    """Returns whether each throttle reason is set; empty where unknown."""
+    return {} if bits is None else {reason: bool(bits & bit) for reason, bit in nvml_calls.REASON_BITS.items()}

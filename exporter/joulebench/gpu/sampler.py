@@ -1,0 +1,206 @@
+"""Samples one GPU: its energy meter, its throttle meter, its last readings and what went wrong with it.
+
+A GPU that is lost, or has failed for a while, is down and read again at growing intervals; it comes back by answering. Any
+error of a poll, foreseen or not, counts as a failure of this GPU and never ends the polling: a GPU is up only while its
+readings are complete.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from threading import Lock
+
+from joulebench.clock import Clock
+from joulebench.energy.window import QUALITIES, WindowEnergy, window_energy
+from joulebench.errors import GpuError, GpuLost
+from joulebench.gpu.energy_meter import COUNTER, EnergyMeter
+from joulebench.gpu.reading import NO_PROCESSES, NO_STATE, CounterReading, GpuDevice, GpuState, ProcessSummary, StateReading
+from joulebench.gpu.throttle import ThrottleMeter
+from joulebench.gpu.wall_clock import WallClock
+from joulebench.units import Seconds, Watts
+
+log = logging.getLogger(__name__)
+
+ERROR_GROUPS = ("fast", "slow", "energy", "power")
+"""Of read errors: a complete counter or state read, or only the energy or the power of a counter read that used to be there."""
+DOWN_AFTER = 2.0
+"""Seconds without one good counter read."""
+FIRST_RETRY, LAST_RETRY = 0.5, 10.0
+"""Seconds between two reads of a GPU that is down; each pause is twice the one before."""
+POWER_FRESH = 1.0
+STATE_FRESH_PERIODS = 3.0
+
+
+class GpuSampler:
+    """``poll`` is for one thread, ``poll_state`` for another; everything else may be called from any thread."""
+
+    def __init__(self, device: GpuDevice, clock: Clock, *, poll_period: float, state_period: float, ring_seconds: float) -> None:
+        self.device = device
+        self.identity = device.identity
+        self._clock = clock
+        self._poll_period = poll_period
+        self._state_fresh = STATE_FRESH_PERIODS * state_period
+        self._lock = Lock()
+        # Guarded by _lock.
+        self._meter = EnergyMeter(ring_seconds)
+        self._throttle = ThrottleMeter(ring_seconds)
+        self._power: tuple[float, Watts] | None = None
+        self._state: tuple[float, StateReading] | None = None
+        self._errors = Counter(dict.fromkeys(ERROR_GROUPS, 0))
+        self._polls = 0
+        self._overruns = 0
+        self._good_at: float = clock.monotonic()
+        self._down = False
+        self._retry_pause = FIRST_RETRY
+        self._retry_at = 0.0
+        self._logged_unexpected = {"fast": False, "slow": False}
+
+    @property
+    def retry_at(self) -> float:
+        """Until then (monotonic) a GPU that is down is left alone."""
+        return self._retry_at
+
+    def poll(self) -> None:
+        """Reads the counters once, unless the GPU is down and not yet due."""
+        before: float = self._clock.monotonic()
+        if before < self._retry_at:
+            return
+        try:
+            reading = self.device.read_counters()
+        except Exception as error:
+            after = self._clock.monotonic()
+            with self._lock:
+                self._polls += 1
+                self._fail(before, error)
+        else:
+            after = self._clock.monotonic()
+            with self._lock:
+                self._polls += 1
+                self._take_in(before, after, reading)
+        if after - before > self._poll_period:
+            self._overruns += 1
+
+    def _take_in(self, before: float, after: float, reading: CounterReading) -> None:
+        try:
+            self._observe(before, after, reading)
+        except Exception as error:
+            self._fail(before, error)
+
+    def _observe(self, before: float, after: float, reading: CounterReading) -> None:
+        meter = self._meter
+        if reading.power is not None:
+            self._power = (after, reading.power)
+        elif self._power is not None:
+            self._errors["power"] += 1
+        if reading.energy is None and meter.method == COUNTER:
+            self._errors["energy"] += 1
+        glitches = meter.glitches
+        meter.observe(before, after, reading.energy, reading.power)
+        self._errors["energy"] += meter.glitches - glitches
+        self._throttle.observe(self._good_at, after, reading)
+        if self._down:
+            log.warning("GPU %d answers again", self.identity.index)
+            self._down, self._retry_pause, self._retry_at = False, FIRST_RETRY, 0.0
+        self._good_at = after
+        self._logged_unexpected["fast"] = False
+
+    def _fail(self, at: float, error: Exception) -> None:
+        self._errors["fast"] += 1
+        self._log_unexpected("fast", error)
+        if not isinstance(error, GpuLost) and at - self._good_at <= DOWN_AFTER:
+            return
+        if not self._down:
+            log.warning("GPU %d is down: %s", self.identity.index, error)
+        self._down = True
+        self._retry_at = at + self._retry_pause
+        self._retry_pause = min(self._retry_pause * 2, LAST_RETRY)
+
+    def _log_unexpected(self, group: str, error: Exception) -> None:
+        """Logs an unforeseen error with its traceback, once until the group works again."""
+        if not isinstance(error, GpuError) and not self._logged_unexpected[group]:
+            log.error("GPU %d: %s read failed", self.identity.index, group, exc_info=error)
+            self._logged_unexpected[group] = True
+
+    def poll_state(self) -> None:
+        """Reads the state once, unless the GPU is down."""
+        if self._down:
+            return
+        try:
+            reading = self.device.read_state()
+        except Exception as error:
+            log.debug("GPU %d: state read failed: %s", self.identity.index, error)
+            with self._lock:
+                self._errors["slow"] += 1
+                self._log_unexpected("slow", error)
+            return
+        with self._lock:
+            self._errors["slow"] += reading.failures
+            self._state = (self._clock.monotonic(), reading)
+            self._logged_unexpected["slow"] = False
+
+    def _is_up(self, now: float) -> bool:
+        """False too where a call into the driver hangs: then no good reading has come for a while."""
+        return not self._down and now - self._good_at <= DOWN_AFTER
+
+    def awaits_change(self, end: float) -> bool:
+        """Whether a window that ends at ``end`` (monotonic) would be known better later.
+
+        It needs the counter change that closes it and two more, which show the power after it and whether that is steady. A GPU
+        that is down will not give them.
+        """
+        with self._lock:
+            if not self._is_up(self._clock.monotonic()):
+                return False
+            at = self._meter.third_latest_at
+            return at is None or at < end
+
+    def window(self, start: float, end: float) -> WindowEnergy:
+        """Estimates the energy between two monotonic times.
+
+        Reasons beyond those of ``window_energy``: ``counter_disagrees`` with the power it was checked against.
+        """
+        with self._lock:
+            meter = self._meter
+            energy = window_energy(meter.trace, start, end, method=meter.method)
+            return as_suspect(energy, "counter_disagrees") if meter.crosscheck.disagrees else energy
+
+    @property
+    def energy_method(self) -> str:
+        return self._meter.method
+
+    def throttled(self, start: float, end: float) -> Mapping[str, Seconds | None]:
+        """Returns the throttled seconds between two monotonic times by reason, None where they are unknown."""
+        with self._lock:
+            return self._throttle.between(start, end, self._good_at)
+
+    def snapshot(self, now: float, wall: WallClock, processes: ProcessSummary = NO_PROCESSES) -> GpuState:
+        with self._lock:
+            meter, sample, state, power = self._meter, self._meter.latest, self._state, self._power
+            up = self._is_up(now)
+            return GpuState(
+                identity=self.identity,
+                up=up,
+                energy_method=meter.method,
+                energy=None if sample is None else sample.joules,
+                energy_at=None if sample is None else Seconds(wall.unix(sample.at)),
+                energy_uncertainty=None if sample is None else sample.uncertainty,
+                energy_step=meter.step,
+                energy_resets=meter.trace.resets,
+                energy_crosscheck=meter.crosscheck.ratio,
+                power=power[1] if power is not None and up and now - power[0] <= POWER_FRESH else None,
+                state=state[1] if state is not None and up and now - state[0] <= self._state_fresh else NO_STATE,
+                throttle=self._throttle.seconds,
+                read_errors=dict(self._errors),
+                polls=self._polls,
+                overruns=self._overruns,
+                processes=processes,
+            )
+
+
+def as_suspect(energy: WindowEnergy, reason: str) -> WindowEnergy:
+    """Adds ``reason`` to a window, whose quality is then suspect at best."""
+    quality = max(energy.quality, "suspect", key=QUALITIES.index)
+    return replace(energy, quality=quality, reasons=(*energy.reasons, reason))

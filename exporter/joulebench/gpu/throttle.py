@@ -1,0 +1,128 @@
+"""Seconds for which each reason reduced a GPU's clocks: the driver's own counters where it has them, else reason bits over time.
+
+The driver counts nanoseconds and misses nothing; a bit read 50 times a second misses what is shorter than a poll. Where the
+driver counts only the total of both thermal reasons, that total is what grows and the bits only say which of the two it was,
+so that a short throttle is never lost. A reason without counter and bits has no value.
+
+How each reason's seconds grew is kept, so that any window can be asked for.
+Sources: NVML_FI_DEV_PERF_POLICY_* (74 to 76), NVML_FI_DEV_CLOCKS_EVENT_REASON_* (driver 575 and newer),
+nvmlDeviceGetCurrentClocksEventReasons.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from joulebench.energy.seconds_trace import SecondsTrace
+from joulebench.gpu.reading import CounterReading
+from joulebench.metrics import THERMAL_REASONS, THROTTLE_REASONS
+from joulebench.units import Seconds
+
+GAP_SECONDS = 1.0
+"""Between two polls; over a longer gap it is unknown how long a bit was set."""
+POINTS_PER_SECOND = 20.0
+"""Capacity of the ring; only clocks that are throttled and released all the time need it."""
+UNREAD_SECONDS = 0.15
+"""At the end of a window that no poll has reached yet; a poll is no later than this."""
+
+
+class ThrottleMeter:
+    """``seconds``: cumulative, by reason. The mapping is replaced, never changed: readers may keep it."""
+
+    def __init__(self, ring_seconds: float = 3600.0) -> None:
+        self.seconds: Mapping[str, Seconds] = {}
+        self._capacity = int(ring_seconds * POINTS_PER_SECOND)
+        self._traces: dict[str, SecondsTrace] = {}
+        # Reasons that the last reading lacked, and the time of the last reading that had them.
+        self._unread_since: dict[str, float] = {}
+        self._counted: Mapping[str, Seconds] = {}
+        self._summed: dict[str, float] = {}
+        self._bits_at: float | None = None
+        self._active: Mapping[str, bool] = {}
+        self._thermal: float | None = None
+
+    def observe(self, since: float, at: float, reading: CounterReading) -> None:
+        """Takes in a reading. ``at``: its monotonic time; ``since``: that of the good reading before it."""
+        before, counted, bits_at = self.seconds, self._counted, self._bits_at
+        if reading.throttle_active:
+            self._add_bits(at, reading)
+        if reading.thermal is not None:
+            self._add_thermal(reading.thermal, reading)
+        if reading.throttle_active:
+            self._bits_at, self._active = at, reading.throttle_active
+        if self._summed or reading.throttle != counted:
+            # A counter that fails for one poll keeps the value it had.
+            summed = {reason: Seconds(value) for reason, value in self._summed.items()}
+            self.seconds = {**self.seconds, **summed, **reading.throttle}
+            self._counted = reading.throttle
+        thermal_missing = reading.thermal is None and self._thermal is not None
+        gap = bool(reading.throttle_active) and bits_at is not None and at - bits_at > GAP_SECONDS
+        if gap or thermal_missing or self._unread_since or reading.throttle != counted or self.seconds != before:
+            self._record(since, at, reading, bits_at)
+
+    def between(self, start: float, end: float, read_until: float) -> Mapping[str, Seconds | None]:
+        """Returns the seconds of a window by reason, None where they are unknown.
+
+        Times are monotonic; ``read_until``: time of the last good reading.
+        """
+        return {reason: self._between(reason, start, end, read_until) for reason in THROTTLE_REASONS}
+
+    def _between(self, reason: str, start: float, end: float, read_until: float) -> Seconds | None:
+        trace = self._traces.get(reason)
+        known_until = self._bits_at if self._by_bits(reason) else self._unread_since.get(reason, read_until)
+        if trace is None or known_until is None or end > known_until + UNREAD_SECONDS:
+            return None
+        seconds = trace.between(start, end)
+        return None if seconds is None else Seconds(seconds)
+
+    def _by_bits(self, reason: str) -> bool:
+        return reason in self._summed and (self._thermal is None or reason not in THERMAL_REASONS)
+
+    def _record(self, since: float, at: float, reading: CounterReading, bits_at: float | None) -> None:
+        """``bits_at``: time of the bits before this reading."""
+        for reason, seconds in self.seconds.items():
+            if self._by_bits(reason):
+                if reading.throttle_active:
+                    self._grow(reason, at if bits_at is None else bits_at, at, seconds)
+            elif reason in reading.throttle or (reason in self._summed and reading.thermal is not None):
+                self._grow(reason, self._unread_since.pop(reason, since), at, seconds, counted=True)
+            else:
+                self._unread_since.setdefault(reason, since)
+
+    def _grow(self, reason: str, since: float, at: float, seconds: float, *, counted: bool = False) -> None:
+        trace = self._traces.get(reason)
+        if trace is None:
+            self._traces[reason] = SecondsTrace(at, seconds, self._capacity)
+        elif not counted and at - since > GAP_SECONDS:
+            trace.lose(since, at)
+        elif seconds != trace.latest:
+            trace.append(since, at, seconds)
+
+    def _is_counted(self, reason: str, reading: CounterReading) -> bool:
+        """Whether the driver counts this reason, even where its counter just failed."""
+        return reason in reading.throttle or (reason in self.seconds and reason not in self._summed)
+
+    def _add_bits(self, at: float, reading: CounterReading) -> None:
+        span = 0.0 if self._bits_at is None else at - self._bits_at
+        for reason, active in reading.throttle_active.items():
+            if self._is_counted(reason, reading):
+                continue
+            total = self._summed.setdefault(reason, 0.0)
+            if span <= GAP_SECONDS and not (reading.thermal is not None and reason in THERMAL_REASONS):
+                self._summed[reason] = total + span * (active + self._active.get(reason, False)) / 2
+
+    def _add_thermal(self, thermal: float, reading: CounterReading) -> None:
+        grown = 0.0 if self._thermal is None else thermal - self._thermal
+        self._thermal = thermal
+        uncounted = [reason for reason in THERMAL_REASONS if not self._is_counted(reason, reading)]
+        if grown <= 0 or not uncounted:
+            return
+        set_times = {r: reading.throttle_active.get(r, False) + self._active.get(r, False) for r in uncounted}
+        if not any(set_times.values()):
+            # Too short for the bits: then it was software, which throttles well before the hardware has to.
+            set_times[uncounted[0]] = True
+        most = max(set_times.values())
+        for reason, times in set_times.items():
+            # Both may be set at a time, and a bit that was set at both ends of this time was set for all of it.
+            if times:
+                self._summed[reason] = self._summed.get(reason, 0.0) + grown * times / most
