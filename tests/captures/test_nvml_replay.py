@@ -18,20 +18,16 @@ import pytest
 
 from joulebench import metrics
 from joulebench.energy.window import WindowEnergy
-from joulebench.exporter.collector import Collector
-from joulebench.exporter.energy import EnergyCollector
 from joulebench.exporter.exposition import Exposition
-from joulebench.exporter.gpu import GpuCollector
-from joulebench.gpu import capture
-from joulebench.gpu.capture_format import text_of
+from joulebench.exporter.gpu_collector import gpu_collectors
+from joulebench.gpu.capture import capture_json, record_capture
 from joulebench.gpu.monitor import GpuMonitor
-from joulebench.gpu.nvml import Library, NvmlSource
+from joulebench.gpu.nvml import NvmlLibrary, NvmlSource
 from joulebench.gpu.reading import GpuState
 from tests.captures.nvml import synthesize
 from tests.fakes.nvml import SCRIPT_VARIABLE, FakeGpuScript, VirtualClock, load, replay
 from tests.goldens_support import GOLDENS, Golden
 from tests.unit.exporter.exposition_lint import complaints
-from tests.unit.exporter.reference import reference
 
 CAPTURES = sorted((Path(__file__).parent / "nvml").glob("*.json"))
 POLL, SECONDS = 0.02, 12.0
@@ -75,11 +71,9 @@ def shown(path: Path, directory: Path, monkeypatch: pytest.MonkeyPatch) -> Shown
         for poll in range(int(SECONDS / POLL)):
             monitor.poll()
             if poll % int(1 / POLL) == 0:
-                monitor.poll_slow()
+                monitor.poll_state()
             clock.advance(POLL)
-        collectors: list[Collector] = [GpuCollector(monitor, source.name), EnergyCollector(monitor)]
-        text = Exposition(collectors, clock, process=False).text().decode()
-        assert text.startswith(reference(collectors).decode())
+        text = Exposition(gpu_collectors(monitor), clock, process=False).render()[0].decode()
         start, end = script.origin_unix + 2.0, script.origin_unix + 8.0
         measured = monitor.window(start, end)[0][1]
         state = monitor.snapshot()[0]
@@ -113,7 +107,7 @@ def test_what_moves_on_a_captured_machine_is_measured_right(path: Path, tmp_path
     assert (seen.state.energy_method == "counter") == bool(energy["changes"])
     if energy["changes"]:
         assert seen.state.energy_step == pytest.approx(energy["step_seconds"]["median"], abs=0.002)
-        assert seen.state.crosscheck == pytest.approx(energy["ratio"], abs=0.05)
+        assert seen.state.energy_crosscheck == pytest.approx(energy["ratio"], abs=0.05)
         assert seen.state.energy_uncertainty is not None
         assert seen.state.energy_uncertainty <= POLL
 
@@ -123,8 +117,8 @@ def test_a_recording_of_the_replay_says_what_the_capture_says(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with playing(path, tmp_path, monkeypatch) as (clock, _):
-        library = Library()
-        again = json.loads(text_of(capture.record(library, clock, clock.advance, 3.0, keep_uuid=True)))
+        library = NvmlLibrary()
+        again = json.loads(capture_json(record_capture(library, clock, clock.advance, 3.0, keep_uuid=True)))
         library.close()
     recorded = replay.read(path)
     taken = [gpu for gpu in recorded["gpus"] if gpu["error"] is None]

@@ -17,7 +17,20 @@ import pytest
 
 from tests.contract.sources import PACKAGE
 
-VOCABULARY = {"cache", "devices", "metrics", "units", "clock", "errors", "settings", "prices", "parsing", "files", "supervise"}
+VOCABULARY = {
+    "cache",
+    "devices",
+    "metrics",
+    "units",
+    "clock",
+    "errors",
+    "settings",
+    "prices",
+    "parsing",
+    "files",
+    "http_server",
+    "supervise",
+}
 ROOMS: dict[str, set[str]] = {
     "energy": set(),
     "confidence": set(),
@@ -46,7 +59,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "xllamacpp": ("bench/",),
     "llama_cpp": ("profile/llama.py",),
     "prometheus_client": ("metrics/families.py", "exporter/", "clients/pushgateway.py", "proxy/web.py"),
-    "aiohttp": ("proxy/",),
+    "aiohttp": ("proxy/", "exporter/", "http_server.py"),
     "click": ("cli/",),
     "bfcl_eval": ("bench/bfcl/",),
     "numpy": ("analysis/", "results/"),
@@ -167,7 +180,7 @@ def test_nobody_imports_tests_or_scripts() -> None:
 def test_the_exporter_starts_without_what_only_others_need() -> None:
     """It has to stay small beside a benchmark; pynvml and requests come when a GPU or an Ollama is there."""
     code = (
-        "import sys, joulebench.cli.exporter, joulebench.exporter.server, joulebench.gpu.monitor\n"
+        "import sys, joulebench.cli.exporter, joulebench.exporter.app, joulebench.gpu.monitor\n"
         f"print([name for name in {EXPORTER_NEVER_LOADS!r} if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

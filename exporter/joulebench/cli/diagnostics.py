@@ -16,7 +16,7 @@ from joulebench import settings
 from joulebench.cli import options
 from joulebench.clock import SystemClock
 from joulebench.errors import EnergyApiError, UserError
-from joulebench.gpu.capture_format import LABELS
+from joulebench.gpu.capture import LABELS
 
 if TYPE_CHECKING:
     from joulebench.profile.measure import Phase
@@ -115,22 +115,21 @@ def _sum(values: Iterable[float | None]) -> float | None:
 @click.option("--keep-uuid", is_flag=True, help="Write the GPUs' UUIDs as they are, not a hash of them.")
 def record_capture_command(out: Path | None, seconds: float, label: str | None, keep_uuid: bool) -> int:
     """Write this machine's NVML answers to a file, for a bug report or as a test."""
-    from joulebench.gpu import capture
-    from joulebench.gpu.capture_format import file_name, text_of
-    from joulebench.gpu.nvml import Library
+    from joulebench.gpu.capture import capture_file_name, capture_json, record_capture
+    from joulebench.gpu.nvml import NvmlLibrary
 
     if out is not None:
         _require_free_path(out)
     progress = RecordingProgress(sys.stderr, seconds)
-    with closing(Library()) as nvml:
-        captured = capture.record(
+    with closing(NvmlLibrary()) as nvml:
+        captured = record_capture(
             nvml, SystemClock(), threading.Event().wait, seconds, label=label, keep_uuid=keep_uuid, progress=progress.show
         )
     progress.end()
-    path = out or Path(file_name(captured))
+    path = out or Path(capture_file_name(captured))
     _require_free_path(path)
     try:
-        path.write_text(text_of(captured), encoding="utf-8")
+        path.write_text(capture_json(captured), encoding="utf-8")
     except OSError as error:
         raise UserError(f"--out: {path} cannot be written: {error.strerror}; name another file") from error
     print(f"wrote {path}: {_summary(len(captured.gpus), keep_uuid)}")

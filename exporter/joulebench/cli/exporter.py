@@ -25,16 +25,18 @@ from joulebench.errors import GpuUnavailable, UserError
 from joulebench.gpu.simulated import SCENARIOS
 
 if TYPE_CHECKING:
-    from joulebench.exporter.collector import Collector
+    from joulebench.exporter.exposition import Collector
     from joulebench.gpu.monitor import GpuMonitor
-    from joulebench.gpu.process_watch import ProcessWatch
+    from joulebench.gpu.processes import ProcessPoller
     from joulebench.gpu.reading import GpuSource
-    from joulebench.gpu.spells import Spells
+    from joulebench.gpu.simulated import ThrottleSchedule
     from joulebench.ollama.kv_cache import CacheSettings
 
 log = logging.getLogger(__name__)
 
 RECOVERING = "recovering"
+SWITCH_INTERVAL = 0.0005
+"""Seconds after which a waiting thread gets the interpreter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,49 +173,51 @@ def exporter_command(log_level: str, **flags: Any) -> int:
 
 
 def _serve(flags: ExporterFlags, stack: ExitStack, clock: Clock) -> None:
-    """Everything started, each thing with its end on the stack; what was started first ends last."""
-    from joulebench.exporter.energy import EnergyCollector
+    """Starts everything, and puts what ends it on the stack; what was started first ends last."""
+    from joulebench.exporter.app import build_app
     from joulebench.exporter.energy_api import EnergyApi
-    from joulebench.exporter.exporter import ExporterCollector
+    from joulebench.exporter.exporter_collector import ExporterCollector
     from joulebench.exporter.exposition import Exposition
-    from joulebench.exporter.gpu import GpuCollector
-    from joulebench.exporter.routes import Routes
-    from joulebench.exporter.server import Server
-    from joulebench.exporter.web_config import WebConfig, load
+    from joulebench.exporter.gpu_collector import gpu_collectors
+    from joulebench.exporter.web_config import WebConfig
+    from joulebench.http_server import HttpServer
 
-    web = WebConfig() if flags.web_config is None else load(flags.web_config)
+    web = WebConfig(flags.web_config)
+    stack.callback(web.close)
+    signal.signal(signal.SIGHUP, lambda *_: web.reload())
     prices = None if flags.prices_file is None else _prices(flags.prices_file)
     source = _gpu_source(flags, clock)
     source_name = "none" if source is None else source.name
     monitor: GpuMonitor | None = None
-    watch: ProcessWatch | None = None
+    processes: ProcessPoller | None = None
     collectors: list[Collector] = []
     if source is not None:
-        from joulebench.gpu.monitor import ForeignUses, GpuMonitor
+        from joulebench.gpu.monitor import GpuMonitor
 
         stack.callback(source.close)
-        watch = _process_watch(flags, source, clock)
-        foreign_use: ForeignUses = watch.used_between if watch is not None else lambda *_: False
-        monitor = GpuMonitor(
-            source, clock, poll_period=flags.poll_period, ring_seconds=flags.ring_seconds, foreign_use=foreign_use
-        )
-        collectors += [GpuCollector(monitor, source_name, watch), EnergyCollector(monitor)]
+        processes = _process_poller(flags, source, clock)
+        monitor = GpuMonitor(source, clock, poll_period=flags.poll_period, ring_seconds=flags.ring_seconds, processes=processes)
+        collectors += gpu_collectors(monitor)
     if not flags.no_ollama:
         collectors.append(_ollama(flags, stack, clock))
     if prices is not None:
         collectors.append(prices)
     collectors.append(ExporterCollector(source_name, clock, monitor))
-    routes = Routes(Exposition(collectors, clock), EnergyApi(monitor, source_name, clock, flags.ring_seconds), source_name)
+    energy = EnergyApi(monitor, source_name, clock, flags.ring_seconds)
+    app = build_app(Exposition(collectors, clock), energy, source_name, web)
     # The port is taken before the threads start: a second exporter fails without ever touching a GPU.
-    server = Server(flags.listen_address, routes, web)
+    server = HttpServer(flags.listen_address, app, tls=lambda: web.tls)
     if monitor is not None:
         monitor.start()
         stack.callback(monitor.stop)
-    if watch is not None:
-        watch.start()
-        stack.callback(watch.stop)
+    if processes is not None:
+        processes.start()
+        stack.callback(processes.stop)
     server.start()
     stack.callback(server.stop)
+    # A poll of several GPUs releases the interpreter at each NVML call. At the default interval of 5 ms, a busy HTTP thread
+    # would leave 12 of 50 polls a second; make bench, part cost, prints the polls under load.
+    sys.setswitchinterval(SWITCH_INTERVAL)
     print(f"listening on {server.url}", file=sys.stderr, flush=True)
 
 
@@ -245,53 +249,50 @@ def _simulated_source(flags: ExporterFlags, clock: Clock) -> GpuSource:
     from joulebench.gpu.simulated import SimulatedSource
 
     log.warning("GPU source is simulated: no number of it is a measurement")
-    spells = _spells(flags, clock) if flags.simulated_scenario == RECOVERING else None
-    return SimulatedSource(flags.simulated_gpus, flags.simulated_scenario, clock, spells=spells)
+    schedule = _throttle_schedule(flags, clock) if flags.simulated_scenario == RECOVERING else None
+    return SimulatedSource(flags.simulated_gpus, flags.simulated_scenario, clock, schedule=schedule)
 
 
-def _spells(flags: ExporterFlags, clock: Clock) -> Spells:
-    from joulebench.gpu.spells import ONSET, PERIOD_SECONDS, Spells
+def _throttle_schedule(flags: ExporterFlags, clock: Clock) -> ThrottleSchedule:
+    from joulebench.gpu.simulated import ONSET, PERIOD_SECONDS, ThrottleSchedule
 
     begin = clock.unix() if flags.timetable_begin is None else flags.timetable_begin
-    spells = Spells(begin=begin) if flags.throttle_seconds is None else Spells(flags.throttle_seconds, begin)
+    schedule = (
+        ThrottleSchedule(begin=begin) if flags.throttle_seconds is None else ThrottleSchedule(flags.throttle_seconds, begin)
+    )
     log.info(
-        "heat slows GPU %d down from unix time %.3f on for %g s, and again every %g s",
+        "heat throttles GPU %d from unix time %.3f on for %g s, and again every %g s",
         flags.simulated_gpus - 1,
         begin + ONSET,
-        spells.length,
+        schedule.length,
         PERIOD_SECONDS,
     )
-    return spells
+    return schedule
 
 
-def _process_watch(flags: ExporterFlags, source: GpuSource, clock: Clock) -> ProcessWatch | None:
-    """None where it is not wanted, or where there are no processes to be seen, as on invented GPUs."""
-    from joulebench.gpu.process_watch import ProcessWatch
-    from joulebench.gpu.processes import KNOWN_SERVERS, ProcessNames
+def _process_poller(flags: ExporterFlags, source: GpuSource, clock: Clock) -> ProcessPoller | None:
+    """Returns None where it is disabled."""
+    from joulebench.gpu.processes import EXPECTED_PROGRAMS, ProcessNames, ProcessPoller
 
     try:
-        known = re.compile(flags.processes_known or KNOWN_SERVERS, re.IGNORECASE)
+        expected = re.compile(flags.processes_known or EXPECTED_PROGRAMS, re.IGNORECASE)
     except re.error as error:
         raise UserError(f"--processes.known: {flags.processes_known!r} is no regular expression: {error}") from error
-    if not flags.processes_period or source.name != "nvml":
+    if not flags.processes_period:
         return None
-    from joulebench.gpu.nvml import NvmlSource
-
-    assert isinstance(source, NvmlSource)
-    indices = [gpu.index for gpu in source.gpus()]
-    names = ProcessNames(known, source.process_name)
-    return ProcessWatch(source, indices, names, clock, period=flags.processes_period, keep_seconds=flags.ring_seconds)
+    names = ProcessNames(expected, source.process_name)
+    return ProcessPoller(source.devices(), names, clock, period=flags.processes_period, keep_seconds=flags.ring_seconds)
 
 
 def _prices(path: Path) -> Collector:
     from joulebench import prices
-    from joulebench.exporter.prices import PricesCollector
+    from joulebench.exporter.exporter_collector import PricesCollector
 
     return PricesCollector(prices.load(path))
 
 
 def _ollama(flags: ExporterFlags, stack: ExitStack, clock: Clock) -> Collector:
-    from joulebench.exporter.ollama import OllamaCollector
+    from joulebench.exporter.ollama_collector import OllamaCollector
     from joulebench.ollama.inventory import OllamaApi
     from joulebench.ollama.poller import OllamaPoller
 

@@ -1,14 +1,14 @@
 """``GET /api/v1/energy?start=&end=[&wait=]``: the energy of a window from the exporter's ring, as JSON of one fixed shape.
 
-Beside the joules of a GPU stand the seconds for which its clocks were held down, by reason.
-A question that cannot be answered as asked is a 400 that says why; a GPU whose energy is unknown is ``null``, and then so is
-the total, for a sum that leaves a card out would pass for the whole.
+Beside the joules of a GPU stand the seconds for which its clocks were throttled, by reason. A request that cannot be answered
+as asked is a 400 that says why; a GPU whose energy is unknown is ``null``, and then so is the total: a sum without it would
+pass for the energy of all GPUs.
 """
 
 from __future__ import annotations
 
+import asyncio
 import math
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -20,19 +20,26 @@ from joulebench.gpu.reading import GpuIdentity
 from joulebench.units import Seconds
 
 MAX_WAIT = 2.0
-MAX_AT_ONCE = 32
+WAIT_STEP = 0.02
+"""Seconds between two looks whether the counters have passed the end of a window."""
+MAX_PENDING = 256
+"""Requests that wait at a time; a further request is answered by a 503."""
 
 Answer = tuple[int, dict[str, Any]]
 """HTTP status and the body before it becomes JSON."""
 
 
 class WindowSource(Protocol):
-    def window(self, start_unix: float, end_unix: float, wait: float = 0.0) -> Sequence[tuple[GpuIdentity, WindowEnergy]]:
-        """Energy of every GPU between two unix times; waits up to ``wait`` seconds for the counter to pass ``end_unix``."""
+    def is_settled(self, end_unix: float) -> bool:
+        """Whether every counter has passed this unix time, so that a window that ends there will not get better."""
+        ...
+
+    def window(self, start_unix: float, end_unix: float) -> Sequence[tuple[GpuIdentity, WindowEnergy]]:
+        """Energy of every GPU between two unix times, by what is known now."""
         ...
 
     def throttled(self, start_unix: float, end_unix: float) -> Sequence[tuple[GpuIdentity, Mapping[str, Seconds | None]]]:
-        """Throttled seconds of the same GPUs, in the same order, by reason; None where they are not known. Never waits."""
+        """Throttled seconds of the same GPUs, in the same order, by reason; None where they are unknown."""
         ...
 
 
@@ -50,35 +57,59 @@ class Window:
 class EnergyApi:
     """``windows`` is None on an exporter without a GPU: every answer is then a valid one with no GPU in it.
 
-    ``ring_seconds``: length of the monitor's memory. At most ``at_once`` questions are open at a time; one more is a 503.
+    ``ring_seconds``: length of the monitor's memory. At most ``max_pending`` requests wait at a time; a further one is a 503.
     """
 
     def __init__(
-        self, windows: WindowSource | None, source: str, clock: Clock, ring_seconds: float, at_once: int = MAX_AT_ONCE
+        self,
+        windows: WindowSource | None,
+        source: str,
+        clock: Clock,
+        ring_seconds: float,
+        max_pending: int = MAX_PENDING,
     ) -> None:
         self._windows = windows
         self._source = source
         self._clock = clock
         self._ring_seconds = ring_seconds
-        self._places = threading.BoundedSemaphore(at_once)
+        self._max_pending = max_pending
+        self._pending = 0
 
-    def answer(self, query: str) -> Answer:
+    async def answer(self, query: str) -> Answer:
+        """Waits at most the request's ``wait`` seconds, without a thread, until the counters have passed the window's end."""
         try:
-            asked = parse_window(query, self._clock.unix(), self._ring_seconds)
+            window = parse_window(query, self._clock.unix(), self._ring_seconds)
         except BadWindow as error:
             return 400, {"error": str(error)}
-        if not self._places.acquire(blocking=False):
+        if self._pending >= self._max_pending:
             return 503, {"error": "too many window energy requests at once; ask again in a moment"}
+        self._pending += 1
         try:
-            found = [] if self._windows is None else list(self._windows.window(asked.start, asked.end, asked.wait))
-            throttled = [] if self._windows is None else list(self._windows.throttled(asked.start, asked.end))
+            if self._windows is not None:
+                await self._wait_until_settled(self._windows, window)
         finally:
-            self._places.release()
-        return 200, {
-            "start": asked.start,
-            "end": asked.end,
-            "gpus": [_gpu(*one, slowed) for one, (_, slowed) in zip(found, throttled, strict=True)],
-            "total": _energy(total(energy for _, energy in found)),
+            self._pending -= 1
+        return 200, self._answer(window)
+
+    async def _wait_until_settled(self, windows: WindowSource, window: Window) -> None:
+        deadline = self._clock.monotonic() + window.wait
+        while not windows.is_settled(window.end):
+            left = deadline - self._clock.monotonic()
+            if left <= 0:
+                return
+            await asyncio.sleep(min(WAIT_STEP, left))
+
+    def _answer(self, window: Window) -> dict[str, Any]:
+        windows = self._windows
+        energies = [] if windows is None else list(windows.window(window.start, window.end))
+        throttled = [] if windows is None else list(windows.throttled(window.start, window.end))
+        return {
+            "start": window.start,
+            "end": window.end,
+            "gpus": [
+                _gpu_json(identity, energy, seconds) for (identity, energy), (_, seconds) in zip(energies, throttled, strict=True)
+            ],
+            "total": _energy_json(total(energy for _, energy in energies)),
             "source": self._source,
         }
 
@@ -99,7 +130,7 @@ def parse_window(query: str, now: float, ring_seconds: float) -> Window:
         raise BadWindow(f"end={given['end']} is not after start={given['start']}")
     if end - start > ring_seconds:
         raise BadWindow(
-            f"the window is {end - start:.6g} s long, the exporter remembers {ring_seconds:g} s; ask for less"
+            f"the window is {end - start:.6g} s long, the exporter keeps {ring_seconds:g} s; ask for less"
             " or give it a longer --energy.ring-seconds"
         )
     return Window(start, end, wait)
@@ -128,18 +159,18 @@ def _number(given: Mapping[str, str], key: str) -> float:
     return number
 
 
-def _gpu(identity: GpuIdentity, energy: WindowEnergy, throttled: Mapping[str, Seconds | None]) -> dict[str, Any]:
+def _gpu_json(identity: GpuIdentity, energy: WindowEnergy, throttled: Mapping[str, Seconds | None]) -> dict[str, Any]:
     return {
         "gpu": str(identity.index),
         "uuid": identity.uuid,
         "method": energy.method,
         "samples": energy.samples,
-        **_energy(energy),
+        **_energy_json(energy),
         "throttled_seconds": dict(throttled),
     }
 
 
-def _energy(energy: WindowEnergy) -> dict[str, Any]:
+def _energy_json(energy: WindowEnergy) -> dict[str, Any]:
     return {
         "joules": energy.joules,
         "low": energy.low,

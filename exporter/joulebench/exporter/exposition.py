@@ -1,99 +1,121 @@
-"""What a scrape shows: one page per collector, the health of each, and this process; in the format that was asked for.
+"""What a scrape shows: the collectors, the health of each, and this process, printed by prometheus_client.
 
-A scrape limited by ``name[]`` runs only the collectors that own one of the wanted names. A collection is whole or absent: what a
-failing collector had filled in is thrown away, and its neighbours are shown.
+A scrape limited by ``name[]`` runs only the collectors that own one of the named metrics. A collection is complete or absent:
+the samples of a collector that fails are dropped, and the other collectors are shown.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from functools import lru_cache
-from typing import cast
+import logging
+import threading
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Protocol, cast
 
-from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import choose_encoder
-from prometheus_client.openmetrics import exposition as openmetrics_exposition
 
+from joulebench import metrics
 from joulebench.clock import Clock
-from joulebench.exporter.collector import Collector, Health
-from joulebench.exporter.page import Memory, Page
+from joulebench.metrics import Metric
+from joulebench.metrics.families import Family, Sheet, family
 from joulebench.units import Seconds
 
-OPENMETRICS = "application/openmetrics-text"
-_END = "# EOF\n"
-_openmetrics = cast(Callable[..., bytes], openmetrics_exposition.generate_latest)
+log = logging.getLogger(__name__)
 
 
-@lru_cache(maxsize=64)
-def content_type(accept: str) -> str:
-    """What an answer to this Accept header is called."""
-    return choose_encoder(accept)[1]
+class Collector(Protocol):
+    @property
+    def name(self) -> str:
+        """Value of the ``collector`` label."""
+        ...
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """Every metric that ``collect`` may fill in; no other collector of the exposition has any of them."""
+        ...
+
+    def collect(self, sheet: Sheet) -> None:
+        """Fills in the known values. Any exception counts as a failed collection."""
+        ...
+
+
+class CollectorHealth:
+    """How the last collection of each collector went; itself the last collector of a scrape."""
+
+    name = "health"
+    metrics = (metrics.COLLECTOR_SUCCESS, metrics.COLLECTOR_DURATION)
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._last: dict[str, tuple[bool, Seconds]] = {}
+
+    def record(self, name: str, duration: Seconds, error: Exception | None) -> None:
+        """Logs a change between working and failing, never the same state twice in a row."""
+        with self._lock:
+            was_ok = self._last.get(name, (True, 0.0))[0]
+            self._last[name] = (error is None, duration)
+        if error is not None and was_ok:
+            log.error("collector %s fails: %s: %s", name, type(error).__name__, error, exc_info=error)
+        elif error is None and not was_ok:
+            log.info("collector %s works again", name)
+
+    def collect(self, sheet: Sheet) -> None:
+        with self._lock:
+            last = dict(self._last)
+        for name, (ok, duration) in last.items():
+            sheet.value(metrics.COLLECTOR_SUCCESS, float(ok), (name,))
+            sheet.value(metrics.COLLECTOR_DURATION, duration, (name,))
+
+
+class _Registered:
+    """A collector as prometheus_client's registry wants it; ``health`` None: failures are raised."""
+
+    def __init__(self, collector: Collector, clock: Clock, health: CollectorHealth | None) -> None:
+        self._collector = collector
+        self._clock = clock
+        self._health = health
+
+    def describe(self) -> Iterator[Family]:
+        return (family(metric) for metric in self._collector.metrics)
+
+    def collect(self) -> Iterable[Family]:
+        sheet = Sheet()
+        if self._health is None:
+            self._collector.collect(sheet)
+            return sheet.families()
+        started_at = self._clock.monotonic()
+        failure: Exception | None = None
+        try:
+            self._collector.collect(sheet)
+        except Exception as error:
+            failure = error
+        self._health.record(self._collector.name, Seconds(self._clock.monotonic() - started_at), failure)
+        return sheet.families() if failure is None else []
 
 
 class Exposition:
     """Of these collectors, in the order given; ``process`` adds this process's CPU, memory and Python version."""
 
     def __init__(self, collectors: Sequence[Collector], clock: Clock, process: bool = True) -> None:
-        self._clock = clock
-        self._health = Health()
-        self._memory = Memory()
-        self._collectors = [(one, frozenset(metric.name for metric in one.metrics)) for one in collectors]
-        self._health_names = frozenset(metric.name for metric in Health.metrics)
-        self._process = _Process() if process else None
+        health = CollectorHealth()
+        self._registry = CollectorRegistry(auto_describe=True)
+        for collector in collectors:
+            self._registry.register(_Registered(collector, clock, health))
+        self._registry.register(_Registered(health, clock, None))
+        if process:
+            ProcessCollector(registry=self._registry)
+            PlatformCollector(registry=self._registry)
 
-    def text(self, names: Collection[str] | None = None, *, openmetrics: bool = False) -> bytes:
-        """``names``: the only series to be shown, by the name before the ``{``."""
-        parts = [
-            self._collect(collector, names).text(openmetrics=openmetrics)
-            for collector, own in self._collectors
-            if names is None or not own.isdisjoint(names)
-        ]
-        if names is None or not self._health_names.isdisjoint(names):
-            page = Page(self._memory, names)
-            self._health.collect(page)
-            parts.append(page.text(openmetrics=openmetrics))
-        if self._process is not None:
-            parts.append(self._process.text(names, openmetrics=openmetrics))
-        if openmetrics:
-            parts.append(_END)
-        return "".join(parts).encode()
+    def render(self, names: Collection[str] | None = None, accept: str = "") -> tuple[bytes, str]:
+        """Returns the text and its content type. ``names``: the only series to be shown, by the name before the ``{``.
 
-    def _collect(self, collector: Collector, names: Collection[str] | None) -> Page:
-        page = Page(self._memory, names)
-        begin = self._clock.monotonic()
-        failure: Exception | None = None
-        try:
-            collector.collect(page)
-        except Exception as error:
-            failure = error
-        self._health.record(collector.name, Seconds(self._clock.monotonic() - begin), failure)
-        return page if failure is None else Page(self._memory)
+        ``accept``: the Accept header, by which Prometheus chooses OpenMetrics.
+        """
+        encode, content_type = choose_encoder(accept)
+        registry = self._registry if names is None else self._registry.restricted_registry(names)
+        return encode(cast(CollectorRegistry, registry)), content_type
 
 
-class _Process:
-    """prometheus_client's own families, as it prints them; the platform stays what it is and is printed once."""
-
-    _PREFIXES = ("process_", "python_")
-
-    def __init__(self) -> None:
-        self._changing, fixed = CollectorRegistry(), CollectorRegistry()
-        ProcessCollector(registry=self._changing)
-        PlatformCollector(registry=fixed)
-        self._fixed = {openmetrics: _printed(fixed, openmetrics=openmetrics) for openmetrics in (False, True)}
-
-    def text(self, names: Collection[str] | None, *, openmetrics: bool) -> str:
-        if names is None:
-            return _printed(self._changing, openmetrics=openmetrics) + self._fixed[openmetrics]
-        if not any(name.startswith(self._PREFIXES) for name in names):
-            return ""
-        both = CollectorRegistry(auto_describe=True)
-        ProcessCollector(registry=both)
-        PlatformCollector(registry=both)
-        return _printed(both, names, openmetrics=openmetrics)
-
-
-def _printed(registry: CollectorRegistry, names: Collection[str] | None = None, *, openmetrics: bool) -> str:
-    source = registry if names is None else registry.restricted_registry(names)
-    if not openmetrics:
-        return generate_latest(source).decode()
-    return _openmetrics(source).decode().removesuffix(_END)
+def declared_metrics(collectors: Iterable[Collector]) -> tuple[Metric, ...]:
+    """Returns every metric that a scrape of these collectors may show."""
+    return (*(metric for collector in collectors for metric in collector.metrics), *CollectorHealth.metrics)

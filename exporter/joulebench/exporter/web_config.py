@@ -9,14 +9,18 @@ Paths are relative to the file.
 
 from __future__ import annotations
 
+import logging
 import ssl
+import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from joulebench.errors import UserError
-from joulebench.exporter.basic_auth import Users
+from joulebench.exporter.auth import BasicAuth
+
+log = logging.getLogger(__name__)
 
 _TLS_KEYS = ("cert_file", "key_file", "client_ca_file", "client_auth_type", "min_version")
 _CLIENT_AUTH = {
@@ -27,30 +31,64 @@ _CLIENT_AUTH = {
 _VERSIONS = {"TLS12": ssl.TLSVersion.TLSv1_2, "TLS13": ssl.TLSVersion.TLSv1_3}
 
 
-@dataclass(frozen=True, slots=True)
 class WebConfig:
-    """``tls`` None: plain HTTP. ``users`` None: no password asked."""
+    """TLS and basic authentication of a server. ``tls`` None: plain HTTP. ``auth`` None: no password asked.
 
-    tls: ssl.SSLContext | None = None
-    users: Users | None = None
+    ``path`` None: neither. Raises UserError for a file that cannot be read, is no such configuration, or names files that do
+    not work.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._path = path
+        self.tls: ssl.SSLContext | None = None
+        self.auth: BasicAuth | None = None
+        if path is not None:
+            self._load(path)
+
+    def reload(self) -> None:
+        """Reads the file and its certificate again; what is wrong with them is logged, and then everything stays as it was."""
+        if self._path is None:
+            return
+        try:
+            self._load(self._path)
+        except UserError as error:
+            log.error("not reloaded: %s", error)
+        else:
+            log.info("reloaded %s", self._path)
+
+    def close(self) -> None:
+        if self.auth is not None:
+            self.auth.close()
+
+    def _load(self, path: Path) -> None:
+        import yaml
+
+        try:
+            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise UserError(f"--web.config.file {path}: {error}") from error
+        top = _mapping({} if content is None else content, f"--web.config.file {path}", ("tls_server_config", "basic_auth_users"))
+        where = f"--web.config.file {path}: "
+        tls_config = top.get("tls_server_config")
+        users = top.get("basic_auth_users")
+        tls = None
+        if tls_config is not None:
+            settings = _mapping(tls_config, where + "tls_server_config", _TLS_KEYS)
+            tls = _tls(settings, path.parent, where)
+            _warn_if_readable(path.parent / settings["key_file"])
+        auth = BasicAuth(_hashes(users, where), where) if users else None
+        if users:
+            _warn_if_readable(path)
+        old_auth, self.tls, self.auth = self.auth, tls, auth
+        if old_auth is not None:
+            old_auth.close()
 
 
-def load(path: Path) -> WebConfig:
-    """Raises UserError for a file that cannot be read, is no such configuration, or names files that do not work."""
-    import yaml
-
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"--web.config.file {path}: {error}") from error
-    top = _mapping({} if content is None else content, f"--web.config.file {path}", ("tls_server_config", "basic_auth_users"))
-    where = f"--web.config.file {path}: "
-    tls = top.get("tls_server_config")
-    users = top.get("basic_auth_users")
-    return WebConfig(
-        tls=None if tls is None else _tls(_mapping(tls, where + "tls_server_config", _TLS_KEYS), path.parent, where),
-        users=None if not users else Users(_hashes(users, where), where),
-    )
+def _warn_if_readable(path: Path) -> None:
+    """Warns about a private key, or a file with password hashes, that other users of this machine can read."""
+    with suppress(OSError):
+        if path.stat().st_mode & stat.S_IROTH:
+            log.warning("%s is readable by every user of this machine; run: chmod o-r %s", path, path)
 
 
 def _tls(given: Mapping[str, Any], folder: Path, where: str) -> ssl.SSLContext:

@@ -16,11 +16,14 @@ from joulebench.units import Bytes, Celsius, Hertz, Joules, Ratio, Seconds, Watt
 
 @dataclass(frozen=True, slots=True)
 class GpuIdentity:
+    """``source``: ``nvml``, or ``simulated`` for a GPU that is not a measured one."""
+
     index: int
     uuid: str
     name: str
     architecture: str
     driver_version: str
+    source: str = "nvml"
 
 
 _EMPTY: Mapping[str, Any] = MappingProxyType({})

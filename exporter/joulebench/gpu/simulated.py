@@ -163,7 +163,7 @@ class SimulatedDevice:
     """A ``GpuDevice``. ``load`` None: the GPU idles. ``overheats_from``: monotonic start of the overheating cycles."""
 
     def __init__(self, index: int, clock: Clock, load: Load | None) -> None:
-        self.identity = GpuIdentity(index, f"SIMULATED-{index}", f"Simulated GPU {index}", "Simulated", "simulated")
+        self.identity = GpuIdentity(index, f"SIMULATED-{index}", f"Simulated GPU {index}", "Simulated", "simulated", "simulated")
         self.overheats_from: float | None = None
         self._clock = clock
         self._load = load

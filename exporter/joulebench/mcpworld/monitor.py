@@ -18,7 +18,7 @@ from pathlib import Path
 from joulebench.clock import Clock
 from joulebench.errors import GpuError, UserError
 from joulebench.gpu.monitor import GpuMonitor
-from joulebench.gpu.reading import FastReading, GpuSource, GpuState, SlowReading
+from joulebench.gpu.reading import CounterReading, GpuSource, GpuState, StateReading
 from joulebench.mcpworld.container import ContainerPoller, ContainerReading
 from joulebench.mcpworld.monitor_csv import GPU_COLUMNS, SOURCE_COLUMN
 from joulebench.mcpworld.schema import MONITOR_COLUMNS
@@ -27,7 +27,7 @@ from joulebench.units import mib_from_bytes
 log = logging.getLogger(__name__)
 
 SIMULATED = "simulated"
-Reading = tuple[FastReading, SlowReading] | None
+Reading = tuple[CounterReading, StateReading] | None
 """Of one GPU at one moment; None where it did not answer."""
 
 
@@ -59,7 +59,7 @@ class CsvMonitor:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        gpus = self._source.gpus() if self._source is not None and self._energy is not None else ()
+        gpus = self._source.devices() if self._source is not None and self._energy is not None else ()
         single = [f"gpu{index}_{name}" for index in range(len(gpus)) for name in GPU_COLUMNS]
         return (*MONITOR_COLUMNS, *single, *([SOURCE_COLUMN] if self._simulated else []))
 
@@ -97,11 +97,11 @@ class CsvMonitor:
         if self._source is None:
             return []
         found: list[Reading] = []
-        for gpu in self._source.gpus():
+        for gpu in self._source.devices():
             try:
-                found.append((self._source.read_fast(gpu.index), self._source.read_slow(gpu.index)))
+                found.append((gpu.read_counters(), gpu.read_state()))
             except GpuError as error:  # noqa: PERF203
-                log.debug("GPU %d: %s", gpu.index, error)
+                log.debug("GPU %d: %s", gpu.identity.index, error)
                 found.append(None)
         return found
 

@@ -1,4 +1,4 @@
-"""What an Ollama server holds: its only inventory requests, parsed into frozen records.
+"""The inventory of an Ollama server, parsed into frozen records.
 
 GET /api/version, /api/ps and /api/tags each time, and POST /api/show once for each model that was loaded. None of them loads a
 model or keeps one loaded. A field that is missing, of another type or out of range is None: newer and older servers differ in
@@ -95,7 +95,7 @@ class OllamaApi:
         return tuple(self._with_cache(model, keys[model.name]) for model in loaded)
 
     def _with_cache(self, model: LoadedModel, key: str) -> LoadedModel:
-        """A model's metadata is asked for once; where that fails, the next time again, and the inventory does without."""
+        """Adds the KV cache's size. A model's metadata is asked for once; where that fails, again at the next poll."""
         if model.context_length is None:
             return model
         if key not in self._layouts:
@@ -120,12 +120,12 @@ class OllamaApi:
                 return None
             if answer.status_code != 200:
                 raise OllamaError(f"{method} {path}: HTTP {answer.status_code}")
-            found = answer.json()
+            body_json = answer.json()
         except (requests.RequestException, ValueError) as error:
-            raise OllamaError(f"{method} {path}: {_root(error)}") from error
-        if not isinstance(found, Mapping):
-            raise OllamaError(f"{method} {path}: a JSON object was expected, got {type(found).__name__}")
-        return found
+            raise OllamaError(f"{method} {path}: {_root_cause(error)}") from error
+        if not isinstance(body_json, Mapping):
+            raise OllamaError(f"{method} {path}: a JSON object was expected, got {type(body_json).__name__}")
+        return body_json
 
 
 def unix_time(text: object) -> Seconds | None:
@@ -145,8 +145,8 @@ def unix_time(text: object) -> Seconds | None:
     return Seconds(whole + float(fraction or 0))
 
 
-def _root(error: BaseException) -> BaseException:
-    """What began it, such as a refused connection; what requests wraps around that tells no more."""
+def _root_cause(error: BaseException) -> BaseException:
+    """Returns the first error, such as a refused connection; the errors that requests wraps around it say no more."""
     while error.__context__ is not None:
         error = error.__context__
     return error
@@ -172,8 +172,8 @@ def _name(item: object) -> str:
 
 
 def _model(name: str, item: Mapping[str, Any]) -> LoadedModel:
-    found = item.get("details")
-    details: Mapping[str, Any] = found if isinstance(found, Mapping) else {}
+    details_field = item.get("details")
+    details: Mapping[str, Any] = details_field if isinstance(details_field, Mapping) else {}
     size, size_vram, context = (_amount(item.get(key)) for key in ("size", "size_vram", "context_length"))
     return LoadedModel(
         name=name,
@@ -189,7 +189,7 @@ def _model(name: str, item: Mapping[str, Any]) -> LoadedModel:
 
 
 def _items(body: Mapping[str, Any] | None) -> Sequence[Any] | None:
-    """``models`` of an answer. Go writes an empty list as null, so a null is none loaded; a missing key is unknown."""
+    """``models`` of an answer. Go writes an empty list as null, so null means that none is loaded; a missing key is unknown."""
     if body is None or "models" not in body:
         return None
     models = body["models"]

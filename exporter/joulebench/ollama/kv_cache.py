@@ -1,6 +1,6 @@
 """Bytes of a model's KV cache, computed from the metadata of its file as llama.cpp lays the cache out.
 
-Ollama tells nothing about its cache, so this is an estimate, and only where the layout is known: full attention, and sliding
+Ollama reports nothing about its cache, so this is an estimate, and only where the layout is known: full attention, and sliding
 windows whose pattern is known. Latent attention (MLA), recurrent and hybrid layers, and layers that share a cache have another
 layout; for them there is no number.
 """
@@ -24,13 +24,18 @@ BATCH_TOKENS = 512
 WINDOW_STEP = 256
 """A sliding window's cache holds the window and a batch beside it, rounded up."""
 
-ANOTHER_LAYOUT = ("attention.kv_lora_rank", "attention.key_length_mla", "attention.shared_kv_layers", "full_attention_interval")
+UNKNOWN_LAYOUT_KEYS = (
+    "attention.kv_lora_rank",
+    "attention.key_length_mla",
+    "attention.shared_kv_layers",
+    "full_attention_interval",
+)
 RECURRENT = ("ssm.", "wkv", "shortconv.", "recurrent")
 
 
 @dataclass(frozen=True, slots=True)
 class CacheSettings:
-    """How the Ollama server was started, which it does not tell: OLLAMA_KV_CACHE_TYPE and OLLAMA_NUM_PARALLEL."""
+    """How the Ollama server was started, which its API does not report: OLLAMA_KV_CACHE_TYPE and OLLAMA_NUM_PARALLEL."""
 
     kind: str = "f16"
     parallel: int = 1
@@ -46,8 +51,8 @@ class CacheLayout:
 
     def bytes(self, context: int, settings: CacheSettings) -> Bytes:
         """For a context of that many tokens in each of the parallel slots."""
-        held = math.ceil((self.window + BATCH_TOKENS) / WINDOW_STEP) * WINDOW_STEP
-        numbers = self.full * context + self.windowed * min(context, held)
+        window_tokens = math.ceil((self.window + BATCH_TOKENS) / WINDOW_STEP) * WINDOW_STEP
+        numbers = self.full * context + self.windowed * min(context, window_tokens)
         return Bytes(numbers * settings.parallel * ELEMENT_BYTES[settings.kind])
 
 
@@ -57,7 +62,7 @@ def layout_of(model_info: Mapping[str, Any]) -> CacheLayout | None:
     if not isinstance(architecture, str):
         return None
     info = {name.removeprefix(f"{architecture}."): value for name, value in model_info.items()}
-    if any(info.get(name) for name in ANOTHER_LAYOUT) or any(name.startswith(RECURRENT) for name in info):
+    if any(info.get(name) for name in UNKNOWN_LAYOUT_KEYS) or any(name.startswith(RECURRENT) for name in info):
         return None
     layers = _whole(info.get("block_count"))
     heads = _by_layer(info.get("attention.head_count_kv", info.get("attention.head_count")), layers)
@@ -96,9 +101,9 @@ def _head_numbers(info: Mapping[str, Any], suffix: str) -> float | None:
 def _by_layer(value: object, layers: int | None) -> list[int] | None:
     """One count for all layers, or a list; Ollama leaves longer lists out of a short answer, and then it is not known."""
     if isinstance(value, list):
-        counts = [_whole(one) for one in value]
-        known = [count for count in counts if count is not None]
-        return known if layers and len(known) == len(value) == layers else None
+        counts = [_whole(count) for count in value]
+        whole_counts = [count for count in counts if count is not None]
+        return whole_counts if layers and len(whole_counts) == len(value) == layers else None
     count = _whole(value)
     return None if count is None or layers is None else [count] * layers
 

@@ -1,20 +1,21 @@
-"""A background thread that asks Ollama for its inventory, so that no scrape ever waits for Ollama.
+"""Polls Ollama for its inventory in the background, so that no scrape ever waits for Ollama.
 
-What it last saw is dated: an answer that is older than a few periods counts as no answer, whatever keeps the thread busy.
+An answer that is older than a few periods counts as no answer, whatever keeps the thread busy.
 """
 
 from __future__ import annotations
 
 import logging
-import threading
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Protocol
 
 from joulebench.clock import Clock
 from joulebench.errors import OllamaError
-from joulebench.ollama.changes import LoadCounts
 from joulebench.ollama.inventory import OllamaInventory
+from joulebench.supervise import BackgroundLoop
 
 log = logging.getLogger(__name__)
 
@@ -30,13 +31,53 @@ class InventorySource(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class OllamaSight:
-    """The outcome of one poll: ``inventory`` is None when Ollama did not answer. ``loads``, ``unloads``: seen so far, by name."""
+class OllamaPoll:
+    """One poll: ``inventory`` is None when Ollama did not answer. ``at``: monotonic time. ``loads`` and
+    ``unloads``: counts so far, by model."""
 
     inventory: OllamaInventory | None
     at: float
     loads: Mapping[str, int] = field(default_factory=dict)
     unloads: Mapping[str, int] = field(default_factory=dict)
+
+
+class LoadCounts:
+    """Loads and unloads by model since the exporter started; a model on disk that was never loaded has 0.
+
+    Derived from one inventory after the other: a model that comes and goes between two polls, or is loaded again from the same
+    file, is not counted. The models of the first inventory were loaded before and count as nothing.
+    """
+
+    def __init__(self) -> None:
+        self._loaded: dict[str, str] | None = None
+        self._loads: Counter[str] = Counter()
+        self._unloads: Counter[str] = Counter()
+
+    def add(self, inventory: OllamaInventory) -> None:
+        """Counts the changes since the last inventory; one without a list of loaded models changes nothing."""
+        if inventory.loaded is None:
+            return
+        now = {model.name: model.digest for model in inventory.loaded}
+        before, self._loaded = self._loaded, now
+        # Sorted: names appear as series in the order in which they first occur.
+        for name in sorted({*now, *(inventory.available or ())} - {""}):
+            self._loads[name] += 0
+            self._unloads[name] += 0
+        if before is None:
+            return
+        for name in before.keys() | now.keys():
+            if before.get(name) != now.get(name):
+                # Another file under the same name is the end of one model and the start of the next.
+                self._unloads[name] += name in before
+                self._loads[name] += name in now
+
+    @property
+    def loads(self) -> Mapping[str, int]:
+        return MappingProxyType(dict(self._loads))
+
+    @property
+    def unloads(self) -> Mapping[str, int]:
+        return MappingProxyType(dict(self._unloads))
 
 
 class OllamaPoller:
@@ -46,49 +87,45 @@ class OllamaPoller:
         self._source = source
         self._clock = clock
         self._period = period
-        self._sight: OllamaSight | None = None
+        self._latest: OllamaPoll | None = None
         self._counts = LoadCounts()
         self._started_at = clock.monotonic()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="ollama-poller", daemon=True)
+        self._loop = BackgroundLoop("ollama-poller", self.poll, at_end=source.close)
 
     def start(self) -> None:
-        self._thread.start()
+        self._loop.start()
 
     def stop(self) -> None:
-        """Returns at once when the thread hangs in a request: it is a daemon and holds nothing."""
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join(timeout=0.5)
+        """Returns after a moment even where a request hangs: the thread is a daemon and holds nothing."""
+        self._loop.stop(timeout=0.5)
 
-    def sight(self) -> OllamaSight | None:
-        """The last poll; None before the first is through."""
-        sight = self._sight
-        seen_at = self._started_at if sight is None else sight.at
-        if self._clock.monotonic() - seen_at > STALE_AFTER_PERIODS * self._period + GRACE:
-            return OllamaSight(None, seen_at)
-        return sight
+    def latest(self) -> OllamaPoll | None:
+        """The last poll, without an inventory once it is too old; None before the first poll has ended."""
+        latest = self._latest
+        at = self._started_at if latest is None else latest.at
+        if self._clock.monotonic() - at > STALE_AFTER_PERIODS * self._period + GRACE:
+            return OllamaPoll(None, at)
+        return latest
 
-    def poll(self) -> None:
-        """One poll, in the calling thread."""
-        was_up = self._sight is None or self._sight.inventory is not None
-        found: OllamaInventory | None = None
+    def poll(self) -> float:
+        """Asks Ollama once, in the calling thread. Returns the seconds until the next poll."""
+        was_up = self._latest is None or self._latest.inventory is not None
+        inventory: OllamaInventory | None = None
         try:
-            found = self._source.inventory()
+            inventory = self._source.inventory()
         except OllamaError as error:
             if was_up:
                 log.warning("Ollama does not answer: %s", error)
-        except Exception:
-            # The thread must outlive an answer nobody thought of, or the last sight would stay for good.
-            log.exception("reading the Ollama inventory failed")
-        if found is not None and not was_up:
+        except BaseException:
+            # An unforeseen error must not leave the last inventory standing; the background loop logs and counts it.
+            self._record(None)
+            raise
+        if inventory is not None and not was_up:
             log.info("Ollama answers again")
-        if found is not None:
-            self._counts.see(found)
-        self._sight = OllamaSight(found, self._clock.monotonic(), self._counts.loads, self._counts.unloads)
+        self._record(inventory)
+        return self._period
 
-    def _run(self) -> None:
-        while not self._stop.is_set():
-            self.poll()
-            self._stop.wait(self._period)
-        self._source.close()
+    def _record(self, inventory: OllamaInventory | None) -> None:
+        if inventory is not None:
+            self._counts.add(inventory)
+        self._latest = OllamaPoll(inventory, self._clock.monotonic(), self._counts.loads, self._counts.unloads)

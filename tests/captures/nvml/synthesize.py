@@ -12,9 +12,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from joulebench.gpu import capture
-from joulebench.gpu.capture_format import Capture, GpuCapture, file_name, text_of
-from joulebench.gpu.nvml import Library
+from joulebench.gpu.capture import Capture, GpuCapture, capture_file_name, capture_json, record_capture
+from joulebench.gpu.nvml import NvmlLibrary
 from tests.fakes.nvml import SCRIPT_VARIABLE, Answer, FakeGpu, FakeGpuScript, VirtualClock, fails, field_fails, load
 from tests.fakes.nvml.script import ADA, HOPPER, NOT_SUPPORTED, PASCAL, SW_POWER_CAP, TURING
 
@@ -136,7 +135,7 @@ def captures() -> Mapping[str, str]:
     load()
     with tempfile.TemporaryDirectory() as name:
         made = [_recorded(Path(name), *profile) for profile in PROFILES]
-    return {file_name(one): text_of(one) for one in made}
+    return {capture_file_name(one): capture_json(one) for one in made}
 
 
 def _recorded(directory: Path, driver: str, label: str, gpu: FakeGpu) -> Capture:
@@ -146,13 +145,13 @@ def _recorded(directory: Path, driver: str, label: str, gpu: FakeGpu) -> Capture
     before = os.environ.get(SCRIPT_VARIABLE)
     os.environ[SCRIPT_VARIABLE] = str(script)
     try:
-        library = Library()
+        library = NvmlLibrary()
     finally:
         os.environ.pop(SCRIPT_VARIABLE)
         if before is not None:
             os.environ[SCRIPT_VARIABLE] = before
     try:
-        recorded = capture.record(library, clock, clock.advance, SECONDS, label=label)
+        recorded = record_capture(library, clock, clock.advance, SECONDS, label=label)
     finally:
         library.close()
     gpus = [_without_costs(one) for one in recorded.gpus]

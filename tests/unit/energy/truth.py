@@ -9,7 +9,7 @@ from math import floor
 from random import Random
 
 from joulebench.energy.trace import CounterTrace
-from joulebench.gpu.rhythm import Rhythm
+from joulebench.gpu.update_period import UpdatePeriodEstimator
 
 START = 1_700_000_000.0
 
@@ -76,7 +76,7 @@ def random_power(random: Random, seconds: float) -> Machine:
 
 def metered(machine: Machine, random: Random, step: float, poll: float = 0.02, jitter: float = 0.004) -> CounterTrace:
     """What a meter sees: the counter moves every ``step`` in whole mJ; a change is placed between two polls by its beat."""
-    trace, rhythm = CounterTrace(), Rhythm()
+    trace, period = CounterTrace(), UpdatePeriodEstimator()
     phase = START + random.uniform(0, step)
     now, end = START + step * 2, machine.times[-1] - 1.0
     last_poll, last_value = now, -1.0
@@ -85,7 +85,7 @@ def metered(machine: Machine, random: Random, step: float, poll: float = 0.02, j
         value = floor(machine.energy(tick) * 1000) / 1000
         if value != last_value:
             if last_value >= 0:
-                at = rhythm.place(last_poll, now)
+                at = period.estimate(last_poll, now)
                 trace.append(at, value + 1000.0, max(at - last_poll, now - at))
             last_value = value
         last_poll = now

@@ -5,36 +5,49 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from joulebench.exporter.collector import Collector
-from joulebench.exporter.energy import EnergyCollector
-from joulebench.exporter.energy_api import EnergyApi
-from joulebench.exporter.exporter import ExporterCollector
-from joulebench.exporter.exposition import Exposition
-from joulebench.exporter.gpu import GpuCollector
-from joulebench.exporter.routes import Routes
-from joulebench.exporter.server import MAX_CONNECTIONS, Server
+from aiohttp import web
+
+from joulebench.exporter.app import build_app
+from joulebench.exporter.energy_api import EnergyApi, WindowSource
+from joulebench.exporter.exporter_collector import ExporterCollector
+from joulebench.exporter.exposition import Collector, Exposition
+from joulebench.exporter.gpu_collector import gpu_collectors
 from joulebench.exporter.web_config import WebConfig
+from joulebench.http_server import HEAD_SECONDS, MAX_CONNECTIONS, HttpServer
+from joulebench.supervise import LoopErrors
 from tests.unit.exporter.snapshots import FULL, LOST, SPARSE, Gpus, ManualClock, Windows
 
 
-def serving_routes() -> Routes:
+def example_app(web_config: WebConfig, windows: WindowSource | None = None) -> web.Application:
     clock = ManualClock()
     gpus = Gpus((FULL, SPARSE, LOST))
-    collectors: list[Collector] = [
-        GpuCollector(gpus, "simulated"),
-        EnergyCollector(gpus),
-        ExporterCollector("simulated", clock, gpus),
-    ]
-    return Routes(Exposition(collectors, clock), EnergyApi(Windows(), "simulated", clock, 3600.0), "simulated")
+    errors = LoopErrors()
+    collectors: list[Collector] = [*gpu_collectors(gpus), ExporterCollector("simulated", clock, gpus, errors)]
+    energy = EnergyApi(windows or Windows(), "simulated", clock, 3600.0)
+    return build_app(Exposition(collectors, clock), energy, "simulated", web_config, errors)
 
 
 @contextmanager
 def serving(
-    web: WebConfig | None = None, host: str = "127.0.0.1", port: int = 0, max_connections: int = MAX_CONNECTIONS
-) -> Iterator[Server]:
-    server = Server((host, port), serving_routes(), web or WebConfig(), max_connections)
+    web_config: WebConfig | None = None,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    max_connections: int = MAX_CONNECTIONS,
+    head_seconds: float = HEAD_SECONDS,
+    windows: WindowSource | None = None,
+) -> Iterator[HttpServer]:
+    web_config = web_config or WebConfig()
+    server = HttpServer(
+        (host, port),
+        example_app(web_config, windows),
+        tls=lambda: web_config.tls,
+        max_connections=max_connections,
+        head_seconds=head_seconds,
+    )
     server.start()
     try:
         yield server
     finally:
         server.stop()
+        web_config.close()

@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from joulebench.energy.window import WindowEnergy
-from joulebench.gpu.process_watch import UNSEEN, ForeignUse
-from joulebench.gpu.reading import GpuIdentity, GpuState, SlowReading
+from joulebench.gpu.reading import GpuIdentity, GpuState, ProcessSummary, StateReading
 from joulebench.ollama.inventory import LoadedModel, OllamaInventory
-from joulebench.ollama.poller import OllamaSight
+from joulebench.ollama.poller import OllamaPoll
 from joulebench.units import Bytes, Celsius, Hertz, Joules, Ratio, Seconds, Watts
 
 NOW = 1_790_000_000.25
@@ -31,7 +30,7 @@ class ManualClock:
 
 
 FULL = GpuState(
-    identity=GpuIdentity(0, "GPU-aaaa", "NVIDIA Example 80GB", "hopper", "580.82.07"),
+    identity=GpuIdentity(0, "GPU-aaaa", "NVIDIA Example 80GB", "hopper", "580.82.07", "simulated"),
     up=True,
     energy_method="counter",
     energy=Joules(123456789.012),
@@ -39,19 +38,19 @@ FULL = GpuState(
     energy_uncertainty=Seconds(0.0101),
     energy_step=Seconds(0.1002),
     energy_resets=1,
-    crosscheck=Ratio(1.013),
+    energy_crosscheck=Ratio(1.013),
     power=Watts(312.5),
-    slow=SlowReading(
+    state=StateReading(
         utilization=Ratio(0.87),
         memory_used=Bytes(41_234_567_168),
         memory_total=Bytes(85_899_345_920),
         temperature=Celsius(64),
         temperature_margin=Celsius(19),
         power_limit=Watts(700),
-        clocks={"graphics": Hertz(1.755e9), "sm": Hertz(1.754e9), "memory": Hertz(2.619e9)},
-        clocks_max={"graphics": Hertz(1.98e9), "sm": Hertz(1.981e9), "memory": Hertz(2.62e9)},
+        clock={"graphics": Hertz(1.755e9), "sm": Hertz(1.754e9), "memory": Hertz(2.619e9)},
+        clock_max={"graphics": Hertz(1.98e9), "sm": Hertz(1.981e9), "memory": Hertz(2.62e9)},
         throttle_active={"sw_power_cap": True, "hw_thermal": False},
-        traffic={
+        link_bytes={
             ("pcie", "tx"): Bytes(5_000_000),
             ("pcie", "rx"): Bytes(7_000_000),
             ("nvlink", "tx"): Bytes(2048),
@@ -65,7 +64,7 @@ FULL = GpuState(
 )
 
 SPARSE = GpuState(
-    identity=GpuIdentity(1, "GPU-bbbb", 'Odd "name" \\ card', "", "470.1"),
+    identity=GpuIdentity(1, "GPU-bbbb", 'Odd "name" \\ card', "", "470.1", "simulated"),
     up=True,
     energy_method="none",
     energy=None,
@@ -73,9 +72,9 @@ SPARSE = GpuState(
     energy_uncertainty=None,
     energy_step=None,
     energy_resets=0,
-    crosscheck=None,
+    energy_crosscheck=None,
     power=None,
-    slow=SlowReading(utilization=Ratio(0.0)),
+    state=StateReading(utilization=Ratio(0.0)),
     throttle={},
     read_errors={},
     polls=5001,
@@ -84,7 +83,13 @@ SPARSE = GpuState(
 
 LOST = replace(FULL, up=False, identity=replace(FULL.identity, index=2, uuid="GPU-cccc"), read_errors={"fast": 77})
 
-SHARED = ForeignUse(processes=2, unnamed=1, sm=Ratio(0.35), used_from=Seconds(1_789_999_990.25), used_at=Seconds(1_789_999_998.5))
+SHARED = ProcessSummary(
+    foreign=2,
+    unnamed=1,
+    foreign_sm=Ratio(0.35),
+    foreign_use=Seconds(1_789_999_998.5),
+    foreign_use_start=Seconds(1_789_999_990.25),
+)
 
 MODELS = OllamaInventory(
     version="0.17.4",
@@ -120,35 +125,28 @@ class Gpus:
 
 
 @dataclass
-class Uses:
-    """Who else uses each GPU; of one that is not in it, nothing is known."""
-
-    seen: Mapping[int, ForeignUse]
-
-    def state(self, index: int) -> ForeignUse:
-        return self.seen.get(index, UNSEEN)
-
-
-@dataclass
 class Windows:
     """A window source with one answer, and what it was asked. ``slowed``: throttled seconds of each GPU by reason."""
 
     answers: Sequence[tuple[GpuIdentity, WindowEnergy]] = ()
     slowed: Mapping[str, Seconds | None] = field(default_factory=dict)
-    asked: list[tuple[float, float, float]] = field(default_factory=list)
+    asked: list[tuple[float, float]] = field(default_factory=list)
 
-    def window(self, start_unix: float, end_unix: float, wait: float = 0.0) -> Sequence[tuple[GpuIdentity, WindowEnergy]]:
-        self.asked.append((start_unix, end_unix, wait))
+    def is_settled(self, end_unix: float) -> bool:
+        return True
+
+    def window(self, start_unix: float, end_unix: float) -> Sequence[tuple[GpuIdentity, WindowEnergy]]:
+        self.asked.append((start_unix, end_unix))
         return self.answers
 
     def throttled(self, start_unix: float, end_unix: float) -> Sequence[tuple[GpuIdentity, Mapping[str, Seconds | None]]]:
-        assert self.asked[-1][:2] == (start_unix, end_unix)
+        assert self.asked[-1] == (start_unix, end_unix)
         return [(identity, self.slowed) for identity, _ in self.answers]
 
 
 @dataclass
-class Sights:
-    seen: OllamaSight | None
+class OllamaPolls:
+    last: OllamaPoll | None
 
-    def sight(self) -> OllamaSight | None:
-        return self.seen
+    def latest(self) -> OllamaPoll | None:
+        return self.last

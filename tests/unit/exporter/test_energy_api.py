@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-import threading
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from joulebench.clock import SystemClock
 from joulebench.energy.window import WindowEnergy, missing
-from joulebench.exporter.energy_api import BadWindow, EnergyApi, Window, parse_window
+from joulebench.exporter.energy_api import Answer, BadWindow, EnergyApi, Window, parse_window
 from joulebench.gpu.reading import GpuIdentity
 from joulebench.units import Seconds
 from tests.unit.exporter.snapshots import FULL, NOW, SPARSE, ManualClock, Windows
@@ -25,6 +27,10 @@ def api(*answers: tuple[GpuIdentity, WindowEnergy], windows: Windows | None = No
     return EnergyApi(windows or Windows(answers), "nvml", ManualClock(), RING)
 
 
+def run(answer: Coroutine[Any, Any, Answer]) -> Answer:
+    return asyncio.run(answer)
+
+
 def query(start: object = NOW - 10, end: object = NOW - 5, **more: object) -> str:
     return "&".join(f"{key}={value}" for key, value in {"start": start, "end": end, **more}.items())
 
@@ -32,7 +38,7 @@ def query(start: object = NOW - 10, end: object = NOW - 5, **more: object) -> st
 def test_the_answer_has_the_fixed_shape() -> None:
     slowed = {"sw_power_cap": None, "hw_thermal": Seconds(1.25)}
     windows = Windows([(FULL.identity, KNOWN), (SPARSE.identity, SHORT)], slowed)
-    status, body = api(windows=windows).answer(query())
+    status, body = run(api(windows=windows).answer(query()))
     assert status == 200
     assert body == {
         "start": NOW - 10,
@@ -69,32 +75,32 @@ def test_the_answer_has_the_fixed_shape() -> None:
 
 
 def test_a_gpu_that_is_not_known_makes_the_total_unknown_and_not_smaller() -> None:
-    _, body = api((FULL.identity, KNOWN), (SPARSE.identity, UNKNOWN)).answer(query())
+    _, body = run(api((FULL.identity, KNOWN), (SPARSE.identity, UNKNOWN)).answer(query()))
     assert body["gpus"][1]["joules"] is None
     assert body["total"] == {"joules": None, "low": None, "high": None, "quality": "missing", "reasons": ["no_samples"]}
 
 
 def test_an_unknown_bound_leaves_the_estimate() -> None:
-    _, body = api((FULL.identity, KNOWN), (SPARSE.identity, replace(SHORT, high=None))).answer(query())
+    _, body = run(api((FULL.identity, KNOWN), (SPARSE.identity, replace(SHORT, high=None))).answer(query()))
     assert (body["total"]["joules"], body["total"]["low"], body["total"]["high"]) == (110.0, 99.0, None)
 
 
 def test_without_a_gpu_the_energy_is_unknown_and_not_zero() -> None:
-    status, body = EnergyApi(None, "none", ManualClock(), RING).answer(query())
+    status, body = run(EnergyApi(None, "none", ManualClock(), RING).answer(query()))
     assert status == 200
     assert (body["gpus"], body["source"]) == ([], "none")
     assert body["total"] == {"joules": None, "low": None, "high": None, "quality": "missing", "reasons": ["no_gpu"]}
 
 
 def test_every_answer_is_plain_json() -> None:
-    _, body = api((FULL.identity, KNOWN), (SPARSE.identity, UNKNOWN)).answer(query())
+    _, body = run(api((FULL.identity, KNOWN), (SPARSE.identity, UNKNOWN)).answer(query()))
     assert json.loads(json.dumps(body, allow_nan=False)) == body
 
 
-def test_start_end_and_wait_reach_the_monitor_unchanged() -> None:
+def test_start_and_end_reach_the_monitor_unchanged() -> None:
     windows = Windows()
-    assert api(windows=windows).answer(query(1789999990.123456, 1790000001.5, wait=1.5))[0] == 200
-    assert windows.asked == [(1789999990.123456, 1790000001.5, 1.5)]
+    assert run(api(windows=windows).answer(query(1789999990.123456, 1790000001.5, wait=1.5)))[0] == 200
+    assert windows.asked == [(1789999990.123456, 1790000001.5)]
 
 
 @pytest.mark.parametrize(
@@ -114,15 +120,15 @@ def test_start_end_and_wait_reach_the_monitor_unchanged() -> None:
         (query(NOW - 5, NOW - 6), "is not after start"),
         (query(NOW - 5, NOW + 2.5), "2.5 s in the future; at most 2 s"),
         (query((NOW - 5) * 1000, NOW * 1000), "milliseconds"),
-        (query(NOW - 3601, NOW), "the window is 3601 s long, the exporter remembers 3600 s"),
-        (query(0, NOW), "the exporter remembers 3600 s"),
+        (query(NOW - 3601, NOW), "the window is 3601 s long, the exporter keeps 3600 s"),
+        (query(0, NOW), "the exporter keeps 3600 s"),
         (query(gpu=0), "unknown parameter 'gpu'; known are start, end and wait"),
         (query() + f"&end={NOW}", "end is given more than once"),
     ],
 )
 def test_a_window_that_cannot_be_is_a_400_that_says_why(text: str, complaint: str) -> None:
     windows = Windows()
-    status, body = api(windows=windows).answer(text)
+    status, body = run(api(windows=windows).answer(text))
     assert status == 400
     assert set(body) == {"error"}
     assert complaint in body["error"]
@@ -144,43 +150,70 @@ def test_a_complaint_repeats_no_more_than_a_little_of_the_input() -> None:
     assert len(str(error.value)) < 120
 
 
-class Waiting(Windows):
-    """Holds every question until the test lets go."""
+class Unsettled(Windows):
+    """Counters that have not passed the end of any window before ``settle`` is called."""
 
-    def __init__(self, expected: int) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.all_in = threading.Barrier(expected + 1)
-        self.let_go = threading.Event()
+        self._settled = False
 
-    def window(self, start_unix: float, end_unix: float, wait: float = 0.0) -> Sequence[tuple[GpuIdentity, WindowEnergy]]:
-        self.all_in.wait(5)
-        self.let_go.wait(5)
-        return super().window(start_unix, end_unix, wait)
+    def settle(self) -> None:
+        self._settled = True
+
+    def is_settled(self, end_unix: float) -> bool:
+        return self._settled
 
 
-def test_one_question_too_many_is_a_503_and_the_places_come_free_again() -> None:
-    waiting = Waiting(expected=2)
-    asked = EnergyApi(waiting, "nvml", ManualClock(), RING, at_once=2)
-    answers: list[int] = []
-    threads = [threading.Thread(target=lambda: answers.append(asked.answer(query())[0])) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    waiting.all_in.wait(5)
-    status, body = asked.answer(query())
+def test_an_answer_waits_until_the_counters_have_passed_the_end() -> None:
+    windows = Unsettled()
+    energy = EnergyApi(windows, "nvml", SystemClock(), RING)
+    now = SystemClock().unix()
+
+    async def ask() -> list[int]:
+        waiting = [asyncio.create_task(energy.answer(query(now - 10, now - 5, wait=2))) for _ in range(50)]
+        await asyncio.sleep(0.05)
+        assert windows.asked == []
+        windows.settle()
+        return [status for status, _ in await asyncio.gather(*waiting)]
+
+    assert asyncio.run(ask()) == [200] * 50
+
+
+def test_an_answer_waits_no_longer_than_it_was_asked_to() -> None:
+    windows = Unsettled()
+    clock = SystemClock()
+    now, begun = clock.unix(), clock.monotonic()
+    status, _ = run(EnergyApi(windows, "nvml", clock, RING).answer(query(now - 10, now - 5, wait=0.1)))
+    assert (status, len(windows.asked)) == (200, 1)
+    assert 0.1 <= clock.monotonic() - begun < 2.0
+
+
+def test_one_request_too_many_is_a_503_and_the_places_come_free_again() -> None:
+    windows = Unsettled()
+    energy = EnergyApi(windows, "nvml", SystemClock(), RING, max_pending=2)
+    now = SystemClock().unix()
+    text = query(now - 10, now - 5, wait=2)
+
+    async def ask() -> tuple[Answer, list[int], int]:
+        waiting = [asyncio.create_task(energy.answer(text)) for _ in range(2)]
+        await asyncio.sleep(0.05)
+        refused = await energy.answer(text)
+        windows.settle()
+        statuses = [status for status, _ in await asyncio.gather(*waiting)]
+        return refused, statuses, (await energy.answer(text))[0]
+
+    (status, body), statuses, later = asyncio.run(ask())
     assert (status, list(body)) == (503, ["error"])
-    waiting.let_go.set()
-    for thread in threads:
-        thread.join()
-    assert answers == [200, 200]
+    assert (statuses, later) == ([200, 200], 200)
 
 
 class Broken(Windows):
-    def window(self, start_unix: float, end_unix: float, wait: float = 0.0) -> Sequence[tuple[GpuIdentity, WindowEnergy]]:
-        raise RuntimeError(f"no window from {start_unix} to {end_unix}, waiting {wait}")
+    def window(self, start_unix: float, end_unix: float) -> Sequence[tuple[GpuIdentity, WindowEnergy]]:
+        raise RuntimeError(f"no window from {start_unix} to {end_unix}")
 
 
 def test_a_failing_window_gives_its_place_back() -> None:
-    asked = EnergyApi(Broken(), "nvml", ManualClock(), RING, at_once=1)
+    energy = EnergyApi(Broken(), "nvml", ManualClock(), RING, max_pending=1)
     for _ in range(3):
         with pytest.raises(RuntimeError):
-            asked.answer(query())
+            run(energy.answer(query()))

@@ -4,45 +4,51 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from joulebench import __version__
-from joulebench.exporter.collector import Collector, declared
-from joulebench.exporter.energy import EnergyCollector
-from joulebench.exporter.exporter import ExporterCollector
-from joulebench.exporter.exposition import Exposition
-from joulebench.exporter.gpu import GpuCollector
-from joulebench.exporter.ollama import OllamaCollector
+from joulebench.exporter.exporter_collector import ExporterCollector
+from joulebench.exporter.exposition import Collector, Exposition, declared_metrics
+from joulebench.exporter.gpu_collector import ENERGY_METRICS, GpuCollector, gpu_collectors
+from joulebench.exporter.ollama_collector import OllamaCollector
 from joulebench.gpu.reading import GpuState
-from joulebench.ollama.poller import OllamaSight
+from joulebench.ollama.poller import OllamaPoll
+from joulebench.supervise import LoopErrors
 from tests.goldens_support import Golden
 from tests.unit.exporter.exposition_lint import complaints
-from tests.unit.exporter.reference import reference
-from tests.unit.exporter.snapshots import FULL, LOST, MODELS, SHARED, SPARSE, Gpus, ManualClock, Sights, Uses
+from tests.unit.exporter.snapshots import FULL, LOST, MODELS, SHARED, SPARSE, Gpus, ManualClock, OllamaPolls
 
 ENERGY_ONLY = ("joulebench_gpu_energy_joules_total", "joulebench_gpu_energy_sample_timestamp_seconds")
 
 
-def collectors(states: Sequence[GpuState], ollama: OllamaSight | None) -> list[Collector]:
-    gpus = Gpus(states, clock_steps=3)
+def collectors(states: Sequence[GpuState], ollama: OllamaPoll | None) -> list[Collector]:
+    shared = [replace(state, processes=SHARED) if state.identity.index in (0, 2) else state for state in states]
+    gpus = Gpus(shared, clock_steps=3)
     return [
-        GpuCollector(gpus, "simulated", Uses({0: SHARED, 2: SHARED})),
-        EnergyCollector(gpus),
-        OllamaCollector(Sights(ollama)),
-        ExporterCollector("simulated", ManualClock(), gpus),
+        *gpu_collectors(gpus),
+        OllamaCollector(OllamaPolls(ollama)),
+        ExporterCollector("simulated", ManualClock(), gpus, errors()),
     ]
 
 
+def errors() -> LoopErrors:
+    """Of a process with one loop that never failed."""
+    never_failed = LoopErrors()
+    never_failed.register("gpu-energy")
+    return never_failed
+
+
 def scrape(made: Exposition, names: Sequence[str] | None = None) -> str:
-    text = made.text(names).decode()
+    text = made.render(names)[0].decode()
     return text.replace(f'version="{__version__}"', 'version="VERSION"')
 
 
 def everything() -> str:
-    sight = OllamaSight(MODELS, 0.0, loads={"llama3.1:8b": 2, "model-1": 0}, unloads={"llama3.1:8b": 1, "model-1": 0})
-    return scrape(Exposition(collectors((FULL, SPARSE, LOST), sight), ManualClock(), process=False))
+    poll = OllamaPoll(MODELS, 0.0, loads={"llama3.1:8b": 2, "model-1": 0}, unloads={"llama3.1:8b": 1, "model-1": 0})
+    return scrape(Exposition(collectors((FULL, SPARSE, LOST), poll), ManualClock(), process=False))
 
 
 def test_the_whole_exposition_is_the_golden(golden: Golden) -> None:
@@ -50,7 +56,10 @@ def test_the_whole_exposition_is_the_golden(golden: Golden) -> None:
 
 
 def test_the_exposition_without_gpu_and_with_ollama_gone_is_the_golden(golden: Golden) -> None:
-    bare: list[Collector] = [OllamaCollector(Sights(OllamaSight(None, 0.0))), ExporterCollector("none", ManualClock())]
+    bare: list[Collector] = [
+        OllamaCollector(OllamaPolls(OllamaPoll(None, 0.0))),
+        ExporterCollector("none", ManualClock(), None, errors()),
+    ]
     text = scrape(Exposition(bare, ManualClock(), process=False))
     golden("exposition/no_gpu_ollama_gone.prom", text)
     assert "_gpu_" not in text.replace("gpu_source", "")
@@ -87,7 +96,7 @@ def test_the_rules_notice_what_they_are_for(text: str, wrong: str) -> None:
 
 def test_every_declared_metric_is_shown_by_a_full_reading_and_no_other() -> None:
     shown = {line.split()[2] for line in everything().splitlines() if line.startswith("# TYPE")}
-    assert shown == {metric.name for metric in declared(collectors((), None))}
+    assert shown == {metric.name for metric in declared_metrics(collectors((), None))}
 
 
 def test_a_lost_gpu_shows_that_it_is_lost_and_no_reading() -> None:
@@ -103,25 +112,11 @@ def test_a_lost_gpu_shows_that_it_is_lost_and_no_reading() -> None:
 
 def test_counter_and_change_time_come_from_one_snapshot() -> None:
     gpus = Gpus((FULL,))
-    scrape(Exposition([EnergyCollector(gpus)], ManualClock(), process=False))
+    scrape(Exposition([GpuCollector("energy", gpus, ENERGY_METRICS)], ManualClock(), process=False))
     assert gpus.snapshots == 1
 
 
 def test_before_the_first_poll_nothing_is_said_of_ollama() -> None:
-    text = scrape(Exposition([OllamaCollector(Sights(None))], ManualClock(), process=False))
+    text = scrape(Exposition([OllamaCollector(OllamaPolls(None))], ManualClock(), process=False))
     assert "joulebench_ollama" not in text
     assert 'joulebench_exporter_collector_success{collector="ollama"} 1.0' in text
-
-
-@pytest.mark.parametrize("openmetrics", [False, True])
-@pytest.mark.parametrize("names", [None, ENERGY_ONLY, ("joulebench_gpu_up", "joulebench_ollama_up")])
-def test_the_exposition_is_what_prometheus_client_would_print(names: Sequence[str] | None, openmetrics: bool) -> None:
-    sight = OllamaSight(MODELS, 0.0, loads={"llama3.1:8b": 2}, unloads={"llama3.1:8b": 1})
-    made = collectors((FULL, SPARSE, LOST), sight)
-    exposition = Exposition(made, ManualClock(), process=False)
-    expected = reference(made, openmetrics=openmetrics).removesuffix(b"# EOF\n")
-    if names is not None:
-        expected = b"".join(reference([one], names, openmetrics=openmetrics).removesuffix(b"# EOF\n") for one in made)
-    for _ in range(2):
-        assert exposition.text(names, openmetrics=openmetrics).startswith(expected)
-    assert exposition.text(names, openmetrics=openmetrics).endswith(b"# EOF\n") is openmetrics

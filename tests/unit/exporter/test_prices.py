@@ -9,8 +9,8 @@ import pytest
 
 from joulebench.clock import SystemClock
 from joulebench.errors import UserError
+from joulebench.exporter.exporter_collector import PricesCollector
 from joulebench.exporter.exposition import Exposition
-from joulebench.exporter.prices import PricesCollector
 from joulebench.prices import load
 from tests.unit.exporter.exporter_process import COMMAND, exporter
 
@@ -33,7 +33,7 @@ def written(folder: Path, text: str) -> Path:
 
 
 def samples(path: Path) -> dict[str, float]:
-    text = Exposition([PricesCollector(load(path))], SystemClock(), process=False).text().decode()
+    text = Exposition([PricesCollector(load(path))], SystemClock(), process=False).render()[0].decode()
     lines = [line.rpartition(" ") for line in text.splitlines() if line.startswith("joulebench_price")]
     return {name.removeprefix("joulebench_price_"): float(value) for name, _, value in lines}
 

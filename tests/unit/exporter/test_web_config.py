@@ -17,8 +17,8 @@ import bcrypt
 import pytest
 
 from joulebench.errors import UserError
-from joulebench.exporter.server import Server
-from joulebench.exporter.web_config import WebConfig, load
+from joulebench.exporter.web_config import WebConfig
+from joulebench.http_server import HttpServer
 from tests.unit.exporter.serving import serving
 
 HASH = bcrypt.hashpw(b"correct horse", bcrypt.gensalt(4)).decode()
@@ -55,7 +55,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 def config(folder: Path, text: str) -> WebConfig:
     path = folder / "web.yml"
     path.write_text(text, encoding="utf-8")
-    return load(path)
+    return WebConfig(path)
 
 
 def tls(folder: Path, more: str = "") -> WebConfig:
@@ -66,7 +66,7 @@ def trusting(certificates: Certificates) -> ssl.SSLContext:
     return ssl.create_default_context(cafile=certificates.path("server.crt"))
 
 
-def status(server: Server, context: ssl.SSLContext | None = None, authorization: str | None = None) -> int:
+def status(server: HttpServer, context: ssl.SSLContext | None = None, authorization: str | None = None) -> int:
     place = urlsplit(server.url).netloc
     connection = (
         http.client.HTTPConnection(place, timeout=5)
@@ -167,7 +167,8 @@ def test_passwords_over_tls(certificates: Certificates) -> None:
 
 @pytest.mark.parametrize("text", ["", "{}", "basic_auth_users:\n", "tls_server_config:\n"])
 def test_a_file_that_asks_for_nothing_is_plain_http(tmp_path: Path, text: str) -> None:
-    assert config(tmp_path, text) == WebConfig(None, None)
+    web = config(tmp_path, text)
+    assert (web.tls, web.auth) == (None, None)
 
 
 @pytest.mark.parametrize(
@@ -212,7 +213,7 @@ def test_a_file_that_cannot_be_served_is_refused_with_the_reason(tmp_path: Path,
 
 def test_a_missing_file_is_refused_with_its_name(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"absent\.yml"):
-        load(tmp_path / "absent.yml")
+        WebConfig(tmp_path / "absent.yml")
 
 
 def test_passwords_without_bcrypt_are_refused_and_never_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,7 +46,7 @@ class Rig:
             at_poll()
             self.monitor.poll()
             if self._polls % 50 == 0:
-                self.monitor.poll_slow()
+                self.monitor.poll_state()
             self._polls = max(self._polls + 1, int((self.now - self._phase) / POLL))
 
     def window(self, start: float, end: float, gpu: int = 0) -> WindowEnergy:

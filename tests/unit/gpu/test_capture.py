@@ -17,11 +17,18 @@ import pytest
 
 from joulebench.cli.diagnostics import RecordingProgress
 from joulebench.errors import GpuUnavailable
-from joulebench.gpu import capture, nvml_calls
-from joulebench.gpu.capture_format import Capture, GpuCapture, file_name, masked, text_of
-from joulebench.gpu.capture_series import Series
-from joulebench.gpu.nvml import Library
-from joulebench.gpu.reading import FastReading
+from joulebench.gpu import nvml_calls
+from joulebench.gpu.capture import (
+    Capture,
+    GpuCapture,
+    PollSeries,
+    capture_file_name,
+    capture_json,
+    mask_uuid,
+    record_capture,
+)
+from joulebench.gpu.nvml import NvmlLibrary
+from joulebench.gpu.reading import CounterReading
 from joulebench.units import Joules, Watts
 from tests.fakes.nvml import (
     SCRIPT_VARIABLE,
@@ -50,9 +57,9 @@ def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Record:
         clock = VirtualClock(tmp_path / "clock")
         script = FakeGpuScript(gpus, driver=driver, clock=clock).write(tmp_path / "script")
         monkeypatch.setenv(SCRIPT_VARIABLE, str(script))
-        library = Library()
+        library = NvmlLibrary()
         try:
-            return capture.record(library, clock, clock.advance, seconds, label="load", keep_uuid=keep_uuid)
+            return record_capture(library, clock, clock.advance, seconds, label="load", keep_uuid=keep_uuid)
         finally:
             library.close()
 
@@ -175,23 +182,23 @@ def test_a_driver_without_a_gpu_has_nothing_to_record(recorded: Record) -> None:
 
 def test_uuids_are_masked_the_same_way_each_time_unless_they_are_to_be_kept(recorded: Record) -> None:
     card = FakeGpu(uuid="GPU-0a1b2c3d-0000-4000-8000-000000000001")
-    first, second = text_of(recorded(card)), text_of(recorded(card))
+    first, second = capture_json(recorded(card)), capture_json(recorded(card))
     assert first == second
     assert "0a1b2c3d" not in first
-    assert json.loads(first)["gpus"][0]["uuid"] == masked("GPU-0a1b2c3d-0000-4000-8000-000000000001")
-    assert masked("GPU-a") != masked("GPU-b")
+    assert json.loads(first)["gpus"][0]["uuid"] == mask_uuid("GPU-0a1b2c3d-0000-4000-8000-000000000001")
+    assert mask_uuid("GPU-a") != mask_uuid("GPU-b")
     assert recorded(card, keep_uuid=True).gpus[0].uuid == card.uuid
 
 
 def test_a_file_is_named_by_cards_driver_and_label(recorded: Record) -> None:
     h100, ada = FakeGpu(name="NVIDIA H100 80GB HBM3"), FakeGpu()
-    assert file_name(recorded(ada)) == "nvidia-geforce-rtx-4090__580.95.05__load.json"
-    assert file_name(recorded(h100, h100)) == "2x-nvidia-h100-80gb-hbm3__580.95.05__load.json"
-    assert file_name(recorded(h100, ada)).startswith("2x-nvidia-h100-80gb-hbm3+nvidia-geforce-rtx-4090__")
+    assert capture_file_name(recorded(ada)) == "nvidia-geforce-rtx-4090__580.95.05__load.json"
+    assert capture_file_name(recorded(h100, h100)) == "2x-nvidia-h100-80gb-hbm3__580.95.05__load.json"
+    assert capture_file_name(recorded(h100, ada)).startswith("2x-nvidia-h100-80gb-hbm3+nvidia-geforce-rtx-4090__")
 
 
 def test_the_text_is_json_with_rows_on_one_line(recorded: Record) -> None:
-    text = text_of(recorded(FakeGpu()))
+    text = capture_json(recorded(FakeGpu()))
     assert json.loads(text)["format"] == "joulebench-capture"
     rows = [line.strip().rstrip(",") for line in text.splitlines() if line.strip().startswith("[")]
     assert len(rows) > 20
@@ -199,8 +206,8 @@ def test_the_text_is_json_with_rows_on_one_line(recorded: Record) -> None:
 
 
 def test_too_few_polls_claim_nothing() -> None:
-    series = Series(0.0)
-    series.observe(0.0, 0.001, FastReading(Joules(1.0), Watts(50.0)))
+    series = PollSeries(0.0)
+    series.observe(0.0, 0.001, CounterReading(Joules(1.0), Watts(50.0)))
     said = series.capture()
     assert (said.polls, said.changes, said.series) == (1, 0, [])
     assert [said.step_seconds, said.fast_read_microseconds, said.counter_joules, said.power_joules, said.ratio] == [None] * 5

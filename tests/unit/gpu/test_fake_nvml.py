@@ -17,7 +17,7 @@ def test_the_counter_is_the_exact_integral_at_its_last_step(play: Play) -> None:
     rig = play(FakeGpu(power=power, loop=3.1, step=0.1, phase=0.04, base_mj=0))
     for _ in range(400):
         rig.clock.advance(0.0173)
-        shown = rig.source.read_fast(0).energy
+        shown = rig.source.devices()[0].read_counters().energy
         steps = int((rig.now - 0.04) / 0.1 + 1e-9)
         expected = rig.truth(0, 0.04 + steps * 0.1) if rig.now >= 0.04 else 0.0
         assert shown == pytest.approx(expected, abs=0.002)
@@ -27,8 +27,8 @@ def test_instant_power_of_a_part_time_sensor_is_the_end_of_the_step_only(play: P
     power = ((0.0, 100.0), (0.98, 500.0), (1.0, 100.0))
     rig = play(FakeGpu(power=power, sensor_window=0.025), FakeGpu(power=power, sensor_window=0.1))
     rig.clock.advance(1.01)
-    assert rig.source.read_fast(0).power == pytest.approx(0.2 * 100 + 0.8 * 500)
-    assert rig.source.read_fast(1).power == pytest.approx(0.8 * 100 + 0.2 * 500)
+    assert rig.source.devices()[0].read_counters().power == pytest.approx(0.2 * 100 + 0.8 * 500)
+    assert rig.source.devices()[1].read_counters().power == pytest.approx(0.8 * 100 + 0.2 * 500)
 
 
 def test_a_part_time_counter_misses_what_its_sensor_misses(play: Play) -> None:
@@ -36,7 +36,7 @@ def test_a_part_time_counter_misses_what_its_sensor_misses(play: Play) -> None:
     rig = play(FakeGpu(power=square, loop=0.1, counter_window=0.025, base_mj=0))
     rig.clock.advance(10.05)
     assert rig.truth(0, 10) == pytest.approx(2500)
-    assert rig.source.read_fast(0).energy == pytest.approx(1000, rel=0.02)
+    assert rig.source.devices()[0].read_counters().energy == pytest.approx(1000, rel=0.02)
 
 
 def test_busy_lines_ahead_of_time_and_as_it_happens_are_one_curve(tmp_path: Path, play: Play) -> None:
@@ -47,8 +47,8 @@ def test_busy_lines_ahead_of_time_and_as_it_happens_are_one_curve(tmp_path: Path
     rig.clock.advance(2.0)
     rig.busy.draw(1, 80.0)
     rig.clock.advance(1.0)
-    assert rig.source.read_fast(0).energy == pytest.approx(50 * 2.5 + 200 * 0.5, abs=0.002)
-    assert rig.source.read_fast(1).energy == pytest.approx(50 * 2 + 80, abs=0.002)
+    assert rig.source.devices()[0].read_counters().energy == pytest.approx(50 * 2.5 + 200 * 0.5, abs=0.002)
+    assert rig.source.devices()[1].read_counters().energy == pytest.approx(50 * 2 + 80, abs=0.002)
     assert rig.truth(0, 3) == pytest.approx(225)
     assert rig.script.joules(1, rig.script.origin_unix, rig.script.origin_unix + 3) == pytest.approx(180, abs=1e-4)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from joulebench.clock import SystemClock
+from joulebench.clock import SystemClock, wait_until
 from joulebench.gpu.monitor import GpuMonitor
 from joulebench.gpu.nvml import NvmlSource
 from tests.fakes.nvml import SCRIPT_VARIABLE, BusyFile, FakeGpu, FakeGpuScript, OnCalls, Process, environment, load, slow
@@ -28,7 +28,7 @@ try:
 except GpuUnavailable as error:
     print(json.dumps({"unavailable": str(error)}))
 else:
-    fast, slow = source.read_fast(0), source.read_slow(0)
+    fast, slow = source.devices()[0].read_counters(), source.devices()[0].read_state()
     print(json.dumps({"fast": fast._asdict(), "slow": dataclasses.asdict(slow)}))
 """
 
@@ -91,7 +91,7 @@ WATCH = """
 import json
 from joulebench.gpu.nvml import NvmlSource
 source = NvmlSource()
-uses = source.read_processes(0, 0.0)
+uses = source.devices()[0].read_processes(0.0)
 print(json.dumps({"uses": uses and [use._asdict() for use in uses][:1], "name": source.process_name(4100000)}))
 """
 UTILIZATION, COMPUTE, NAME = (
@@ -164,13 +164,14 @@ def test_a_window_waits_for_the_counter_to_pass_its_end_and_no_longer(live: Live
     assert busy is not None
     monitor.start()
     try:
-        monitor.window(script.origin_unix, script.origin_unix + 0.5, wait=2.0)
+        assert wait_until(lambda: monitor.is_settled(script.origin_unix + 0.5), 5.0)
         begin = busy.draw(0, 300.0)
-        monitor.window(begin, begin + 0.7, wait=2.0)
+        assert wait_until(lambda: monitor.is_settled(begin + 0.7), 5.0)
         end = busy.draw(0, 60.0)
         asked_at = clock.monotonic()
-        first, second = (energy for _, energy in monitor.window(begin, end, wait=5.0))
+        assert wait_until(lambda: monitor.is_settled(end), 5.0, interval=0.01)
         waited = clock.monotonic() - asked_at
+        first, second = (energy for _, energy in monitor.window(begin, end))
     finally:
         monitor.stop()
         source.close()
@@ -189,12 +190,10 @@ def test_stopping_does_not_wait_for_a_call_that_hangs(live: Live) -> None:
     clock = SystemClock()
     monitor, source, _ = live.monitor(FakeGpu(faults=(slow(4.0, OnCalls(5, 5)),)))
     monitor.start()
-    # The first polls are read quickly, then one call does not come back; the wait outlives it.
-    stopper = threading.Timer(0.4, monitor.stop)
-    stopper.start()
+    # The first polls are read quickly, then one call does not come back; the stop outlives it.
+    assert wait_until(lambda: monitor.snapshot()[0].polls >= 1, 5.0)
+    threading.Event().wait(0.3)
     begun = clock.monotonic()
-    unix = clock.unix()
-    monitor.window(unix, unix + 0.1, wait=10.0)
+    monitor.stop()
     assert clock.monotonic() - begun < 2.5
-    stopper.join()
     source.close()

@@ -33,7 +33,7 @@ def test_a_fast_read_is_one_call_and_gives_joules_and_watts(play: Play) -> None:
     rig = play(FakeGpu(power=RISING, base_mj=7_000_000))
     rig.clock.advance(1.234)
     before = calls(FIELDS, 0)
-    reading = rig.source.read_fast(0)
+    reading = rig.source.devices()[0].read_counters()
     assert calls(FIELDS, 0) == before + 1
     assert calls(GETTER, 0) == calls("nvmlDeviceGetPowerUsage", 0) == calls("nvmlDeviceGetCurrentClocksEventReasons", 0) == 0
     assert reading.energy == pytest.approx(7000 + 25 + 0.7 * 300)
@@ -43,11 +43,11 @@ def test_a_fast_read_is_one_call_and_gives_joules_and_watts(play: Play) -> None:
 def test_cards_are_named_and_told_apart(play: Play) -> None:
     rig = play(FakeGpu(uuid="GPU-a", name="NVIDIA H100 PCIe", arch=HOPPER), FakeGpu(uuid="GPU-b", power=((0.0, 70.0),)))
     rig.clock.advance(1.0)
-    first, second = rig.source.gpus()
+    first, second = (gpu.identity for gpu in rig.source.devices())
     assert (first.index, first.uuid, first.name, first.architecture) == (0, "GPU-a", "NVIDIA H100 PCIe", "Hopper")
     assert (second.index, second.uuid, second.architecture, second.driver_version) == (1, "GPU-b", "Ada", "580.95.05")
-    assert rig.source.read_fast(0).power == pytest.approx(50)
-    assert rig.source.read_fast(1).power == pytest.approx(70)
+    assert rig.source.devices()[0].read_counters().power == pytest.approx(50)
+    assert rig.source.devices()[1].read_counters().power == pytest.approx(70)
 
 
 @pytest.mark.parametrize(
@@ -63,14 +63,14 @@ def test_cards_are_named_and_told_apart(play: Play) -> None:
 def test_the_counter_is_found_by_the_way_that_this_driver_has(play: Play, faults: tuple[Fault, ...], getter_calls: int) -> None:
     rig = play(FakeGpu(power=RISING, base_mj=0, faults=faults))
     rig.clock.advance(2.0)
-    assert rig.source.read_fast(0).energy == pytest.approx(25 + 1.5 * 300)
+    assert rig.source.devices()[0].read_counters().energy == pytest.approx(25 + 1.5 * 300)
     assert calls(GETTER, 0) == getter_calls
 
 
 def test_a_card_without_a_counter_has_no_energy_but_power(play: Play) -> None:
     rig = play(FakeGpu(faults=(field_fails(191), field_fails(83), fails(GETTER))))
     rig.clock.advance(2.0)
-    reading = rig.source.read_fast(0)
+    reading = rig.source.devices()[0].read_counters()
     assert reading.energy is None
     assert reading.power == pytest.approx(50)
 
@@ -78,17 +78,17 @@ def test_a_card_without_a_counter_has_no_energy_but_power(play: Play) -> None:
 def test_power_of_an_old_driver_is_the_one_second_average(play: Play) -> None:
     rig = play(FakeGpu(power=RISING, faults=(field_fails(186),)))
     rig.clock.advance(1.0)
-    assert rig.source.read_fast(0).power == pytest.approx(0.5 * 50 + 0.5 * 300)
+    assert rig.source.devices()[0].read_counters().power == pytest.approx(0.5 * 50 + 0.5 * 300)
 
 
 def test_zero_watts_and_a_sporadic_refusal_are_gaps_not_readings(play: Play) -> None:
     rig = play(FakeGpu(faults=(field_answers(186, 0, During(1, 2)), field_fails(191, During(1, 2)))))
     rig.clock.advance(1.5)
-    reading = rig.source.read_fast(0)
+    reading = rig.source.devices()[0].read_counters()
     assert reading.power is None
     assert reading.energy is None
     rig.clock.advance(1.0)
-    reading = rig.source.read_fast(0)
+    reading = rig.source.devices()[0].read_counters()
     assert reading.power == pytest.approx(50)
     assert reading.energy == pytest.approx(1000 + 2.5 * 50)
 
@@ -120,7 +120,7 @@ def test_throttle_counters_are_asked_by_the_ids_of_the_driver(play: Play, driver
     wrong = tuple(field_answers(other + offset, 4e12) for offset in range(3))
     rig = play(FakeGpu(reasons=THROTTLED, faults=wrong), driver=driver)
     rig.clock.advance(5.0)
-    reading = rig.source.read_fast(0)
+    reading = rig.source.devices()[0].read_counters()
     assert reading.throttle == pytest.approx(
         {"sw_power_cap": 0.25, "sync_boost": 0.0, "sw_thermal": 0.001, "hw_thermal": 0.5, "hw_power_brake": 0.25}, abs=1e-8
     )
@@ -133,7 +133,7 @@ def test_where_the_ids_are_not_known_the_bits_are_read_instead(play: Play, drive
     wrong = tuple(field_answers(field, 4e12) for field in (251, 252, 253, 269, 270, 271))
     rig = play(FakeGpu(reasons=THROTTLED, faults=wrong), driver=driver)
     rig.clock.advance(2.2)
-    reading = rig.source.read_fast(0)
+    reading = rig.source.devices()[0].read_counters()
     assert reading.throttle == pytest.approx({"sw_power_cap": 0.0, "sync_boost": 0.0})
     assert reading.thermal == pytest.approx(0.201)
     assert [reason for reason, active in reading.throttle_active.items() if active] == ["hw_thermal"]
@@ -149,19 +149,19 @@ def test_a_slow_read_is_in_base_units(play: Play) -> None:
     )
     rig = play(card)
     rig.clock.advance(2.0)
-    slow = rig.source.read_slow(0)
+    slow = rig.source.devices()[0].read_state()
     assert slow.utilization == pytest.approx(0.5)
     assert (slow.memory_used, slow.memory_total) == pytest.approx((3 << 30, 24 << 30))
     assert (slow.temperature, slow.temperature_margin, slow.power_limit) == pytest.approx((61, 97 - 61, 450))
-    assert slow.clocks == {"graphics": 2.1e9, "sm": 2.1e9, "memory": 10.501e9}
-    assert slow.clocks_max == {"graphics": 3.105e9, "sm": 3.105e9, "memory": 10.501e9}
+    assert slow.clock == {"graphics": 2.1e9, "sm": 2.1e9, "memory": 10.501e9}
+    assert slow.clock_max == {"graphics": 3.105e9, "sm": 3.105e9, "memory": 10.501e9}
     assert [reason for reason, active in slow.throttle_active.items() if active] == ["sw_power_cap"]
     assert slow.failures == 0
 
 
 def test_the_margin_of_a_card_without_an_absolute_threshold_is_its_own(play: Play) -> None:
     rig = play(FakeGpu(margin=True, slowdown=87, temperature=((0.0, 80.0),)))
-    assert rig.source.read_slow(0).temperature_margin == pytest.approx(7)
+    assert rig.source.devices()[0].read_state().temperature_margin == pytest.approx(7)
     assert calls("nvmlDeviceGetTemperatureThreshold", 0) == 0
 
 
@@ -176,9 +176,9 @@ def test_what_a_card_does_not_support_is_absent_and_nothing_else_is(play: Play) 
         "nvmlDeviceGetTemperatureThreshold",
     )
     rig = play(FakeGpu(faults=tuple(fails(name) for name in unsupported)))
-    slow = rig.source.read_slow(0)
+    slow = rig.source.devices()[0].read_state()
     assert [slow.utilization, slow.memory_used, slow.memory_total, slow.power_limit, slow.temperature_margin] == [None] * 5
-    assert slow.clocks == slow.clocks_max == {}
+    assert slow.clock == slow.clock_max == {}
     assert slow.temperature == pytest.approx(40)
     assert slow.failures == 0
 
@@ -186,14 +186,14 @@ def test_what_a_card_does_not_support_is_absent_and_nothing_else_is(play: Play) 
 def test_older_calls_stand_in_for_newer_ones(play: Play) -> None:
     newer = ("nvmlDeviceGetMemoryInfo_v2", "nvmlDeviceGetTemperatureV", "nvmlDeviceGetCurrentClocksEventReasons")
     rig = play(FakeGpu(reasons=((0.0, HW_THERMAL),), faults=tuple(fails(name) for name in newer)))
-    slow = rig.source.read_slow(0)
+    slow = rig.source.devices()[0].read_state()
     assert (slow.memory_used, slow.temperature) == pytest.approx((512 << 20, 40))
     assert slow.throttle_active["hw_thermal"]
 
 
 def test_a_call_that_fails_unexpectedly_is_counted_and_costs_only_its_own_value(play: Play) -> None:
     rig = play(FakeGpu(faults=(fails("nvmlDeviceGetEnforcedPowerLimit", code=UNKNOWN_ERROR),)))
-    slow = rig.source.read_slow(0)
+    slow = rig.source.devices()[0].read_state()
     assert slow.power_limit is None
     assert slow.temperature == pytest.approx(40)
     assert slow.failures == 1
@@ -202,17 +202,18 @@ def test_a_call_that_fails_unexpectedly_is_counted_and_costs_only_its_own_value(
 def test_a_lost_gpu_raises_and_answers_again_by_a_new_handle(play: Play) -> None:
     rig = play(FakeGpu(faults=(gone(1.0, 2.0),)), FakeGpu())
     rig.clock.advance(1.5)
-    for read in (rig.source.read_fast, rig.source.read_slow):
+    device = rig.source.devices()[0]
+    for read in (device.read_counters, device.read_state):
         with pytest.raises(GpuLost, match="lost"):
-            read(0)
-    assert rig.source.read_fast(1).energy == pytest.approx(1000 + 1.5 * 50)
+            read()
+    assert rig.source.devices()[1].read_counters().energy == pytest.approx(1000 + 1.5 * 50)
     rig.clock.advance(1.0)
-    assert rig.source.read_fast(0).energy == pytest.approx(1000 + 2.5 * 50)
+    assert rig.source.devices()[0].read_counters().energy == pytest.approx(1000 + 2.5 * 50)
 
 
 def test_a_card_that_cannot_be_named_is_left_out_and_the_others_stay(play: Play, caplog: pytest.LogCaptureFixture) -> None:
     rig = play(FakeGpu(faults=(gone(0.0, 10.0),)), FakeGpu(uuid="GPU-b"))
-    assert [identity.uuid for identity in rig.source.gpus()] == ["GPU-b"]
+    assert [gpu.identity.uuid for gpu in rig.source.devices()] == ["GPU-b"]
     assert "GPU 0" in caplog.text
     rig.run(12)
     assert (rig.state().identity.index, rig.state().up) == (1, True)

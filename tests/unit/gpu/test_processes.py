@@ -12,14 +12,15 @@ from pathlib import Path
 import pytest
 
 from joulebench.clock import wait_until
+from joulebench.gpu.device import process_use
 from joulebench.gpu.monitor import GpuMonitor
-from joulebench.gpu.process_watch import UNSEEN, ProcessWatch
-from joulebench.gpu.processes import KNOWN_SERVERS, ProcessNames, Verdict, short_name, use_of, users
+from joulebench.gpu.processes import EXPECTED_PROGRAMS, ProcessClass, ProcessNames, ProcessPoller, classify_processes, short_name
+from joulebench.gpu.reading import NO_PROCESSES
 from joulebench.units import Seconds
 from tests.fakes.nvml import FakeGpu, Fault, OnCalls, Process, fails, gone
 from tests.unit.gpu.rig import POLL, Play, Rig
 
-KNOWN = re.compile(KNOWN_SERVERS, re.IGNORECASE)
+EXPECTED = re.compile(EXPECTED_PROGRAMS, re.IGNORECASE)
 UTILIZATION, COMPUTE, NAME = (
     "nvmlDeviceGetProcessUtilization",
     "nvmlDeviceGetComputeRunningProcesses_v3",
@@ -35,20 +36,19 @@ def process(pid: int, start: float = 0.0, end: float = float("inf"), sm: float =
     return Process(pid, start, end, sm, {OLLAMA: "/usr/local/bin/ollama", GAME: "/opt/game/bin/game"}.get(pid, ""))
 
 
-def watching(rig: Rig, proc: Path | None = None) -> ProcessWatch:
-    names = ProcessNames(KNOWN, rig.source.process_name, proc or Path("/proc"))
-    indices = [gpu.index for gpu in rig.source.gpus()]
-    watch = ProcessWatch(rig.source, indices, names, rig.clock, period=PERIOD, keep_seconds=100.0)
-    rig.monitor = GpuMonitor(rig.source, rig.clock, poll_period=POLL, foreign_use=watch.used_between)
+def watching(rig: Rig, proc: Path | None = None) -> ProcessPoller:
+    names = ProcessNames(EXPECTED, rig.source.process_name, proc or Path("/proc"))
+    watch = ProcessPoller(rig.source.devices(), names, rig.clock, period=PERIOD, keep_seconds=100.0)
+    rig.monitor = GpuMonitor(rig.source, rig.clock, poll_period=POLL, processes=watch)
     return watch
 
 
-def look_until(rig: Rig, watch: ProcessWatch, until: float) -> None:
+def look_until(rig: Rig, watch: ProcessPoller, until: float) -> None:
     """One look every period, between polls."""
     next_look = rig.now + PERIOD
     while next_look <= until + 1e-9:
         rig.run(next_look)
-        watch.look()
+        watch.poll()
         next_look += PERIOD
     rig.run(until)
 
@@ -57,16 +57,16 @@ def test_a_foreign_program_is_counted_and_taints_the_windows_it_was_seen_in(play
     rig = play(FakeGpu(processes=[process(OLLAMA), process(GAME, 6.0, 13.0, 30.0)]), FakeGpu(processes=[process(OLLAMA)]))
     watch = watching(rig)
     look_until(rig, watch, 10.0)
-    shared, alone = watch.state(0), watch.state(1)
-    assert (shared.processes, shared.unnamed, shared.sm) == (1, 0, 0.3)
-    assert shared.used_from == pytest.approx(rig.script.origin_unix + 6.0, abs=0.6)
-    assert shared.used_at == pytest.approx(rig.script.origin_unix + 10.0, abs=0.5)
-    assert (alone.processes, alone.sm, alone.used_at) == (0, 0.0, None)
+    shared, alone = watch.summary(0), watch.summary(1)
+    assert (shared.foreign, shared.unnamed, shared.foreign_sm) == (1, 0, 0.3)
+    assert shared.foreign_use_start == pytest.approx(rig.script.origin_unix + 6.0, abs=0.6)
+    assert shared.foreign_use == pytest.approx(rig.script.origin_unix + 10.0, abs=0.5)
+    assert (alone.foreign, alone.foreign_sm, alone.foreign_use) == (0, 0.0, None)
     look_until(rig, watch, 25.0)
-    gone_again = watch.state(0)
-    assert (gone_again.processes, gone_again.sm) == (0, 0.0)
-    assert gone_again.used_from == shared.used_from
-    assert gone_again.used_at == pytest.approx(rig.script.origin_unix + 13.0, abs=0.5)
+    gone_again = watch.summary(0)
+    assert (gone_again.foreign, gone_again.foreign_sm) == (0, 0.0)
+    assert gone_again.foreign_use_start == shared.foreign_use_start
+    assert gone_again.foreign_use == pytest.approx(rig.script.origin_unix + 13.0, abs=0.5)
     windows = {(1.0, 5.0): False, (4.0, 8.0): True, (8.0, 9.0): True, (12.0, 15.0): True, (14.0, 20.0): False}
     for window, tainted in windows.items():
         found = rig.window(*window)
@@ -74,7 +74,8 @@ def test_a_foreign_program_is_counted_and_taints_the_windows_it_was_seen_in(play
         assert "foreign_process" not in rig.window(*window, gpu=1).reasons
     told = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert told == [
-        f"GPU 0 is used by game (pid {GAME}), which is no known model server: joules of its tasks are not theirs alone"
+        f"GPU 0 is used by game (pid {GAME}), which is no expected program (--processes.known):"
+        " the energy of tasks on this GPU includes what it uses"
     ]
 
 
@@ -84,16 +85,16 @@ def test_samples_that_come_while_they_are_counted_are_asked_for_again(play: Play
     rig = play(FakeGpu(processes=[process(GAME)], faults=[crowded]))
     watch = watching(rig)
     look_until(rig, watch, 5.0)
-    assert watch.state(0).processes == seen
+    assert watch.summary(0).foreign == seen
     look_until(rig, watch, 10.0)
-    assert watch.state(0).processes == 1
+    assert watch.summary(0).foreign == 1
 
 
 def test_a_process_that_nobody_can_name_is_unknown_and_no_stranger(play: Play) -> None:
     rig = play(FakeGpu(processes=[process(HIDDEN)]))
     watch = watching(rig)
     look_until(rig, watch, 10.0)
-    assert watch.state(0)[:3] == (0, 1, 0.0)
+    assert watch.summary(0)[:3] == (0, 1, 0.0)
     assert "foreign_process" not in rig.window(1.0, 9.0).reasons
 
 
@@ -101,14 +102,14 @@ def test_names_that_the_driver_may_not_tell_are_unknown(play: Play) -> None:
     rig = play(FakeGpu(processes=[process(GAME)], faults=[fails(NAME, code=NO_PERMISSION)]))
     watch = watching(rig)
     look_until(rig, watch, 5.0)
-    assert watch.state(0)[:3] == (0, 1, 0.0)
+    assert watch.summary(0)[:3] == (0, 1, 0.0)
 
 
 def test_a_program_that_only_holds_memory_does_not_use_the_gpu(play: Play) -> None:
     rig = play(FakeGpu(processes=[process(GAME, sm=0.0)]))
     watch = watching(rig)
     look_until(rig, watch, 5.0)
-    assert watch.state(0) == (0, 0, 0.0, None, None)
+    assert watch.summary(0) == (0, 0, 0.0, None, None)
 
 
 @pytest.mark.parametrize("code", [3, NO_PERMISSION, NO_SYMBOL])
@@ -116,7 +117,7 @@ def test_where_use_cannot_be_told_compute_processes_stand_in(play: Play, code: i
     rig = play(FakeGpu(processes=[process(OLLAMA), process(GAME, 3.0, 12.0)], faults=[fails(UTILIZATION, code=code)]))
     watch = watching(rig)
     look_until(rig, watch, 20.0)
-    assert watch.state(0)[:3] == (0, 0, None)
+    assert watch.summary(0)[:3] == (0, 0, None)
     assert "foreign_process" in rig.window(6.0, 8.0).reasons, "it was there at 5 and at 10 s"
     assert "foreign_process" not in rig.window(14.0, 16.0).reasons
 
@@ -135,7 +136,7 @@ def test_a_card_that_tells_nothing_has_no_count_and_no_reason(play: Play, faults
     rig = play(FakeGpu(processes=[process(GAME)], faults=faults))
     watch = watching(rig)
     look_until(rig, watch, 5.0)
-    assert watch.state(0) == UNSEEN
+    assert watch.summary(0) == NO_PROCESSES
     assert "foreign_process" not in rig.window(0.0, 1.0).reasons
 
 
@@ -144,9 +145,9 @@ def test_a_look_that_is_too_old_is_none(play: Play) -> None:
     watch = watching(rig)
     look_until(rig, watch, 5.0)
     rig.clock.advance(2 * PERIOD)
-    assert watch.state(0).processes == 1
+    assert watch.summary(0).foreign == 1
     rig.clock.advance(2 * PERIOD)
-    assert watch.state(0) == UNSEEN
+    assert watch.summary(0) == NO_PROCESSES
 
 
 def test_a_clock_that_is_set_back_does_not_blind_the_watch(play: Play) -> None:
@@ -155,16 +156,16 @@ def test_a_clock_that_is_set_back_does_not_blind_the_watch(play: Play) -> None:
     look_until(rig, watch, 5.0)
     rig.clock.step_wall(-3600.0)
     look_until(rig, watch, 20.0)
-    assert watch.state(0).processes == 1
+    assert watch.summary(0).foreign == 1
 
 
 def test_the_thread_looks_by_itself_and_ends(play: Play) -> None:
     rig = play(FakeGpu(processes=[process(GAME, -10.0)]))
     watch = watching(rig)
     watch.start()
-    assert wait_until(lambda: watch.state(0).processes == 1, 30.0)
+    assert wait_until(lambda: watch.summary(0).foreign == 1, 30.0)
     watch.stop()
-    assert not any(thread.name == "gpu-processes" for thread in threading.enumerate())
+    assert not any(thread.name == "joulebench-gpu-processes" for thread in threading.enumerate())
 
 
 # --- names -------------------------------------------------------------------------------------------------------------
@@ -182,37 +183,41 @@ def invented_proc(directory: Path, *processes: tuple[int, int, str]) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("command", "verdict"),
+    ("command", "kind"),
     [
-        ("/usr/local/bin/ollama runner --model x", Verdict.KNOWN),
-        ("/opt/llama.cpp/build/bin/llama-server -m x.gguf", Verdict.KNOWN),
-        ("/usr/bin/python3 -m vllm.entrypoints.openai.api_server", Verdict.KNOWN),
-        ("/venv/bin/python3.11 /venv/bin/vllm serve", Verdict.KNOWN),
-        ("VLLM::EngineCore", Verdict.KNOWN),
-        ("python -m sglang.launch_server", Verdict.KNOWN),
-        ("text-generation-launcher --model-id x", Verdict.KNOWN),
-        ("/venv/bin/python /venv/bin/joulebench run", Verdict.KNOWN),
-        ("/usr/bin/python3 train.py --data ollama.json", Verdict.FOREIGN),
-        ("/home/me/ollama-tests/game", Verdict.FOREIGN),
-        ("/usr/bin/blender -b scene.blend", Verdict.FOREIGN),
-        ("python -c import", Verdict.FOREIGN),
+        ("/usr/local/bin/ollama runner --model x", ProcessClass.EXPECTED),
+        ("/opt/llama.cpp/build/bin/llama-server -m x.gguf", ProcessClass.EXPECTED),
+        ("/usr/bin/python3 -m vllm.entrypoints.openai.api_server", ProcessClass.EXPECTED),
+        ("/venv/bin/python3.11 /venv/bin/vllm serve", ProcessClass.EXPECTED),
+        ("VLLM::EngineCore", ProcessClass.EXPECTED),
+        ("python -m sglang.launch_server", ProcessClass.EXPECTED),
+        ("text-generation-launcher --model-id x", ProcessClass.EXPECTED),
+        ("/venv/bin/python /venv/bin/joulebench run", ProcessClass.EXPECTED),
+        ("/usr/bin/python3 train.py --data ollama.json", ProcessClass.FOREIGN),
+        ("/home/me/ollama-tests/game", ProcessClass.FOREIGN),
+        ("/usr/bin/blender -b scene.blend", ProcessClass.FOREIGN),
+        ("python -c import", ProcessClass.FOREIGN),
     ],
 )
-def test_a_program_is_judged_by_its_name_and_not_by_its_arguments(tmp_path: Path, command: str, verdict: Verdict) -> None:
-    assert ProcessNames(KNOWN, proc=invented_proc(tmp_path, (50, 1, command))).judge(50)[0] is verdict
+def test_a_program_is_judged_by_its_name_and_not_by_its_arguments(tmp_path: Path, command: str, kind: ProcessClass) -> None:
+    assert ProcessNames(EXPECTED, proc=invented_proc(tmp_path, (50, 1, command))).classify(50)[0] is kind
 
 
 def test_helpers_of_a_server_are_known_by_their_parents(tmp_path: Path) -> None:
     spawned = "/usr/bin/python3 -c from_multiprocessing_spawn"
     proc = invented_proc(tmp_path, (50, 1, "/usr/bin/vllm serve"), (51, 50, spawned), (52, 51, spawned), (60, 59, spawned))
-    names = ProcessNames(KNOWN, proc=proc)
-    assert [names.judge(pid)[0] for pid in (51, 52, 60)] == [Verdict.KNOWN, Verdict.KNOWN, Verdict.FOREIGN]
+    names = ProcessNames(EXPECTED, proc=proc)
+    assert [names.classify(pid)[0] for pid in (51, 52, 60)] == [
+        ProcessClass.EXPECTED,
+        ProcessClass.EXPECTED,
+        ProcessClass.FOREIGN,
+    ]
 
 
 def test_a_process_of_no_command_line_goes_by_the_name_of_its_kernel(tmp_path: Path) -> None:
-    assert ProcessNames(KNOWN, proc=invented_proc(tmp_path, (50, 1, ""))).name(50) == "comm"
-    assert ProcessNames(KNOWN, proc=tmp_path).name(51) is None
-    assert ProcessNames(KNOWN, lambda _: "/usr/bin/other", proc=tmp_path).name(51) == "other"
+    assert ProcessNames(EXPECTED, proc=invented_proc(tmp_path, (50, 1, ""))).name(50) == "comm"
+    assert ProcessNames(EXPECTED, proc=tmp_path).name(51) is None
+    assert ProcessNames(EXPECTED, lambda _: "/usr/bin/other", proc=tmp_path).name(51) == "other"
 
 
 def test_a_short_name_has_no_arguments_in_it() -> None:
@@ -223,8 +228,10 @@ def test_a_short_name_has_no_arguments_in_it() -> None:
 
 
 def test_what_was_never_measured_and_this_process_itself_are_no_use() -> None:
-    names = ProcessNames(KNOWN, lambda _: "game", Path("/nowhere"))
+    names = ProcessNames(EXPECTED, lambda _: "game", Path("/nowhere"))
     none = ((7, 0xFFFFFFFF), (8, 0), (0, 50), (os.getpid(), 50))
-    assert users([use_of(pid, 1_000_000, percent) for pid, percent in none], names, os.getpid()).foreign == {}
-    found = users([use_of(7, 1_000_000, 20), use_of(7, 2_000_000, 40), use_of(8, 3_000_000, 90)], names, os.getpid())
+    assert classify_processes([process_use(pid, 1_000_000, percent) for pid, percent in none], names, os.getpid()).foreign == {}
+    found = classify_processes(
+        [process_use(7, 1_000_000, 20), process_use(7, 2_000_000, 40), process_use(8, 3_000_000, 90)], names, os.getpid()
+    )
     assert (found.sm, found.used) == (1.0, (Seconds(1.0), Seconds(3.0)))

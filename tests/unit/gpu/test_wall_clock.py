@@ -19,7 +19,7 @@ def watched(clock: VirtualClock, wall: WallClock, seconds: float, drift: float =
     for _ in range(int(seconds / 0.02)):
         clock.advance(0.02)
         clock.step_wall(drift * 0.02)
-        wall.watch()
+        wall.compare()
 
 
 def test_without_a_step_the_two_clocks_map_onto_each_other(clock: VirtualClock) -> None:

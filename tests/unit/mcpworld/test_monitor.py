@@ -11,13 +11,32 @@ import pytest
 from joulebench.clock import SystemClock, wait_until
 from joulebench.errors import GpuLost, UserError
 from joulebench.gpu.monitor import GpuMonitor
-from joulebench.gpu.reading import FastReading, GpuIdentity, SlowReading
+from joulebench.gpu.reading import CounterReading, GpuIdentity, StateReading
 from joulebench.gpu.simulated import SimulatedSource
 from joulebench.mcpworld import monitor_csv
 from joulebench.mcpworld.container import ContainerPoller, Usage
 from joulebench.mcpworld.monitor import CsvMonitor
 from joulebench.mcpworld.schema import MONITOR_COLUMNS
 from joulebench.units import Bytes, Celsius, Joules, Ratio, Seconds, Watts
+
+
+class Device:
+    def __init__(self, source: Source, index: int) -> None:
+        self._source = source
+        self.identity = GpuIdentity(index, f"GPU-{index}", "x", "y", "1")
+
+    def read_counters(self) -> CounterReading:
+        index = self.identity.index
+        if index in self._source.gone:
+            raise GpuLost("fell off the bus")
+        return CounterReading(Joules(1000.0), None if index in self._source.silent else Watts(100.0 + index))
+
+    def read_state(self) -> StateReading:
+        index = self.identity.index
+        return StateReading(Ratio(0.5 + 0.25 * index), Bytes(1 << 30), Bytes(2 << 30), Celsius(60.0 + index))
+
+    def read_processes(self, since: Seconds) -> None:
+        return None
 
 
 class Source:
@@ -28,17 +47,13 @@ class Source:
     def __init__(self) -> None:
         self.gone: set[int] = set()
         self.silent: set[int] = set()
+        self._devices = [Device(self, index) for index in (0, 1)]
 
-    def gpus(self) -> Sequence[GpuIdentity]:
-        return [GpuIdentity(index, f"GPU-{index}", "x", "y", "1") for index in (0, 1)]
+    def devices(self) -> Sequence[Device]:
+        return self._devices
 
-    def read_fast(self, index: int) -> FastReading:
-        if index in self.gone:
-            raise GpuLost("fell off the bus")
-        return FastReading(Joules(1000.0), None if index in self.silent else Watts(100.0 + index))
-
-    def read_slow(self, index: int) -> SlowReading:
-        return SlowReading(Ratio(0.5 + 0.25 * index), Bytes(1 << 30), Bytes(2 << 30), Celsius(60.0 + index))
+    def process_name(self, pid: int) -> None:
+        return None
 
     def close(self) -> None: ...
 

@@ -12,7 +12,7 @@ import pytest
 from joulebench.clock import SystemClock
 from joulebench.errors import OllamaError
 from joulebench.exporter.exposition import Exposition
-from joulebench.exporter.ollama import OllamaCollector
+from joulebench.exporter.ollama_collector import OllamaCollector
 from joulebench.ollama.inventory import OllamaApi, OllamaInventory
 from joulebench.ollama.poller import OllamaPoller
 from tests.unit.exporter.ollama_server import LLAMA, FakeOllama, ollama_server
@@ -32,7 +32,7 @@ def poller(fake: FakeOllama) -> Iterator[OllamaPoller]:
 
 
 def series(poller: OllamaPoller) -> list[str]:
-    text = Exposition([OllamaCollector(poller)], SystemClock(), process=False).text().decode()
+    text = Exposition([OllamaCollector(poller)], SystemClock(), process=False).render()[0].decode()
     return [line for line in text.splitlines() if line.startswith("joulebench_ollama")]
 
 
@@ -72,9 +72,9 @@ def test_a_model_that_is_unloaded_leaves_no_series(poller: OllamaPoller, fake: F
 
 
 def counts(poller: OllamaPoller) -> tuple[dict[str, int], dict[str, int]]:
-    sight = poller.sight()
-    assert sight is not None
-    return dict(sight.loads), dict(sight.unloads)
+    latest = poller.latest()
+    assert latest is not None
+    return dict(latest.loads), dict(latest.unloads)
 
 
 def test_loads_and_unloads_are_counted_also_over_an_ollama_that_was_gone(poller: OllamaPoller, fake: FakeOllama) -> None:

@@ -33,7 +33,7 @@ class SteadyPower:
         self._fails = fails
         self._unknown = unknown
 
-    def energy(self, start: Seconds, end: Seconds, wait: float = 0.0) -> EnergyAnswer:  # noqa: ARG002
+    def energy(self, start: Seconds, end: Seconds, wait: float = 0.0) -> EnergyAnswer:
         self.asked.append((start, end))
         if self._fails:
             raise EnergyApiError("gone")

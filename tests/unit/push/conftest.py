@@ -31,7 +31,7 @@ class LocalServer:
     body: str = ""
     url: str = ""
 
-    def answer(self, path: str) -> tuple[int, str]:  # noqa: ARG002
+    def answer(self, path: str) -> tuple[int, str]:
         return self.status, self.body
 
 
@@ -85,7 +85,7 @@ class FakePrometheus(LocalServer):
     gateway_url: str = ""
     scrapes: bool = True
 
-    def answer(self, path: str) -> tuple[int, str]:  # noqa: ARG002
+    def answer(self, path: str) -> tuple[int, str]:
         found = sent_times(self.gateway_url) if self.scrapes else []
         rows = [{"metric": labels, "value": [0, repr(value)]} for labels, value in found]
         return 200, json.dumps({"status": "success", "data": {"resultType": "vector", "result": rows}})

@@ -8,7 +8,7 @@ from statistics import mean, median
 
 import pytest
 
-from joulebench.gpu.rhythm import Rhythm
+from joulebench.gpu.update_period import UpdatePeriodEstimator
 
 POLL = 0.0193
 WARM_UP = 5.0
@@ -16,15 +16,15 @@ SECONDS = 120.0
 
 
 def placed(ticks: list[float], random: Random, poll: float = POLL, stall: float = 0.0) -> tuple[list[float], list[float]]:
-    """(errors of the rhythm, errors of the middle) in seconds, once warm; ``stall``: share of polls that come 250 ms late."""
-    rhythm = Rhythm()
+    """(errors of the estimator, errors of the middle) in seconds, once warm; ``stall``: share of polls that come 250 ms late."""
+    estimator = UpdatePeriodEstimator()
     errors: list[float] = []
     middles: list[float] = []
     due = now = before = seen = 0.0
     while now < ticks[-1]:
         count = bisect_right(ticks, now)
         if count > seen:
-            at = rhythm.place(before, now)
+            at = estimator.estimate(before, now)
             assert before <= at <= now
             if now > WARM_UP:
                 errors.append(abs(at - ticks[count - 1]))
@@ -38,7 +38,7 @@ def placed(ticks: list[float], random: Random, poll: float = POLL, stall: float 
     return errors, middles
 
 
-def beat(period: float, random: Random, jitter: float = 0.0, drift: float = 0.0) -> list[float]:
+def ticking(period: float, random: Random, jitter: float = 0.0, drift: float = 0.0) -> list[float]:
     ticks = [random.uniform(0.0, period)]
     while ticks[-1] < SECONDS:
         ticks.append(ticks[-1] + period)
@@ -49,7 +49,7 @@ def beat(period: float, random: Random, jitter: float = 0.0, drift: float = 0.0)
 @pytest.mark.parametrize("period", [0.1, 0.1013, 0.0503])
 def test_a_steady_beat_is_found_to_a_millisecond(period: float) -> None:
     random = Random(1)
-    errors, middles = placed(beat(period, random), random)
+    errors, middles = placed(ticking(period, random), random)
     assert median(middles) > 0.003
     assert median(errors) < 0.001
 
@@ -57,19 +57,19 @@ def test_a_steady_beat_is_found_to_a_millisecond(period: float) -> None:
 @pytest.mark.parametrize(("jitter", "drift"), [(0.002, 0.0), (0.005, 0.0), (0.0, 2e-6)])
 def test_a_beat_that_strays_is_still_placed_better_than_the_middle(jitter: float, drift: float) -> None:
     random = Random(2)
-    errors, middles = placed(beat(0.1013, random, jitter, drift), random)
+    errors, middles = placed(ticking(0.1013, random, jitter, drift), random)
     assert mean(errors) < 0.85 * mean(middles)
 
 
-def test_stalls_are_bridged_by_the_beat() -> None:
+def test_stalls_are_bridged_by_the_ticking() -> None:
     random = Random(3)
-    errors, middles = placed(beat(0.1013, random), random, stall=0.01)
+    errors, middles = placed(ticking(0.1013, random), random, stall=0.01)
     assert median(errors) < median(middles) / 3
 
 
 def test_polls_that_divide_the_beat_are_no_worse_than_the_middle() -> None:
     random = Random(4)
-    errors, middles = placed(beat(0.1, random), random, poll=0.02)
+    errors, middles = placed(ticking(0.1, random), random, poll=0.02)
     assert mean(errors) <= mean(middles) + 1e-4
 
 

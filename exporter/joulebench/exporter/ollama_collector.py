@@ -1,18 +1,18 @@
-"""The Ollama inventory as its poller last saw it; a model that is unloaded, or a server that is gone, leaves no series behind."""
+"""The Ollama inventory of the last poll; a model that is unloaded, or a server that is gone, leaves no series behind."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
 from joulebench import metrics
-from joulebench.exporter.collector import Values
+from joulebench.metrics.families import Sheet
 from joulebench.ollama.inventory import LoadedModel
-from joulebench.ollama.poller import OllamaSight
+from joulebench.ollama.poller import OllamaPoll
 
 
-class SightProvider(Protocol):
-    def sight(self) -> OllamaSight | None:
-        """The last poll; None before the first is through."""
+class PollProvider(Protocol):
+    def latest(self) -> OllamaPoll | None:
+        """The last poll; None before the first has ended."""
         ...
 
 
@@ -34,21 +34,21 @@ class OllamaCollector:
         metrics.OLLAMA_MODEL_UNLOADS,
     )
 
-    def __init__(self, provider: SightProvider) -> None:
+    def __init__(self, provider: PollProvider) -> None:
         self._provider = provider
 
-    def collect(self, sheet: Values) -> None:
-        sight = self._provider.sight()
-        if sight is None:
+    def collect(self, sheet: Sheet) -> None:
+        poll = self._provider.latest()
+        if poll is None:
             return
-        inventory = sight.inventory
+        inventory = poll.inventory
         sheet.value(metrics.OLLAMA_UP, float(inventory is not None))
         if inventory is None:
             return
         if inventory.version is not None:
             sheet.value(metrics.OLLAMA_INFO, 1.0, (inventory.version,))
         sheet.value(metrics.OLLAMA_MODELS_AVAILABLE, None if inventory.available is None else len(inventory.available))
-        for metric, counts in ((metrics.OLLAMA_MODEL_LOADS, sight.loads), (metrics.OLLAMA_MODEL_UNLOADS, sight.unloads)):
+        for metric, counts in ((metrics.OLLAMA_MODEL_LOADS, poll.loads), (metrics.OLLAMA_MODEL_UNLOADS, poll.unloads)):
             for name, count in counts.items():
                 sheet.value(metric, count, (name,))
         if inventory.loaded is None:
@@ -58,7 +58,7 @@ class OllamaCollector:
             _model(sheet, model)
 
 
-def _model(sheet: Values, model: LoadedModel) -> None:
+def _model(sheet: Sheet, model: LoadedModel) -> None:
     labels = (model.name,)
     sheet.value(metrics.OLLAMA_MODEL_INFO, 1.0, (model.name, model.family, model.parameter_size, model.quantization))
     sheet.value(metrics.OLLAMA_MODEL_SIZE, model.size, labels)

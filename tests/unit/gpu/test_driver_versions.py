@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from joulebench.gpu.driver import has_part_time_sensor, version_of
+from joulebench.gpu.nvml_calls import has_part_time_sensor, parse_driver_version
 
 
 @pytest.mark.parametrize(
@@ -10,7 +10,7 @@ from joulebench.gpu.driver import has_part_time_sensor, version_of
     [("580.65.06", (580, 65, 6)), ("580.105.08", (580, 105, 8)), ("590.44.01-beta", (590, 44, 1)), ("unknown", ()), ("", ())],
 )
 def test_a_driver_version_is_compared_by_its_numbers(driver: str, version: tuple[int, ...]) -> None:
-    assert version_of(driver) == version
+    assert parse_driver_version(driver) == version
 
 
 @pytest.mark.parametrize("name", ["NVIDIA A100-SXM4-80GB", "NVIDIA H100 PCIe", "NVIDIA H200", "NVIDIA A30", "NVIDIA GH200 480GB"])
