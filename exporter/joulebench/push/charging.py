@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from joulebench.clients.exporter import GpuWindow
 from joulebench.push.recorder import Pushes, TaskRecorder
-from joulebench.push.state import GpuCharge
+from joulebench.push.totals import GpuCharge
 from joulebench.units import Seconds
 
 GpuKey = tuple[str, str]

@@ -1,4 +1,4 @@
-"""The background thread that asks the exporter for the energy of each task and each LLM call.
+"""Window energies from the exporter: of each task and each LLM call in the background, and idle power on request.
 
 A moment after the end of a window (the card's counter changes about ten times a second), the exporter is asked for it, tasks
 before calls. The answer goes to the journal, and a task's into its totals, with the seconds that its GPUs were throttled for.
@@ -12,17 +12,20 @@ import heapq
 import itertools
 import logging
 import threading
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from typing import Protocol
 
-from joulebench.clients.exporter import EnergyAnswer
-from joulebench.clock import SystemClock
+from joulebench.clients.exporter import EnergyAnswer, ExporterApi
+from joulebench.clock import Clock, SystemClock
 from joulebench.errors import EnergyApiError, EnergyRefused
+from joulebench.parsing import sum_or_none
 from joulebench.push.charging import Charging, Interval
 from joulebench.push.journal import Journal
 from joulebench.push.recorder import Pushes, TaskRecorder
-from joulebench.push.state import GpuEnergy
-from joulebench.units import Seconds
+from joulebench.schema import events
+from joulebench.supervise import BackgroundLoop, LoopErrors
+from joulebench.units import Seconds, Watts
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +33,12 @@ ASK_AFTER = 0.15
 COUNTER_WAIT = 0.5
 RETRY_AFTER = 2.0
 MAX_TRIES = 3
+MAX_WAITING = 20_000
+"""Windows that wait for an answer; beyond it windows of calls are given up."""
+
+SETTLE_SECONDS = 1.0
+"""Left out after work: a card stays in a high performance state for a while."""
+CLOCK_STEP_SECONDS = 0.05
 
 
 class EnergyApi(Protocol):
@@ -37,7 +46,7 @@ class EnergyApi(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class EnergyRequest:
     """``call`` is None for the window of the task. ``shared``: an interval of it, for what its tasks are charged."""
 
     task: TaskRecorder
@@ -52,150 +61,192 @@ class Question:
         return self.call is None and self.shared is None
 
 
-class EnergyAsker:
-    """``unanswered`` counts windows that were given up; ``error`` says why the last one was."""
+class ExporterEnergyRequests:
+    """The background thread that asks the exporter, one window after the other."""
 
-    def __init__(self, api: EnergyApi, journal: Journal, pushes: Pushes) -> None:
+    def __init__(self, api: EnergyApi, journal: Journal, pushes: Pushes, errors: LoopErrors | None = None) -> None:
         self._api = api
         self._journal = journal
         self._pushes = pushes
         self._charging = Charging(pushes)
         self._pace = SystemClock()
         self._numbers = itertools.count()
-        self._tasks: list[tuple[float, int, Question]] = []
-        self._calls: list[tuple[float, int, Question]] = []
-        self._ready = threading.Condition()
+        self._lock = threading.Lock()
+        self._tasks: list[tuple[float, int, EnergyRequest]] = []
+        self._calls: list[tuple[float, int, EnergyRequest]] = []
         self._stop_by: float | None = None
         self._down_until = 0.0
-        self.unanswered = 0
-        self.error: str | None = None
-        self._thread = threading.Thread(target=self._loop, name="joulebench-energy", daemon=True)
+        self._unanswered = 0
+        self._dropped = 0
+        self._error: str | None = None
+        self._loop = BackgroundLoop("energy", self._step, errors=errors)
+
+    @property
+    def unanswered(self) -> int:
+        """Windows that were given up."""
+        with self._lock:
+            return self._unanswered
+
+    @property
+    def error(self) -> str | None:
+        """Why the last window was not answered; None while all were."""
+        with self._lock:
+            return self._error
+
+    @property
+    def dropped(self) -> int:
+        """Windows of calls that were given up because too many waited; they count as unanswered, too."""
+        with self._lock:
+            return self._dropped
 
     def start(self) -> None:
-        self._thread.start()
+        self._loop.start()
 
     def task_started(self, task: TaskRecorder, start: Seconds) -> None:
-        self._ask_interval(task, self._charging.task_started(task, start))
+        self._ask_for_interval(task, self._charging.task_started(task, start))
 
     def task_ended(self, task: TaskRecorder, start: Seconds, end: Seconds) -> None:
-        self._ask_interval(task, self._charging.task_ended(task, end))
-        self._put(Question(task, None, start, end), ASK_AFTER)
-
-    def _ask_interval(self, task: TaskRecorder, shared: Interval | None) -> None:
-        if shared is not None:
-            self._put(Question(task, None, shared.start, shared.end, shared=shared), ASK_AFTER)
+        self._ask_for_interval(task, self._charging.task_ended(task, end))
+        self._put(EnergyRequest(task, None, start, end), ASK_AFTER)
 
     def call_ended(self, task: TaskRecorder, call: int, start: Seconds, end: Seconds) -> None:
-        self._put(Question(task, call, start, end), ASK_AFTER)
+        self._put(EnergyRequest(task, call, start, end), ASK_AFTER)
 
     def close(self, drain: float) -> None:
         """Waits at most ``drain`` seconds for the answers that are still due; what is left then is unanswered."""
-        with self._ready:
+        with self._lock:
             self._stop_by = self._pace.monotonic() + drain
-            self._ready.notify()
-        self._thread.join(drain + 3.0)
-        for _, _, question in (*self._tasks, *self._calls):
-            self._give_up(question)
+        self._loop.wake()
+        if not self._loop.join(drain + 3.0):
+            self._loop.stop(0.0)
+        with self._lock:
+            left = [request for _, _, request in (*self._tasks, *self._calls)]
+            self._tasks, self._calls = [], []
+        for request in left:
+            self._give_up(request)
 
-    def _put(self, question: Question, delay: float) -> None:
-        entry = (self._pace.monotonic() + delay, next(self._numbers), question)
-        with self._ready:
-            heapq.heappush(self._tasks if question.call is None else self._calls, entry)
-            self._ready.notify()
+    def _ask_for_interval(self, task: TaskRecorder, shared: Interval | None) -> None:
+        if shared is not None:
+            self._put(EnergyRequest(task, None, shared.start, shared.end, shared=shared), ASK_AFTER)
 
-    def _loop(self) -> None:
-        while (question := self._next()) is not None:
-            self._ask(question)
+    def _put(self, request: EnergyRequest, delay: float) -> None:
+        due = self._pace.monotonic() + delay
+        dropped: EnergyRequest | None = None
+        with self._lock:
+            queue = self._tasks if request.call is None else self._calls
+            # An earlier wake than the one that is planned is needed only for the first entry.
+            is_first = not queue or due < queue[0][0]
+            heapq.heappush(queue, (due, next(self._numbers), request))
+            if len(self._calls) > MAX_WAITING:
+                dropped = heapq.heappop(self._calls)[2]
+                self._dropped += 1
+                if self._dropped == 1:
+                    log.warning("%d calls wait for their energy; those that waited longest get none", MAX_WAITING)
+        if is_first:
+            self._loop.wake()
+        if dropped is not None:
+            self._count_unanswered(dropped)
 
-    def _next(self) -> Question | None:
-        """The next question once it is due, None at the end."""
-        with self._ready:
-            while True:
-                now = self._pace.monotonic()
-                for queue in (self._tasks, self._calls):
-                    if queue and queue[0][0] <= now:
-                        return heapq.heappop(queue)[2]
-                if self._stop_by is not None and (now >= self._stop_by or not (self._tasks or self._calls)):
-                    return None
-                ends = [queue[0][0] for queue in (self._tasks, self._calls) if queue]
-                if self._stop_by is not None:
-                    ends.append(self._stop_by)
-                self._ready.wait(min(ends) - now if ends else None)
+    def _step(self) -> float | None:
+        """Asks for the next window that is due. Returns the seconds until the next, None at the end."""
+        with self._lock:
+            now = self._pace.monotonic()
+            request = next(
+                (heapq.heappop(queue)[2] for queue in (self._tasks, self._calls) if queue and queue[0][0] <= now), None
+            )
+            ends = [queue[0][0] for queue in (self._tasks, self._calls) if queue]
+            stop_by = self._stop_by
+        if request is not None:
+            try:
+                self._ask(request)
+            except Exception:
+                # Whatever it was, the window is not answered, and its task is let go.
+                self._give_up(request)
+                raise
+            return 0.0
+        if stop_by is not None:
+            if now >= stop_by or not ends:
+                return None
+            ends.append(stop_by)
+        return max(0.0, min(ends) - now) if ends else 60.0
 
-    def _ask(self, question: Question) -> None:
+    def _ask(self, request: EnergyRequest) -> None:
         if self._pace.monotonic() < self._down_until:
             # Down a moment ago: a task's group shall not wait for the same timeout again.
-            self._failed(question, self.error or "")
+            self._fail(request, self.error or "")
             return
         try:
-            answer = self._api.energy(question.start, question.end, COUNTER_WAIT)
+            answer = self._api.energy(request.start, request.end, COUNTER_WAIT)
         except EnergyRefused as error:
             # An exporter to which the end of this window lies ahead goes by another clock. Later it would give the energy of
             # the time at which its own clock shows the same.
-            self._failed(question, str(error), again=False)
+            self._fail(request, str(error), again=False)
             return
         except EnergyApiError as error:
             self._down_until = self._pace.monotonic() + RETRY_AFTER / 2
-            self._failed(question, str(error))
+            self._fail(request, str(error))
             return
         self._down_until = 0.0
-        self._record(question, answer)
+        self._record(request, answer)
 
-    def _record(self, question: Question, answer: EnergyAnswer) -> None:
-        if question.shared is not None:
-            self._charging.interval_answered(question.shared, answer.gpus)
+    def _record(self, request: EnergyRequest, answer: EnergyAnswer) -> None:
+        if request.shared is not None:
+            self._charging.interval_answered(request.shared, answer.gpus)
             return
-        task = question.task
-        which: dict[str, object] = {} if question.call is None else {"call": question.call}
+        task = request.task
+        call: dict[str, object] = {} if request.call is None else {"call": request.call}
         task.write(
-            "TASK_ENERGY" if question.call is None else "CALL_ENERGY",
+            events.TASK_ENERGY if request.call is None else events.CALL_ENERGY,
             task.clock.unix(),
-            **which,
-            start=question.start,
-            end=question.end,
+            **call,
+            start=request.start,
+            end=request.end,
             source=answer.source,
             gpus=answer.raw_gpus,
             total=answer.raw_total,
         )
-        if question.call is None:
+        if request.call is None:
             with task.state as totals:
-                totals.energy = tuple(
-                    GpuEnergy(gpu.gpu, gpu.uuid, gpu.joules, gpu.low, gpu.high, gpu.throttled) for gpu in answer.gpus
-                )
+                totals.energy = answer.gpus
             self._pushes.finished(task.group)
             self._charging.window_answered(task, answer.gpus)
-        elif (joules := _over_all(answer)) is not None:
+            return
+        joules = sum_or_none(gpu.joules for gpu in answer.gpus)
+        if joules is not None:
             with task.state as totals:
                 totals.call_energy = totals.call_energy.plus(joules)
             self._pushes.changed(task.group)
 
-    def _failed(self, question: Question, error: str, *, again: bool = True) -> None:
-        if self.error is None:
+    def _fail(self, request: EnergyRequest, error: str, *, again: bool = True) -> None:
+        with self._lock:
+            is_new, self._error = self._error is None, error
+            is_closing = self._stop_by is not None
+        if is_new:
             log.warning("no window energies from the exporter, the export will take them from Prometheus: %s", error)
-            self._journal.write("ENERGY_UNAVAILABLE", question.task.clock.unix(), reason=error)
-        self.error = error
-        tries = question.tries + 1
-        if question.is_task and tries == 1:
-            self._pushes.finished(question.task.group)
-        if again and tries < MAX_TRIES and self._stop_by is None:
-            self._put(replace(question, tries=tries), RETRY_AFTER)
+            self._journal.write(events.ENERGY_UNAVAILABLE, request.task.clock.unix(), reason=error)
+        tries = request.tries + 1
+        if request.is_task and tries == 1:
+            self._pushes.finished(request.task.group)
+        if again and tries < MAX_TRIES and not is_closing:
+            self._put(replace(request, tries=tries), RETRY_AFTER)
         else:
-            self._count_unanswered(question)
+            self._count_unanswered(request)
 
-    def _give_up(self, question: Question) -> None:
-        if question.is_task and not question.tries:
-            self._pushes.finished(question.task.group)
-        self._count_unanswered(question)
+    def _give_up(self, request: EnergyRequest) -> None:
+        if request.is_task and not request.tries:
+            self._pushes.finished(request.task.group)
+        self._count_unanswered(request)
 
-    def _count_unanswered(self, question: Question) -> None:
-        self.unanswered += 1
-        if question.shared is not None:
-            self._charging.interval_answered(question.shared, None)
-        elif question.is_task:
-            self._charging.window_answered(question.task, None)
+    def _count_unanswered(self, request: EnergyRequest) -> None:
+        with self._lock:
+            self._unanswered += 1
+        if request.shared is not None:
+            self._charging.interval_answered(request.shared, None)
+        elif request.is_task:
+            self._charging.window_answered(request.task, None)
 
 
-class NoEnergyQuestions:
+class NullEnergyRequests:
     """For a run without an exporter: the totals of a task are final at its end, and its energy is not known."""
 
     def __init__(self, pushes: Pushes) -> None:
@@ -217,7 +268,86 @@ class NoEnergyQuestions:
             self._charging.interval_answered(interval, None)
 
 
-def _over_all(answer: EnergyAnswer) -> float | None:
-    """Joules of all GPUs together; None where one of them is not known, or there is none."""
-    known = [gpu.joules for gpu in answer.gpus if gpu.joules is not None]
-    return sum(known) if known and len(known) == len(answer.gpus) else None
+@dataclass(frozen=True, slots=True)
+class GpuIdlePower:
+    """Mean watts over the quiet interval, with the bounds that the counter guarantees; None where not known."""
+
+    gpu: str
+    uuid: str
+    watts: Watts | None
+    low: Watts | None
+    high: Watts | None
+    quality: str
+
+
+class IdleMeter:
+    """Idle power of each GPU with the model loaded, measured while nothing is asked of the model.
+
+    A loaded model and its CUDA context cost far more than a bare card, so idle power is measured before and after the tasks of a
+    run and not looked up. It is the exporter's window energy over a quiet interval. ``connect`` is None where there is no
+    exporter. ``reason``: why idle power could not be measured, None while it could.
+    """
+
+    def __init__(self, connect: Callable[[], ExporterApi] | None, clock: Clock, journal: Journal) -> None:
+        self._connect = connect
+        self._clock = clock
+        self._journal = journal
+        self.reason: str | None = None
+
+    def is_ready(self) -> bool:
+        """Whether an exporter answers now."""
+        now = self._clock.unix()
+        return self._ask(Seconds(now - 1.0), now, 0.0) is not None
+
+    def measure(self, seconds: float, label: str) -> tuple[GpuIdlePower, ...]:
+        """Waits, measures ``seconds`` and writes IDLE_POWER; returns at once and empty where no exporter answers."""
+        if not self.is_ready():
+            return ()
+        pause = threading.Event()
+        pause.wait(SETTLE_SECONDS)
+        start, began = self._clock.unix(), self._clock.monotonic()
+        pause.wait(seconds)
+        end, length = self._clock.unix(), self._clock.monotonic() - began
+        if length <= 0 or abs(end - start - length) > CLOCK_STEP_SECONDS:
+            self._fail("the wall clock stepped while idle power was measured")
+            return ()
+        answer = self._ask(start, end, COUNTER_WAIT)
+        if answer is None:
+            return ()
+        gpus = tuple(
+            GpuIdlePower(g.gpu, g.uuid, _watts(g.joules, length), _watts(g.low, length), _watts(g.high, length), g.quality)
+            for g in answer.gpus
+        )
+        self._journal.write(
+            events.IDLE_POWER,
+            end,
+            None,
+            label=label,
+            start=start,
+            end=end,
+            source=answer.source,
+            gpus=[asdict(gpu) for gpu in gpus],
+        )
+        return gpus
+
+    def _ask(self, start: Seconds, end: Seconds, wait: float) -> EnergyAnswer | None:
+        if self._connect is None:
+            self._fail("no exporter_url")
+            return None
+        api = self._connect()
+        try:
+            return api.energy(start, end, wait)
+        except EnergyApiError as error:
+            self._fail(str(error))
+            return None
+        finally:
+            api.close()
+
+    def _fail(self, reason: str) -> None:
+        if self.reason is None:
+            log.warning("idle power is not measured: %s", reason)
+        self.reason = reason
+
+
+def _watts(joules: float | None, seconds: float) -> Watts | None:
+    return None if joules is None else Watts(joules / seconds)

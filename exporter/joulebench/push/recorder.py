@@ -1,18 +1,22 @@
 """What every event passes through: the clock, the journal, the totals and the two background threads.
 
-The order is fixed: journal first, totals next, then the word to the pusher. A crash between them leaves the journal ahead.
+The order is fixed: journal first, totals next, then the notice to the pusher. A crash between them leaves the journal ahead.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+import os
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from joulebench.clock import Clock
 from joulebench.push.groups import Group
 from joulebench.push.journal import Journal
-from joulebench.push.state import RunState, TaskState
+from joulebench.push.totals import RunState, TaskState
 from joulebench.units import Seconds
+
+log = logging.getLogger(__name__)
 
 
 class Pushes(Protocol):
@@ -27,50 +31,15 @@ class Pushes(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Recorder:
-    """Of one run."""
+class NullPushes:
+    """For a run without a Pushgateway: its journal has everything."""
 
-    clock: Clock
-    journal: Journal
-    run: RunState
-    run_group: Group
-    pushes: Pushes
-    energy: EnergyQuestions
+    def changed(self, group: Group) -> None: ...
 
-    def run_changed(self) -> None:
-        self.pushes.changed(self.run_group)
+    def finished(self, group: Group) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class TaskRecorder:
-    """Of one task."""
-
-    of_run: Recorder
-    task_id: str
-    state: TaskState
-    group: Group
-
-    @property
-    def clock(self) -> Clock:
-        return self.of_run.clock
-
-    @property
-    def run(self) -> RunState:
-        return self.of_run.run
-
-    def write(self, event_type: str, timestamp: Seconds, **fields: object) -> None:
-        self.of_run.journal.write(event_type, timestamp, self.task_id, **fields)
-
-    def changed(self) -> None:
-        self.of_run.pushes.changed(self.group)
-        self.of_run.pushes.changed(self.of_run.run_group)
-
-    def run_changed(self) -> None:
-        self.of_run.run_changed()
-
-
-class EnergyQuestions(Protocol):
+class EnergyRequests(Protocol):
     """Who asks for window energies; every method returns at once."""
 
     def task_started(self, task: TaskRecorder, start: Seconds) -> None: ...
@@ -82,9 +51,65 @@ class EnergyQuestions(Protocol):
     def call_ended(self, task: TaskRecorder, call: int, start: Seconds, end: Seconds) -> None: ...
 
 
-class NoPushes:
-    """For a run without a Pushgateway: its journal has everything."""
+@dataclass(slots=True)
+class RunRecorder:
+    """Of one worker of a run. ``pid``: the process that opened it; a forked process has none of its threads."""
 
-    def changed(self, group: Group) -> None: ...
+    clock: Clock
+    journal: Journal
+    run: RunState
+    run_group: Group
+    pushes: Pushes
+    energy: EnergyRequests
+    pid: int = field(default_factory=os.getpid)
+    warned: bool = False
 
-    def finished(self, group: Group) -> None: ...
+    def run_changed(self) -> None:
+        self.pushes.changed(self.run_group)
+
+    @property
+    def is_inherited(self) -> bool:
+        """Whether this is a forked process, in which the worker of its parent cannot be used."""
+        return self.pid != os.getpid()
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRecorder:
+    """Of one task."""
+
+    run_recorder: RunRecorder
+    task_id: str
+    state: TaskState
+    group: Group
+
+    @property
+    def clock(self) -> Clock:
+        return self.run_recorder.clock
+
+    @property
+    def run(self) -> RunState:
+        return self.run_recorder.run
+
+    @property
+    def is_inherited(self) -> bool:
+        """Whether the task was opened before this process was forked off; its parent records it, and nothing is recorded here."""
+        if not self.run_recorder.is_inherited:
+            return False
+        if not self.run_recorder.warned:
+            self.run_recorder.warned = True
+            log.warning(
+                "task %r was opened before this process was forked and is recorded by its parent only; open tasks in the"
+                " process that works on them",
+                self.task_id,
+            )
+        return True
+
+    def write(self, event_type: str, timestamp: Seconds, **fields: object) -> None:
+        self.run_recorder.journal.write(event_type, timestamp, self.task_id, **fields)
+
+    def changed(self) -> None:
+        self.run_recorder.pushes.changed(self.group)
+        self.run_recorder.pushes.changed(self.run_recorder.run_group)
+
+    def run_changed(self) -> None:
+        self.run_recorder.run_changed()

@@ -6,15 +6,19 @@ block is recorded (``TimeoutError`` as ``timeout``, any other as ``error``) and 
 
 from __future__ import annotations
 
-import itertools
+import threading
 from collections.abc import Iterable
 from types import TracebackType
 
 from joulebench.confidence.measures import CallConfidence
-from joulebench.errors import UserError
-from joulebench.push.call import Call, Tool, in_words
+from joulebench.errors import UserError, format_error
+from joulebench.parsing import sum_or_none
+from joulebench.push.call import MAX_ERROR_CHARACTERS, Call, Tool
+from joulebench.push.ids import bounded_name
+from joulebench.push.journal import plain_text
 from joulebench.push.recorder import TaskRecorder
-from joulebench.push.state import TaskEnd
+from joulebench.push.totals import TaskEnd
+from joulebench.schema import events
 from joulebench.units import Joules, Seconds
 
 
@@ -29,21 +33,23 @@ class Task:
         self._suite = totals.suite
         self._recorder = recorder
         self._started = recorder.clock.monotonic()
-        self._calls = itertools.count(1)
-        self._tools = itertools.count(1)
-        self._last_call: int | None = None
+        self._lock = threading.Lock()
+        self._calls = 0
+        self._tools = 0
         self._verdict: tuple[str, bool | None, str] = ("unknown", None, "")
         self._ended = False
 
     def __enter__(self) -> Task:
+        if self._recorder.is_inherited:
+            return self
         start = self._recorder.clock.unix()
         self._started = self._recorder.clock.monotonic()
         with self._recorder.state as totals:
             totals.start = start
         with self._recorder.run as run:
             run.start_task(self.model)
-        self._recorder.of_run.energy.task_started(self._recorder, start)
-        self._recorder.write("TASK_START", start, task_name=self.name, model_name=self.model, suite=self._suite)
+        self._recorder.run_recorder.energy.task_started(self._recorder, start)
+        self._recorder.write(events.TASK_START, start, task_name=self.name, model_name=self.model, suite=self._suite)
         self._recorder.changed()
         return self
 
@@ -51,9 +57,11 @@ class Task:
         ended = self._recorder.clock.monotonic()
         end = self._recorder.clock.unix()
         self._ended = True
-        status, success, reason = self._verdict if error is None else self._broken(error)
+        if self._recorder.is_inherited:
+            return
+        status, success, reason = self._verdict if error is None else self._broken_off(error)
         duration = Seconds(ended - self._started)
-        self._recorder.write("TASK_END", end, status=status, success=success, reason=reason, duration_seconds=duration)
+        self._recorder.write(events.TASK_END, end, status=status, success=success, reason=reason, duration_seconds=duration)
         with self._recorder.state as totals:
             start = totals.start
             totals.end = TaskEnd(end, duration, status, success)
@@ -61,14 +69,15 @@ class Task:
         with self._recorder.run as run:
             run.end_task(self.model, status, tokens)
         self._recorder.changed()
-        self._recorder.of_run.energy.task_ended(self._recorder, start, end)
+        self._recorder.run_recorder.energy.task_ended(self._recorder, start, end)
 
     @property
     def joules(self) -> Joules | None:
         """Energy of the task over all GPUs; None until the exporter has answered, a moment after the end, or one is unknown."""
-        known = [gpu.joules for gpu in self._recorder.state.snapshot().energy]
-        found = [value for value in known if value is not None]
-        return Joules(sum(found)) if found and len(found) == len(known) else None
+        if self._recorder.is_inherited:
+            return None
+        joules: Joules | None = sum_or_none(gpu.joules for gpu in self._recorder.state.snapshot().energy)
+        return joules
 
     def succeed(self) -> None:
         """The task was graded and passed."""
@@ -84,28 +93,35 @@ class Task:
 
     def key_step(self, index: int, name: str = "") -> None:
         """A step that the task's grader counts was reached."""
-        self._recorder.write("KEY_STEP_COMPLETED", self._recorder.clock.unix(), step_index=index, step_name=name)
+        if not self._recorder.is_inherited:
+            self._recorder.write(
+                events.KEY_STEP_COMPLETED, self._recorder.clock.unix(), step_index=index, step_name=bounded_name(name)
+            )
 
     def call(self, model: str | None = None) -> Call:
         """An LLM call, to be used in ``with``."""
-        number = next(self._calls)
-        self._last_call = number
-        return Call(self._recorder, number, model or self.model)
+        with self._lock:
+            self._calls += 1
+            number = self._calls
+        return Call(self._recorder, number, bounded_name(model or "") or self.model)
 
     def declare_tools(self, names: Iterable[str]) -> None:
         """As ``Run.declare_tools``, for a benchmark that knows a task's tools only then."""
-        with self._recorder.run as run:
-            run.declare_tools(names)
+        if not self._recorder.is_inherited:
+            with self._recorder.run as run:
+                run.declare_tools(names)
 
     def tool(self, name: str, args: object, confidence: CallConfidence | None = None) -> Tool:
         """A tool call that the model tried in the last LLM call, to be used in ``with``; ``args`` as far as they parse."""
-        number = next(self._tools)
+        with self._lock:
+            self._tools += 1
+            number, last_call = self._tools, self._calls or None
         return Tool(
             self._recorder,
             number,
-            call=self._last_call,
+            call=last_call,
             model=self.model,
-            name=name,
+            name=bounded_name(name),
             args=args,
             confidence=confidence,
         )
@@ -113,13 +129,13 @@ class Task:
     def _judge(self, status: str, success: bool, reason: str) -> None:
         if self._ended:
             raise UserError(f"task {self.task_id!r} has ended; give its verdict inside the 'with' block")
-        self._verdict = (status, success, reason)
+        self._verdict = (status, success, plain_text(reason, MAX_ERROR_CHARACTERS))
 
-    def _broken(self, error: BaseException) -> tuple[str, bool | None, str]:
-        told = in_words(error)
+    def _broken_off(self, error: BaseException) -> tuple[str, bool | None, str]:
+        cause = format_error(error)
         status, success, reason = self._verdict
         if status in ("failure", "timeout"):
-            return status, success, f"{reason}; then {told}" if reason else told
+            return status, success, f"{reason}; then {cause}" if reason else cause
         if isinstance(error, TimeoutError):
-            return "timeout", False, told
-        return "error", None, told
+            return "timeout", False, cause
+        return "error", None, cause

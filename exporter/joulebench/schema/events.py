@@ -71,6 +71,7 @@ EVENTS: Mapping[str, EventType] = {
             "suite": EventField("", "The suite of the tasks."),
             "version": EventField("", "Version of Joulebench that the benchmark used."),
             "planned_tasks": EventField("tasks", "Tasks that this worker means to run."),
+            "forked_from": EventField("", "The worker that this process was forked from; its plan is that worker's."),
             "configuration": EventField("", "Settings of the benchmark, as it gave them."),
         },
     ),
@@ -175,6 +176,11 @@ EVENTS: Mapping[str, EventType] = {
             "groups_acknowledged": EventField("groups", "Groups whose end Prometheus has shown."),
             "groups_left": EventField("groups", "This worker's groups on the Pushgateway; null where it does not answer."),
             "groups_unpushed": EventField("groups", "Groups whose last state never reached the Pushgateway."),
+            "groups_dropped": EventField(
+                "groups", "Those of them that were given up because too many waited for the Pushgateway."
+            ),
+            "windows_dropped": EventField("windows", "Windows of calls that were not asked for because too many waited."),
+            "loop_errors": EventField("errors", "Unforeseen errors in the library's own threads."),
             "windows_without_energy": EventField("windows", "Questions for energy that no exporter answered."),
             "events_lost": EventField("events", "Events that could not be written to the journal."),
             "reasons": EventField("", "Why a push or an energy is not as it should be, in words."),

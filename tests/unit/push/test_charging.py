@@ -14,7 +14,7 @@ import pytest
 
 from joulebench import Run, metrics
 from joulebench.metrics import Metric
-from joulebench.push import idle
+from joulebench.push import energy
 from tests.unit.push.conftest import FakeExporter, RealGateway, events, scrape, serving
 
 WATTS = 10.0
@@ -168,7 +168,7 @@ def test_tokens_and_statuses_of_a_run_are_those_of_its_ended_tasks(tmp_path: Pat
 def test_the_lowest_idle_power_of_a_run_is_pushed(
     tmp_path: Path, gateway: RealGateway, exporter: OneGpu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(idle, "SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr(energy, "SETTLE_SECONDS", 0.0)
     with run_at(tmp_path, gateway, exporter.url) as run:
         (before,) = run.measure_idle(0.05)
         (after,) = run.measure_idle(0.05, "after")

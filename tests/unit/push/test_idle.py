@@ -10,7 +10,7 @@ import pytest
 from joulebench import Run
 from joulebench.clock import SystemClock
 from joulebench.errors import UserError
-from joulebench.push import idle
+from joulebench.push import energy
 from joulebench.units import Seconds
 from tests.unit.push.conftest import FakeExporter, events, serving
 
@@ -20,7 +20,7 @@ BRIEFLY = 0.05
 
 @pytest.fixture(autouse=True)
 def no_settling(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(idle, "SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr(energy, "SETTLE_SECONDS", 0.0)
 
 
 @pytest.fixture

@@ -34,10 +34,9 @@ def test_labels_are_printable_valid_and_bounded() -> None:
 
 
 def test_repeated_ids_are_numbered() -> None:
-    taken: set[str] = set()
-    for expected in ("t", "t#2", "t#3"):
-        taken.add(ids.unique("t", taken))
-        assert expected in taken
+    task_ids = ids.TaskIds({"u", "u#2"})
+    assert [task_ids.claim("t") for _ in range(3)] == ["t", "t#2", "t#3"]
+    assert [task_ids.claim(name) for name in ("u", "t#4", "t", "u")] == ["u#3", "t#4", "t#5", "u#4"]
 
 
 @pytest.mark.parametrize(

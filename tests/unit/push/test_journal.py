@@ -43,9 +43,9 @@ def test_what_is_no_json_is_told_as_well_as_it_can_be(tmp_path: Path) -> None:
     journal.write("C", 1.0, args="\ud800")
     journal.close()
     first, second, third = lines(journal.path)
-    assert first["args"] == {"nan": None, "inf": [None], "('a', 1)": "{1, 2}", "path": repr(Path("/x"))}
+    assert first["args"] == {"nan": None, "inf": [None], "('a', 1)": "{1, 2}", "path": "/x"}
     assert isinstance(second["args"], list)
-    assert third["args"] == "\ud800"
+    assert third["args"] == "\ufffd"
 
 
 def test_a_torn_last_line_costs_only_itself(tmp_path: Path) -> None:

@@ -16,9 +16,8 @@ from joulebench.clients.pushgateway import Pushgateway
 from joulebench.clock import SystemClock
 from joulebench.errors import GatewayError
 from joulebench.metrics.families import Family, Sheet
-from joulebench.push.acks import AckReader
 from joulebench.push.groups import REFRESH_PERIOD, Group, Groups
-from joulebench.push.pusher import Pusher
+from joulebench.push.pusher import Acknowledgements, Pusher
 from joulebench.units import Seconds
 from tests.unit.push.conftest import FakePrometheus, LocalServer, RealGateway, events, eventually, scrape, sent_times, serving
 
@@ -202,12 +201,12 @@ def group(task_id: str, value: float = 1.0) -> Group:
 
 def test_live_groups_stay_under_the_limit_until_there_is_room(gateway: RealGateway) -> None:
     scrapes = threading.Event()
-    acks = AckReader(lambda _: sent_times(gateway.url) if scrapes.is_set() else [], IDENTITY)
+    acks = Acknowledgements(lambda _: sent_times(gateway.url) if scrapes.is_set() else [], IDENTITY)
     pusher = Pusher(
         Pushgateway(gateway.url),
         SystemClock(),
         IDENTITY,
-        acks=acks,
+        acknowledgements=acks,
         on_failure=lambda: None,
         sync=lambda: None,
         max_live_groups=5,
@@ -223,54 +222,54 @@ def test_live_groups_stay_under_the_limit_until_there_is_room(gateway: RealGatew
 
 
 def test_room_is_not_waited_for_where_nothing_makes_any() -> None:
-    groups = Groups(acknowledged=False, limit=1)
+    groups = Groups(wait_for_acknowledgement=False, limit=1)
     for number in range(3):
         groups.add(group(f"t{number}"))
-    for each in list(groups._groups):
-        each.dirty = True
     assert len(groups.due(0.0, over_limit=False)) == 3
-    limited = Groups(acknowledged=True, limit=1)
+    limited = Groups(wait_for_acknowledgement=True, limit=1)
     for number in range(3):
-        fresh = group(f"t{number}")
-        fresh.dirty = True
-        limited.add(fresh)
+        limited.add(group(f"t{number}"))
     assert len(limited.due(0.0, over_limit=False)) == 1
     assert len(limited.due(0.0, over_limit=True)) == 3
 
 
 def test_only_the_final_state_is_acknowledged() -> None:
-    groups = Groups(acknowledged=True, limit=10)
+    groups = Groups(wait_for_acknowledgement=True, limit=10)
     one = group("t")
     groups.add(one)
-    one.pushed(Seconds(100.0), changed=True, final=False)
-    assert groups.proven({"t": Seconds(100.0)}) == []
-    one.pushed(Seconds(101.0), changed=True, final=True)
-    assert groups.proven({"t": Seconds(100.0)}) == []
-    assert groups.proven({"other": Seconds(101.0)}) == []
-    assert groups.proven({"t": Seconds(101.0)}) == [one]
-    assert groups.proven({"t": Seconds(101.004)}) == [one], "a store of 12 digits keeps hundredths"
-    one.pushed(Seconds(107.0), changed=False, final=True)
-    assert groups.proven({"t": Seconds(101.0)}) == [one], "the same state, pushed again"
-    one.pushed(Seconds(108.0), changed=True, final=True)
-    assert groups.proven({"t": Seconds(107.0)}) == [], "something came after it"
+    one.dirty = False
+    one.mark_pushed(Seconds(100.0), changed=True, final=False)
+    assert groups.acknowledged({"t": Seconds(100.0)}) == []
+    one.mark_pushed(Seconds(101.0), changed=True, final=True)
+    assert groups.acknowledged({"t": Seconds(100.0)}) == []
+    assert groups.acknowledged({"other": Seconds(101.0)}) == []
+    assert groups.acknowledged({"t": Seconds(101.0)}) == [one]
+    assert groups.acknowledged({"t": Seconds(101.004)}) == [one], "a store of 12 digits keeps hundredths"
+    one.mark_pushed(Seconds(107.0), changed=False, final=True)
+    assert groups.acknowledged({"t": Seconds(101.0)}) == [one], "the same state, pushed again"
+    one.mark_pushed(Seconds(108.0), changed=True, final=True)
+    assert groups.acknowledged({"t": Seconds(107.0)}) == [], "something came after it"
     one.dirty = True
-    assert groups.proven({"t": Seconds(108.0)}) == []
+    assert groups.acknowledged({"t": Seconds(108.0)}) == []
 
 
 def test_an_unacknowledged_group_is_pushed_again_after_a_while() -> None:
-    groups = Groups(acknowledged=True, limit=10)
+    groups = Groups(wait_for_acknowledgement=True, limit=10)
     one = group("t")
     groups.add(one)
+    one.dirty = False
     one.tried_at = 100.0
-    one.pushed(Seconds(1.0), changed=True, final=True)
-    groups.refresh(100.0 + REFRESH_PERIOD)
+    one.mark_pushed(Seconds(1.0), changed=True, final=True)
+    groups.mark_stale(100.0 + REFRESH_PERIOD)
     assert groups.next_due(over_limit=False) is None
-    groups.refresh(100.1 + REFRESH_PERIOD)
+    groups.mark_stale(100.1 + REFRESH_PERIOD)
     assert groups.due(200.0, over_limit=False) == [one]
 
 
 def test_one_refused_group_does_not_hold_up_the_others(gateway: RealGateway) -> None:
-    pusher = Pusher(Pushgateway(gateway.url), SystemClock(), IDENTITY, acks=None, on_failure=lambda: None, sync=lambda: None)
+    pusher = Pusher(
+        Pushgateway(gateway.url), SystemClock(), IDENTITY, acknowledgements=None, on_failure=lambda: None, sync=lambda: None
+    )
     pusher.start()
     bad = Group({**IDENTITY, "task_id": "bad"}, _the_same_twice)
     pusher.finished(bad)
@@ -294,7 +293,7 @@ def test_the_key_of_any_task_id_comes_back_as_it_was(gateway: RealGateway) -> No
     client = Pushgateway(gateway.url)
     ids = ["plain", "a/b", "..", ".", "", "sp ace", "üñ", "a+b%20c", "x@base64", "=1", "?q#f", "\\", "hf.co/org/llama 3.1:8b"]
     for task_id in ids:
-        client.put(group(task_id).families(Seconds(1.0)), {**IDENTITY, "task_id": task_id})
+        client.put(group(task_id).render(Seconds(1.0)), {**IDENTITY, "task_id": task_id})
     assert sorted(key.get("task_id", "") for key in client.groups()) == sorted(ids)
     for task_id in ids:
         client.delete({**IDENTITY, "task_id": task_id})

@@ -8,9 +8,8 @@ import pytest
 
 from joulebench import Run, metrics
 from joulebench.confidence.measures import CallConfidence
-from joulebench.push.sheets import run_families
-from joulebench.push.state import RunTotals
-from joulebench.push.tool_names import MAX_TOOL_LENGTH, MAX_TOOLS, OTHER, declared, label_of
+from joulebench.push.task_metrics import run_families
+from joulebench.push.totals import MAX_TOOL_LENGTH, MAX_TOOLS, OTHER, RunTotals, declared_tools, tool_label
 from joulebench.units import Ratio, Seconds
 from tests.unit.push.conftest import RealGateway, scrape
 
@@ -54,15 +53,15 @@ def test_a_thousand_declared_tools_are_bounded_too() -> None:
 
 
 def test_names_are_cleaned_and_cut() -> None:
-    known = declared({}, ["a\nb\ud800", "x" * 500, "", "\x00"])
-    assert label_of(known, "a\nb\ud800") == "a b?"
-    assert len(label_of(known, "x" * 500)) == MAX_TOOL_LENGTH
-    assert {label_of(known, ""), label_of(known, "\x00"), label_of(known, "unknown")} == {OTHER}
+    known = declared_tools({}, ["a\nb\ud800", "x" * 500, "", "\x00"])
+    assert tool_label(known, "a\nb\ud800") == "a b?"
+    assert len(tool_label(known, "x" * 500)) == MAX_TOOL_LENGTH
+    assert {tool_label(known, ""), tool_label(known, "\x00"), tool_label(known, "unknown")} == {OTHER}
 
 
 def test_declaring_again_adds_and_changes_nothing_else() -> None:
-    once = declared({}, ["a", "b"])
-    assert declared(once, ["b", "c"]) == {"a": "a", "b": "b", "c": "c"}
+    once = declared_tools({}, ["a", "b"])
+    assert declared_tools(once, ["b", "c"]) == {"a": "a", "b": "b", "c": "c"}
     assert once == {"a": "a", "b": "b"}
 
 

@@ -6,10 +6,12 @@ follows from it is absent until the end.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from joulebench import metrics
 from joulebench.metrics import Metric
 from joulebench.metrics.families import Family, Sheet
-from joulebench.push.state import RunTotals, TaskTotals, Total
+from joulebench.push.totals import RunTotals, TaskTotals, Total
 from joulebench.units import Seconds
 
 
@@ -78,7 +80,7 @@ def _task_tools(sheet: _TaskSheet, task: TaskTotals) -> None:
     sheet.value(metrics.TASK_CONFIDENCE_MAX, task.confidence_max)
 
 
-def run_families(run: RunTotals, sent: Seconds) -> list[Family]:
+def run_families(run: RunTotals, sent: Seconds, loop_errors: Mapping[str, int] | None = None) -> list[Family]:
     """``joulebench_run_info`` and the phases are there only while the run is live."""
     sheet = Sheet()
     if run.live:
@@ -88,6 +90,16 @@ def run_families(run: RunTotals, sent: Seconds) -> list[Family]:
         for phase, share in phases.items():
             sheet.value(metrics.RUN_PHASE, share, (phase,))
     sheet.value(metrics.RUN_TASKS_PLANNED, run.planned_tasks)
+    _run_counts(sheet, run)
+    _run_histograms(sheet, run)
+    sheet.value(metrics.PUSH_FAILURES, run.push_failures)
+    for loop, count in (loop_errors or {}).items():
+        sheet.value(metrics.LOOP_ERRORS, count, (loop,))
+    sheet.value(metrics.TASK_SENT, sent)
+    return sheet.families()
+
+
+def _run_counts(sheet: Sheet, run: RunTotals) -> None:
     for by_status, count in run.tasks.items():
         sheet.value(metrics.RUN_TASKS, count, by_status)
     for by_kind, count in run.tokens.items():
@@ -102,12 +114,12 @@ def run_families(run: RunTotals, sent: Seconds) -> list[Family]:
         sheet.value(metrics.RUN_THROTTLED, seconds, by_reason)
     for gpu, watts in run.idle_watts.items():
         sheet.value(metrics.RUN_IDLE_POWER, watts, gpu)
+
+
+def _run_histograms(sheet: Sheet, run: RunTotals) -> None:
     for model, calls in run.call_duration.items():
         sheet.histogram(metrics.CALL_DURATION, calls.counts, calls.total, (model,))
     for model, calls in run.ttft.items():
         sheet.histogram(metrics.CALL_TTFT, calls.counts, calls.total, (model,))
     for model_and_tool, tools in run.confidence.items():
         sheet.histogram(metrics.TOOL_CONFIDENCE, tools.counts, tools.total, model_and_tool)
-    sheet.value(metrics.PUSH_FAILURES, run.push_failures)
-    sheet.value(metrics.TASK_SENT, sent)
-    return sheet.families()

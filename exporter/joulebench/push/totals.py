@@ -11,12 +11,19 @@ import threading
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
+from joulebench.clients.exporter import GpuWindow
 from joulebench.metrics import CONFIDENCE_BUCKETS, PHASES, SECONDS_BUCKETS, TASK_STATUSES, TOOL_OUTCOMES
-from joulebench.push import tool_names
+from joulebench.metrics.label_text import label_text
 from joulebench.units import Joules, Ratio, Seconds
+
+OTHER = "other"
+MAX_TOOLS = 24
+"""Of a run. The histogram of one tool has 16 series, in a group that is pushed whole."""
+MAX_TOOL_LENGTH = 64
+MAX_MODELS = 50
+"""Models of a run with series of their own; counts of further ones go to ``other``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +37,7 @@ class Total:
         return self if value is None else Total(self.count + 1, self.total + value)
 
 
-NOTHING = Total()
+NO_TOTAL = Total()
 
 
 class Buckets(NamedTuple):
@@ -42,20 +49,6 @@ class Buckets(NamedTuple):
     def plus(self, value: float, bounds: tuple[float, ...]) -> Buckets:
         place = bisect_left(bounds, value)
         return Buckets((*self.counts[:place], self.counts[place] + 1, *self.counts[place + 1 :]), self.total + value)
-
-
-_NOTHING_KNOWN: Mapping[str, Seconds] = MappingProxyType({})
-
-
-class GpuEnergy(NamedTuple):
-    """Window energy of one GPU, as the exporter gave it, and the seconds for which its clocks were held down, by reason."""
-
-    gpu: str
-    uuid: str
-    joules: Joules | None
-    low: Joules | None
-    high: Joules | None
-    throttled: Mapping[str, Seconds] = _NOTHING_KNOWN
 
 
 class GpuCharge(NamedTuple):
@@ -93,20 +86,20 @@ class TaskTotals:
     cached_prompt_tokens: int | None = None
     completion_tokens: int | None = None
     decode_tokens: int = 0
-    llm_duration: Total = NOTHING
-    ttft: Total = NOTHING
-    prefill: Total = NOTHING
-    decode: Total = NOTHING
-    load: Total = NOTHING
+    llm_duration: Total = NO_TOTAL
+    ttft: Total = NO_TOTAL
+    prefill: Total = NO_TOTAL
+    decode: Total = NO_TOTAL
+    load: Total = NO_TOTAL
     tool_calls: Mapping[str, int] = field(default_factory=lambda: dict.fromkeys(TOOL_OUTCOMES, 0))
-    tool_duration: Total = NOTHING
-    confidence: Total = NOTHING
+    tool_duration: Total = NO_TOTAL
+    confidence: Total = NO_TOTAL
     confidence_min: Ratio | None = None
     confidence_max: Ratio | None = None
-    energy: tuple[GpuEnergy, ...] = ()
+    energy: tuple[GpuWindow, ...] = ()
     charged: tuple[GpuCharge, ...] = ()
     charged_seconds: Seconds | None = None
-    call_energy: Total = NOTHING
+    call_energy: Total = NO_TOTAL
 
     @property
     def tokens(self) -> Mapping[str, int]:
@@ -128,9 +121,9 @@ class TaskTotals:
 class RunTotals:
     """One worker of one run. ``active`` counts what goes on now, by phase; several at once where tasks run in threads.
 
-    ``tools``: label by name of each declared tool. ``confidence``: by model and tool's label. ``tasks``, ``tokens``: by model and
-    status or kind. ``charged_energy``, ``throttled``: by model, GPU index and uuid (and reason). ``idle_watts``: lowest measured
-    idle power by GPU index and uuid.
+    ``models``: names of models that have series of their own. ``tools``: label by name of each declared tool. ``confidence``: by
+    model and tool's label. ``tasks``, ``tokens``: by model and status or kind. ``charged_energy``, ``throttled``: by model, GPU
+    index and uuid (and reason). ``idle_watts``: lowest measured idle power by GPU index and uuid.
     """
 
     suite: str
@@ -149,10 +142,19 @@ class RunTotals:
     call_duration: Mapping[str, Buckets] = field(default_factory=dict)
     tools: Mapping[str, str] = field(default_factory=dict)
     confidence: Mapping[tuple[str, str], Buckets] = field(default_factory=dict)
+    models: frozenset[str] = frozenset()
     push_failures: int = 0
 
-    def move(self, left: str | None, entered: str | None) -> None:
-        """From one phase to another; None is outside of any."""
+    def model_label(self, model: str) -> str:
+        """``model`` for the first MAX_MODELS models of the run, ``other`` for further ones."""
+        if model not in self.models:
+            if len(self.models) >= MAX_MODELS:
+                return OTHER
+            self.models = self.models | {model}
+        return model
+
+    def change_phase(self, left: str | None, entered: str | None) -> None:
+        """Something goes on from one phase to another; None is outside of any."""
         active = dict(self.active)
         if left is not None:
             active[left] -= 1
@@ -162,13 +164,15 @@ class RunTotals:
 
     def start_task(self, model: str) -> None:
         """Counts of a model begin at 0 with its first task."""
+        model = self.model_label(model)
         if model not in self.tasks_without_energy:
             self.tasks = {**self.tasks, **{(model, status): 0 for status in TASK_STATUSES}}
             self.tasks_without_energy = {**self.tasks_without_energy, model: 0}
 
     def end_task(self, model: str, status: str, tokens: Mapping[str, int]) -> None:
-        self.tasks = _added(self.tasks, {(model, status): 1})
-        self.tokens = _added(self.tokens, {(model, kind): count for kind, count in tokens.items()})
+        model = self.model_label(model)
+        self.tasks = add_counts(self.tasks, {(model, status): 1})
+        self.tokens = add_counts(self.tokens, {(model, kind): count for kind, count in tokens.items()})
 
     def add_charge(
         self,
@@ -180,10 +184,11 @@ class RunTotals:
         complete: bool,
     ) -> None:
         """``throttled`` by GPU index, uuid and reason. ``complete``: the energy is known on every GPU."""
-        self.charged_energy = _added(self.charged_energy, {(model, one.gpu, one.uuid): one.joules for one in gpus})
-        self.charged_seconds = _added(self.charged_seconds, {model: seconds})
-        self.throttled = _added(self.throttled, {(model, *series): length for series, length in throttled.items()})
-        self.tasks_without_energy = _added(self.tasks_without_energy, {model: 0 if complete else 1})
+        model = self.model_label(model)
+        self.charged_energy = add_counts(self.charged_energy, {(model, gpu.gpu, gpu.uuid): gpu.joules for gpu in gpus})
+        self.charged_seconds = add_counts(self.charged_seconds, {model: seconds})
+        self.throttled = add_counts(self.throttled, {(model, *series): length for series, length in throttled.items()})
+        self.tasks_without_energy = add_counts(self.tasks_without_energy, {model: 0 if complete else 1})
 
     def add_idle_power(self, watts: Mapping[tuple[str, str], float]) -> None:
         """The lowest of several measurements counts."""
@@ -191,29 +196,48 @@ class RunTotals:
         self.idle_watts = {**self.idle_watts, **lowest}
 
     def add_call(self, model: str, duration: Seconds, ttft: Seconds | None) -> None:
-        self.call_duration = _observed(self.call_duration, model, duration, SECONDS_BUCKETS)
+        model = self.model_label(model)
+        self.call_duration = add_observation(self.call_duration, model, duration, SECONDS_BUCKETS)
         if ttft is not None:
-            self.ttft = _observed(self.ttft, model, ttft, SECONDS_BUCKETS)
+            self.ttft = add_observation(self.ttft, model, ttft, SECONDS_BUCKETS)
 
     def declare_tools(self, names: Iterable[str]) -> None:
-        self.tools = tool_names.declared(self.tools, names)
+        self.tools = declared_tools(self.tools, names)
 
     def add_confidence(self, model: str, tool: str, score: Ratio) -> None:
-        series = (model, tool_names.label_of(self.tools, tool))
-        self.confidence = _observed(self.confidence, series, score, CONFIDENCE_BUCKETS)
+        series = (self.model_label(model), tool_label(self.tools, tool))
+        self.confidence = add_observation(self.confidence, series, score, CONFIDENCE_BUCKETS)
+
+
+def declared_tools(known: Mapping[str, str], names: Iterable[str]) -> Mapping[str, str]:
+    """``known`` (name -> label) and ``names`` too, the first MAX_TOOLS of them.
+
+    What the model calls a tool is text of the model: a name that the benchmark did not declare never becomes a label.
+    """
+    labels = dict(known)
+    for name in names:
+        if len(labels) >= MAX_TOOLS:
+            break
+        if name not in labels:
+            labels[name] = label_text(name, MAX_TOOL_LENGTH) or OTHER
+    return labels
+
+
+def tool_label(known: Mapping[str, str], name: str) -> str:
+    return known.get(name, OTHER)
 
 
 K = TypeVar("K")
 N = TypeVar("N", int, float)
 
 
-def _added(totals: Mapping[K, N], more: Mapping[K, N]) -> Mapping[K, N]:
+def add_counts(totals: Mapping[K, N], more: Mapping[K, N]) -> Mapping[K, N]:
     return {**totals, **{key: totals.get(key, 0) + value for key, value in more.items()}}
 
 
-def _observed(histograms: Mapping[K, Buckets], key: K, value: float, bounds: tuple[float, ...]) -> Mapping[K, Buckets]:
-    found = histograms.get(key) or Buckets((0,) * (len(bounds) + 1))
-    return {**histograms, key: found.plus(value, bounds)}
+def add_observation(histograms: Mapping[K, Buckets], key: K, value: float, bounds: tuple[float, ...]) -> Mapping[K, Buckets]:
+    histogram = histograms.get(key) or Buckets((0,) * (len(bounds) + 1))
+    return {**histograms, key: histogram.plus(value, bounds)}
 
 
 T = TypeVar("T", TaskTotals, RunTotals)
