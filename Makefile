@@ -3,12 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup programs compiler demo test test-random test-ui test-profile test-ollama test-helm manifests ollama check lint format docs bench clean help
+.PHONY: setup programs compiler demo test test-random test-fresh test-ui test-profile test-ollama test-helm manifests ollama check lint format docs bench clean help
 
 help:
 	@echo "make demo    the whole job once, end to end, in a few minutes"
 	@echo "make test    lint, types and all tests"
 	@echo "make test-random   all tests in random order"
+	@echo "make test-fresh    make demo, make test and the wheel on a minimal Debian that has never seen Joulebench (root, mmdebstrap)"
 	@echo "make test-ui draw and read the dashboards with Grafana's own libraries (Node, Chromium)"
 	@echo "make test-profile  build llama-cpp-python and time the layers of a real small model"
 	@echo "make test-ollama   build a real Ollama from its Go module and measure it on the CPU"
@@ -62,7 +63,7 @@ setup: programs
 	@echo "ready: $(BIN)/joulebench"
 
 demo: $(VENV)/.demo
-	@$(BIN)/joulebench demo
+	@$(BIN)/joulebench demo $(DEMO_FLAGS)
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check .
@@ -70,11 +71,15 @@ check: $(VENV)/.installed
 	$(BIN)/mypy
 
 test: check programs compiler
-	$(BIN)/pytest -m "not ollama"
+	$(BIN)/pytest -m "not ollama" $(TESTS)
 
 # In random order, every order another one: no test may depend on the one before it.
 test-random: programs compiler
-	$(BIN)/pytest -o addopts="-ra --strict-markers --strict-config" -m "not ollama"
+	$(BIN)/pytest -p randomly -m "not ollama" $(TESTS)
+
+# A new user's machine: a minimal Debian in a folder. Needs root and mmdebstrap; skipped with the reason without.
+test-fresh:
+	@$(PYTHON) -m tests.fresh_machine
 
 test-ui: setup
 	@tests/dashboards_ui/install.sh
