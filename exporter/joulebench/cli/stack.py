@@ -104,7 +104,12 @@ def down(directory: Path) -> int:
 
 @stack_command.command("fetch", short_help="Download the programs that are not installed, without root.")
 @click.argument("names", metavar="[PROGRAM]...", nargs=-1, type=click.Choice(list(programs.SOURCES)))
-@click.option("--model", "with_model", is_flag=True, help="Download the small model of 'joulebench demo' as well.")
+@click.option(
+    "--model",
+    "with_model",
+    is_flag=True,
+    help="Download the small model of 'joulebench demo' and the library that it needs as well.",
+)
 def fetch(names: tuple[str, ...], with_model: bool) -> int:
     """Download the programs that are not on PATH into ~/.cache/joulebench/programs.
 
