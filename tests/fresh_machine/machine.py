@@ -115,6 +115,9 @@ class FreshMachine:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.unlink(missing_ok=True)
                 shutil.copyfile(name, target)
+        for value in settings().values():
+            if value.startswith("/") and Path(value).is_dir():
+                Path(f"{self.root}{value}").mkdir(parents=True, exist_ok=True)
 
     def give_to(self, user: str) -> None:
         """The clone belongs to this user from now on."""
