@@ -8,7 +8,7 @@ import fcntl
 import io
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from joulebench.errors import UserError
@@ -44,7 +44,8 @@ def write_atomic(path: Path, content: str | bytes, *, durable: bool = False, opt
             beside.chmod(target.stat().st_mode & 0o7777)
         beside.replace(target)
     except OSError as error:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):
+            beside.unlink()
         raise UserError(f"{option}: {path} cannot be written ({error.strerror}); give a directory that can") from error
 
 
@@ -73,8 +74,11 @@ def lock_directory(directory: Path, *, option: str = "--out") -> Iterator[None]:
         os.close(handle)
 
 
-def decode_text(content: bytes, name: str = "the file") -> str:
-    """Text in UTF-8, UTF-16 or UTF-32 by its byte order mark, which is left out. Raises UserError that names the trouble."""
+def decode_text(content: bytes, name: str = "the file", *, damaged: bool = False) -> str:
+    """Text in UTF-8, UTF-16 or UTF-32 by its byte order mark, which is left out. Raises UserError that names the trouble.
+
+    ``damaged``: bytes that are no text are replaced, for logs that a crash may have cut.
+    """
     encoding = "utf-8"
     for mark, marked in _BYTE_ORDER_MARKS:
         if content.startswith(mark):
@@ -84,7 +88,7 @@ def decode_text(content: bytes, name: str = "the file") -> str:
         if b"\0" in content[:200]:
             raise UserError(f"{name}: looks like UTF-16 without a byte order mark; save it as UTF-8")
     try:
-        return content.decode(encoding)
+        return content.decode(encoding, "replace" if damaged else "strict")
     except UnicodeDecodeError as error:
         raise UserError(
             f"{name}: is not {encoding.upper()} text ({error.reason} at byte {error.start}); save it as UTF-8"

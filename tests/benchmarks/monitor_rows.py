@@ -12,7 +12,7 @@ from pathlib import Path
 
 from joulebench.clock import Clock
 from joulebench.energy.window import total, window_energy
-from joulebench.mcpworld import monitor_csv
+from joulebench.mcpworld import telemetry
 from tests.benchmarks.report import Report, Target
 from tests.benchmarks.statistics import percentile
 from tests.contract.sources import ROOT as CHECKOUT
@@ -32,13 +32,13 @@ def run(report: Report, clock: Clock) -> None:
         with subprocess.Popen([*command, "--container", "none"], env=environment, stderr=subprocess.DEVNULL) as process:
             threading.Event().wait(SECONDS + 3.0)
             process.terminate()
-        log = monitor_csv.read(out)
+        log = telemetry.read_monitor_log(out)
         rows = [line.split(",") for line in out.read_text().splitlines()[1:]]
     late = [1000 * abs(later - earlier - INTERVAL) for earlier, later in pairwise(log.times)]
     start, end = log.times[4], log.times[-6]
     truth = sum(script.joules(gpu, start, end) for gpu in (0, 1))
     counted = total(window_energy(gpu.energy, start, end) for gpu in log.samples.gpus).joules
-    power = monitor_csv.integrated([(float(row[0]), float(row[4])) for row in rows])
+    power = telemetry.integrated([(float(row[0]), float(row[4])) for row in rows])
     summed = window_energy(power, start, end, method="power_integration").joules
     report.say(f"\nmonitor: {len(log.times)} rows, one every {INTERVAL:g} s; true energy {truth:.1f} J over {end - start:.1f} s")
     report.say(

@@ -15,7 +15,7 @@ import pytest
 
 from joulebench import metrics
 from joulebench.clients.prometheus import PrometheusApi
-from joulebench.mcpworld import schema
+from joulebench.mcpworld import client_names
 from joulebench.mcpworld.backfill import Options, backfill
 from tests.e2e.scene import joulebench
 from tests.fakes import mcpworld_tree
@@ -83,7 +83,7 @@ def test_all_is_filled_once_within_its_bounds_and_a_second_time_changes_nothing(
             continue
         found = json.loads(one.path.read_text(encoding="utf-8-sig"))
         truth, measured = tree.joules(*one.headline), found["measurement"]
-        assert list(found["gpu_hardware_metrics"]) == list(schema.HARDWARE_KEYS)
+        assert list(found["gpu_hardware_metrics"]) == list(client_names.HARDWARE_KEYS)
         assert measured["joules"] == pytest.approx(truth, rel=0.01), one.index
         assert measured["low_joules"] <= truth <= measured["high_joules"], one.index
         assert (measured["telemetry"], measured["energy_source"], measured["simulated"]) == ("prometheus", "prometheus", False)

@@ -17,7 +17,7 @@ import pytest
 from joulebench import metrics
 from joulebench.clock import wait_until
 from joulebench.energy.window import total, window_energy
-from joulebench.mcpworld import monitor_csv
+from joulebench.mcpworld import telemetry
 from tests.fakes import nvml
 
 pytestmark = pytest.mark.e2e
@@ -52,7 +52,7 @@ def test_times_are_even_and_the_energy_is_the_true_one(tmp_path: Path) -> None:
         assert wait_until(lambda: out.read_bytes().count(b"\n") > SECONDS / INTERVAL, SECONDS + 10.0)
         process.send_signal(signal.SIGTERM)
         assert process.wait(5) == 0
-    log = monitor_csv.read(out)
+    log = telemetry.read_monitor_log(out)
     steps = [later - earlier for earlier, later in pairwise(log.times)]
     # The benchmark prints the tail; other processes of a test run may hold up single rows.
     assert median(abs(step - INTERVAL) for step in steps) <= 0.005
@@ -64,7 +64,7 @@ def test_times_are_even_and_the_energy_is_the_true_one(tmp_path: Path) -> None:
     assert counted.high is not None
     assert counted.low <= truth <= counted.high
     power = [(float(row[0]), float(row[4])) for row in (line.split(",") for line in out.read_text().splitlines()[1:])]
-    summed = window_energy(monitor_csv.integrated(power), start, end, method="power_integration")
+    summed = window_energy(telemetry.integrated(power), start, end, method="power_integration")
     assert summed.joules == pytest.approx(truth, rel=0.05)
 
 
@@ -81,19 +81,19 @@ def test_killed_it_leaves_a_file_that_reads_and_goes_on(tmp_path: Path) -> None:
     with monitor(tmp_path, scenario(tmp_path)) as (process, out):
         process.kill()
         process.wait()
-    first = monitor_csv.read(out)
+    first = telemetry.read_monitor_log(out)
     assert first.damaged == 0
     assert len(first.times) >= 3
     with monitor(tmp_path, scenario(tmp_path)) as (process, out):
-        assert wait_until(lambda: len(monitor_csv.read(out).times) > len(first.times) + 2, 10.0)
-    assert monitor_csv.read(out).times[: len(first.times)] == first.times
+        assert wait_until(lambda: len(telemetry.read_monitor_log(out).times) > len(first.times) + 2, 10.0)
+    assert telemetry.read_monitor_log(out).times[: len(first.times)] == first.times
 
 
 def test_a_lost_gpu_is_empty_cells(tmp_path: Path) -> None:
     script = nvml.FakeGpuScript([nvml.FakeGpu(faults=[nvml.gone(1.5, 999.0)])])
     with monitor(tmp_path, script) as (_, out):
         assert wait_until(lambda: out.read_text().rstrip().endswith(",,,,,,"), 10.0)
-    log = monitor_csv.read(out)
+    log = telemetry.read_monitor_log(out)
     power = log.samples.gpus[0].gauges[metrics.GPU_POWER.name]
     assert 3 <= len(power) < len(log.times)
     assert {watts for _, watts in power} == {50.0}

@@ -20,7 +20,7 @@ import pytest
 
 from joulebench import cli
 from joulebench.clock import wait_until
-from joulebench.mcpworld import monitor_csv, schema
+from joulebench.mcpworld import client_names, telemetry
 from joulebench.stack.native import NativeStack, Ports
 from tests.e2e.range_server import tasks
 from tests.e2e.scene import write_suite
@@ -151,8 +151,8 @@ def test_a_range_has_its_results_its_tables_and_its_monitor_and_a_killed_runner_
     assert bench.begun() == ["t2", "t3", "t2", "t4"]
     assert bench.statuses() == {"known/t2": "success", "known/t3": "failure", "known/t4": "success"}
     with (bench.run_directory / "known_batch_summary.csv").open(newline="") as file:
-        assert tuple(csv.DictReader(file).fieldnames or ()) == schema.SUMMARY_COLUMNS
-    log = monitor_csv.read(bench.run_directory / "gpu_logs" / "gpu_metrics_scripted-1b.csv")
+        assert tuple(csv.DictReader(file).fieldnames or ()) == client_names.SUMMARY_COLUMNS
+    log = telemetry.read_monitor_log(bench.run_directory / "gpu_logs" / "gpu_metrics_scripted-1b.csv")
     finished = [one for one in bench.records() if one["measurement"]["joules"] is not None]
     assert len(finished) == 3
     for record in finished:

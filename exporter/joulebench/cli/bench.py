@@ -28,7 +28,7 @@ from joulebench.errors import OllamaError, UserError
 if TYPE_CHECKING:
     from joulebench.bench.stage import Work
     from joulebench.bench.suites import Suite
-    from joulebench.bench.task_range.work import Places
+    from joulebench.bench.task_range.runner import Paths
     from joulebench.llm.chat import ChatModel, ToolMode
     from joulebench.llm.client import RequestSettings
 
@@ -383,15 +383,15 @@ def range_command(**flags: Any) -> int:
     Exits with 0 when every task is done, 1 when some are left (start again to go on), 130 or 143 when interrupted.
     """
     from joulebench.bench import suites
-    from joulebench.bench.task_range.work import Planned, Range
-    from joulebench.mcpworld.identity import cleaned
+    from joulebench.bench.task_range.runner import PlannedTask, TaskRangeRunner
+    from joulebench.mcpworld.session import clean_model_name
     from joulebench.push import ids
 
     given = RangeFlags(**flags)
     _require_at_most_one({"--base-url": given.base_url, "--ollama-url": given.ollama_url, "--embedded": given.embedded})
     suite = suites.load(given.suite)
     first, last = _numbers(given.first, given.last, len(suite.tasks))
-    tasks = [Planned(task.id, given.task_timeout or task.timeout_seconds) for task in suite.tasks[first - 1 : last]]
+    tasks = [PlannedTask(task.id, given.task_timeout or task.timeout_seconds) for task in suite.tasks[first - 1 : last]]
     models = _models(given)
     if given.run_id and len(models) > 1:
         raise UserError("--run-id: one run cannot hold several models; leave it out, or give one --model")
@@ -401,12 +401,12 @@ def range_command(**flags: Any) -> int:
     for model in models:
         if interrupted.is_set():
             break
-        run_id = ids.path_part(given.run_id or f"{given.tag or suite.name}-{cleaned(model)}", "--run-id")
-        places = _places(given, suite.name, model, run_id)
-        _say(f"run {run_id}: tasks {first} to {last} of suite {suite.name} on {model}; results in {places.directory}")
+        run_id = ids.path_part(given.run_id or f"{given.tag or suite.name}-{clean_model_name(model)}", "--run-id")
+        paths = _paths(given, suite.name, model, run_id)
+        _say(f"run {run_id}: tasks {first} to {last} of suite {suite.name} on {model}; results in {paths.directory}")
         try:
             with _loaded(given, model):
-                complete &= Range(places, SystemClock(), interrupted, _say).run(tasks)
+                complete &= TaskRangeRunner(paths, SystemClock(), interrupted, _say).run(tasks)
         except OllamaError as error:
             _say(f"{model} cannot be loaded: {error}")
             complete = False
@@ -415,8 +415,8 @@ def range_command(**flags: Any) -> int:
     return 0 if complete else 1
 
 
-def _places(flags: RangeFlags, suite_name: str, model: str, run_id: str) -> Places:
-    from joulebench.bench.task_range.work import Places
+def _paths(flags: RangeFlags, suite_name: str, model: str, run_id: str) -> Paths:
+    from joulebench.bench.task_range.runner import Paths
 
     bench = ["--embedded"] if flags.embedded else ["--model", model]
     for flag, value in (
@@ -428,7 +428,7 @@ def _places(flags: RangeFlags, suite_name: str, model: str, run_id: str) -> Plac
     ):
         if value:
             bench += [flag, value]
-    return Places(
+    return Paths(
         suite=flags.suite,
         suite_name=suite_name,
         run_id=run_id,

@@ -246,19 +246,19 @@ def json_to_csv(input_dir: Path, output: Path, quiet: bool) -> int:
 
     Exits with 0 where every file became a row, with 1 where some could not.
     """
-    from joulebench.mcpworld import benchmark_csv, cells
-    from joulebench.results.files import write_whole
+    from joulebench.files import write_atomic
+    from joulebench.mcpworld import tables
 
     if not input_dir.is_dir():
         raise UserError(f"--input-dir: {input_dir} is no directory; give the one with the result_*.json files")
-    table = benchmark_csv.convert(input_dir)
+    table = tables.benchmark_table(input_dir)
     for path, why in table.left_out:
         print(f"left out: {path} {why}", file=sys.stderr)
     if not table.rows:
         raise UserError(f"--input-dir: no result_*.json below {input_dir}; give the directory in which the client logs")
-    write_whole(output, cells.table(benchmark_csv.COLUMNS, table.rows))
+    write_atomic(output, tables.table_text(tables.COLUMNS, table.rows), option="--output")
     if not quiet:
-        print(f"{output}: {len(table.rows)} rows, {len(benchmark_csv.COLUMNS)} columns")
+        print(f"{output}: {len(table.rows)} rows, {len(tables.COLUMNS)} columns")
     return 1 if table.left_out else 0
 
 
@@ -285,10 +285,10 @@ def collect_metrics(
     fallback_reason: str,
 ) -> int:
     """Put a task's rows into the summary table and the metrics table of its suite."""
-    from joulebench.mcpworld.metrics_csv import Call, collect
+    from joulebench.mcpworld.tables import SuiteRow, put_suite_rows
 
-    collect(
-        Call(
+    put_suite_rows(
+        SuiteRow(
             task_id=task_id,
             log_dir=log_dir,
             summary=summary,

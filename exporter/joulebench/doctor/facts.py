@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from joulebench.mcpworld import session
-from joulebench.mcpworld.document import Document, UnreadableError, read
-from joulebench.mcpworld.identity import identify
+from joulebench.mcpworld.document import Document, read_document
+from joulebench.mcpworld.session import identify
 from joulebench.results.journal import number, text
+from joulebench.schema import UnreadableResult, find_result_files
 
 CLOCKS = ("benchmark_to_gateway", "exporter_to_prometheus")
 
@@ -73,10 +73,10 @@ class Found:
 def gather(root: Path) -> Found:
     tasks: list[Facts] = []
     unreadable: list[tuple[Path, str]] = []
-    for path in session.files(root):
+    for path in find_result_files(root):
         try:
-            tasks.append(facts(read(path)))
-        except UnreadableError as error:  # noqa: PERF203
+            tasks.append(facts(read_document(path)))
+        except UnreadableResult as error:  # noqa: PERF203
             unreadable.append((path, str(error)))
     return Found(tasks, unreadable)
 

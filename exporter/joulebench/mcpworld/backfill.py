@@ -15,11 +15,12 @@ from typing import Any
 from joulebench.clients.prometheus import PrometheusApi
 from joulebench.energy.attribution import TaskAttribution
 from joulebench.errors import UserError
-from joulebench.mcpworld import document, measure, session, telemetry
-from joulebench.mcpworld.document import UnreadableError
-from joulebench.mcpworld.session import Session
-from joulebench.mcpworld.telemetry import Source, Telemetry
-from joulebench.results.journal import number
+from joulebench.files import write_atomic
+from joulebench.mcpworld import measurement, telemetry
+from joulebench.mcpworld.session import Session, load_session
+from joulebench.mcpworld.telemetry import SampleSource, Telemetry
+from joulebench.parsing import as_float
+from joulebench.schema import UnreadableResult, find_result_files
 
 FILLED, UNCHANGED, KEPT, NOT_MEASURED, SKIPPED, FAILED = "filled", "unchanged", "kept", "not_measured", "skipped", "failed"
 """Written; already so; the earlier, better numbers kept; nothing saw the session; no file for us; could not be written."""
@@ -48,7 +49,7 @@ class Report:
     @property
     def all_measured(self) -> bool:
         """Whether every result of the client now has an energy."""
-        return all(one.status == SKIPPED or one.joules is not None for one in self.outcomes)
+        return all(outcome.status == SKIPPED or outcome.joules is not None for outcome in self.outcomes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,28 +70,32 @@ def backfill(options: Options, api: PrometheusApi | None, step: Callable[[int, i
         raise UserError(f"DIR: {options.root} does not exist; give the directory with the result_*.json files")
     sessions: list[Session] = []
     outcomes: list[Outcome] = []
-    for path in session.files(options.root):
+    for path in find_result_files(options.root):
         try:
-            sessions.append(session.load(path))
-        except UnreadableError as error:  # noqa: PERF203
+            sessions.append(load_session(path))
+        except UnreadableResult as error:  # noqa: PERF203
             ours = "joulebench export" in str(error)
             outcomes.append(Outcome(path, SKIPPED if ours else FAILED, reasons=(str(error),)))
     if not sessions and not outcomes:
         raise UserError(f"DIR: no result_*.json below {options.root}; give the directory in which the client logs")
     logs = options.monitor_csv or telemetry.logs_below(options.root)
-    known = telemetry.gather(sessions, api, options.instance, logs, step=step, wait=options.wait)
-    why = "prometheus_failed" if known.trouble else "no_samples" if api or logs else "no_telemetry_given"
+    measured = telemetry.gather_telemetry(sessions, api, options.instance, logs, step=step, wait=options.wait)
+    why = "prometheus_failed" if measured.failure else "no_samples" if api or logs else "no_telemetry_given"
     first_of: dict[str, Path] = {}
-    for one, source, share in _with_shares(sessions, known):
-        copy_of = first_of.setdefault(str(one.identity), one.path)
-        notes = () if copy_of == one.path else (f"copy of {copy_of}",)
-        outcomes.append(_fill(one, measure.sections(one, source, share, why), source, notes, options.dry_run))
-    return Report(sorted(outcomes, key=lambda outcome: outcome.path), known.notes)
+    for session, source, share in _with_shares(sessions, measured):
+        copy_of = first_of.setdefault(str(session.identity), session.path)
+        notes = () if copy_of == session.path else (f"copy of {copy_of}",)
+        outcomes.append(
+            _fill(session, measurement.measured_sections(session, source, share, why), source, notes, options.dry_run)
+        )
+    return Report(sorted(outcomes, key=lambda outcome: outcome.path), measured.notes)
 
 
-def _with_shares(sessions: Sequence[Session], known: Telemetry) -> list[tuple[Session, Source | None, TaskAttribution | None]]:
+def _with_shares(
+    sessions: Sequence[Session], measured: Telemetry
+) -> list[tuple[Session, SampleSource | None, TaskAttribution | None]]:
     """Sessions that the same samples saw share their joules; each of another log is on its own."""
-    sources = [known.of(one) for one in sessions]
+    sources = [measured.of(session) for session in sessions]
     groups: defaultdict[int, list[int]] = defaultdict(list)
     for index, source in enumerate(sources):
         if source is not None:
@@ -99,41 +104,40 @@ def _with_shares(sessions: Sequence[Session], known: Telemetry) -> list[tuple[Se
     for group, members in groups.items():
         some = sources[members[0]]
         assert some is not None
-        shares[group] = measure.attributions([sessions[index] for index in members], some.samples.gpus)
+        shares[group] = measurement.attribute_sessions([sessions[index] for index in members], some.samples.gpus)
     return [
-        (one, source, None if source is None else shares[id(source.samples)].get(str(one.identity)))
-        for one, source in zip(sessions, sources, strict=True)
+        (session, source, None if source is None else shares[id(source.samples)].get(str(session.identity)))
+        for session, source in zip(sessions, sources, strict=True)
     ]
 
 
-def _fill(one: Session, new: dict[str, Any], source: Source | None, notes: tuple[str, ...], dry_run: bool) -> Outcome:
+def _fill(session: Session, new: dict[str, Any], source: SampleSource | None, notes: tuple[str, ...], dry_run: bool) -> Outcome:
     measured = new["measurement"]
-    known = dict.fromkeys((*notes, *one.windows.notes, *measured["reasons"]))
-    outcome = Outcome(one.path, FILLED, str(one.identity), measured["joules"], measured["quality"], tuple(known))
-    before, ours = one.document.section("gpu_hardware_metrics"), one.document.section("measurement")
+    known = dict.fromkeys((*notes, *session.windows.notes, *measured["reasons"]))
+    outcome = Outcome(session.path, FILLED, str(session.identity), measured["joules"], measured["quality"], tuple(known))
+    before, ours = session.document.section("gpu_hardware_metrics"), session.document.section("measurement")
     if measured["joules"] is None:
-        earlier = number(ours.get("joules"))
+        earlier = as_float(ours.get("joules"))
         if earlier is not None:
-            return Outcome(one.path, KEPT, outcome.key, earlier, str(ours.get("quality")), outcome.reasons)
-        if source is None and measure.FILLED_BY in ours:
-            return Outcome(one.path, NOT_MEASURED, outcome.key, None, "missing", outcome.reasons)
-        if before and measure.FILLED_BY not in ours:
+            return Outcome(session.path, KEPT, outcome.key, earlier, str(ours.get("quality")), outcome.reasons)
+        if source is None and measurement.FILLED_BY in ours:
+            return Outcome(session.path, NOT_MEASURED, outcome.key, None, "missing", outcome.reasons)
+        if before and measurement.FILLED_BY not in ours:
             # The client's own numbers are worse than a counter's and better than none.
-            return Outcome(one.path, NOT_MEASURED, outcome.key, None, "missing", outcome.reasons)
-    if before and measure.FILLED_BY not in ours:
-        new = {**new, measure.CLIENTS_OWN: before}
-    return _written(one, new, outcome, source, dry_run)
+            return Outcome(session.path, NOT_MEASURED, outcome.key, None, "missing", outcome.reasons)
+    if before and measurement.FILLED_BY not in ours:
+        new = {**new, measurement.CLIENTS_OWN: before}
+    return _written(session, new, outcome, source, dry_run)
 
 
-def _written(one: Session, new: dict[str, Any], outcome: Outcome, source: Source | None, dry_run: bool) -> Outcome:
-    text = one.document.with_sections(new)
+def _written(session: Session, new: dict[str, Any], outcome: Outcome, source: SampleSource | None, dry_run: bool) -> Outcome:
+    text = session.document.with_sections(new)
     status = FILLED if source is not None and outcome.joules is not None else NOT_MEASURED
-    if text == one.document.text:
+    if text == session.document.text:
         status = UNCHANGED if outcome.joules is not None else NOT_MEASURED
     elif not dry_run:
         try:
-            document.write(one.path, text)
-        except OSError as error:
-            reason = f"cannot be written ({error.strerror})"
-            return Outcome(outcome.path, FAILED, outcome.key, None, outcome.quality, (reason, *outcome.reasons))
+            write_atomic(session.path, text, durable=True, option="DIR")
+        except UserError as error:
+            return Outcome(outcome.path, FAILED, outcome.key, None, outcome.quality, (str(error), *outcome.reasons))
     return Outcome(outcome.path, status, outcome.key, outcome.joules, outcome.quality, outcome.reasons)

@@ -7,22 +7,17 @@ duplicates, whatever they are.
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from joulebench.errors import JoulebenchError
+from joulebench.schema import UnreadableResult
 
 BOM = "\ufeff"
 _SPACE = re.compile(r"[ \t\r\n]*")
 _FIRST_KEY = re.compile(r"\s*\{(\r?\n)([ \t]+)\"")
-
-
-class UnreadableError(JoulebenchError):
-    """A file that is no result of the client: torn, empty, or of another form."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,37 +56,21 @@ class Document:
         return (found[1], found[2]) if found else ("", "")
 
 
-def read(path: Path) -> Document:
-    """Raises UnreadableError with what is wrong with the file."""
+def read_document(path: Path) -> Document:
+    """Raises UnreadableResult with what is wrong with the file."""
     try:
         text = path.read_bytes().decode("utf-8")
     except OSError as error:
-        raise UnreadableError(f"cannot be read ({error.strerror})") from error
+        raise UnreadableResult(f"cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
-        raise UnreadableError(f"is not UTF-8 text ({error.reason} at byte {error.start})") from error
+        raise UnreadableResult(f"is not UTF-8 text ({error.reason} at byte {error.start})") from error
     if not text.strip():
-        raise UnreadableError("is empty")
+        raise UnreadableResult("is empty")
     try:
         body, spans = _members(text)
     except (ValueError, RecursionError, IndexError) as error:
-        raise UnreadableError(f"is not valid JSON ({error})") from error
+        raise UnreadableResult(f"is not valid JSON ({error})") from error
     return Document(path, text, body, spans)
-
-
-def write(path: Path, text: str) -> None:
-    """All of it or what was there before, with the file's own mode. Raises OSError."""
-    target = path.resolve()
-    beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        with beside.open("wb") as out:
-            out.write(text.encode("utf-8"))
-            out.flush()
-            os.fsync(out.fileno())
-        beside.chmod(target.stat().st_mode & 0o7777)
-        beside.replace(target)
-    except OSError:
-        beside.unlink(missing_ok=True)
-        raise
 
 
 def _members(text: str) -> tuple[dict[str, Any], dict[str, tuple[int, int]]]:

@@ -19,8 +19,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from joulebench import settings
-from joulebench.mcpworld.event_clock import EventClock
-from joulebench.mcpworld.reported_task import ReportedTask, number
+from joulebench.mcpworld.replay import ReplayClock, TaskReplay
+from joulebench.parsing import as_float
 from joulebench.push.run import Run
 
 log = logging.getLogger(__name__)
@@ -35,11 +35,11 @@ _MARK = "_joulebench_hook"
 class Hook:
     """The run of this process, opened with its first task and closed with the process. Events may come from any thread."""
 
-    def __init__(self, run: Run, clock: EventClock) -> None:
+    def __init__(self, run: Run, clock: ReplayClock) -> None:
         self._run = run
         self._clock = clock
         self._lock = threading.RLock()
-        self._tasks: dict[str, ReportedTask] = {}
+        self._tasks: dict[str, TaskReplay] = {}
         self._opened = self._closed = self._broken = False
 
     @property
@@ -61,8 +61,8 @@ class Hook:
     def _event(self, task_id: str, event_type: object, data: Mapping[str, Any]) -> None:
         kind = str(getattr(event_type, "name", event_type)).rpartition(".")[2].upper()
         now = self._clock.real.unix()
-        told = number(data.get("timestamp"))
-        at = told if told is not None and abs(now - told) <= LATE_SECONDS else now
+        reported = as_float(data.get("timestamp"))
+        at = reported if reported is not None and abs(now - reported) <= LATE_SECONDS else now
         if kind == "TASK_START":
             self._begin(task_id, at)
         elif task_id in self._tasks:
@@ -76,7 +76,7 @@ class Hook:
             self._opened = True
             atexit.register(self.close)
         self._end(task_id)
-        self._tasks[task_id] = ReportedTask(self._run.task(task_id), self._clock, at)
+        self._tasks[task_id] = TaskReplay(self._run.task(task_id), self._clock, at)
 
     def _end(self, task_id: str | None) -> None:
         for name in [task_id] if task_id is not None else list(self._tasks):
@@ -112,7 +112,7 @@ def attach(
     prometheus_url: str | None = None,
     exporter_url: str | None = None,
     runs_dir: str | os.PathLike[str] | None = None,
-    clock: EventClock | None = None,
+    clock: ReplayClock | None = None,
 ) -> Hook | None:
     """Wraps ``record_event`` of the evaluator's collector, its class or one object of it, and the ends of its sessions.
 
@@ -123,7 +123,7 @@ def attach(
     known: Hook | None = getattr(collector, _MARK, None)
     if known is not None:
         return known
-    clock = clock or EventClock()
+    clock = clock or ReplayClock()
     try:
         run = Run(
             model or os.environ.get("MODEL"),
@@ -149,25 +149,25 @@ def attach(
 
 
 def _wrap(collector: Any, name: str, listener: Callable[..., None], *, first: bool) -> None:
-    """``first``: the listener hears before the original works; else after it, so of nothing that the original refuses."""
+    """``first``: the listener is called before the original; else after it, so for nothing that the original refuses."""
     original = getattr(collector, name)
     is_class = isinstance(collector, type)
 
     @functools.wraps(original)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
-        heard = _known(listener, args[1:] if is_class else args, kwargs)
+        arguments = _listener_arguments(listener, args[1:] if is_class else args, kwargs)
         if first:
-            listener(*heard)
+            listener(*arguments)
         answer = original(*args, **kwargs)
         if not first:
-            listener(*heard)
+            listener(*arguments)
         return answer
 
     setattr(collector, name, wrapped)
 
 
-def _known(listener: Callable[..., None], given: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
-    """The arguments that the listener knows, by place or by the evaluator's names of them."""
+def _listener_arguments(listener: Callable[..., None], given: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Returns the arguments that the listener takes, by place or by the evaluator's names of them."""
     names = ("task_id", "event_type", "data")[: 3 if listener.__name__ == "event" else 1]
     rest = [kwargs[name] for name in names[len(given) :] if name in kwargs]
     return (*given[: len(names)], *rest)

@@ -19,9 +19,9 @@ from joulebench.clock import Clock
 from joulebench.errors import GpuError, UserError
 from joulebench.gpu.monitor import GpuMonitor
 from joulebench.gpu.reading import CounterReading, GpuSource, GpuState, StateReading
+from joulebench.mcpworld.client_names import MONITOR_COLUMNS
 from joulebench.mcpworld.container import ContainerPoller, ContainerReading
-from joulebench.mcpworld.monitor_csv import GPU_COLUMNS, SOURCE_COLUMN
-from joulebench.mcpworld.schema import MONITOR_COLUMNS
+from joulebench.mcpworld.telemetry import GPU_COLUMNS, SOURCE_COLUMN
 from joulebench.units import mib_from_bytes
 
 log = logging.getLogger(__name__)

@@ -1,31 +1,192 @@
-"""What was measured while the sessions ran: a Prometheus, logs of the monitor, or both; for each session the one that saw it.
+"""What was measured while the sessions ran: a Prometheus, logs of the monitor, or both; for each session the source that has
+it.
 
-Prometheus is preferred, because it has the energy counter of each card. A log of the monitor stands in where Prometheus has
-nothing, and alone tells of the container.
+Prometheus is preferred, because it has the energy counter of each card. A log of the monitor (``gpu_metrics_*.csv``, the
+client's own or ours) stands in where Prometheus has nothing, and only it has the container. In a log an empty or unreadable
+cell is no reading, never 0; a last line that was being written is left out. Power is integrated between neighbouring samples
+that are near enough, and what lies in a gap stays unknown. Where a log has counter columns of single GPUs (ours on request),
+they are the energy.
 """
 
 from __future__ import annotations
 
+import math
+import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 
+from joulebench import metrics
 from joulebench.clients.prometheus import PrometheusApi
 from joulebench.clock import SystemClock
+from joulebench.energy.trace import CounterTrace
 from joulebench.errors import PrometheusError, UserError
-from joulebench.mcpworld import monitor_csv
-from joulebench.mcpworld.monitor_csv import MonitorLog
-from joulebench.mcpworld.schema import MONITOR_LOG_PATTERN
+from joulebench.files import csv_reader, decode_text
+from joulebench.mcpworld.client_names import MONITOR_COLUMNS, MONITOR_LOG_PATTERN
 from joulebench.mcpworld.session import Session
 from joulebench.results import samples, waiting
-from joulebench.results.samples import Samples, Window
+from joulebench.results.samples import GpuSamples, Points, Samples, Window
+from joulebench.units import BYTES_PER_MIB
+
+INTEGRATED, COUNTER = "power_integration", "counter"
+ALL_GPUS = "all"
+GAP_STEPS, GAP_SECONDS = 5.0, 2.0
+"""Between samples further apart than this many usual steps, and than this many seconds, power is not known."""
+
+GPU_COLUMNS = ("uuid", "util_pct", "vram_mb", "temp_c", "power_w", "energy_j", "energy_at", "energy_uncertainty_s")
+"""Of one GPU in a log that has them, each behind ``gpu0_``, ``gpu1_`` and so on."""
+SOURCE_COLUMN = "gpu_source"
+"""Only in logs of simulated GPUs, where every row says so."""
+
+_GPU_COLUMN = re.compile(r"gpu(\d+)_energy_j")
+_GAUGES = (
+    ("util_pct", metrics.GPU_UTILIZATION, 0.01),
+    ("vram_mb", metrics.GPU_MEMORY_USED, BYTES_PER_MIB),
+    ("temp_c", metrics.GPU_TEMPERATURE, 1.0),
+    ("power_w", metrics.GPU_POWER, 1.0),
+)
+
+Row = Mapping[str, str]
+
+
+@dataclass
+class MonitorLog:
+    """``times``: unix seconds of the rows. ``container_cpu`` in percent of one core, ``container_mem`` in MiB."""
+
+    path: Path
+    times: list[float]
+    samples: Samples
+    container_cpu: Points = field(default_factory=list)
+    container_mem: Points = field(default_factory=list)
+    damaged: int = 0
+
+    def rows_within(self, start: float, end: float) -> int:
+        return bisect_right(self.times, end) - bisect_left(self.times, start)
+
+
+def read_monitor_log(path: Path) -> MonitorLog:
+    """Raises UserError for a file that is no log of the monitor."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"--monitor-csv: {path} cannot be read ({error.strerror})") from error
+    text = decode_text(content, f"--monitor-csv: {path}", damaged=True).replace("\0", "")
+    # The last line may still be being written.
+    reader = csv_reader(text[: text.rfind("\n") + 1])
+    names = reader.fieldnames or ()
+    if MONITOR_COLUMNS[0] not in names:
+        raise UserError(f"--monitor-csv: {path} has no column {MONITOR_COLUMNS[0]}; give a CSV that monitor_gpu.py wrote")
+    kept: dict[float, Row] = {}
+    damaged = 0
+    for row in reader:
+        at = moment(row[MONITOR_COLUMNS[0]])
+        if at is None or None in row:
+            # A header in the middle is where a second monitor began.
+            damaged += row[MONITOR_COLUMNS[0]] != MONITOR_COLUMNS[0]
+            continue
+        kept[at] = {name: value or "" for name, value in row.items()}
+    rows = sorted(kept.items())
+    return MonitorLog(
+        path=path,
+        times=[at for at, _ in rows],
+        samples=Samples(_gpus(rows, names)),
+        container_cpu=_points(rows, "container_cpu_pct"),
+        container_mem=_points(rows, "container_mem_mb"),
+        damaged=damaged,
+    )
+
+
+def moment(cell: str | None) -> float | None:
+    """A unix time, or an ISO time (UTC where it names no zone), as unix seconds."""
+    value = reading(cell)
+    if value is not None or not cell:
+        return value
+    try:
+        parsed = datetime.fromisoformat(cell.strip().replace("Z", "+00:00"))
+    except ValueError:
+        return None
+    return parsed.replace(tzinfo=parsed.tzinfo or timezone.utc).timestamp()
+
+
+def reading(cell: str | None) -> float | None:
+    try:
+        value = float(cell or "")
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _gpus(rows: Sequence[tuple[float, Row]], names: Sequence[str]) -> list[GpuSamples]:
+    numbers = sorted(int(found[1]) for name in names if (found := _GPU_COLUMN.fullmatch(name)))
+    source = next((row[SOURCE_COLUMN] for _, row in rows if row.get(SOURCE_COLUMN)), None)
+    if not numbers:
+        all_gpus = _all_gpus(rows)
+        all_gpus.source = source
+        return [all_gpus] if any(all_gpus.gauges.values()) else []
+    single = []
+    for number in numbers:
+        gpu = _single(rows, number)
+        gpu.source = source or "nvml"
+        if any(gpu.gauges.values()) or len(gpu.energy):
+            single.append(gpu)
+    return single
+
+
+def _all_gpus(rows: Sequence[tuple[float, Row]]) -> GpuSamples:
+    """All GPUs as one, as the client's columns have them."""
+    gpu = GpuSamples(ALL_GPUS, ALL_GPUS, method=INTEGRATED)
+    for column, metric, scale in _GAUGES:
+        name = "gpu_util_pct" if column == "util_pct" else column
+        gpu.gauges[metric.name] = [(at, value * scale) for at, value in _points(rows, name)]
+    gpu.energy = integrated(gpu.gauges[metrics.GPU_POWER.name])
+    return gpu
+
+
+def _single(rows: Sequence[tuple[float, Row]], number: int) -> GpuSamples:
+    prefix = f"gpu{number}_"
+    uuid = next((row[f"{prefix}uuid"] for _, row in rows if row.get(f"{prefix}uuid")), f"gpu{number}")
+    gpu = GpuSamples(str(number), uuid, method=COUNTER)
+    for column, metric, scale in _GAUGES:
+        gpu.gauges[metric.name] = [(at, value * scale) for at, value in _points(rows, prefix + column)]
+    for _, row in rows:
+        at, joules = reading(row.get(f"{prefix}energy_at")), reading(row.get(f"{prefix}energy_j"))
+        if at is not None and joules is not None and (gpu.energy.last_at is None or at > gpu.energy.last_at):
+            gpu.energy.append(at, joules, reading(row.get(f"{prefix}energy_uncertainty_s")) or 0.0)
+    if not len(gpu.energy):
+        gpu.energy, gpu.method = integrated(gpu.gauges[metrics.GPU_POWER.name]), INTEGRATED
+    return gpu
+
+
+def integrated(power: Points) -> CounterTrace:
+    """Watts over time as a counter of joules; a gap begins a new epoch, so no window is charged with what nobody saw."""
+    trace = CounterTrace()
+    if not power:
+        return trace
+    steps = [later - earlier for (earlier, _), (later, _) in pairwise(power)]
+    longest = max(GAP_STEPS * median(steps), GAP_SECONDS) if steps else GAP_SECONDS
+    total = 0.0
+    trace.append(power[0][0], total)
+    for (t0, w0), (t1, w1) in pairwise(power):
+        # A value below the last one tells the trace that the counter began anew.
+        total = total + (w0 + w1) / 2 * (t1 - t0) if t1 - t0 <= longest else total - 1.0
+        trace.append(t1, total)
+    return trace
+
+
+def _points(rows: Sequence[tuple[float, Row]], name: str) -> Points:
+    return [(at, value) for at, row in rows if (value := reading(row.get(name))) is not None]
+
 
 PROMETHEUS, MONITOR_CSV = "prometheus", "monitor_csv"
 NEAR_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class SampleSource:
     """``origin``: name of the log; None for Prometheus. ``log``: what tells of the container, None where nothing does."""
 
     name: str
@@ -36,28 +197,28 @@ class Source:
 
 @dataclass
 class Telemetry:
-    """``trouble``: why there are no samples of Prometheus, empty where it was asked and answered, or was not to be asked."""
+    """``failure``: why there are no samples of Prometheus; empty where it answered or was not queried."""
 
     stored: Samples | None = None
     logs: Sequence[MonitorLog] = ()
     notes: list[str] = field(default_factory=list)
-    trouble: str = ""
+    failure: str = ""
 
-    def of(self, session: Session) -> Source | None:
-        """None where nothing saw the session."""
+    def of(self, session: Session) -> SampleSource | None:
+        """Returns None where nothing measured the session."""
         start, end = session.windows.headline or (0.0, 0.0)
         log = self.log_of(start, end)
-        if self.stored is not None and _saw(self.stored, start, end):
-            return Source(PROMETHEUS, None, self.stored, log)
-        return None if log is None else Source(MONITOR_CSV, log.path.name, log.samples, log)
+        if self.stored is not None and _has_samples(self.stored, start, end):
+            return SampleSource(PROMETHEUS, None, self.stored, log)
+        return None if log is None else SampleSource(MONITOR_CSV, log.path.name, log.samples, log)
 
     def log_of(self, start: float, end: float) -> MonitorLog | None:
-        """The log with most rows in the window."""
+        """Returns the log with most rows in the window."""
         best = max(self.logs, key=lambda log: log.rows_within(start, end), default=None)
         return best if best is not None and best.rows_within(start, end) else None
 
 
-def gather(
+def gather_telemetry(
     sessions: Sequence[Session],
     api: PrometheusApi | None,
     instance: str | None,
@@ -68,7 +229,7 @@ def gather(
 ) -> Telemetry:
     """``wait``: seconds that Prometheus is given to scrape what follows a session that has just ended. Raises UserError for a log
     that cannot be read; Prometheus failing is a note."""
-    telemetry = Telemetry(logs=[monitor_csv.read(path) for path in log_paths])
+    telemetry = Telemetry(logs=[read_monitor_log(path) for path in log_paths])
     for log in telemetry.logs:
         if log.damaged:
             telemetry.notes.append(f"{log.path}: {log.damaged} damaged rows were left out")
@@ -81,7 +242,7 @@ def gather(
             telemetry.notes.append(f"Prometheus had not scraped all of it after {wait:g} s; a later backfill may know more")
         telemetry.stored = samples.fetch(api, windows, equal, step=step)
     except PrometheusError as error:
-        telemetry.trouble = str(error)
+        telemetry.failure = str(error)
         telemetry.notes.append(f"Prometheus failed: {error}")
     telemetry.notes += [f"Prometheus warns: {warning}" for warning in api.warnings]
     return telemetry
@@ -92,14 +253,14 @@ def logs_below(root: Path) -> list[Path]:
     found = []
     for path in sorted(root.rglob(MONITOR_LOG_PATTERN)) if root.is_dir() else []:
         try:
-            monitor_csv.read(path)
+            read_monitor_log(path)
         except UserError:
             continue
         found.append(path)
     return found
 
 
-def _saw(stored: Samples, start: float, end: float) -> bool:
+def _has_samples(stored: Samples, start: float, end: float) -> bool:
     for gpu in stored.gpus:
         first, last = gpu.energy.first_at, gpu.energy.last_at
         if first is not None and last is not None and len(gpu.energy.view(start, end).at) and first < end and last > start:

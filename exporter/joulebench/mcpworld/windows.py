@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from joulebench.mcpworld.schema import VERDICTS
-from joulebench.results.journal import number, text
+from joulebench.mcpworld.client_names import VERDICTS
+from joulebench.parsing import as_float, as_name
 
 Interval = tuple[float, float]
 RawEvent = Mapping[str, Any]
@@ -52,15 +52,15 @@ class Windows:
 def in_order(raw_events: object) -> list[RawEvent]:
     """Events with a type and a time, by time; anything else that stands among them is left out."""
     rows = raw_events if isinstance(raw_events, list) else []
-    events = [row for row in rows if isinstance(row, Mapping) and text(row.get("event_type")) and _at(row) is not None]
+    events = [row for row in rows if isinstance(row, Mapping) and as_name(row.get("event_type")) and _at(row) is not None]
     return sorted(events, key=lambda event: float(event["timestamp"]))
 
 
 def windows(events: Sequence[RawEvent], metadata: Mapping[str, Any]) -> Windows:
     """``events`` as ``in_order`` gives them."""
-    session = _interval(number(metadata.get("session_start_unix")), number(metadata.get("session_end_unix")))
+    session = _interval(as_float(metadata.get("session_start_unix")), as_float(metadata.get("session_end_unix")))
     starts = _times(events, "TASK_START")
-    start = starts[0] if starts else number(metadata.get("session_start_unix"))
+    start = starts[0] if starts else as_float(metadata.get("session_start_unix"))
     if start is None and events:
         start = _at(events[0])
     ends = [event for event in events if event["event_type"] == "TASK_END"]
@@ -77,7 +77,7 @@ def windows(events: Sequence[RawEvent], metadata: Mapping[str, Any]) -> Windows:
         task=_interval(start, _at(ends[-1]) if ends else None),
         session=session,
         evaluator_wait=_interval(last_work, session[1] if session else None),
-        verdict=text(verdicts[-1].get("status")) if verdicts else None,
+        verdict=as_name(verdicts[-1].get("status")) if verdicts else None,
         notes=tuple(_notes(starts, ends, verdicts, end, session)),
     )
 
@@ -127,4 +127,4 @@ def _times(events: Sequence[RawEvent], event_type: str) -> list[float]:
 
 
 def _at(event: RawEvent) -> float | None:
-    return number(event.get("timestamp"))
+    return as_float(event.get("timestamp"))

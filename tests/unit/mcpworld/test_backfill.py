@@ -11,7 +11,7 @@ import pytest
 from joulebench.errors import UserError
 from joulebench.mcpworld import backfill as room
 from joulebench.mcpworld.backfill import Options, Report, backfill
-from joulebench.mcpworld.schema import HARDWARE_KEYS
+from joulebench.mcpworld.client_names import HARDWARE_KEYS
 from tests.fakes import mcpworld_tree
 from tests.fakes.mcpworld_tree import Made, Tree
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from joulebench.mcpworld import document
-from joulebench.mcpworld.document import UnreadableError
+from joulebench.schema import UnreadableResult
 
 
 def written(path: Path, text: str) -> document.Document:
     path.write_bytes(text.encode())
-    return document.read(path)
+    return document.read_document(path)
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_a_section_is_put_in_or_replaced(tmp_path: Path, before: str, after: str
     assert new == after
     assert json.loads(new)["new"] == {"x": None}
     (tmp_path / "again.json").write_text(new)
-    assert document.read(tmp_path / "again.json").with_sections({"new": {"x": None}}) == new
+    assert document.read_document(tmp_path / "again.json").with_sections({"new": {"x": None}}) == new
 
 
 def test_numbers_keep_their_spelling(tmp_path: Path) -> None:
@@ -54,16 +54,16 @@ def test_numbers_keep_their_spelling(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_no_result_says_why(tmp_path: Path, text: str, why: str) -> None:
-    with pytest.raises(UnreadableError, match=why):
+    with pytest.raises(UnreadableResult, match=why):
         written(tmp_path / "r.json", text)
 
 
 def test_bytes_that_are_no_text_and_files_that_are_not_there(tmp_path: Path) -> None:
     (tmp_path / "r.json").write_bytes(b'{"a": "\xff"}')
-    with pytest.raises(UnreadableError, match="UTF-8"):
-        document.read(tmp_path / "r.json")
-    with pytest.raises(UnreadableError, match="cannot be read"):
-        document.read(tmp_path / "none.json")
+    with pytest.raises(UnreadableResult, match="UTF-8"):
+        document.read_document(tmp_path / "r.json")
+    with pytest.raises(UnreadableResult, match="cannot be read"):
+        document.read_document(tmp_path / "none.json")
 
 
 def test_a_section_that_is_text_reads_as_empty(tmp_path: Path) -> None:

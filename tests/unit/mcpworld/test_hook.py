@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from joulebench.mcpworld.event_clock import EventClock
 from joulebench.mcpworld.hook import Hook, attach
+from joulebench.mcpworld.replay import ReplayClock
 from joulebench.push.run import Run
 from joulebench.units import Seconds
 from tests.fakes.mcpworld_client.evaluator.core.events import AgentEvent
@@ -40,7 +40,7 @@ def real() -> FixedClock:
 
 @pytest.fixture
 def hook(tmp_path: Path, real: FixedClock) -> Hook:
-    clock = EventClock(real)
+    clock = ReplayClock(real)
     return Hook(Run("m", "s", run_id="r", gateway_url=NOWHERE, runs_dir=tmp_path, clock=clock, drain_seconds=0.1), clock)
 
 

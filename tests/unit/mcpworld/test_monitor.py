@@ -13,10 +13,10 @@ from joulebench.errors import GpuLost, UserError
 from joulebench.gpu.monitor import GpuMonitor
 from joulebench.gpu.reading import CounterReading, GpuIdentity, StateReading
 from joulebench.gpu.simulated import SimulatedSource
-from joulebench.mcpworld import monitor_csv
+from joulebench.mcpworld import telemetry
+from joulebench.mcpworld.client_names import MONITOR_COLUMNS
 from joulebench.mcpworld.container import ContainerPoller, Usage
 from joulebench.mcpworld.monitor import CsvMonitor
-from joulebench.mcpworld.schema import MONITOR_COLUMNS
 from joulebench.units import Bytes, Celsius, Joules, Ratio, Seconds, Watts
 
 
@@ -121,7 +121,7 @@ def test_a_log_is_continued_and_one_of_other_columns_is_kept(tmp_path: Path) -> 
     run_for(make(path, Source()), path, rows + 3)
     text = path.read_text()
     assert text.count("timestamp") == 1
-    log = monitor_csv.read(path)
+    log = telemetry.read_monitor_log(path)
     assert len(log.times) == text.count("\n") - 1
     path.write_text("timestamp,mine\n1,2\n")
     make(path, None)
@@ -136,7 +136,7 @@ def test_invented_gpus_say_so_in_every_row_and_have_columns_of_their_own(tmp_pat
     assert wait_until(lambda: all(state.energy is not None for state in energy.snapshot()), 5.0)
     run_for(make(path, source, energy=energy), path, 20)
     energy.stop()
-    log = monitor_csv.read(path)
+    log = telemetry.read_monitor_log(path)
     assert [(gpu.uuid, gpu.source, gpu.method) for gpu in log.samples.gpus] == [
         ("SIMULATED-0", "simulated", "counter"),
         ("SIMULATED-1", "simulated", "counter"),

@@ -13,9 +13,9 @@ import pytest
 
 from joulebench import cli
 from joulebench.errors import UserError
-from joulebench.mcpworld import benchmark_csv, cells, schema
+from joulebench.mcpworld import client_names, tables
 from joulebench.mcpworld.backfill import Options, backfill
-from joulebench.mcpworld.metrics_csv import Call, collect
+from joulebench.mcpworld.tables import SuiteRow, put_suite_rows
 from tests.fakes import mcpworld_tree
 from tests.fakes.mcpworld_tree import Tree
 from tests.goldens_support import Golden
@@ -38,20 +38,20 @@ def frame(tree: Tree, tmp_path_factory: pytest.TempPathFactory) -> pandas.DataFr
 
 
 def test_the_columns_are_the_golden(golden: Golden) -> None:
-    assert len(benchmark_csv.BENCHMARK_COLUMNS) == 104
-    golden("mcpworld/benchmark_columns.txt", "\n".join(benchmark_csv.BENCHMARK_COLUMNS) + "\n")
-    golden("mcpworld/our_columns.txt", "\n".join(benchmark_csv.OUR_COLUMNS) + "\n")
-    assert (len(schema.METRICS_COLUMNS), len(schema.SUMMARY_COLUMNS)) == (30, 4)
-    golden("mcpworld/metrics_columns.txt", "\n".join(schema.METRICS_COLUMNS) + "\n")
+    assert len(tables.BENCHMARK_COLUMNS) == 104
+    golden("mcpworld/benchmark_columns.txt", "\n".join(tables.BENCHMARK_COLUMNS) + "\n")
+    golden("mcpworld/our_columns.txt", "\n".join(tables.OUR_COLUMNS) + "\n")
+    assert (len(client_names.METRICS_COLUMNS), len(client_names.SUMMARY_COLUMNS)) == (30, 4)
+    golden("mcpworld/metrics_columns.txt", "\n".join(client_names.METRICS_COLUMNS) + "\n")
 
 
 def test_every_readable_file_is_a_row_and_the_first_columns_are_the_clients(frame: pandas.DataFrame) -> None:
     assert len(frame) == 35
-    assert tuple(frame.columns[:104]) == benchmark_csv.BENCHMARK_COLUMNS
+    assert tuple(frame.columns[:104]) == tables.BENCHMARK_COLUMNS
 
 
 def test_columns_parse_as_numbers_without_a_special_case(frame: pandas.DataFrame) -> None:
-    numbers = [name for name, (cell, _) in benchmark_csv.FROM_KEYS.items() if cell is benchmark_csv.NUMBER]
+    numbers = [name for name, (cell, _) in tables.FROM_KEYS.items() if cell is tables.NUMBER]
     assert len(numbers) > 70
     for name in numbers:
         assert pandas.api.types.is_numeric_dtype(frame[name]), name
@@ -91,9 +91,9 @@ def test_lists_are_as_python_writes_them(frame: pandas.DataFrame) -> None:
     assert set(frame["tool_names_used"].dropna()) == {"computer, edit_file"}
 
 
-def call(tmp_path: Path, **changes: object) -> Call:
+def call(tmp_path: Path, **changes: object) -> SuiteRow:
     given = {"task_id": "vscode/task01", "log_dir": "logs/a", "summary": tmp_path / "s.csv", "metrics": tmp_path / "m.csv"}
-    return Call(**{**given, **changes})  # type: ignore[arg-type]
+    return SuiteRow(**{**given, **changes})  # type: ignore[arg-type]
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -103,10 +103,10 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 def test_a_result_becomes_a_row_in_both_tables(tree: Tree, tmp_path: Path) -> None:
     found = tree.made[2]
-    collect(call(tmp_path, result=found.path, fallback_status="success"))
+    put_suite_rows(call(tmp_path, result=found.path, fallback_status="success"))
     (metrics,), (summary,) = rows(tmp_path / "m.csv"), rows(tmp_path / "s.csv")
-    assert tuple(metrics) == schema.METRICS_COLUMNS
-    assert tuple(summary) == schema.SUMMARY_COLUMNS
+    assert tuple(metrics) == client_names.METRICS_COLUMNS
+    assert tuple(summary) == client_names.SUMMARY_COLUMNS
     assert (metrics["status"], metrics["llm_call_count"], metrics["total_steps"]) == ("success", "3", "")
     energy = json.loads(found.path.read_text())["gpu_hardware_metrics"]["total_energy_joules"]
     assert float(metrics["total_energy_joules"]) == energy
@@ -116,27 +116,27 @@ def test_a_result_becomes_a_row_in_both_tables(tree: Tree, tmp_path: Path) -> No
 def test_a_missing_result_is_never_a_success(tmp_path: Path, result: str | None) -> None:
     (tmp_path / "torn.json").write_text('{"computed_metrics": {"task_completion_status": {"status": "succ')
     path = tmp_path / result if result else None
-    row = collect(call(tmp_path, result=path, fallback_status="success", fallback_reason="exit code 0"))
+    row = put_suite_rows(call(tmp_path, result=path, fallback_status="success", fallback_reason="exit code 0"))
     assert row["status"] == "missing"
     assert "not counted as success" in row["reason"]
-    assert {row[name] for name in schema.METRICS_COLUMNS[3:-1]} == {""}
+    assert {row[name] for name in client_names.METRICS_COLUMNS[3:-1]} == {""}
 
 
 def test_a_fallback_that_claims_nothing_is_taken(tmp_path: Path) -> None:
-    row = collect(call(tmp_path, fallback_status="timeout", fallback_reason="killed, after 300 s\nby us"))
+    row = put_suite_rows(call(tmp_path, fallback_status="timeout", fallback_reason="killed, after 300 s\nby us"))
     assert (row["status"], row["reason"]) == ("timeout", "killed; after 300 s by us")
 
 
 def test_a_failed_metric_is_an_empty_cell(tree: Tree, tmp_path: Path) -> None:
-    row = collect(call(tmp_path, result=tree.made[1].path))
+    row = put_suite_rows(call(tmp_path, result=tree.made[1].path))
     assert (row["total_duration_seconds"], row["total_tool_calls"], row["total_steps"]) == ("", "", "")
     assert row["llm_call_count"] == "3"
 
 
 def test_a_task_that_is_collected_again_has_one_row(tree: Tree, tmp_path: Path) -> None:
-    collect(call(tmp_path))
-    collect(call(tmp_path, task_id="vscode/task02"))
-    collect(call(tmp_path, result=tree.made[2].path))
+    put_suite_rows(call(tmp_path))
+    put_suite_rows(call(tmp_path, task_id="vscode/task02"))
+    put_suite_rows(call(tmp_path, result=tree.made[2].path))
     assert [(row["task_id"], row["status"]) for row in rows(tmp_path / "m.csv")] == [
         ("vscode/task01", "success"),
         ("vscode/task02", "unknown"),
@@ -144,18 +144,18 @@ def test_a_task_that_is_collected_again_has_one_row(tree: Tree, tmp_path: Path) 
 
 
 def test_a_torn_last_row_is_dropped_and_other_columns_are_refused(tmp_path: Path) -> None:
-    collect(call(tmp_path))
+    put_suite_rows(call(tmp_path))
     with (tmp_path / "m.csv").open("a") as file:
         file.write("vscode/task09,succ")
-    collect(call(tmp_path, task_id="vscode/task02"))
+    put_suite_rows(call(tmp_path, task_id="vscode/task02"))
     assert [row["task_id"] for row in rows(tmp_path / "m.csv")] == ["vscode/task01", "vscode/task02"]
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
     with pytest.raises(UserError, match="other columns"):
-        collect(call(tmp_path, metrics=tmp_path / "other.csv"))
+        put_suite_rows(call(tmp_path, metrics=tmp_path / "other.csv"))
 
 
 def test_two_at_once_lose_no_row(tmp_path: Path) -> None:
-    threads = [threading.Thread(target=collect, args=(call(tmp_path, task_id=f"t{i}"),)) for i in range(8)]
+    threads = [threading.Thread(target=put_suite_rows, args=(call(tmp_path, task_id=f"t{i}"),)) for i in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -166,20 +166,20 @@ def test_two_at_once_lose_no_row(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("cell", "value", "shown"),
     [
-        (cells.numeric, 0, "0"),
-        (cells.numeric, 1e-7, "1e-07"),
-        (cells.numeric, True, ""),
-        (cells.numeric, float("nan"), ""),
-        (cells.numeric, "ERROR_GETTING_VALUE: x", ""),
-        (cells.truth, False, "False"),
-        (cells.truth, "ERROR_GETTING_VALUE: x", ""),
-        (cells.words, "ERROR_GETTING_VALUE: x", ""),
-        (cells.words, -3, "-3"),
-        (cells.words, "-x", "'-x"),
-        (cells.words, None, ""),
-        (cells.listed, [1, None], "[1, None]"),
-        (cells.listed, "ERROR_GETTING_VALUE: x", ""),
+        (tables.number_cell, 0, "0"),
+        (tables.number_cell, 1e-7, "1e-07"),
+        (tables.number_cell, True, ""),
+        (tables.number_cell, float("nan"), ""),
+        (tables.number_cell, "ERROR_GETTING_VALUE: x", ""),
+        (tables.bool_cell, False, "False"),
+        (tables.bool_cell, "ERROR_GETTING_VALUE: x", ""),
+        (tables.text_cell, "ERROR_GETTING_VALUE: x", ""),
+        (tables.text_cell, -3, "-3"),
+        (tables.text_cell, "-x", "'-x"),
+        (tables.text_cell, None, ""),
+        (tables.list_cell, [1, None], "[1, None]"),
+        (tables.list_cell, "ERROR_GETTING_VALUE: x", ""),
     ],
 )
-def test_a_cell_says_no_more_than_is_known(cell: benchmark_csv.Cell, value: object, shown: str) -> None:
+def test_a_cell_says_no_more_than_is_known(cell: tables.Cell, value: object, shown: str) -> None:
     assert cell(value) == shown

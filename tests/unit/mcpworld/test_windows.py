@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from joulebench.mcpworld.calls import journal_events, was_streamed
+from joulebench.mcpworld.client_events import journal_events, was_streamed
 from joulebench.mcpworld.windows import in_order, windows
 
 SESSION = {"session_start_unix": 100.0, "session_end_unix": 260.0}

@@ -1,33 +1,67 @@
-"""One task as an evaluator reports it, event by event, turned into our task with its calls and tools.
+"""One task as an evaluator reports it, event by event, replayed into our task with its calls and tools at the events' own
+times.
 
-The evaluator is not asked to keep order: a call without an end, an end without a start and events after the verdict are ordinary.
-The task ends with its verdict, or where none comes with the agent's last event, so that waiting for a verdict is not charged.
+The evaluator does not keep order: a call without an end, an end without a start and events after the verdict are ordinary.
+The task ends with its verdict, or where none comes with the agent's last event, so that waiting for a verdict is not
+charged.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Mapping
+import threading
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
+from joulebench.clock import Clock, SystemClock
 from joulebench.confidence.measures import CallConfidence
-from joulebench.mcpworld.event_clock import EventClock
+from joulebench.mcpworld.client_events import was_streamed
+from joulebench.mcpworld.client_names import VERDICTS
+from joulebench.parsing import as_float, as_int, as_name
 from joulebench.push.call import Call, Tool
 from joulebench.push.task import Task
+from joulebench.units import Seconds
 
-VERDICTS = ("success", "failure", "timeout")
-FASTEST_TOKENS_PER_SECOND = 1000.0
-"""No self-hosted model decodes one sequence faster: tokens that came faster came all at once, in a whole reply."""
+
+class ReplayClock:
+    """A ``Clock`` that can be set to the time of an event, for benchmarks that report events after the fact.
+
+    Only the thread that reports sees the time of its event; the threads that push and ask for energy keep the real time.
+    """
+
+    def __init__(self, real: Clock | None = None) -> None:
+        self.real = real or SystemClock()
+        self._now = threading.local()
+
+    def unix(self) -> Seconds:
+        at: Seconds | None = getattr(self._now, "unix", None)
+        return self.real.unix() if at is None else at
+
+    def monotonic(self) -> Seconds:
+        at: Seconds | None = getattr(self._now, "monotonic", None)
+        return self.real.monotonic() if at is None else at
+
+    @contextmanager
+    def at(self, unix: float) -> Iterator[None]:
+        """In this thread it is ``unix`` (unix seconds) until the end of the block."""
+        monotonic = self.real.monotonic() - (self.real.unix() - unix)
+        self._now.unix, self._now.monotonic = Seconds(unix), Seconds(monotonic)
+        try:
+            yield
+        finally:
+            self._now.unix = self._now.monotonic = None
+
+
 REPORTED = "reported"
 """Span status of a confidence that the benchmark worked out itself, from whichever tokens it took."""
 
 Data = Mapping[str, Any]
 
 
-class ReportedTask:
+class TaskReplay:
     """``task`` is entered and left here. Times are unix seconds, as the events give them."""
 
-    def __init__(self, task: Task, clock: EventClock, start: float) -> None:
+    def __init__(self, task: Task, clock: ReplayClock, start: float) -> None:
         self.ended = False
         self._task = task
         self._clock = clock
@@ -76,7 +110,7 @@ class ReportedTask:
         self._works(at)
         if self._call is not None:
             self._call[0].fail("the call has no end")
-        call = self._task.call(text(data.get("model_name")))
+        call = self._task.call(as_name(data.get("model_name")))
         call.__enter__()
         self._call, self._first_token = (call, at), None
 
@@ -93,31 +127,31 @@ class ReportedTask:
         if data.get("status") == "error":
             call.fail(str(data.get("error") or "error"))
             return
-        tokens = whole(data.get("completion_tokens"))
+        tokens = as_int(data.get("completion_tokens"))
         first = self._first_token
         if first is not None and was_streamed(start, first, at, tokens):
             with self._clock.at(first):
                 call.first_token()
         with self._clock.at(at):
             call.finish(
-                whole(data.get("prompt_tokens")),
+                as_int(data.get("prompt_tokens")),
                 tokens,
-                prefill_seconds=number(data.get("prefill_seconds")),
-                decode_seconds=number(data.get("decode_seconds")),
-                decode_tokens=whole(data.get("decode_tokens")),
-                load_seconds=number(data.get("load_seconds")),
+                prefill_seconds=as_float(data.get("prefill_seconds")),
+                decode_seconds=as_float(data.get("decode_seconds")),
+                decode_tokens=as_int(data.get("decode_tokens")),
+                load_seconds=as_float(data.get("load_seconds")),
             )
 
     def _tool_start(self, at: float, data: Data) -> None:
         self._works(at)
-        name = text(data.get("tool_name")) or ""
+        name = as_name(data.get("tool_name")) or ""
         tool = self._task.tool(name, data.get("args"), _confidence(name, data.get("confidence")))
         tool.__enter__()
         self._tools.append((name, tool))
 
     def _tool_end(self, at: float, data: Data) -> None:
         self._works(at)
-        name = text(data.get("tool_name")) or ""
+        name = as_name(data.get("tool_name")) or ""
         mine = next((one for one in reversed(self._tools) if one[0] == name), None)
         if mine is None:
             return
@@ -136,12 +170,12 @@ class ReportedTask:
         tool.__exit__(None, None, None)
 
     def _key_step(self, at: float, data: Data) -> None:  # noqa: ARG002
-        index = whole(data.get("step_index"))
+        index = as_int(data.get("step_index"))
         if index is not None:
-            self._task.key_step(index, text(data.get("step_name")) or "")
+            self._task.key_step(index, as_name(data.get("step_name")) or "")
 
     def _task_end(self, at: float, data: Data) -> None:
-        status, reason = data.get("status"), text(data.get("reason")) or ""
+        status, reason = data.get("status"), as_name(data.get("reason")) or ""
         if status not in VERDICTS or self._verdict_at is not None:
             # Somebody ended it, which is no verdict; one may still come.
             return
@@ -158,41 +192,19 @@ class ReportedTask:
 
 
 _HANDLERS = {
-    "TOOLS_INITIALIZED": ReportedTask._tools_initialized,
-    "LLM_QUERY_START": ReportedTask._query_start,
-    "LLM_FIRST_TOKEN_RECEIVED": ReportedTask._first,
-    "LLM_QUERY_END": ReportedTask._query_end,
-    "TOOL_CALL_START": ReportedTask._tool_start,
-    "TOOL_CALL_END": ReportedTask._tool_end,
-    "KEY_STEP_COMPLETED": ReportedTask._key_step,
-    "TASK_END": ReportedTask._task_end,
+    "TOOLS_INITIALIZED": TaskReplay._tools_initialized,
+    "LLM_QUERY_START": TaskReplay._query_start,
+    "LLM_FIRST_TOKEN_RECEIVED": TaskReplay._first,
+    "LLM_QUERY_END": TaskReplay._query_end,
+    "TOOL_CALL_START": TaskReplay._tool_start,
+    "TOOL_CALL_END": TaskReplay._tool_end,
+    "KEY_STEP_COMPLETED": TaskReplay._key_step,
+    "TASK_END": TaskReplay._task_end,
 }
 
 
-def was_streamed(start: float, first: float, end: float, completion_tokens: int | None) -> bool:
-    """Whether ``first`` can be the time of a first token: the others must have had the time to come after it."""
-    if completion_tokens is None or completion_tokens < 2 or not start <= first <= end:
-        return False
-    return end - first >= (completion_tokens - 1) / FASTEST_TOKENS_PER_SECOND
-
-
-def number(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return float(value)
-
-
-def whole(value: object) -> int | None:
-    found = number(value)
-    return None if found is None else round(found)
-
-
-def text(value: object) -> str | None:
-    return value if isinstance(value, str) and value else None
-
-
 def _confidence(name: str, value: object) -> CallConfidence | None:
-    score = number(value)
+    score = as_float(value)
     if score is None or not 0 <= score <= 1:
         return None
     return CallConfidence(REPORTED, name, score, {"reported": score})

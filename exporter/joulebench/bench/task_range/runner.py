@@ -17,11 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from joulebench.bench.task_range.children import Child
-from joulebench.bench.task_range.ledger import AGAIN, DONE, FINAL, Ledger
+from joulebench.bench.task_range.completed import AGAIN, DONE, FINAL, CompletedTasks
 from joulebench.clients.prometheus import PrometheusApi
 from joulebench.clock import Clock
 from joulebench.errors import JoulebenchError
-from joulebench.mcpworld.metrics_csv import Call, collect
+from joulebench.mcpworld.tables import SuiteRow, put_suite_rows
 from joulebench.results.export import Options, export
 from joulebench.results.journal import number
 
@@ -32,7 +32,7 @@ CLOSING_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Planned:
+class PlannedTask:
     """``timeout``: seconds that the runner gives the task."""
 
     task_id: str
@@ -40,9 +40,11 @@ class Planned:
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
-    """Of one model's run. ``bench``: flags of the runner. ``prometheus_url``: for the last export. ``health``: to be GET from the
-    model server."""
+class Paths:
+    """Directories, addresses and flags of one model's run.
+
+    ``bench``: flags of the benchmark. ``prometheus_url``: for the last export. ``health``: URL of the model server that answers a GET.
+    """
 
     suite: str
     suite_name: str
@@ -65,64 +67,64 @@ class Places:
 
 
 @dataclass
-class Range:
-    """``say``: tells the user a line. ``interrupted``: set by a signal handler. Raises UserError where nothing can be written."""
+class TaskRangeRunner:
+    """``say``: prints a line for the user. ``interrupted``: set by a signal handler. Raises UserError where nothing can be written."""
 
-    places: Places
+    paths: Paths
     clock: Clock
     interrupted: threading.Event
     say: Callable[[str], None]
     statuses: dict[str, str] = field(default_factory=dict)
 
-    def run(self, tasks: Sequence[Planned]) -> bool:
-        """Whether every task is done now."""
-        ledger = Ledger(self.places.directory)
-        done = ledger.done()
+    def run(self, tasks: Sequence[PlannedTask]) -> bool:
+        """Runs the tasks that are left; returns whether every task is done now."""
+        completed = CompletedTasks(self.paths.directory)
+        done = completed.done()
         left = [task for task in tasks if task.task_id not in done]
         if len(left) < len(tasks):
-            self.say(f"{len(tasks) - len(left)} of {len(tasks)} tasks are done already in run {self.places.run_id}")
+            self.say(f"{len(tasks) - len(left)} of {len(tasks)} tasks are done already in run {self.paths.run_id}")
         for position, task in enumerate(left):
             if self.interrupted.is_set():
                 break
-            if not self._one(task, ledger, first=position == 0):
+            if not self._run_task(task, completed, first=position == 0):
                 break
         if left:
             self._finish(tasks)
-        return {task.task_id for task in tasks} <= ledger.done()
+        return {task.task_id for task in tasks} <= completed.done()
 
-    def _one(self, task: Planned, ledger: Ledger, *, first: bool) -> bool:
-        """Whether the range goes on."""
-        trouble = self._work(task, first)
+    def _run_task(self, task: PlannedTask, completed: CompletedTasks, *, first: bool) -> bool:
+        """Returns whether the range goes on."""
+        trouble = self._run_in_processes(task, first)
         self._export(None)
         status, reason = self._result(task, trouble)
         if self.interrupted.is_set() and status not in FINAL:
-            ledger.write(task.task_id, AGAIN, status, "interrupted")
+            completed.write(task.task_id, AGAIN, status, "interrupted")
             return False
         silent = status not in ("success", "failure") and not self._server_answers()
         measured = status in (*FINAL, "error") and not silent
-        ledger.write(task.task_id, DONE if measured else AGAIN, status, reason)
+        completed.write(task.task_id, DONE if measured else AGAIN, status, reason)
         self.statuses[task.task_id] = status
         self.say(f"{task.task_id:<24} {status:<8} {reason}".rstrip())
         if silent:
-            self.say(f"the model server at {self.places.health} does not answer; start again once it does, to go on from here")
+            self.say(f"the model server at {self.paths.health} does not answer; start again once it does, to go on from here")
         return not silent
 
-    def _work(self, task: Planned, first: bool) -> str:
-        """Runs it; what went wrong around it, empty for nothing."""
-        places = self.places
+    def _run_in_processes(self, task: PlannedTask, first: bool) -> str:
+        """Runs the task; returns what went wrong with its processes, empty for nothing."""
+        paths = self.paths
         once = [] if first else ["--idle-seconds", "0", "--no-warm-up"]
-        bench = [*COMMAND, "bench", "--suite", places.suite, "--tasks", task.task_id, "--run-id", places.run_id]
+        bench = [*COMMAND, "bench", "--suite", paths.suite, "--tasks", task.task_id, "--run-id", paths.run_id]
         bench += [
             "--runs-dir",
-            str(places.runs_dir),
+            str(paths.runs_dir),
             "--task-timeout",
             f"{task.timeout:g}",
             "--no-progress",
             *once,
-            *places.bench,
+            *paths.bench,
         ]
-        limit = task.timeout + CLOSING_SECONDS + places.kill_after
-        log = places.directory / "logs" / f"{task.task_id}.log"
+        limit = task.timeout + CLOSING_SECONDS + paths.kill_after
+        log = paths.directory / "logs" / f"{task.task_id}.log"
         with self._monitor(), Child(bench, log, signal.SIGINT) as runner:
             code = runner.wait(limit, self.clock, self.interrupted)
             if code is None:
@@ -132,52 +134,52 @@ class Range:
         return "" if code == 0 else f"the runner ended with {code}, see {log}"
 
     def _monitor(self) -> Child | _NoChild:
-        if self.places.monitor is None:
+        if self.paths.monitor is None:
             return _NoChild()
-        argv = [*COMMAND, "monitor", str(self.places.monitor_csv), *self.places.monitor]
-        return Child(argv, self.places.directory / "logs" / "monitor.log", signal.SIGTERM)
+        argv = [*COMMAND, "monitor", str(self.paths.monitor_csv), *self.paths.monitor]
+        return Child(argv, self.paths.directory / "logs" / "monitor.log", signal.SIGTERM)
 
     def _export(self, prometheus_url: str | None) -> None:
-        """Results of all tasks so far. What goes wrong is told: the journal keeps everything for a later export."""
+        """Exports all tasks so far. A failure is printed: the journal keeps everything for a later export."""
         api = None if prometheus_url is None else PrometheusApi(prometheus_url)
         try:
-            export(Options(self.places.run_id, self.places.runs_dir), api, self.clock)
+            export(Options(self.paths.run_id, self.paths.runs_dir), api, self.clock)
         except JoulebenchError as error:
             self.say(f"export: {error}")
         finally:
             if api is not None:
                 api.close()
 
-    def _result(self, task: Planned, trouble: str) -> tuple[str, str]:
-        """Puts the task's rows into the tables; (status, reason) as they have it."""
-        places = self.places
-        row = collect(
-            Call(
-                task_id=f"{places.suite_name}/{task.task_id}",
-                log_dir=str(places.directory),
-                summary=places.directory / f"{places.suite_name}_batch_summary.csv",
-                metrics=places.directory / f"{places.suite_name}_metrics.csv",
-                result=newest_result(places.directory, task.task_id),
+    def _result(self, task: PlannedTask, trouble: str) -> tuple[str, str]:
+        """Puts the task's rows into the tables; returns their (status, reason)."""
+        paths = self.paths
+        row = put_suite_rows(
+            SuiteRow(
+                task_id=f"{paths.suite_name}/{task.task_id}",
+                log_dir=str(paths.directory),
+                summary=paths.directory / f"{paths.suite_name}_batch_summary.csv",
+                metrics=paths.directory / f"{paths.suite_name}_metrics.csv",
+                result=newest_result(paths.directory, task.task_id),
                 fallback_status="error",
                 fallback_reason=trouble,
             )
         )
         return row["status"], row["reason"] if not trouble or row["status"] in FINAL else trouble
 
-    def _finish(self, tasks: Sequence[Planned]) -> None:
-        """With what Prometheus knows; the rows are then the final ones."""
-        if self.interrupted.is_set() or self.places.prometheus_url is None:
+    def _finish(self, tasks: Sequence[PlannedTask]) -> None:
+        """Exports once more with what Prometheus has; the rows are then final."""
+        if self.interrupted.is_set() or self.paths.prometheus_url is None:
             return
-        self._export(self.places.prometheus_url)
+        self._export(self.paths.prometheus_url)
         for task in tasks:
             if task.task_id in self.statuses:
                 self._result(task, "")
 
     def _server_answers(self) -> bool:
-        if self.places.health is None:
+        if self.paths.health is None:
             return True
         try:
-            with urllib.request.urlopen(self.places.health, timeout=HEALTH_TIMEOUT_SECONDS):
+            with urllib.request.urlopen(self.paths.health, timeout=HEALTH_TIMEOUT_SECONDS):
                 return True
         except urllib.error.HTTPError:
             # It refuses, so it answers.
@@ -194,7 +196,7 @@ class _NoChild:
 
 
 def newest_result(directory: Path, task_id: str) -> Path | None:
-    """The result file of the task that began last: a task that was run again has one for each time."""
+    """Returns the result file of the task that began last: a task that was run again has a file for each time."""
     found: list[tuple[float, Path]] = []
     for path in directory.glob("result_*.json"):
         try:

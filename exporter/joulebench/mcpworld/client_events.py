@@ -1,8 +1,8 @@
-"""The client's flat events as our journal has them: calls and tools numbered, with durations, and with a first token only where
-one was measured.
+"""The client's flat events in the form of our journal: calls and tools numbered, with durations, and with a first token only
+where it was measured.
 
-The client stamps LLM_FIRST_TOKEN_RECEIVED when the whole reply is there, so its time to first token is the latency of the call.
-An LLM call counts as streamed only where its tokens had the time to come one after another.
+The client stamps LLM_FIRST_TOKEN_RECEIVED when the whole reply is there, so its time to first token is the latency of the
+call. An LLM call counts as streamed only where its tokens had the time to come one after another.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from joulebench.mcpworld.windows import Interval, RawEvent
-from joulebench.results.journal import count, number, text
+from joulebench.parsing import as_count, as_float, as_name
 from joulebench.results.task import Event
 
 FASTEST_TOKENS_PER_SECOND = 1000.0
@@ -22,27 +22,27 @@ PASSED_ON = ("prefill_seconds", "decode_seconds", "decode_tokens", "load_seconds
 
 def journal_events(events: Sequence[RawEvent], window: Interval, declared: Sequence[str]) -> list[Event]:
     """Events of LLM calls, tools and key steps that began inside ``window``. ``declared``: offered tools, empty if unknown."""
-    calls, tools = _Calls(), _Tools(declared)
-    found: list[Event] = []
+    calls, tools = _CallReader(), _ToolReader(declared)
+    read: list[Event] = []
     for event in events:
         at, kind = float(event["timestamp"]), event["event_type"]
         if at > window[1] and kind.endswith("_START"):
             break
         match kind:
             case "LLM_QUERY_START":
-                found.append(calls.start(at, event))
+                read.append(calls.start(at, event))
             case "LLM_FIRST_TOKEN_RECEIVED":
                 calls.first_token(at)
             case "LLM_QUERY_END":
-                found += calls.end(at, event)
+                read += calls.end(at, event)
             case "TOOL_CALL_START":
-                found.append(tools.start(at, event, calls.number))
+                read.append(tools.start(at, event, calls.number))
             case "TOOL_CALL_END":
-                found += tools.end(at, event)
+                read += tools.end(at, event)
             case "KEY_STEP_COMPLETED":
                 step = {"step_index": event.get("step_index"), "step_name": event.get("step_name")}
-                found.append(_event(kind, at, **step))
-    return sorted(found, key=lambda event: float(event["timestamp"]))
+                read.append(_event(kind, at, **step))
+    return sorted(read, key=lambda event: float(event["timestamp"]))
 
 
 def was_streamed(start: float, first: float, end: float, completion_tokens: int | None) -> bool:
@@ -52,7 +52,7 @@ def was_streamed(start: float, first: float, end: float, completion_tokens: int 
     return end - first >= (completion_tokens - 1) / FASTEST_TOKENS_PER_SECOND
 
 
-class _Calls:
+class _CallReader:
     """Calls of one agent, which makes one at a time; a start without an end is a call that broke off."""
 
     def __init__(self) -> None:
@@ -63,7 +63,7 @@ class _Calls:
     def start(self, at: float, event: RawEvent) -> Event:
         self.number += 1
         self._open, self._first = at, None
-        return _event("LLM_QUERY_START", at, call=self.number, model_name=text(event.get("model_name")))
+        return _event("LLM_QUERY_START", at, call=self.number, model_name=as_name(event.get("model_name")))
 
     def first_token(self, at: float) -> None:
         if self._open is not None and self._first is None:
@@ -74,36 +74,36 @@ class _Calls:
             return []
         start, first = self._open, self._first
         self._open = None
-        tokens = count(event.get("completion_tokens"))
-        told: dict[str, Any] = {name: number(event.get(name)) for name in PASSED_ON}
-        found = []
-        ttft = number(event.get("ttft_seconds"))
+        tokens = as_count(event.get("completion_tokens"))
+        reported: dict[str, Any] = {name: as_float(event.get(name)) for name in PASSED_ON}
+        ended = []
+        ttft = as_float(event.get("ttft_seconds"))
         if first is not None and was_streamed(start, first, at, tokens):
-            found.append(_event("LLM_FIRST_TOKEN_RECEIVED", first, call=self.number))
+            ended.append(_event("LLM_FIRST_TOKEN_RECEIVED", first, call=self.number))
             ttft = first - start if ttft is None else ttft
-            if told["decode_seconds"] is None and tokens is not None:
-                told["decode_seconds"], told["decode_tokens"] = at - first, tokens - 1
-        if told["decode_seconds"] is not None and told["decode_tokens"] is None:
-            told["decode_tokens"] = tokens
+            if reported["decode_seconds"] is None and tokens is not None:
+                reported["decode_seconds"], reported["decode_tokens"] = at - first, tokens - 1
+        if reported["decode_seconds"] is not None and reported["decode_tokens"] is None:
+            reported["decode_tokens"] = tokens
         error = event.get("error")
-        found.append(
+        ended.append(
             _event(
                 "LLM_QUERY_END",
                 at,
                 call=self.number,
                 status="error" if event.get("status") == "error" else "success",
                 error=None if error is None else str(error),
-                prompt_tokens=count(event.get("prompt_tokens")),
+                prompt_tokens=as_count(event.get("prompt_tokens")),
                 completion_tokens=tokens,
                 duration_seconds=at - start,
                 ttft_seconds=ttft,
-                **told,
+                **reported,
             )
         )
-        return found
+        return ended
 
 
-class _Tools:
+class _ToolReader:
     """Tool calls, paired by name: an end belongs to the latest open start of its tool."""
 
     def __init__(self, declared: Sequence[str]) -> None:
@@ -113,7 +113,7 @@ class _Tools:
 
     def start(self, at: float, event: RawEvent, call: int) -> Event:
         self._number += 1
-        name = text(event.get("tool_name")) or ""
+        name = as_name(event.get("tool_name")) or ""
         self._open.append((self._number, name, at))
         return _event(
             "TOOL_CALL_START",
@@ -122,15 +122,15 @@ class _Tools:
             call=call or None,
             tool_name=name,
             args=event.get("args"),
-            confidence=number(event.get("confidence")),
+            confidence=as_float(event.get("confidence")),
         )
 
     def end(self, at: float, event: RawEvent) -> list[Event]:
-        name = text(event.get("tool_name")) or ""
-        mine = next((one for one in reversed(self._open) if one[1] == name), None)
-        if mine is None:
+        name = as_name(event.get("tool_name")) or ""
+        opened = next((tool for tool in reversed(self._open) if tool[1] == name), None)
+        if opened is None:
             return []
-        self._open.remove(mine)
+        self._open.remove(opened)
         success = event.get("success")
         undeclared = bool(self._declared) and name not in self._declared
         error = event.get("error")
@@ -138,12 +138,12 @@ class _Tools:
             _event(
                 "TOOL_CALL_END",
                 at,
-                tool_call=mine[0],
+                tool_call=opened[0],
                 tool_name=name,
                 outcome="undeclared" if undeclared else "ok" if success is True else "tool_error",
                 success=success if isinstance(success, bool) else None,
                 error=None if error is None else str(error),
-                duration_seconds=at - mine[2],
+                duration_seconds=at - opened[2],
             )
         ]
 

@@ -9,15 +9,15 @@ import pytest
 from joulebench import metrics
 from joulebench.energy.window import window_energy
 from joulebench.errors import UserError
-from joulebench.mcpworld import monitor_csv
+from joulebench.mcpworld import telemetry
 
 HEADER = "timestamp,gpu_util_pct,vram_mb,temp_c,power_w,container_cpu_pct,container_mem_mb\n"
 
 
-def log(tmp_path: Path, text: str, header: str = HEADER) -> monitor_csv.MonitorLog:
+def log(tmp_path: Path, text: str, header: str = HEADER) -> telemetry.MonitorLog:
     path = tmp_path / "gpu_metrics_x.csv"
     path.write_text(header + text)
-    return monitor_csv.read(path)
+    return telemetry.read_monitor_log(path)
 
 
 def rows(start: float, count: int, watts: str = "100.0", step: float = 0.5) -> str:
@@ -66,7 +66,7 @@ def test_a_host_without_gpu_still_tells_of_its_container(tmp_path: Path) -> None
 
 
 def test_counter_columns_are_the_energy_of_each_gpu(tmp_path: Path) -> None:
-    columns = ",".join(f"gpu{i}_{name}" for i in (0, 1) for name in monitor_csv.GPU_COLUMNS)
+    columns = ",".join(f"gpu{i}_{name}" for i in (0, 1) for name in telemetry.GPU_COLUMNS)
     text = ""
     for i in range(41):
         at = 1000 + i / 4
@@ -89,4 +89,33 @@ def test_what_is_no_log_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no column timestamp"):
         log(tmp_path, "1,2\n", "a,b\n")
     with pytest.raises(UserError, match="cannot be read"):
-        monitor_csv.read(tmp_path / "none.csv")
+        telemetry.read_monitor_log(tmp_path / "none.csv")
+
+
+LOG = HEADER + rows(1000.0, 6)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        LOG.encode(),
+        LOG.encode("utf-8-sig"),
+        LOG.encode("utf-16"),
+        LOG.replace(",", ";").encode(),
+        LOG.replace("\n", "\r\n").encode(),
+    ],
+    ids=["plain", "byte order mark", "UTF-16", "semicolons", "CRLF"],
+)
+def test_a_log_that_a_spreadsheet_saved_reads_like_the_original(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "gpu_metrics_x.csv"
+    path.write_bytes(content)
+    read = telemetry.read_monitor_log(path)
+    assert (len(read.times), read.damaged) == (6, 0)
+    assert len(read.samples.gpus[0].gauges[metrics.GPU_POWER.name]) == 6
+
+
+def test_utf_16_without_its_mark_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "gpu_metrics_x.csv"
+    path.write_bytes(LOG.encode("utf-16-le"))
+    with pytest.raises(UserError, match="looks like UTF-16 without a byte order mark"):
+        telemetry.read_monitor_log(path)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from joulebench.bench.task_range.ledger import AGAIN, DONE, Ledger
-from joulebench.bench.task_range.work import newest_result
+from joulebench.bench.task_range.completed import AGAIN, DONE, CompletedTasks
+from joulebench.bench.task_range.runner import newest_result
 from joulebench.errors import UserError
 
 
@@ -25,32 +25,32 @@ def ends(directory: Path, **statuses: str | None) -> None:
 
 def test_a_verdict_in_the_journal_is_enough(tmp_path: Path) -> None:
     ends(tmp_path / "r", a="success", b="failure", c="timeout", d="error", e=None)
-    assert Ledger(tmp_path / "r").done() == {"a", "b", "c"}
+    assert CompletedTasks(tmp_path / "r").done() == {"a", "b", "c"}
 
 
 def test_a_line_of_the_ledger_counts_before_the_journal(tmp_path: Path) -> None:
     ends(tmp_path / "r", a="timeout", d="error")
-    ledger = Ledger(tmp_path / "r")
-    ledger.write("a", AGAIN, "timeout", "silent")
-    ledger.write("d", DONE, "error", "HTTP 500")
-    assert ledger.done() == {"d"}
-    ledger.write("a", DONE, "success", "")
-    assert ledger.done() == {"a", "d"}
+    completed = CompletedTasks(tmp_path / "r")
+    completed.write("a", AGAIN, "timeout", "silent")
+    completed.write("d", DONE, "error", "HTTP 500")
+    assert completed.done() == {"d"}
+    completed.write("a", DONE, "success", "")
+    assert completed.done() == {"a", "d"}
 
 
 def test_a_torn_line_is_a_task_to_run_again(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path / "r")
-    assert ledger.done() == set()
-    ledger.write("a", DONE, "success", "")
+    completed = CompletedTasks(tmp_path / "r")
+    assert completed.done() == set()
+    completed.write("a", DONE, "success", "")
     with (tmp_path / "r" / "range.jsonl").open("a") as file:
         file.write('{"task_id": "b", "sta')
-    assert ledger.done() == {"a"}
+    assert completed.done() == {"a"}
 
 
 def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "r").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
-        Ledger(tmp_path / "r").write("a", DONE, "success", "")
+        CompletedTasks(tmp_path / "r").write("a", DONE, "success", "")
 
 
 def test_the_newest_result_of_a_task_counts(tmp_path: Path) -> None:

@@ -1,6 +1,9 @@
-"""The sections that a session gets: ``gpu_hardware_metrics`` with the client's 43 keys, and beside it how good each number is.
+"""The sections that a session gets: ``gpu_hardware_metrics`` with the client's 43 keys, and beside it how good each number
+is.
 
-They are built by the export's own rules, so that a backfilled file and one of ours mean the same by the same name.
+They are built by the export's own rules, so that a backfilled file and an exported file mean the same by the same name. The
+client divides completion tokens by the latency of a call, with queue, load and prefill in it, and calls the latency its time
+to first token; under ``generation`` each rate says what it is a rate of, and stands only where its time was measured.
 """
 
 from __future__ import annotations
@@ -13,16 +16,17 @@ from joulebench import __version__
 from joulebench.energy.attribution import TaskAttribution, attribute
 from joulebench.energy.bins import TaskWork
 from joulebench.energy.window import WindowEnergy, missing, total, window_energy
-from joulebench.mcpworld.generation import generation
-from joulebench.mcpworld.monitor_csv import MonitorLog
-from joulebench.mcpworld.schema import HARDWARE_KEYS
+from joulebench.mcpworld.client_names import HARDWARE_KEYS
 from joulebench.mcpworld.session import Session
-from joulebench.mcpworld.telemetry import PROMETHEUS, Source
+from joulebench.mcpworld.telemetry import PROMETHEUS, MonitorLog, SampleSource
+from joulebench.parsing import as_float
 from joulebench.results.energy import task_energy
 from joulebench.results.gauge_stats import stats
+from joulebench.results.hardware import ratio
 from joulebench.results.record import Context, build
 from joulebench.results.samples import GpuSamples
 from joulebench.results.shares import llm_calls
+from joulebench.results.task import Event
 
 Sections = dict[str, Any]
 
@@ -32,25 +36,27 @@ CLIENTS_OWN = "gpu_hardware_metrics_before"
 _NOT_WRITTEN = ("schema_version", "metadata", "llm_error_count", "raw_events", "computed_metrics")
 
 
-def sections(session: Session, source: Source | None, share: TaskAttribution | None, why_nothing: str) -> Sections:
-    """Everything that is written into the session's file. ``why_nothing``: the reason told where there is no source."""
+def measured_sections(
+    session: Session, source: SampleSource | None, share: TaskAttribution | None, no_samples_reason: str
+) -> Sections:
+    """Everything that is written into the session's file. ``no_samples_reason``: the reason where there is no source."""
     stored = None if source is None else source.samples
     context = Context(str(session.identity), __version__, stored)
-    energy = task_energy(session.task, stored, why_nothing)
+    energy = task_energy(session.task, stored, no_samples_reason)
     record = build(session.task, energy, share, context)
     used = context.gpus(energy)
     found: Sections = {"gpu_hardware_metrics": _hardware(session, record["gpu_hardware_metrics"], source)}
     found |= {name: section for name, section in record.items() if name not in _NOT_WRITTEN and name not in found}
     found["measurement"] = _measurement(session, record["measurement"], source)
     found["windows"] = _windows(session, used)
-    found["generation"] = generation(session.task.events, session.first_tokens)
+    found["generation"] = generation_rates(session.task.events, session.first_tokens)
     if source is not None and source.name != PROMETHEUS:
         _rename_source(found, source.name)
     finite: Sections = _finite(found)
     return finite
 
 
-def attributions(sessions: Sequence[Session], gpus: Sequence[GpuSamples]) -> Mapping[str, TaskAttribution]:
+def attribute_sessions(sessions: Sequence[Session], gpus: Sequence[GpuSamples]) -> Mapping[str, TaskAttribution]:
     """By key of the session; two copies of one session share nothing with each other."""
     unique = {str(session.identity): session for session in sessions}
     work = []
@@ -62,7 +68,7 @@ def attributions(sessions: Sequence[Session], gpus: Sequence[GpuSamples]) -> Map
     return {share.key: share for share in found.tasks}
 
 
-def _hardware(session: Session, values: Mapping[str, Any] | None, source: Source | None) -> Sections:
+def _hardware(session: Session, values: Mapping[str, Any] | None, source: SampleSource | None) -> Sections:
     found = {key: (values or {}).get(key) for key in HARDWARE_KEYS}
     if source is None:
         # A count of samples that nobody took is no count.
@@ -82,7 +88,7 @@ def _container(session: Session, log: MonitorLog | None) -> Sections:
     }
 
 
-def _measurement(session: Session, measured: Mapping[str, Any], source: Source | None) -> Sections:
+def _measurement(session: Session, measured: Mapping[str, Any], source: SampleSource | None) -> Sections:
     windows = session.windows
     return {
         **measured,
@@ -144,3 +150,45 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(one) for one in value]
     return value
+
+
+DEFINITIONS = {
+    "end_to_end_tokens_per_second": "completion tokens / time from request to the end of the reply, over calls that report both",
+    "decode_tokens_per_second": "completion tokens after the first / time after the first token, over calls where that was timed",
+    "prefill_tokens_per_second": "prompt tokens / prompt evaluation as the server timed it",
+    "ttft_ms": "request to first streamed token; absent for replies that came in one piece",
+}
+
+
+def generation_rates(events: Sequence[Event], raw_first_tokens: int) -> dict[str, Any]:
+    """``events`` as ``calls.journal_events`` gives them; ``raw_first_tokens``: how many the client stamped."""
+    calls = [event for event in events if event["event_type"] == "LLM_QUERY_END" and event.get("status") == "success"]
+    timed = [(t, s) for c in calls if (t := _of(c, "completion_tokens")) is not None and (s := _of(c, "duration_seconds"))]
+    decoded = [(t, s) for c in calls if (t := _of(c, "decode_tokens")) is not None and (s := _of(c, "decode_seconds"))]
+    prefilled = [(t, s) for c in calls if (t := _of(c, "prompt_tokens")) is not None and (s := _of(c, "prefill_seconds"))]
+    ttfts = [1000 * t for call in calls if (t := _of(call, "ttft_seconds")) is not None]
+    seconds = [s for call in calls if (s := _of(call, "duration_seconds")) is not None]
+    return {
+        "llm_calls": sum(event["event_type"] == "LLM_QUERY_START" for event in events),
+        "llm_calls_finished": len(calls),
+        "generation_seconds": sum(seconds) if seconds else None,
+        "end_to_end_tokens_per_second": _rate(timed),
+        "decode_tokens_per_second": _rate(decoded),
+        "decode_timed_calls": len(decoded),
+        "prefill_tokens_per_second": _rate(prefilled),
+        "prefill_timed_calls": len(prefilled),
+        "ttft_measured_calls": len(ttfts),
+        "ttft_stamped_with_whole_reply": max(raw_first_tokens - len(ttfts), 0),
+        "avg_ttft_ms": sum(ttfts) / len(ttfts) if ttfts else None,
+        "min_ttft_ms": min(ttfts, default=None),
+        "max_ttft_ms": max(ttfts, default=None),
+        "definitions": DEFINITIONS,
+    }
+
+
+def _of(event: Event, name: str) -> float | None:
+    return as_float(event.get(name))
+
+
+def _rate(pairs: Sequence[tuple[float, float]]) -> float | None:
+    return ratio(sum(tokens for tokens, _ in pairs), sum(seconds for _, seconds in pairs)) if pairs else None

@@ -18,7 +18,7 @@ FINAL = ("success", "failure", "timeout")
 DONE, AGAIN = "done", "again"
 
 
-class Ledger:
+class CompletedTasks:
     """``directory``: of the run."""
 
     def __init__(self, directory: Path) -> None:
