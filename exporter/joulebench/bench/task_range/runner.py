@@ -43,7 +43,7 @@ class PlannedTask:
 class Paths:
     """Directories, addresses and flags of one model's run.
 
-    ``bench``: flags of the benchmark. ``prometheus_url``: for the last export. ``health``: URL of the model server that answers a GET.
+    ``bench``: flags of the benchmark. ``prometheus_url``: for the last export. ``health``: URL of the model server to GET.
     """
 
     suite: str
@@ -68,7 +68,8 @@ class Paths:
 
 @dataclass
 class TaskRangeRunner:
-    """``say``: prints a line for the user. ``interrupted``: set by a signal handler. Raises UserError where nothing can be written."""
+    """``say``: prints a line for the user. ``interrupted``: set by a signal handler. Raises UserError where a file cannot be
+    written."""
 
     paths: Paths
     clock: Clock
