@@ -3,12 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup programs compiler demo test test-random test-fresh test-ui test-profile test-ollama test-helm manifests ollama check lint format docs bench clean help
+.PHONY: setup programs compiler demo test test-random test-fresh test-python test-ui test-profile test-ollama test-helm manifests ollama check lint format docs bench clean help
 
 help:
 	@echo "make demo    the whole job once, end to end, in a few minutes"
 	@echo "make test    lint, types and all tests"
 	@echo "make test-random   all tests in random order"
+	@echo "make test-python   a core part of the tests with each supported Python that is at hand"
 	@echo "make test-fresh    make demo, make test and the wheel on a minimal Debian that has never seen Joulebench (root, mmdebstrap)"
 	@echo "make test-ui draw and read the dashboards with Grafana's own libraries (Node, Chromium)"
 	@echo "make test-profile  build llama-cpp-python and time the layers of a real small model"
@@ -80,6 +81,10 @@ test-random: programs compiler
 # A new user's machine: a minimal Debian in a folder. Needs root and mmdebstrap; skipped with the reason without.
 test-fresh:
 	@$(PYTHON) -m tests.fresh_machine
+
+# A core part of the tests with each Python that is promised and at hand.
+test-python:
+	@scripts/test_python_versions.sh
 
 test-ui: setup
 	@tests/dashboards_ui/install.sh
