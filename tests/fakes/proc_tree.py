@@ -38,13 +38,14 @@ class ProcTree:
         cgroup: str = "0::/init.scope\n",
         network: str = HOST_NETWORK,
         started: int = 5000,
+        program: str = "a) b",
     ) -> None:
         directory = self.root / str(pid)
         (directory / "fd").mkdir(parents=True, exist_ok=True)
         (directory / "ns").mkdir(exist_ok=True)
-        # A name with a parenthesis and a space, as any program may have.
+        # The name has a parenthesis and a space, as any program's may.
         after = [str(parent), *["0"] * 17, str(started), "0"]
-        (directory / "stat").write_text(f"{pid} (a) b) S {' '.join(after)}\n", encoding="utf-8")
+        (directory / "stat").write_text(f"{pid} ({program}) S {' '.join(after)}\n", encoding="utf-8")
         (directory / "cmdline").write_bytes("".join(f"{word}\0" for word in words).encode())
         (directory / "cgroup").write_text(cgroup, encoding="utf-8")
         (directory / "ns/net").unlink(missing_ok=True)
@@ -52,18 +53,19 @@ class ProcTree:
         self._in[pid] = network
         self._write_network(network)
 
+    def uptime(self, seconds: float) -> None:
+        (self.root / "uptime").write_text(f"{seconds:.2f} 0.00\n", encoding="utf-8")
+
     def network(self, name: str, *addresses: str) -> None:
         """A network namespace with IPv4 addresses of its own."""
         self._addresses[name] = list(addresses)
 
-    def listen(self, pid: int, address: str, port: int, *, visible: bool = True) -> None:
-        """``visible`` False: the process's file descriptors cannot be read, as those of another user."""
+    def listen(self, pid: int, address: str, port: int) -> None:
         self._inode += 1
         table, local = _hex(address, port)
         line = _LINE.format(local, "00000000:0000 0A", self._inode)
         self._tables.setdefault(self._in[pid], {}).setdefault(table, []).append(line)
-        if visible:
-            (self.root / str(pid) / "fd" / str(self._inode)).symlink_to(f"socket:[{self._inode}]")
+        (self.root / str(pid) / "fd" / str(self._inode)).symlink_to(f"socket:[{self._inode}]")
         self._write_network(self._in[pid])
 
     def connect(self, pid: int, address: str, port: int) -> None:

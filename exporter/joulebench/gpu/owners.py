@@ -1,10 +1,11 @@
-"""Who a process belongs to: the server whose port it serves, and its systemd unit, container, pod or Slurm job.
+"""Who a process belongs to: the servers whose ports it helps to serve, and its systemd unit, container, pod or Slurm job.
 
 Everything is read from /proc, which may be another machine's in a test and the host's in a container (``pid: host``). A
-listening port leads to its socket's inode in ``/proc/PID/net/tcp``, the inode to the process that has it open, and that process
-to its children: a model server and the workers that it starts are one tree. Workers that something else starts, such as Ray,
-share the server's container, unit, pod or job instead. Sources: proc(5) and cgroups(7); the names of cgroups are those of
-systemd, Docker, Podman, containerd, the kubelet (cgroupfs and systemd drivers) and Slurm (cgroup v1 and v2).
+listening port is found in ``/proc/PID/net/tcp`` by its socket's inode, which a file descriptor of its process names. A process
+serves the ports of itself and of its ancestors: a model server and the workers that it starts are one tree. Workers that
+something else starts, such as Ray, serve the ports of processes in the same job, pod, container or unit that have no worker of
+their own. Sources: proc(5) and cgroups(7); the names of cgroups are those of systemd, Docker, Podman, containerd, the kubelet
+(cgroupfs and systemd drivers) and Slurm (cgroup v1 and v2).
 """
 
 from __future__ import annotations
@@ -12,11 +13,15 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 MAX_PROCESSES = 65_536
+GENERATIONS = 8
+"""Ancestors of a process whose ports it serves."""
+PORT_PROXY = "docker-proxy"
 _LISTEN = "0A"
 _HEX = "[0-9a-f]"
 _POD = re.compile(
@@ -26,6 +31,8 @@ _CONTAINER = re.compile(r"(?:^|[-/:])([0-9a-f]{64})(?:\.scope)?(?=/|$)")
 _SLURM_JOB = re.compile(r"/(?:slurm[^/]*|[^/]*slurmstepd\.scope)(?:/[^/]+)*?/job_(\d+)(?=/|$)")
 _UNIT = re.compile(r"([^/]+\.service)(?=/|$)")
 _SESSION_MANAGER = re.compile(r"user@\d+\.service")
+
+IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,188 +78,232 @@ def _hyphenated(uid: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class ServerProcesses:
-    """The processes that serve a port, with all their descendants. ``owners``: of the processes that listen.
+class Endpoint:
+    """A socket that accepts TCP connections. ``own_addresses``: IPv4 addresses of its network namespace, where it is not the
+    first one; it is reached by those only."""
 
-    ``hidden``: something listens there whose process cannot be seen, as from inside a container without the host's process ids.
-    """
+    address: IpAddress
+    port: int
+    own_addresses: frozenset[str] = frozenset()
 
-    pids: frozenset[int] = frozenset()
-    owners: tuple[Owner, ...] = ()
-    hidden: bool = False
+    def accepts(self, host: str, port: int) -> bool:
+        """Whether a connection to ``host:port`` arrives here; a name that is no address counts as this machine's."""
+        if port != self.port:
+            return False
+        wanted = _ip(host)
+        if self.own_addresses and (wanted is None or str(wanted) not in self.own_addresses or wanted.is_loopback):
+            return False
+        if self.address.is_unspecified:
+            return True
+        if wanted is None:
+            return host != "localhost" or self.address.is_loopback
+        return wanted.is_unspecified or self.address == wanted
 
 
 @dataclass(frozen=True, slots=True)
+class ServedBy:
+    """What a process on a GPU serves. ``endpoints`` is None where the files of it or of an ancestor may not be read."""
+
+    owner: Owner
+    endpoints: frozenset[Endpoint] | None
+
+
 class ProcessTable:
-    """All processes at one moment. ``parents``: parent by pid. Made by ``read_processes``."""
+    """All processes at one moment. Made by ``read_processes``."""
 
-    parents: dict[int, int]
-    proc: Path
-    _owners: dict[int, Owner | None] = field(default_factory=dict, repr=False, compare=False)
+    def __init__(self, proc: Path, parents: Mapping[int, int], programs: Mapping[int, str]) -> None:
+        self._proc = proc
+        self._parents = parents
+        self._programs = programs
+        self._owners: dict[int, Owner] = {}
+        self._listeners: dict[str, Mapping[str, Endpoint]] = {}
+        self._own_network: str | None = None
 
-    def owner(self, pid: int) -> Owner | None:
-        """Returns what the process belongs to; None where its cgroup cannot be read."""
+    def __contains__(self, pid: int) -> bool:
+        return pid in self._parents
+
+    def owner(self, pid: int) -> Owner:
+        """Returns what the process belongs to; nothing where its cgroup cannot be read."""
         if pid not in self._owners:
-            text = _read(self.proc / str(pid) / "cgroup")
-            self._owners[pid] = None if text is None else parse_cgroup(text)
+            self._owners[pid] = parse_cgroup(_read(self._proc / str(pid) / "cgroup") or "")
         return self._owners[pid]
 
-    def descendants(self, roots: Iterable[int]) -> frozenset[int]:
-        """Returns the given processes and all processes that they started."""
-        children: dict[int, list[int]] = {}
-        for pid, parent in self.parents.items():
-            children.setdefault(parent, []).append(pid)
-        reached: set[int] = set()
-        pending = [pid for pid in roots if pid > 1]
-        while pending:
-            pid = pending.pop()
-            if pid not in reached:
-                reached.add(pid)
-                pending += children.get(pid, ())
-        return frozenset(reached)
-
-    def servers(self, address: str, port: int) -> ServerProcesses:
-        """Returns the processes that serve ``address:port`` on this machine, in whichever network namespace they listen."""
-        inodes = self._listening_inodes(address, port)
-        if not inodes:
-            return ServerProcesses()
-        listeners = {pid for pid in self.parents if self._has_socket(pid, inodes)}
-        behind = set(listeners)
-        for pid in listeners:
-            behind |= self._behind_port_proxy(pid)
-        owners = tuple(dict.fromkeys(owner for pid in sorted(behind) if (owner := self.owner(pid)) is not None))
-        return ServerProcesses(self.descendants(behind), owners, hidden=not listeners)
-
-    def serves(self, pid: int, servers: ServerProcesses) -> bool:
-        """Whether a process belongs to a server: by its tree, or by sharing its job, pod, container or unit."""
-        if pid in servers.pids:
-            return True
-        owner = self.owner(pid)
-        return owner is not None and any(owner.shares_with(other) for other in servers.owners)
-
-    def _namespaces(self) -> Iterator[int]:
-        """Yields one process of each network namespace, the one of process 1 or the lowest pid first."""
-        seen: set[str] = set()
-        for pid in sorted(self.parents):
-            try:
-                namespace = os.readlink(self.proc / str(pid) / "ns/net")
-            except OSError:
+    def served_by(self, pids: Collection[int]) -> dict[int, ServedBy]:
+        """Returns for each of these processes, all that use a GPU, whose ports it serves. Those that are gone are left out."""
+        lineage = {pid: [pid, *self._ancestors(pid)] for pid in pids if pid in self._parents}
+        own = {member: self._endpoints(member) for member in {member for members in lineage.values() for member in members}}
+        result: dict[int, ServedBy] = {}
+        without_server = []
+        for pid, members in lineage.items():
+            sockets = [own[member] for member in members]
+            if all(endpoints is None for endpoints in sockets):
+                result[pid] = ServedBy(self.owner(pid), None)
                 continue
-            if namespace not in seen:
-                seen.add(namespace)
-                yield pid
+            endpoints = frozenset().union(*(known for known in sockets if known))
+            if not endpoints:
+                without_server.append(pid)
+            result[pid] = ServedBy(self.owner(pid), endpoints)
+        for pid in without_server:
+            result[pid] = ServedBy(
+                self.owner(pid), self._endpoints_of_owner(pid, busy={m for ms in lineage.values() for m in ms})
+            )
+        forwarded = self._forwarded_ports()
+        return {pid: ServedBy(served.owner, _with_forwarded(served.endpoints, forwarded)) for pid, served in result.items()}
 
-    def _listening_inodes(self, address: str, port: int) -> set[str]:
-        """Returns the inodes of sockets that listen there: in the first network namespace, and in those that have the address."""
-        namespaces = list(self._namespaces())
-        first, others = (namespaces[0], namespaces[1:]) if namespaces else (None, [])
-        inodes = set(_listeners(self.proc / "net" if first is None else self.proc / str(first) / "net", port, address))
-        wanted = _ip(address)
-        if wanted is None or wanted.is_loopback or wanted.is_unspecified:
-            return inodes
-        for pid in others:
-            base = self.proc / str(pid) / "net"
-            if _has_address(base, str(wanted)):
-                inodes |= set(_listeners(base, port, address))
-        return inodes
+    def _ancestors(self, pid: int) -> Iterator[int]:
+        for _ in range(GENERATIONS):
+            pid = self._parents.get(pid, 0)
+            if pid <= 1:
+                return
+            yield pid
 
-    def _has_socket(self, pid: int, inodes: set[str]) -> bool:
+    def _endpoints_of_owner(self, pid: int, busy: Collection[int]) -> frozenset[Endpoint]:
+        """Returns the endpoints of processes that share the process's owner and have no GPU process in their own tree."""
+        owner = self.owner(pid)
+        if owner == Owner():
+            return frozenset()
+        found: set[Endpoint] = set()
+        for other in self._parents:
+            if other not in busy and owner.shares_with(self.owner(other)):
+                found |= self._endpoints(other) or frozenset()
+        return frozenset(found)
+
+    def _endpoints(self, pid: int) -> frozenset[Endpoint] | None:
+        """Returns the endpoints that the process itself listens on, None where its file descriptors may not be read."""
+        network = self._network(pid)
+        if network is None:
+            return None
+        listeners = self._listeners_of(network, pid)
+        inodes = self._socket_inodes(pid)
+        return None if inodes is None else frozenset(listeners[inode] for inode in inodes if inode in listeners)
+
+    def _network(self, pid: int) -> str | None:
         try:
-            entries = list(os.scandir(self.proc / str(pid) / "fd"))
+            return os.readlink(self._proc / str(pid) / "ns/net")
         except OSError:
-            return False
+            return None
+
+    def _listeners_of(self, network: str, pid: int) -> Mapping[str, Endpoint]:
+        if network not in self._listeners:
+            base = self._proc / str(pid) / "net"
+            own = frozenset() if network == self._first_network() else _addresses(base)
+            self._listeners[network] = dict(_listening_sockets(base, own))
+        return self._listeners[network]
+
+    def _first_network(self) -> str | None:
+        """Returns the network namespace of process 1, or of this process where that may not be read."""
+        if self._own_network is None:
+            self._own_network = self._network(1) or self._network(os.getpid()) or ""
+        return self._own_network
+
+    def _socket_inodes(self, pid: int) -> set[str] | None:
+        try:
+            entries = list(os.scandir(self._proc / str(pid) / "fd"))
+        except FileNotFoundError:
+            return set()
+        except OSError:
+            return None
+        inodes = set()
         for entry in entries:
             try:
                 target = os.readlink(entry.path)
             except OSError:
                 continue
-            if target.startswith("socket:[") and target[8:-1] in inodes:
-                return True
-        return False
+            if target.startswith("socket:["):
+                inodes.add(target[8:-1])
+        return inodes
 
-    def _behind_port_proxy(self, pid: int) -> set[int]:
-        """Returns the processes in a container that Docker's port proxy forwards to; none for any other program."""
-        raw = _read(self.proc / str(pid) / "cmdline")
-        words = raw.split("\0") if raw else []
-        if not words or words[0].rpartition("/")[2] != "docker-proxy":
-            return set()
-        values = {words[i]: words[i + 1] for i in range(len(words) - 1) if words[i] in ("-container-ip", "-container-port")}
-        container_address, container_port = values.get("-container-ip"), values.get("-container-port", "")
-        if container_address is None or not container_port.isdecimal():
-            return set()
-        reached: set[int] = set()
-        for namespace_pid in self._namespaces():
-            base = self.proc / str(namespace_pid) / "net"
-            if not _has_address(base, container_address):
-                continue
-            inodes = set(_listeners(base, int(container_port), container_address))
-            reached |= {other for other in self.parents if inodes and self._has_socket(other, inodes)}
-        return reached - {pid}
+    def _forwarded_ports(self) -> list[tuple[str, int, Endpoint]]:
+        """Returns (container address, container port, endpoint on the host) of Docker's port proxies."""
+        found = []
+        for pid in (pid for pid, program in self._programs.items() if program == PORT_PROXY):
+            words = (_read(self._proc / str(pid) / "cmdline") or "").split("\0")
+            values = dict(pairwise(words))
+            address, port = values.get("-container-ip", ""), values.get("-container-port", "")
+            host, host_port = _ip(values.get("-host-ip", "")), values.get("-host-port", "")
+            if host is not None and port.isdecimal() and host_port.isdecimal():
+                found.append((address, int(port), Endpoint(host, int(host_port))))
+        return found
+
+
+def _with_forwarded(
+    endpoints: frozenset[Endpoint] | None, forwarded: Iterable[tuple[str, int, Endpoint]]
+) -> frozenset[Endpoint] | None:
+    if not endpoints:
+        return endpoints
+    outside = {
+        host for address, port, host in forwarded for inner in endpoints if inner.own_addresses and inner.accepts(address, port)
+    }
+    return endpoints | outside
 
 
 def read_processes(proc: Path = Path("/proc")) -> ProcessTable:
     """Returns the table of all processes now. A process that ends meanwhile is left out."""
     parents: dict[int, int] = {}
+    programs: dict[int, str] = {}
     for entry in os.scandir(proc):
         if not entry.name.isdecimal() or len(parents) >= MAX_PROCESSES:
             continue
-        stat = _read(proc / entry.name / "stat")
-        words = [] if stat is None else stat.rpartition(")")[2].split()
+        before, _, after = (_read(proc / entry.name / "stat") or "").rpartition(")")
+        words = after.split()
         if len(words) > 1 and words[1].isdecimal():
             parents[int(entry.name)] = int(words[1])
-    return ProcessTable(parents, proc)
+            programs[int(entry.name)] = before.partition("(")[2]
+    return ProcessTable(proc, parents, programs)
 
 
-def start_ticks(proc: Path, pid: int) -> int | None:
-    """Returns when a process started, in clock ticks since boot (field 22 of ``/proc/PID/stat``); None when it is gone."""
-    stat = _read(proc / str(pid) / "stat")
-    words = [] if stat is None else stat.rpartition(")")[2].split()
-    return int(words[19]) if len(words) > 19 and words[19].isdecimal() else None
+def process_age(pid: int, proc: Path = Path("/proc")) -> float | None:
+    """Returns the seconds since a process started (``starttime`` of ``/proc/PID/stat``, and ``/proc/uptime``); None if gone."""
+    words = (_read(proc / str(pid) / "stat") or "").rpartition(")")[2].split()
+    uptime = (_read(proc / "uptime") or "").split()
+    if len(words) <= 19 or not words[19].isdecimal() or not uptime:
+        return None
+    return max(float(uptime[0]) - int(words[19]) / os.sysconf("SC_CLK_TCK"), 0.0)
 
 
-def _listeners(base: Path, port: int, address: str) -> Iterator[str]:
-    """Yields the inodes of sockets of a network namespace that accept connections to ``address:port``."""
+def parse_server(text: str) -> tuple[str, int]:
+    """Returns (host, port) of ``HOST:PORT``, ``[IPv6]:PORT`` or an http(s) URL. Raises ValueError saying what is wrong."""
+    scheme, separator, rest = text.strip().rpartition("://")
+    authority = rest.partition("/")[0].rpartition("@")[2]
+    host, colon, port = authority.rpartition(":")
+    if not colon or "]" in port:
+        host, port = authority, {"http": "80", "https": "443"}.get(scheme if separator else "", "")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ValueError(f"{text[:80]!r} is not HOST:PORT, such as 127.0.0.1:11434")
+    return host.strip("[]"), int(port)
+
+
+def _listening_sockets(base: Path, own_addresses: frozenset[str]) -> Iterator[tuple[str, Endpoint]]:
+    """Yields (inode, endpoint) of all sockets of a network namespace that accept connections."""
     for table in ("tcp", "tcp6"):
         for line in (_read(base / table) or "").splitlines()[1:]:
             words = line.split()
-            if len(words) < 10 or words[3] != _LISTEN:
-                continue
-            local, _, local_port = words[1].partition(":")
-            if int(local_port, 16) == port and _accepts(_address(local), address):
-                yield words[9]
+            if len(words) >= 10 and words[3] == _LISTEN:
+                address, _, port = words[1].partition(":")
+                yield words[9], Endpoint(_address(address), int(port, 16), own_addresses)
 
 
-def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+def _address(text: str) -> IpAddress:
     """Returns an address of ``/proc/net/tcp``: 32-bit words in the byte order of the machine, here little-endian."""
     raw = bytes.fromhex(text)
     swapped = b"".join(raw[i : i + 4][::-1] for i in range(0, len(raw), 4))
-    return ipaddress.IPv4Address(swapped) if len(swapped) == 4 else ipaddress.IPv6Address(swapped)
+    if len(swapped) == 4:
+        return ipaddress.IPv4Address(swapped)
+    address = ipaddress.IPv6Address(swapped)
+    return address.ipv4_mapped or address
 
 
-def _accepts(listening: ipaddress.IPv4Address | ipaddress.IPv6Address, address: str) -> bool:
-    """Whether a socket on ``listening`` gets connections to ``address``; any name counts as one of this machine's addresses."""
-    if isinstance(listening, ipaddress.IPv6Address) and listening.ipv4_mapped is not None:
-        listening = listening.ipv4_mapped
-    if listening.is_unspecified:
-        return True
-    wanted = _ip(address)
-    if wanted is None:
-        return address != "localhost" or listening.is_loopback
-    if wanted.is_unspecified:
-        return True
-    return listening == wanted
+def _addresses(base: Path) -> frozenset[str]:
+    """Returns the IPv4 addresses of a network namespace, by ``/proc/PID/net/fib_trie``."""
+    return frozenset(re.findall(r"\|-- ([\d.]+)\n\s+/32 host LOCAL", _read(base / "fib_trie") or ""))
 
 
-def _ip(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+def _ip(host: str) -> IpAddress | None:
     try:
-        return ipaddress.ip_address(address.strip("[]"))
+        address = ipaddress.ip_address(host.strip("[]"))
     except ValueError:
         return None
-
-
-def _has_address(base: Path, address: str) -> bool:
-    """Whether a network namespace has an IPv4 address of its own, by ``/proc/PID/net/fib_trie``."""
-    return re.search(rf"(?<![\d.]){re.escape(address)}(?![\d.])", _read(base / "fib_trie") or "") is not None
+    return address.ipv4_mapped or address if isinstance(address, ipaddress.IPv6Address) else address
 
 
 def _read(path: Path) -> str | None:

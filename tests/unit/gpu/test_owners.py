@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from joulebench.gpu.owners import Owner, ServerProcesses, parse_cgroup, read_processes, start_ticks
+from joulebench.gpu.owners import Owner, parse_cgroup, parse_server, process_age, read_processes
 from tests.fakes.proc_tree import ProcTree
 
 HEX = "4f" * 32
@@ -24,8 +24,10 @@ def tree(tmp_path: Path) -> ProcTree:
     return made
 
 
-def servers(tree: ProcTree, address: str, port: int) -> ServerProcesses:
-    return read_processes(tree.root).servers(address, port)
+def serving(tree: ProcTree, server: str, *pids: int) -> list[int]:
+    """Those of the processes on GPUs that serve ``server``."""
+    served = read_processes(tree.root).served_by(pids)
+    return [pid for pid in pids if pid in served and any(e.accepts(*parse_server(server)) for e in served[pid].endpoints or ())]
 
 
 @pytest.mark.parametrize(
@@ -62,23 +64,26 @@ def test_a_cgroup_names_its_owner(cgroup: str, owner: Owner) -> None:
     assert parse_cgroup(cgroup) == owner
 
 
-def test_a_port_leads_to_the_server_and_the_workers_it_started(tree: ProcTree) -> None:
+def test_a_server_and_the_workers_it_started_serve_its_port(tree: ProcTree) -> None:
     tree.process(100, words=("ollama", "serve"))
     tree.process(110, 100, words=("ollama", "runner"))
     tree.process(111, 110)
     tree.process(200, words=("vllm",))
     tree.listen(100, "127.0.0.1", 11434)
     tree.listen(200, "0.0.0.0", 8000)
-    assert servers(tree, "127.0.0.1", 11434).pids == {100, 110, 111}
-    assert servers(tree, "localhost", 11434).pids == {100, 110, 111}
-    assert servers(tree, "192.0.2.7", 8000).pids == {200}
+    assert serving(tree, "127.0.0.1:11434", 100, 110, 111, 200) == [100, 110, 111]
+    assert serving(tree, "http://localhost:11434/v1", 110, 111, 200) == [110, 111]
+    assert serving(tree, "192.0.2.7:8000", 110, 200) == [200]
 
 
-@pytest.mark.parametrize(("listening", "asked"), [("::", "127.0.0.1"), ("::1", "::1"), ("::ffff:127.0.0.1", "127.0.0.1")])
-def test_ipv6_sockets_are_read(tree: ProcTree, listening: str, asked: str) -> None:
+@pytest.mark.parametrize(
+    ("listening", "server"),
+    [("::", "127.0.0.1:80"), ("::1", "[::1]:80"), ("::ffff:127.0.0.1", "127.0.0.1:80"), ("0.0.0.0", "box:80")],
+)
+def test_a_socket_takes_connections_to_its_addresses(tree: ProcTree, listening: str, server: str) -> None:
     tree.process(100)
-    tree.listen(100, listening, 11434)
-    assert servers(tree, asked, 11434).pids == {100}
+    tree.listen(100, listening, 80)
+    assert serving(tree, server, 100) == [100]
 
 
 def test_a_socket_on_another_address_and_a_connection_are_no_server(tree: ProcTree) -> None:
@@ -86,8 +91,8 @@ def test_a_socket_on_another_address_and_a_connection_are_no_server(tree: ProcTr
     tree.listen(100, "10.0.0.5", 8000)
     tree.process(200)
     tree.connect(200, "127.0.0.1", 8000)
-    assert servers(tree, "127.0.0.1", 8000) == ServerProcesses()
-    assert servers(tree, "10.0.0.5", 8000).pids == {100}
+    assert serving(tree, "127.0.0.1:8000", 100, 200) == []
+    assert serving(tree, "10.0.0.5:8000", 100, 200) == [100]
 
 
 def test_dockers_port_proxy_leads_into_the_container(tree: ProcTree) -> None:
@@ -95,17 +100,15 @@ def test_dockers_port_proxy_leads_into_the_container(tree: ProcTree) -> None:
     tree.network(inside, "127.0.0.1", "172.17.0.2")
     tree.network(other, "127.0.0.1", "172.17.0.3")
     tree.process(50, words=("/usr/bin/docker-proxy", "-proto", "tcp", "-host-ip", "0.0.0.0", "-host-port", "8000",
-                            "-container-ip", "172.17.0.2", "-container-port", "80"))  # fmt: skip
+                            "-container-ip", "172.17.0.2", "-container-port", "80"), program="docker-proxy")  # fmt: skip
     tree.listen(50, "0.0.0.0", 8000)
     tree.process(300, cgroup=f"0::/system.slice/docker-{HEX}.scope\n", network=inside)
     tree.listen(300, "0.0.0.0", 80)
     tree.process(301, 300, cgroup=f"0::/system.slice/docker-{HEX}.scope\n", network=inside)
     tree.process(400, network=other)
     tree.listen(400, "0.0.0.0", 80)
-    found = servers(tree, "127.0.0.1", 8000)
-    assert found.pids >= {300, 301}
-    assert 400 not in found.pids
-    assert Owner(container=HEX) in found.owners
+    assert serving(tree, "127.0.0.1:8000", 300, 301, 400) == [300, 301]
+    assert serving(tree, "127.0.0.1:80", 300, 301, 400) == []
 
 
 def test_an_address_of_a_pod_is_looked_up_in_its_network(tree: ProcTree) -> None:
@@ -113,20 +116,28 @@ def test_an_address_of_a_pod_is_looked_up_in_its_network(tree: ProcTree) -> None
     tree.network(inside, "127.0.0.1", "10.42.0.17")
     tree.process(300, network=inside)
     tree.listen(300, "::", 8000)
-    assert servers(tree, "10.42.0.17", 8000).pids == {300}
-    assert servers(tree, "10.42.0.1", 8000) == ServerProcesses()
+    assert serving(tree, "10.42.0.17:8000", 300) == [300]
+    assert serving(tree, "10.42.0.1:8000", 300) == []
 
 
-def test_a_worker_of_another_tree_belongs_to_the_server_by_its_container(tree: ProcTree) -> None:
+def test_a_worker_of_another_tree_serves_the_port_of_its_container(tree: ProcTree) -> None:
     container = f"0::/system.slice/docker-{HEX}.scope\n"
     tree.process(100, cgroup=container, words=("vllm", "serve"))
     tree.listen(100, "0.0.0.0", 8000)
     tree.process(150, cgroup=container, words=("raylet",))
     tree.process(151, 150, cgroup=container, words=("ray::RayWorkerWrapper",))
     tree.process(500, cgroup=f"0::/system.slice/docker-{'5e' * 32}.scope\n")
-    table = read_processes(tree.root)
-    found = table.servers("127.0.0.1", 8000)
-    assert [pid for pid in (100, 151, 500) if table.serves(pid, found)] == [100, 151]
+    assert serving(tree, "127.0.0.1:8000", 151, 500) == [151]
+
+
+def test_two_servers_of_one_job_keep_their_own_workers(tree: ProcTree) -> None:
+    job = "0::/system.slice/slurmstepd.scope/job_42/step_batch/user/task_0\n"
+    for pid, port in ((100, 8000), (200, 8001)):
+        tree.process(pid, cgroup=job)
+        tree.listen(pid, "127.0.0.1", port)
+        tree.process(pid + 1, pid, cgroup=job)
+    assert serving(tree, "127.0.0.1:8000", 101, 201) == [101]
+    assert serving(tree, "127.0.0.1:8001", 101, 201) == [201]
 
 
 def test_processes_without_any_owner_do_not_share_one(tree: ProcTree) -> None:
@@ -134,20 +145,46 @@ def test_processes_without_any_owner_do_not_share_one(tree: ProcTree) -> None:
     tree.process(100, cgroup=session)
     tree.listen(100, "127.0.0.1", 8000)
     tree.process(200, cgroup=session)
-    table = read_processes(tree.root)
-    assert not table.serves(200, table.servers("127.0.0.1", 8000))
+    assert serving(tree, "127.0.0.1:8000", 200) == []
 
 
-def test_a_listener_that_cannot_be_seen_is_said_to_be_hidden(tree: ProcTree) -> None:
+def test_a_process_whose_network_may_not_be_read_serves_nobody_knows_what(tree: ProcTree) -> None:
     tree.process(100)
-    tree.listen(100, "127.0.0.1", 8000, visible=False)
-    assert servers(tree, "127.0.0.1", 8000) == ServerProcesses(hidden=True)
+    (tree.root / "100/ns/net").unlink()
+    served = read_processes(tree.root).served_by([100])
+    assert served[100].endpoints is None
 
 
-def test_the_start_of_a_process_is_read_past_any_name(tree: ProcTree) -> None:
-    tree.process(100, started=123456)
-    assert start_ticks(tree.root, 100) == 123456
-    assert start_ticks(tree.root, 101) is None
+def test_a_process_that_is_gone_is_left_out(tree: ProcTree) -> None:
+    assert read_processes(tree.root).served_by([4711]) == {}
+
+
+def test_the_age_of_a_process_is_read_past_any_name(tree: ProcTree) -> None:
+    ticks = os.sysconf("SC_CLK_TCK")
+    tree.uptime(1000.0)
+    tree.process(100, started=990 * ticks)
+    assert process_age(100, tree.root) == pytest.approx(10.0)
+    assert process_age(101, tree.root) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "server"),
+    [
+        ("127.0.0.1:11434", ("127.0.0.1", 11434)),
+        ("http://127.0.0.1:8000/v1", ("127.0.0.1", 8000)),
+        ("https://user:secret@box.example/v1", ("box.example", 443)),
+        ("http://[::1]:8000", ("::1", 8000)),
+        ("http://[::1]", ("::1", 80)),
+    ],
+)
+def test_a_server_is_read_from_an_address_or_a_url(text: str, server: tuple[str, int]) -> None:
+    assert parse_server(text) == server
+
+
+@pytest.mark.parametrize("text", ["", "box", ":8000", "box:0", "box:99999", "box:http", "[::1]"])
+def test_what_is_no_server_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"is not HOST:PORT, such as 127\.0\.0\.1:11434"):
+        parse_server(text)
 
 
 SERVER = """
@@ -160,11 +197,14 @@ child.kill(); child.wait()
 """
 
 
-def test_on_this_machine_a_real_server_is_found_with_its_child() -> None:
+def test_on_this_machine_a_real_servers_child_serves_its_port() -> None:
     with subprocess.Popen([sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         port, child = map(int, server.stdout.readline().split())
-        found = read_processes().servers("127.0.0.1", port)
-        assert {server.pid, child} <= found.pids
-        assert os.getpid() not in found.pids
+        served = read_processes().served_by([child, os.getpid()])
+        age = process_age(child)
         server.communicate("")
+    assert any(endpoint.accepts("127.0.0.1", port) for endpoint in served[child].endpoints or ())
+    assert not any(endpoint.accepts("127.0.0.1", port) for endpoint in served[os.getpid()].endpoints or ())
+    assert age is not None
+    assert 0 <= age < 60
