@@ -208,6 +208,11 @@ class NvmlDevice:
         code, processes = self._nvml.answer(nvml_calls.COMPUTE_PROCESSES, handle)
         return None if code else [ProcessUse(process.pid, None, None) for process in processes]
 
+    def read_residents(self) -> Sequence[int] | None:
+        """Lists the compute processes with memory on the GPU (``nvmlDeviceGetComputeRunningProcesses``)."""
+        code, processes = self._nvml.answer(nvml_calls.COMPUTE_PROCESSES, self._handle)
+        return None if code else [process.pid for process in processes if process.pid > 0]
+
     def _reacquire_if_lost(self) -> None:
         """Gets a fresh handle: an old one stays dead when the GPU is back."""
         if self._lost:

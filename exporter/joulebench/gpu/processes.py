@@ -20,6 +20,8 @@ from enum import Enum
 from pathlib import Path
 
 from joulebench.clock import Clock
+from joulebench.gpu.device_use import DeviceUseHistory
+from joulebench.gpu.owners import ProcessTable, process_age, read_processes
 from joulebench.gpu.reading import NO_PROCESSES, GpuDevice, ProcessSummary, ProcessUse
 from joulebench.supervise import BackgroundLoop
 from joulebench.units import Ratio, Seconds
@@ -36,6 +38,8 @@ GENERATIONS = 6
 _INTERPRETER = re.compile(r"(python|pypy|node|ruby|perl|java|bash|sh)[\d.]*")
 
 FRESH_PERIODS = 3.0
+LIVENESS_PERIOD = 0.5
+"""Seconds between two looks whether the processes on the GPUs are still there; costs no call into the driver."""
 CONTINUOUS_PERIODS = 1.5
 """Foreign uses that were seen no further apart than this count as one stretch."""
 
@@ -155,18 +159,32 @@ class _GpuUse:
 
 
 class ProcessPoller:
-    """A ``ProcessObserver``. ``period``: seconds between two polls; ``keep_seconds``: how long foreign use is remembered."""
+    """A ``ProcessObserver``. ``period``: seconds between two polls; ``keep_seconds``: how long use is remembered.
+
+    ``use``: which servers and owners used each GPU.
+    """
 
     def __init__(
-        self, devices: Sequence[GpuDevice], names: ProcessNames, clock: Clock, *, period: float, keep_seconds: float
+        self,
+        devices: Sequence[GpuDevice],
+        names: ProcessNames,
+        clock: Clock,
+        *,
+        period: float,
+        keep_seconds: float,
+        proc: Path = Path("/proc"),
     ) -> None:
+        self.use = DeviceUseHistory(keep_seconds)
+        self._proc = proc
+        self._due = 0.0
         self._names = names
         self._clock = clock
         self._period = period
         self._keep_seconds = keep_seconds
         self._gpus = {device.identity.index: _GpuUse(device) for device in devices}
         self._lock = threading.Lock()
-        self._loop = BackgroundLoop("gpu-processes", self.poll)
+        self._polling = threading.Lock()
+        self._loop = BackgroundLoop("gpu-processes", self._step)
 
     def start(self) -> None:
         self._loop.start()
@@ -175,13 +193,39 @@ class ProcessPoller:
         """Returns after a moment even where a call into the driver hangs."""
         self._loop.stop(timeout=1.0)
 
-    def poll(self) -> float:
-        """Reads the processes of every GPU once, in the calling thread. Returns the seconds until the next poll."""
-        for gpu in self._gpus.values():
+    def _step(self) -> float:
+        now = self._clock.monotonic()
+        if now >= self._due:
+            self.poll()
+            self._due = now + self._period
+        else:
+            self.use.end_processes(lambda pid: (self._proc / str(pid)).exists(), now)
+        return min(LIVENESS_PERIOD, self._period)
+
+    def poll(self) -> None:
+        """Reads the processes of every GPU once, in the calling thread."""
+        with self._polling:
+            self._poll()
+
+    def _poll(self) -> None:
+        residents = {index: gpu.device.read_residents() for index, gpu in self._gpus.items()}
+        pids = {pid for listed in residents.values() for pid in listed or ()}
+        table = read_processes(self._proc) if pids else ProcessTable(self._proc, {}, {})
+        served = table.served_by(pids)
+        for index, gpu in self._gpus.items():
             now: float = self._clock.monotonic()
             wall_offset = self._clock.unix() - now
             since = gpu.since if gpu.since is not None else Seconds(wall_offset + now - self._period)
             uses = gpu.device.read_processes(since)
+            self.use.record(
+                gpu.device.identity.uuid,
+                residents[index],
+                served,
+                lambda pid: process_age(pid, self._proc),
+                uses or (),
+                now=now,
+                wall_offset=wall_offset,
+            )
             if uses is None:
                 gpu.polled = None
                 continue
@@ -191,7 +235,6 @@ class ProcessPoller:
             processes = classify_processes(uses, self._names, os.getpid())
             self._record(gpu, now, wall_offset, processes)
             self._log_foreign(gpu, processes)
-        return self._period
 
     def _record(self, gpu: _GpuUse, now: float, wall_offset: float, processes: GpuProcesses) -> None:
         with self._lock:

@@ -73,7 +73,7 @@ class ProcessUse(NamedTuple):
 
 
 class GpuDevice(Protocol):
-    """One GPU of a source. The reads raise GpuLost or GpuError, but for ``read_processes``."""
+    """One GPU of a source. The reads raise GpuLost or GpuError, but for those of processes."""
 
     @property
     def identity(self) -> GpuIdentity: ...
@@ -86,6 +86,10 @@ class GpuDevice(Protocol):
 
     def read_processes(self, since: Seconds) -> Sequence[ProcessUse] | None:
         """Processes that used this GPU after the unix time ``since``; None where GPU or driver does not say."""
+        ...
+
+    def read_residents(self) -> Sequence[int] | None:
+        """Process ids with memory on this GPU now; None where GPU or driver does not say."""
         ...
 
 

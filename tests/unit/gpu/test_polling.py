@@ -52,6 +52,9 @@ class OneGpu:
     def read_state(self) -> StateReading:
         return self._state()
 
+    def read_residents(self) -> None:
+        return None
+
     def read_processes(self, since: Seconds) -> None:
         return None
 

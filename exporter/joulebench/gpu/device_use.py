@@ -1,0 +1,218 @@
+"""Which servers, units, containers, pods and jobs used each GPU, and when: the memory behind ``basis: observed``.
+
+A process uses a GPU while it has memory there (``nvmlDeviceGetComputeRunningProcesses``), from its start (``/proc/PID/stat``)
+until it is seen to be gone. Where two owners use one GPU at a time, its energy is divided by the SM time of their processes
+(``nvmlDeviceGetProcessUtilization``): an estimate, since power is not proportional to SM time. Times are monotonic seconds.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+
+from joulebench.gpu.owners import Owner, ServedBy, parse_server
+from joulebench.gpu.reading import ProcessUse
+
+MAX_SAMPLES = 4096
+"""SM samples kept of each process: more than an hour at the driver's one a second."""
+MAX_RESIDENTS = 256
+"""Processes remembered of each GPU; the longest gone are forgotten first."""
+LONGEST_SAMPLE = 1.5
+"""Seconds that one SM sample stands for at most; the driver averages over up to one second."""
+MIN_CONTAINER_ID = 12
+
+
+class OwnerKind(Enum):
+    SERVER = "server"
+    UNIT = "unit"
+    CONTAINER = "container"
+    POD = "pod"
+    JOB = "job"
+
+
+@dataclass(frozen=True, slots=True)
+class OwnerName:
+    """An owner as a request names it. Made by ``parse_owner``."""
+
+    kind: OwnerKind
+    value: str
+    server: tuple[str, int] | None = None
+
+    def matches(self, served: ServedBy) -> bool:
+        """Whether a process that serves this belongs to the owner."""
+        owner = served.owner
+        match self.kind:
+            case OwnerKind.SERVER:
+                assert self.server is not None
+                return any(endpoint.accepts(*self.server) for endpoint in served.endpoints or ())
+            case OwnerKind.CONTAINER:
+                return owner.container is not None and owner.container.startswith(self.value)
+            case OwnerKind.UNIT:
+                return owner.unit is not None and owner.unit in (self.value, f"{self.value}.service")
+            case OwnerKind.POD:
+                return owner.pod == self.value
+            case OwnerKind.JOB:
+                return owner.job == self.value
+
+
+def parse_owner(kind: str, value: str) -> OwnerName:
+    """Returns the owner of a kind, such as ("server", "127.0.0.1:11434"). Raises ValueError saying what is wrong."""
+    value = value.strip()
+    if not value:
+        raise ValueError(f"{kind} is empty")
+    parsed = OwnerKind(kind)
+    if parsed is OwnerKind.SERVER:
+        return OwnerName(parsed, value, parse_server(value))
+    if parsed in (OwnerKind.POD, OwnerKind.CONTAINER):
+        value = value.lower()
+    if parsed is OwnerKind.CONTAINER and (len(value) < MIN_CONTAINER_ID or not set(value) <= set("0123456789abcdef")):
+        raise ValueError(f"container={value[:80]!r} is not an id of at least {MIN_CONTAINER_ID} hexadecimal digits")
+    return OwnerName(parsed, value)
+
+
+@dataclass(frozen=True, slots=True)
+class GpuUse:
+    """Use of one GPU in one window.
+
+    ``own``: the owner's processes had memory there. ``others``: so had processes of somebody else. ``share``: the owner's part of
+    the SM time of all processes, 0 to 1; None where only others or nobody used SMs, or where the driver does not report them.
+    """
+
+    own: bool
+    others: bool
+    share: float | None
+
+
+@dataclass(slots=True)
+class _Resident:
+    start: float
+    last_seen: float
+    served: ServedBy | None
+    end: float | None = None
+    # (start, end, share of the SMs)
+    samples: deque[tuple[float, float, float]] = field(default_factory=lambda: deque(maxlen=MAX_SAMPLES))
+
+    def overlaps(self, start: float, end: float) -> bool:
+        return self.start <= end and (self.end is None or self.end >= start)
+
+    def sm_seconds(self, start: float, end: float) -> float:
+        return sum(max(min(last, end) - max(first, start), 0.0) * sm for first, last, sm in self.samples)
+
+
+class DeviceUseHistory:
+    """Written by one poller, read by any thread. ``keep_seconds``: how long a process that is gone is remembered."""
+
+    def __init__(self, keep_seconds: float) -> None:
+        self._keep_seconds = keep_seconds
+        self._lock = threading.Lock()
+        self._residents: dict[str, dict[int, _Resident]] = {}
+        self._gone: dict[str, deque[_Resident]] = {}
+        self._polled_at: dict[str, float] = {}
+
+    def record(
+        self,
+        uuid: str,
+        pids: Collection[int] | None,
+        served: Mapping[int, ServedBy],
+        age: Callable[[int], float | None],
+        uses: Sequence[ProcessUse],
+        *,
+        now: float,
+        wall_offset: float,
+    ) -> None:
+        """Takes in one poll of a GPU. ``pids`` is None where the driver does not list them: then the GPU's use is unknown."""
+        with self._lock:
+            before = self._polled_at.get(uuid)
+            if pids is None:
+                self._polled_at.pop(uuid, None)
+                return
+            residents = self._residents.setdefault(uuid, {})
+            for pid in [pid for pid in residents if pid not in pids]:
+                self._end(uuid, residents.pop(pid), now)
+            for pid in pids:
+                seconds = age(pid)
+                resident = residents.get(pid)
+                if resident is not None and seconds is not None and now - seconds > resident.last_seen:
+                    # The same number, another process.
+                    self._end(uuid, residents.pop(pid), now - seconds)
+                    resident = None
+                if resident is None:
+                    start = now - seconds if seconds is not None else now if before is None else before
+                    residents[pid] = _Resident(start, now, served.get(pid))
+                else:
+                    resident.last_seen = now
+                    resident.served = served.get(pid) or resident.served
+            self._take_samples(residents, uses, wall_offset)
+            self._polled_at[uuid] = now
+
+    def end_processes(self, is_alive: Callable[[int], bool], now: float) -> None:
+        """Ends the residency of processes that are gone, between two polls of the driver."""
+        with self._lock:
+            for uuid, residents in self._residents.items():
+                for pid in [pid for pid, one in residents.items() if one.served is not None and not is_alive(pid)]:
+                    self._end(uuid, residents.pop(pid), now)
+
+    def is_known(self, uuid: str) -> bool:
+        """Whether the last poll of the GPU gave a list of its processes."""
+        with self._lock:
+            return uuid in self._polled_at
+
+    def use(self, uuid: str, owner: OwnerName | None, start: float, end: float) -> GpuUse | None:
+        """Returns how a GPU was used in a window; None where that is unknown. Without ``owner`` all processes are others."""
+        with self._lock:
+            if uuid not in self._polled_at:
+                return None
+            present = [one for one in self._all(uuid) if one.overlaps(start, end)]
+            own = [one for one in present if owner is not None and one.served is not None and owner.matches(one.served)]
+            own_seconds = sum(one.sm_seconds(start, end) for one in own)
+            all_seconds = sum(one.sm_seconds(start, end) for one in present)
+            return GpuUse(bool(own), len(own) < len(present), own_seconds / all_seconds if all_seconds > 0 else None)
+
+    def owners_now(self, uuid: str) -> frozenset[tuple[OwnerKind, str]]:
+        """Returns who uses the GPU at the last poll: units, containers, pods, jobs and server ports."""
+        with self._lock:
+            present = [one.served for one in self._residents.get(uuid, {}).values() if one.served is not None]
+            return frozenset(name for served in present for name in _names(served))
+
+    def users(self, uuid: str, start: float, end: float) -> frozenset[frozenset[tuple[OwnerKind, str]]] | None:
+        """Returns the different users of a GPU in a window, each by its names; None where the use is unknown."""
+        with self._lock:
+            if uuid not in self._polled_at:
+                return None
+            present = [one for one in self._all(uuid) if one.overlaps(start, end)]
+            return frozenset(frozenset(_names(one.served)) if one.served else frozenset() for one in present)
+
+    def _all(self, uuid: str) -> list[_Resident]:
+        return [*self._residents.get(uuid, {}).values(), *self._gone.get(uuid, ())]
+
+    def _end(self, uuid: str, resident: _Resident, at: float) -> None:
+        resident.end = at
+        gone = self._gone.setdefault(uuid, deque(maxlen=MAX_RESIDENTS))
+        gone.append(resident)
+        while gone and gone[0].end is not None and gone[0].end < at - self._keep_seconds:
+            gone.popleft()
+
+    def _take_samples(self, residents: Mapping[int, _Resident], uses: Sequence[ProcessUse], wall_offset: float) -> None:
+        for use in sorted((use for use in uses if use.at is not None), key=lambda use: use.at or 0.0):
+            resident = residents.get(use.pid)
+            if resident is None or use.sm is None or use.at is None or not 0 <= use.sm <= 1:
+                continue
+            at = use.at - wall_offset
+            begun = max(resident.samples[-1][1] if resident.samples else at - 1.0, at - LONGEST_SAMPLE)
+            if at > begun:
+                resident.samples.append((begun, at, use.sm))
+
+
+def _names(served: ServedBy) -> list[tuple[OwnerKind, str]]:
+    owner: Owner = served.owner
+    by_cgroup = (
+        (OwnerKind.JOB, owner.job),
+        (OwnerKind.POD, owner.pod),
+        (OwnerKind.CONTAINER, owner.container),
+        (OwnerKind.UNIT, owner.unit),
+    )
+    ports = sorted({endpoint.port for endpoint in served.endpoints or ()})
+    return [(kind, name) for kind, name in by_cgroup if name is not None] + [(OwnerKind.SERVER, str(port)) for port in ports]
