@@ -44,6 +44,8 @@ CLOCK_STEP_SECONDS = 0.05
 class EnergyApi(Protocol):
     def energy(self, start: Seconds, end: Seconds, wait: float = 0.0) -> EnergyAnswer: ...
 
+    def close(self) -> None: ...
+
 
 @dataclass(frozen=True, slots=True)
 class EnergyRequest:
@@ -79,7 +81,7 @@ class ExporterEnergyRequests:
         self._unanswered = 0
         self._dropped = 0
         self._error: str | None = None
-        self._loop = BackgroundLoop("energy", self._step, errors=errors)
+        self._loop = BackgroundLoop("energy", self._step, errors=errors, at_end=api.close)
 
     @property
     def unanswered(self) -> int:

@@ -34,6 +34,8 @@ ACK_PERIOD = 1.0
 MAX_ACK_PERIOD = 5.0
 FIRST_BACKOFF = 0.25
 MAX_BACKOFF = 5.0
+STOP_SECONDS = 0.5
+"""How long the end of a run waits for a query under way; its thread is a daemon."""
 
 InstantQuery: TypeAlias = Callable[[str], Iterable[tuple[Mapping[str, str], float]]]
 """An instant query's series, each with its labels and value; raises PrometheusError."""
@@ -45,6 +47,8 @@ class Gateway(Protocol):
     def delete(self, key: Mapping[str, str]) -> None: ...
 
     def groups(self) -> list[dict[str, str]]: ...
+
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +69,16 @@ class Acknowledgements:
     """Thread that reads from Prometheus which pushes it has scraped: without that, no group is deleted.
 
     A scrape takes a group as one piece, so the sent time of a push read back from Prometheus proves that every number of that
-    push is stored. One query a second for the whole worker, and only while ``wanted`` is set.
+    push is stored. One query a second for the whole worker, and only while ``wanted`` is set. ``close`` is called at the end.
     """
 
-    def __init__(self, query: InstantQuery, identity: Mapping[str, str], errors: LoopErrors | None = None) -> None:
+    def __init__(
+        self,
+        query: InstantQuery,
+        identity: Mapping[str, str],
+        errors: LoopErrors | None = None,
+        close: Callable[[], None] | None = None,
+    ) -> None:
         selector = ",".join(f'{name}="{value}"' for name, value in identity.items())
         # Deleted groups go stale, so an instant selector returns only what is still on the gateway.
         self._expression = f"{metrics.TASK_SENT.name}{{{selector}}}"
@@ -80,7 +90,7 @@ class Acknowledgements:
         self._failures_in_a_row = 0
         self._period = ACK_PERIOD
         self.wanted = threading.Event()
-        self._loop = BackgroundLoop("acknowledgements", self._step, errors=errors)
+        self._loop = BackgroundLoop("acknowledgements", self._step, errors=errors, at_end=close)
 
     def start(self, deliver: Callable[[Mapping[str, Seconds]], None]) -> None:
         """``deliver`` gets sent times by task id; that of the run's own group stands under ""."""
@@ -88,7 +98,7 @@ class Acknowledgements:
         self._loop.start()
 
     def stop(self) -> None:
-        self._loop.stop(timeout=0.0)
+        self._loop.stop(timeout=STOP_SECONDS)
 
     @property
     def error(self) -> str | None:
@@ -231,7 +241,10 @@ class Pusher:
         ended = self._loop.join(drain + 6.0) or self._loop.stop(0.0)
         if self._acknowledgements is not None:
             self._acknowledgements.stop()
-        return self._report(ended)
+        report = self._report(ended)
+        if ended:
+            self._gateway.close()
+        return report
 
     def _take_acknowledgements(self, sent_times: Mapping[str, Seconds]) -> None:
         with self._lock:

@@ -38,7 +38,7 @@ from joulebench.push.task import Task
 from joulebench.push.task_metrics import run_families, task_families
 from joulebench.push.totals import RunTotals, State, TaskTotals
 from joulebench.schema import events
-from joulebench.settings import Endpoints, Url
+from joulebench.settings import Endpoints
 from joulebench.supervise import LoopErrors
 from joulebench.units import Seconds
 
@@ -291,7 +291,8 @@ class _Worker:
             return NullPushes()
         acknowledgements = None
         if prometheus is not None:
-            acknowledgements = Acknowledgements(_instant_query(prometheus), self.identity, self._errors)
+            api = PrometheusApi(prometheus, timeout=QUERY_TIMEOUT, patience=0.0)
+            acknowledgements = Acknowledgements(_instant_query(api), self.identity, self._errors, api.close)
         self._pusher = Pusher(
             Pushgateway(gateway),
             self._clock,
@@ -344,9 +345,7 @@ class _Worker:
         }
 
 
-def _instant_query(url: Url) -> InstantQuery:
-    api = PrometheusApi(url, timeout=QUERY_TIMEOUT, patience=0.0)
-
+def _instant_query(api: PrometheusApi) -> InstantQuery:
     def ask(expression: str) -> Iterator[tuple[Mapping[str, str], float]]:
         return ((series.labels, series.points[-1][1]) for series in api.query(expression) if series.points)
 

@@ -39,6 +39,7 @@ class LocalServer:
 def serving(server: LocalServer) -> Iterator[None]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        timeout = 3.0  # of a kept connection: no thread is left behind for a client that a test did not close
 
         def do_GET(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
