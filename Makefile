@@ -29,7 +29,7 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check
 NEW_VENV := $(PYTHON) -m venv $(VENV)
 else
 INSTALL := uv pip install --python $(BIN)/python
-NEW_VENV := uv venv --quiet --allow-existing --python "$$(command -v $(PYTHON))" $(VENV)
+NEW_VENV := uv venv --quiet --seed --allow-existing --python "$$(command -v $(PYTHON))" $(VENV)
 endif
 
 $(BIN)/python:
