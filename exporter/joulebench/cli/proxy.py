@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import importlib.util
 import logging
 import signal
@@ -21,12 +20,6 @@ if TYPE_CHECKING:
     from joulebench.proxy.server import Options
 
 log = logging.getLogger(__name__)
-
-SWITCH_INTERVAL = 0.0002
-"""Seconds for which a counting thread may keep the interpreter from the thread that passes bytes on."""
-
-COLLECT_EVERY = 20_000
-"""Objects made and not freed; a request makes some hundred, nearly all of which go without a collection."""
 
 
 @click.command("proxy")
@@ -90,7 +83,6 @@ def proxy_command(upstream: str | None, exporter_url: str, no_energy: bool, log_
     upstream = upstream or settings.ollama_url()
     if upstream.endswith("/v1"):
         raise UserError(f"--upstream: give {upstream.removesuffix('/v1')}; clients keep the /v1 in their own base URL")
-    sys.setswitchinterval(SWITCH_INTERVAL)
     asyncio.run(
         _serve(Options(upstream=upstream, **flags), None if no_energy or exporter_url == settings.NO_URL else exporter_url)
     )
@@ -107,13 +99,9 @@ async def _serve(proxy_options: Options, exporter_url: str | None) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     await server.start()
-    # What is there now stays: without it, each full collection would look through all of it and hold a token up meanwhile.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(COLLECT_EVERY)
     try:
         print(f"metrics on {server.metrics_url}", file=sys.stderr)
-        print(f"listening on {server.url}, for {proxy_options.upstream}", file=sys.stderr, flush=True)
+        print(f"listening on {server.url}, for {server.upstream.shown}", file=sys.stderr, flush=True)
         await stopped.wait()
         log.info("stopping")
     finally:

@@ -82,6 +82,11 @@ class ReplyDecoder:
         return not self._inflater.is_identity
 
     @property
+    def has_failed(self) -> bool:
+        """Whether the server has reported an error so far."""
+        return self._reader.reply.error is not None
+
+    @property
     def ended_well(self) -> bool:
         """Whether the reply came to its end without an error; a reply that could not be read has shown none."""
         reply = self.finish()

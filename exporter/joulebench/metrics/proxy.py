@@ -9,8 +9,16 @@ PROXY_TASK = ("run_id", "task_id", "model")
 _COUNTER, _SUMMARY, _HISTOGRAM = Kind.COUNTER, Kind.SUMMARY, Kind.HISTOGRAM
 
 
-def _proxy(kind: Kind, name: str, help_: str, labels: tuple[str, ...] = PROXY_TASK, buckets: tuple[float, ...] = ()) -> Metric:
-    return Metric(f"{PREFIX}proxy_{name}", kind, help_, labels, buckets)
+def _proxy(
+    kind: Kind,
+    name: str,
+    help_: str,
+    labels: tuple[str, ...] = PROXY_TASK,
+    buckets: tuple[float, ...] = (),
+    *,
+    unused_because: str = "",
+) -> Metric:
+    return Metric(f"{PREFIX}proxy_{name}", kind, help_, labels, buckets, unused_because)
 
 
 PROXY_UPSTREAM_UP = _proxy(Kind.GAUGE, "upstream_up", "1 if the last request reached the model server, else 0.", ())
@@ -33,6 +41,19 @@ PROXY_REFUSED_ADDITIONS = _proxy(
 )
 PROXY_FORGOTTEN_TASKS = _proxy(
     _COUNTER, "forgotten_tasks_total", "Tasks whose series were dropped to bound their number, longest idle first.", ()
+)
+PROXY_REMOTE_REQUESTS = _proxy(
+    _COUNTER,
+    "remote_requests_total",
+    "Requests whose model another host ran (Ollama cloud), so that they used no energy here.",
+    unused_because="0 without models of another host; says why a task has no energy",
+)
+PROXY_REFUSED_DECREASES = _proxy(
+    _COUNTER,
+    "refused_decreases_total",
+    "Attempts to add a negative or infinite value to a metric of the proxy, which were ignored, by metric.",
+    ("metric",),
+    unused_because="0 unless there is a bug; the log says which metric",
 )
 PROXY_PROMPT_TOKENS = _proxy(
     _COUNTER, "prompt_tokens_total", "Prompt tokens as the model server counted them, cached ones included."

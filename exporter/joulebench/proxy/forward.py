@@ -1,196 +1,303 @@
-"""One request on its way to the model server and one reply on its way back.
+"""Forwards one request to the model server and its reply to the client.
 
-The bytes come first: a chunk is sent on before it is read here, a client that reads slowly slows the model server down, one that
-leaves closes the connection to it, and one that is gone wrong upstream ends for the client as it ended for the proxy.
+Bytes come first: a chunk is sent on as it arrives, a client that reads slowly slows the model server down, a client that leaves
+closes the connection to it, and a reply that breaks upstream breaks off for the client at the same place.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
-from functools import lru_cache
 from typing import TypeAlias
 
 import aiohttp
 from aiohttp import web
-from yarl import URL
 
 from joulebench.clock import Clock
-from joulebench.proxy import headers
-from joulebench.proxy.additions import Added, Additions
-from joulebench.proxy.address import Address, address_of
-from joulebench.proxy.asked import Asked, Protocol, asked_of, protocol_of
-from joulebench.proxy.books import Books, Entry
-from joulebench.proxy.energy import EnergySharer
-from joulebench.proxy.meter import Meter
-from joulebench.proxy.relay import Ending, Relayed, accept_body, joined, read_up_to, relay
-from joulebench.proxy.tally import Key, Tally
-from joulebench.proxy.undo import Undo
+from joulebench.llm.decoder import Inflater, ReplyDecoder
+from joulebench.llm.readers import Api
+from joulebench.llm.refusals import may_be_about_additions
+from joulebench.proxy import relay as relaying
+from joulebench.proxy.accounting import FinishedRequest, UsageRecorder
+from joulebench.proxy.energy import EnergyAllocator
+from joulebench.proxy.metrics import ProxyMetrics, TaskKey
+from joulebench.proxy.relay import Ending, Relayed
+from joulebench.proxy.request import (
+    BadRequest,
+    MeteredRequest,
+    RequestTarget,
+    Upstream,
+    metered_api,
+    parse_request,
+    parse_target,
+)
+from joulebench.proxy.rewrite import ExtendedRequest, RequestAdditions, ResponseFilter
 
 log = logging.getLogger(__name__)
 
-MAX_READ_BODY = 64 * 1024 * 1024
-"""Bytes of a request that are kept to be read and, if need be, sent again; a longer one goes through unread."""
+MAX_READ_BODY = 32 * 1024 * 1024
+"""Bytes of a request that are kept to be read and, if need be, sent again; a longer one passes unread."""
+MAX_KEPT_BODIES = 256 * 1024 * 1024
+"""Bytes of all requests that are kept at the same time."""
+MAX_INFLATED_BODY = 4 * 1024 * 1024
 MAX_REFUSAL = 1024 * 1024
+MAX_REWRITTEN_REPLY = 64 * 1024 * 1024
+"""Bytes of a reply that is read to its end before it is sent on."""
+HOLD_HEAD_SECONDS = 5.0
+"""Longest wait for the first event of a reply before its head is sent, where it is not known that additions are accepted."""
 
 Body: TypeAlias = bytes | aiohttp.StreamReader | AsyncIterator[bytes] | None
 
 
 class Forwarder:
-    """``upstream``: URL of the model server, without a slash at the end. ``energy`` is None without an exporter."""
+    """``energy`` is None without an exporter."""
 
     def __init__(
         self,
-        upstream: str,
+        upstream: Upstream,
         session: aiohttp.ClientSession,
         *,
         clock: Clock,
-        tally: Tally,
-        books: Books,
-        additions: Additions,
-        energy: EnergySharer | None = None,
+        metrics: ProxyMetrics,
+        recorder: UsageRecorder,
+        additions: RequestAdditions,
+        energy: EnergyAllocator | None = None,
     ) -> None:
         self._upstream = upstream
         self._session = session
         self._clock = clock
-        self._tally = tally
-        self._books = books
+        self._metrics = metrics
+        self._recorder = recorder
         self._additions = additions
         self._energy = energy
+        self._kept_bytes = 0
+        self._was_reachable = True
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        began = self._clock.monotonic()
-        await accept_body(request)
-        address = address_of(request.raw_path, request.headers)
-        protocol = protocol_of(request.method, address.path)
-        if protocol is None:
-            self._tally.unread("other_path")
-            return await self._unmetered(request, address, request.content if request.can_read_body else None, None)
-        start = await read_up_to(request.content, MAX_READ_BODY)
-        if not request.content.at_eof():
-            self._tally.unread("too_large")
-            return await self._unmetered(request, address, joined(start, request.content), protocol)
-        asked = asked_of(protocol, start)
-        if asked is None:
-            self._tally.unread("not_json")
-            return await self._unmetered(request, address, start, protocol)
-        key = self._tally.key(address.run, address.task, asked.model)
-        exchange = _Exchange(key, asked, began)
-        self._tally.begin(key)
-        if self._energy is not None:
-            self._energy.begin(key)
         try:
-            return await self._metered(request, address, start, exchange)
+            return await self._handle(request)
+        except BadRequest as error:
+            response = web.Response(status=error.status, text=f"{error}\n")
+            response.force_close()
+            return response
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        began = self._clock.monotonic()
+        target = parse_target(request.method, request.raw_path, request.headers)
+        self._upstream.url_for(target.target)
+        await relaying.accept_body(request)
+        api = metered_api(request.method, target.path)
+        if api is None:
+            self._metrics.count_unread("other_path")
+            return await self._forward_unmetered(request, target, request.content if request.can_read_body else None, None)
+        limit = max(0, min(MAX_READ_BODY, MAX_KEPT_BODIES - self._kept_bytes))
+        body = await relaying.read_body(request.content, limit)
+        self._kept_bytes += len(body)
+        try:
+            return await self._forward_read(request, target, api, body, began)
+        finally:
+            self._kept_bytes -= len(body)
+
+    async def _forward_read(
+        self, request: web.BaseRequest, target: RequestTarget, api: Api, body: bytes, began: float
+    ) -> web.StreamResponse:
+        """``body``: as far as it is kept."""
+        if not request.content.at_eof():
+            self._metrics.count_unread("too_large")
+            return await self._forward_unmetered(request, target, relaying.joined(body, request.content), api)
+        plain = _inflate(body, request.headers.get("Content-Encoding", ""))
+        parsed = None if plain is None else parse_request(api, plain)
+        if parsed is None:
+            self._metrics.count_unread("not_json" if plain is not None else "encoding")
+            return await self._forward_unmetered(request, target, body, api)
+        key = self._metrics.key(target.run, target.task, parsed.model)
+        exchange = _Exchange(key, parsed, target, began)
+        self._metrics.begin(key)
+        if self._energy is not None:
+            self._energy.begin(key, may_be_remote=api.is_ollama)
+        try:
+            return await self._forward_metered(request, body, exchange, is_plain=plain is body)
         finally:
             if self._energy is not None:
                 self._energy.end(key)
-            self._books.put(exchange.entry(self._clock.monotonic()))
+            self._recorder.put(exchange.finish(self._clock.monotonic()))
 
-    async def _unmetered(
-        self, request: web.BaseRequest, address: Address, data: Body, protocol: Protocol | None
+    async def _forward_unmetered(
+        self, request: web.BaseRequest, target: RequestTarget, body: Body, api: Api | None
     ) -> web.StreamResponse:
         try:
-            async with self._request(request, address, data, keep_length=True) as upstream:
-                return (await relay(request, upstream, self._clock.monotonic)).response
+            async with self._request(request, target, body, keep_length=True) as upstream:
+                return (await relaying.relay(request, upstream, self._clock.monotonic)).response
         except aiohttp.ClientError as error:
-            return self._unreachable(error, protocol)
+            return self._unreachable(error, api)
 
-    async def _metered(self, request: web.BaseRequest, address: Address, data: bytes, exchange: _Exchange) -> web.StreamResponse:
-        added = self._additions.to(exchange.asked, data)
+    async def _forward_metered(
+        self, request: web.BaseRequest, body: bytes, exchange: _Exchange, *, is_plain: bool
+    ) -> web.StreamResponse:
+        """``is_plain``: the body is not compressed, so that it can be extended."""
+        extended = ExtendedRequest(body)
+        if is_plain:
+            extended = self._additions.extend(exchange.request, body, self._clock.monotonic())
         try:
-            if added.anything:
-                response = await self._with_additions(request, address, added, exchange)
+            if extended.is_extended:
+                response = await self._try_extended(request, extended, exchange)
                 if response is not None:
                     return response
-            async with self._request(request, address, data) as upstream:
-                if added.anything and upstream.status < 400:
-                    self._additions.refused(exchange.asked, added, exchange.refusal)
-                    self._tally.refused(exchange.key)
-                return await self._answer(request, upstream, exchange, None)
+            async with self._request(request, exchange.target, body) as upstream:
+                self._was_reachable = True
+                if extended.is_extended and upstream.status < 400:
+                    now = self._clock.monotonic()
+                    self._additions.remember_refusal(exchange.request, extended, exchange.refusal, now)
+                    self._metrics.count_refused_additions(exchange.key)
+                decoder = exchange.start_reply(upstream)
+                relayed = await relaying.relay(request, upstream, self._clock.monotonic, decoder)
+                return exchange.end(upstream, relayed)
         except aiohttp.ClientError as error:
             exchange.result = "unreachable" if isinstance(error, aiohttp.ClientConnectorError) else "broken"
-            return self._unreachable(error, exchange.asked.protocol)
+            return self._unreachable(error, exchange.request.api)
 
-    async def _with_additions(
-        self, request: web.BaseRequest, address: Address, added: Added, exchange: _Exchange
+    async def _try_extended(
+        self, request: web.BaseRequest, extended: ExtendedRequest, exchange: _Exchange
     ) -> web.StreamResponse | None:
-        """None where the model server refused; then nothing has been sent to the client."""
-        async with self._request(request, address, added.body, uncompressed=True) as upstream:
-            if upstream.status in (400, 422):
-                exchange.refusal = await read_up_to(upstream.content, MAX_REFUSAL)
+        """Returns None where the model server refused the request in whatever way; then nothing was sent to the client."""
+        try:
+            async with self._request(request, exchange.target, extended.body, uncompressed=True) as upstream:
+                self._was_reachable = True
+                if may_be_about_additions(upstream.status):
+                    exchange.refusal = await relaying.read_body(upstream.content, MAX_REFUSAL)
+                    return None
+                return await self._answer_extended(request, upstream, extended, exchange)
+        except aiohttp.ClientConnectorError:
+            raise
+        except aiohttp.ClientError:
+            # The connection closed before a reply.
+            return None
+
+    async def _answer_extended(
+        self, request: web.BaseRequest, upstream: aiohttp.ClientResponse, extended: ExtendedRequest, exchange: _Exchange
+    ) -> web.StreamResponse | None:
+        decoder = exchange.start_reply(upstream)
+        if upstream.status >= 400 or decoder.is_compressed:
+            return exchange.end(upstream, await relaying.relay(request, upstream, self._clock.monotonic, decoder))
+        response_filter = ResponseFilter(exchange.request.api, extended, decoder)
+        if not decoder.streamed:
+            return await self._answer_whole(request, upstream, response_filter, exchange)
+        first_bytes = b""
+        if not self._additions.are_accepted(exchange.request, extended):
+            first_event = await self._first_event(upstream, response_filter, decoder)
+            if first_event is None:
+                exchange.refusal = (decoder.finish().error or "").encode()
                 return None
-            return await self._answer(request, upstream, exchange, added if upstream.status < 400 else None)
+            first_bytes = first_event
+            if response_filter.has_payload:
+                self._additions.remember_acceptance(exchange.request, extended)
+        relayed = await relaying.relay(
+            request, upstream, self._clock.monotonic, decoder, response_filter=response_filter, first_bytes=first_bytes
+        )
+        return exchange.end(upstream, relayed)
+
+    async def _first_event(
+        self, upstream: aiohttp.ClientResponse, response_filter: ResponseFilter, decoder: ReplyDecoder
+    ) -> bytes | None:
+        """Returns the filtered bytes up to the first event that carries a payload; None where that is an error, or where the
+        reply ends before it."""
+        shown: list[bytes] = []
+        end = self._clock.monotonic() + HOLD_HEAD_SECONDS
+        while not response_filter.has_payload:
+            left = end - self._clock.monotonic()
+            if left <= 0:
+                return b"".join(shown)
+            try:
+                chunk = await asyncio.wait_for(upstream.content.readany(), left)
+            except asyncio.TimeoutError:
+                return b"".join(shown)
+            if not chunk:
+                shown.append(response_filter.finish(self._clock.monotonic()))
+                return None if decoder.finish().error is not None or not decoder.finish().complete else b"".join(shown)
+            shown.append(response_filter.feed(chunk, self._clock.monotonic()))
+        return None if decoder.has_failed else b"".join(shown)
+
+    async def _answer_whole(
+        self,
+        request: web.BaseRequest,
+        upstream: aiohttp.ClientResponse,
+        response_filter: ResponseFilter,
+        exchange: _Exchange,
+    ) -> web.StreamResponse | None:
+        """A reply that is not streamed is read before any of it goes on; one that breaks upstream is then a refusal."""
+        body = await relaying.read_body(upstream.content, MAX_REWRITTEN_REPLY)
+        if not upstream.content.at_eof():
+            exchange.decoder = None
+            relayed = await relaying.relay(request, upstream, self._clock.monotonic, first_bytes=body)
+            return exchange.end(upstream, relayed)
+        shown = response_filter.filter_whole(body)
+        if exchange.decoder is not None and exchange.decoder.has_failed:
+            exchange.refusal = body[:MAX_REFUSAL]
+            return None
+        return exchange.end(upstream, await relaying.send_whole(request, upstream, shown))
 
     def _request(
-        self, request: web.BaseRequest, address: Address, data: Body, *, keep_length: bool = False, uncompressed: bool = False
+        self,
+        request: web.BaseRequest,
+        target: RequestTarget,
+        body: Body,
+        *,
+        keep_length: bool = False,
+        uncompressed: bool = False,
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
-        sent = headers.for_upstream(request.headers, keep_length=keep_length, uncompressed=uncompressed)
-        return self._session.request(
-            request.method,
-            _url(self._upstream + address.target),
-            headers=sent,
-            data=data,
-            allow_redirects=False,
-        )
+        headers = relaying.headers_for_upstream(request, self._upstream, keep_length=keep_length, uncompressed=uncompressed)
+        url = self._upstream.url_for(target.target)
+        return self._session.request(request.method, url, headers=headers, data=body, allow_redirects=False)
 
-    async def _answer(
-        self, request: web.BaseRequest, upstream: aiohttp.ClientResponse, exchange: _Exchange, added: Added | None
-    ) -> web.StreamResponse:
-        kind, coding = upstream.headers.get("Content-Type", ""), upstream.headers.get("Content-Encoding", "")
-        meter = exchange.meter = Meter(exchange.asked.protocol, kind, coding)
-        undo = None if added is None else Undo(exchange.asked.protocol, added, meter)
-        if undo is not None and not meter.streamed:
-            response, ending = await self._edited_whole(request, upstream, undo)
-        else:
-            response, ending = await relay(request, upstream, self._clock.monotonic, meter, undo)
-        if ending is not Ending.CLIENT_GONE:
-            exchange.result = "refused" if upstream.status >= 400 else "broken"
-            if ending is Ending.WHOLE and upstream.status < 400 and meter.ended_well:
-                exchange.result = "ok"
-        return response
-
-    async def _edited_whole(self, request: web.BaseRequest, upstream: aiohttp.ClientResponse, undo: Undo) -> Relayed:
-        """A reply that comes at once is read before any of it goes on, and an upstream that breaks is then told as that."""
-        body = undo.whole(await upstream.read(), self._clock.monotonic())
-        kept = headers.for_client(upstream.headers, keep_length=False)
-        response = web.Response(status=upstream.status, reason=upstream.reason, headers=kept, body=body)
-        try:
-            await response.prepare(request)
-            await response.write_eof()
-        except ConnectionError:
-            return Relayed(response, Ending.CLIENT_GONE)
-        return Relayed(response, Ending.WHOLE)
-
-    def _unreachable(self, error: aiohttp.ClientError, protocol: Protocol | None) -> web.Response:
-        message = f"the model server {self._upstream} does not answer: {error or type(error).__name__}"
-        log.warning("%s", message)
+    def _unreachable(self, error: aiohttp.ClientError, api: Api | None) -> web.Response:
+        message = f"the model server {self._upstream.shown} does not answer: {type(error).__name__}"
+        if isinstance(error, aiohttp.ClientConnectorError) and error.os_error is not None:
+            message = f"{message}, {error.os_error.strerror or 'no connection'}"
+        log.log(logging.WARNING if self._was_reachable else logging.DEBUG, "%s", message)
+        self._was_reachable = False
         shown: object = message
-        if protocol is not None and not protocol.is_ollama:
+        if api is not None and not api.is_ollama:
             shown = {"message": message, "type": "upstream_error", "code": 502}
-        body = {**({"type": "error"} if protocol is Protocol.MESSAGES else {}), "error": shown}
+        body = {**({"type": "error"} if api is Api.MESSAGES else {}), "error": shown}
         return web.Response(status=502, body=json.dumps(body).encode(), content_type="application/json")
 
 
-@lru_cache(256)
-def _url(address: str) -> URL:
-    """What yarl works out of a URL it keeps with it, and a benchmark asks the same few."""
-    return URL(address, encoded=True)
+def _inflate(body: bytes, coding: str) -> bytes | None:
+    """Returns a request body without its content coding; None where it cannot be read within the limits."""
+    inflater = Inflater(coding, MAX_INFLATED_BODY)
+    if inflater.is_identity and inflater.problem is None:
+        return body
+    plain = inflater.feed(body)
+    return plain if inflater.problem is None else None
 
 
 class _Exchange:
     """What becomes of one metered request. Whatever ends it early without a result was the client."""
 
-    def __init__(self, key: Key, asked: Asked, began: float) -> None:
+    def __init__(self, key: TaskKey, request: MeteredRequest, target: RequestTarget, began: float) -> None:
         self.key = key
-        self.asked = asked
-        self.began = began
+        self.request = request
+        self.target = target
         self.result = "client_gone"
         self.refusal = b""
-        self.meter: Meter | None = None
+        self.decoder: ReplyDecoder | None = None
+        self._began = began
 
-    def entry(self, ended: float) -> Entry:
-        meter = self.meter
-        reply, cause = (None, None) if meter is None else (meter.reply, meter.cause)
-        return Entry(self.key, self.asked, self.result, self.began, ended, reply, cause)
+    def start_reply(self, upstream: aiohttp.ClientResponse) -> ReplyDecoder:
+        """Begins to read a reply, in place of one that was a refusal."""
+        content_type, coding = upstream.headers.get("Content-Type", ""), upstream.headers.get("Content-Encoding", "")
+        self.decoder = ReplyDecoder(self.request.api, content_type, coding, stream=self.request.stream)
+        return self.decoder
+
+    def end(self, upstream: aiohttp.ClientResponse, relayed: Relayed) -> web.StreamResponse:
+        if relayed.ending is not Ending.CLIENT_GONE:
+            self.result = "refused" if upstream.status >= 400 else "broken"
+            if relayed.ending is Ending.COMPLETE and upstream.status < 400:
+                self.result = "delivered"
+        return relayed.response
+
+    def finish(self, ended: float) -> FinishedRequest:
+        return FinishedRequest(self.key, self.request, self.result, self._began, ended, self.decoder)

@@ -1,27 +1,50 @@
-"""Bytes from the model server to the client, chunk by chunk, as they come."""
+"""Passes bytes and headers between client and model server, chunk by chunk, as they come."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager, suppress
+import ipaddress
+from collections.abc import AsyncIterator, Callable
 from enum import Enum
 from typing import NamedTuple
 
 import aiohttp
 from aiohttp import web
-from aiohttp.abc import AbstractStreamWriter
+from multidict import CIMultiDict, CIMultiDictProxy
 
-from joulebench.proxy import headers
-from joulebench.proxy.meter import Meter
-from joulebench.proxy.undo import Undo
+from joulebench.llm.decoder import ReplyDecoder
+from joulebench.proxy.request import RUN_HEADER, TASK_HEADER, BadRequest, Upstream
+from joulebench.proxy.rewrite import ResponseFilter
 
-HEAD_WAITS = 0.001
-"""Seconds that the head of a reply waits to go out with the first bytes of its body, as one packet and one system call."""
+BODY_SECONDS = 120.0
+"""Time for the body of a metered request, which is read before it is passed on."""
+
+_HOP_BY_HOP = frozenset(
+    (
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    )
+)
+"""RFC 9110, 7.6.1."""
+_LENGTH = frozenset(("content-length",))
+_ANSWERED_HERE = frozenset(("expect", RUN_HEADER.lower(), TASK_HEADER.lower()))
+NEVER_INVENTED = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
+"""Headers that an HTTP client adds where its caller sends none."""
+
+_NOT_UPSTREAM = _HOP_BY_HOP | _ANSWERED_HERE
+_NOT_UPSTREAM_RESIZED = _NOT_UPSTREAM | _LENGTH
+_RESIZED = _HOP_BY_HOP | _LENGTH
 
 
 class Ending(Enum):
-    WHOLE = "whole"
+    COMPLETE = "complete"
     UPSTREAM_BROKE = "upstream broke"
     CLIENT_GONE = "client gone"
 
@@ -33,106 +56,123 @@ class Relayed(NamedTuple):
     ending: Ending
 
 
-class _UpstreamBrokeError(Exception):
-    """The model server's connection failed in the middle of a reply."""
+def headers_for_upstream(
+    request: web.BaseRequest, upstream: Upstream, *, keep_length: bool, uncompressed: bool = False
+) -> CIMultiDict[str]:
+    """Returns the client's end-to-end headers. ``uncompressed``: the reply is to be rewritten.
+
+    ``Host`` is the client's, so that a server which checks it (Ollama, against pages that rebind a name to loopback) can; only a
+    Host that is the proxy's own address becomes the upstream's.
+    """
+    headers = _without(request.headers, _NOT_UPSTREAM if keep_length else _NOT_UPSTREAM_RESIZED)
+    host = headers.get("Host")
+    if host is None or _is_own_address(host, request):
+        headers["Host"] = upstream.host_header
+    if upstream.authorization is not None and "Authorization" not in headers:
+        headers["Authorization"] = upstream.authorization
+    if uncompressed:
+        headers["Accept-Encoding"] = "identity"
+    return headers
 
 
-class _Response(web.StreamResponse):
-    _send_headers_immediately = False
+def headers_for_client(headers: CIMultiDictProxy[str], *, keep_length: bool) -> CIMultiDict[str]:
+    return _without(headers, _HOP_BY_HOP if keep_length else _RESIZED)
 
 
 async def relay(
     request: web.BaseRequest,
     upstream: aiohttp.ClientResponse,
     now: Callable[[], float],
-    meter: Meter | None = None,
-    undo: Undo | None = None,
+    decoder: ReplyDecoder | None = None,
+    *,
+    response_filter: ResponseFilter | None = None,
+    first_bytes: bytes = b"",
 ) -> Relayed:
-    """Waits while the client's buffer is full, and so does the model server. A client that closes its connection cancels this.
+    """Sends a reply on as it comes. While the client's buffer is full, the model server waits too; a client that closes its
+    connection cancels this.
 
-    Through ``undo``, if there is one, go all bytes; without it ``meter`` reads each chunk, after it was sent on.
+    All bytes go through ``response_filter``, if there is one; without it ``decoder`` reads each chunk after it was sent on.
+    ``first_bytes``: filtered bytes that have been read already.
     """
-    kept = headers.for_client(upstream.headers, keep_length=undo is None)
-    response = _Response(status=upstream.status, reason=upstream.reason, headers=kept)
+    headers = headers_for_client(upstream.headers, keep_length=response_filter is None)
+    response = web.StreamResponse(status=upstream.status, reason=upstream.reason, headers=headers)
     try:
-        writer = await response.prepare(request)
-        with _head_soon(writer):
+        await response.prepare(request)
+        if first_bytes:
+            await response.write(first_bytes)
+        while True:
             try:
-                await _body(response, upstream.content, now, meter, undo)
-            except _UpstreamBrokeError:
-                _send_head(writer)
+                chunk = await upstream.content.readany()
+            except aiohttp.ClientError:
+                # Only a read of upstream: a failing write is the client's.
                 if request.transport is not None:
-                    # Closed in the middle: the client sees the reply end as it ended here, and never a whole one.
+                    # Closed in the middle, so that the client sees the reply break off and never as complete.
                     request.transport.close()
                 return Relayed(response, Ending.UPSTREAM_BROKE)
-            await response.write_eof()
+            if not chunk:
+                break
+            await _pass_on(response, chunk, now, decoder, response_filter)
+        if response_filter is not None and (rest := response_filter.finish(now())):
+            await response.write(rest)
+        await response.write_eof()
     except ConnectionError:
         return Relayed(response, Ending.CLIENT_GONE)
-    return Relayed(response, Ending.WHOLE)
+    return Relayed(response, Ending.COMPLETE)
 
 
-async def _body(
+async def _pass_on(
     response: web.StreamResponse,
-    content: aiohttp.StreamReader,
+    chunk: bytes,
     now: Callable[[], float],
-    meter: Meter | None,
-    undo: Undo | None,
+    decoder: ReplyDecoder | None,
+    response_filter: ResponseFilter | None,
 ) -> None:
-    while True:
-        try:
-            chunk = await content.readany()
-        except aiohttp.ClientError as error:
-            # Only a read's: a write that fails is the client's.
-            raise _UpstreamBrokeError from error
-        if not chunk:
-            break
-        arrived = now()
-        if undo is not None:
-            if shown := undo.feed(chunk, arrived):
-                await response.write(shown)
-            undo.settle()
-            continue
-        await response.write(chunk)
-        if meter is not None:
-            meter.feed(chunk, arrived)
-    if undo is not None and (last := undo.end(now())):
-        await response.write(last)
-    if undo is None and meter is not None:
-        meter.end(now())
+    arrived = now()
+    if response_filter is not None:
+        if shown := response_filter.feed(chunk, arrived):
+            await response.write(shown)
+        return
+    await response.write(chunk)
+    if decoder is not None:
+        decoder.feed(chunk, arrived)
 
 
-@contextmanager
-def _head_soon(writer: AbstractStreamWriter | None) -> Iterator[None]:
-    """The head goes out alone where the body does not come within ``HEAD_WAITS``."""
-    timer = asyncio.get_running_loop().call_later(HEAD_WAITS, _send_head, writer)
+async def send_whole(request: web.BaseRequest, upstream: aiohttp.ClientResponse, body: bytes) -> Relayed:
+    """Sends a reply that was read to its end and rewritten."""
+    headers = headers_for_client(upstream.headers, keep_length=False)
+    response = web.Response(status=upstream.status, reason=upstream.reason, headers=headers, body=body)
     try:
-        yield
-    finally:
-        timer.cancel()
-
-
-def _send_head(writer: AbstractStreamWriter | None) -> None:
-    """Does nothing where it was sent."""
-    if writer is not None:
-        with suppress(ConnectionError):
-            writer.send_headers()
+        await response.prepare(request)
+        await response.write_eof()
+    except ConnectionError:
+        return Relayed(response, Ending.CLIENT_GONE)
+    return Relayed(response, Ending.COMPLETE)
 
 
 async def accept_body(request: web.BaseRequest) -> None:
-    """Answers a client that waits to be told to send its body."""
+    """Answers a client that waits for ``100 Continue`` before it sends its body."""
     if request.headers.get("Expect", "").lower() == "100-continue":
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        # Not part of the reply that follows.
-        request.writer.output_size = 0
 
 
-async def read_up_to(content: aiohttp.StreamReader, limit: int) -> bytes:
-    """All of it, or somewhat more than ``limit`` bytes; then it is not at its end."""
-    chunks = []
-    size = 0
-    while size <= limit and (chunk := await content.readany()):
-        chunks.append(chunk)
-        size += len(chunk)
+async def read_body(content: aiohttp.StreamReader, limit: int) -> bytes:
+    """Returns the body, or somewhat more than ``limit`` bytes of it; then ``content`` is not at its end.
+
+    Raises BadRequest where it does not arrive within BODY_SECONDS.
+    """
+    chunks: list[bytes] = []
+
+    async def read() -> None:
+        size = 0
+        while size <= limit and (chunk := await content.readany()):
+            chunks.append(chunk)
+            size += len(chunk)
+
+    try:
+        # A short body has arrived with its head, and a timer costs a part of the time to first token.
+        await (read() if content.is_eof() else asyncio.wait_for(read(), BODY_SECONDS))
+    except asyncio.TimeoutError as error:
+        raise BadRequest(f"the body did not arrive within {BODY_SECONDS:g} s", 408) from error
     return b"".join(chunks)
 
 
@@ -140,3 +180,31 @@ async def joined(start: bytes, rest: aiohttp.StreamReader) -> AsyncIterator[byte
     yield start
     while chunk := await rest.readany():
         yield chunk
+
+
+def _without(headers: CIMultiDictProxy[str], names: frozenset[str]) -> CIMultiDict[str]:
+    connection = headers.get("Connection")
+    if connection is not None and connection.lower() not in ("keep-alive", "close"):
+        named = [name.strip().lower() for value in headers.getall("Connection") for name in value.split(",")]
+        # Host has to stay, and a length that is named here is no reason to lose it.
+        names = names.union(named) - {"host", "content-length"} | (names & _LENGTH)
+    return CIMultiDict([(name, value) for name, value in headers.items() if name.lower() not in names])
+
+
+def _is_own_address(host: str, request: web.BaseRequest) -> bool:
+    """Returns whether a Host header names the address at which this connection came in."""
+    socket_name = None if request.transport is None else request.transport.get_extra_info("sockname")
+    if not isinstance(socket_name, tuple):
+        return False
+    address, port = str(socket_name[0]).lower(), int(socket_name[1])
+    name, _, port_text = host.rpartition(":") if ":" in host.rpartition("]")[2] else (host, "", "80")
+    name = name.strip("[]").lower()
+    if port_text != str(port):
+        return False
+    if name == address:
+        return True
+    try:
+        is_loopback = ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False
+    return is_loopback and name in ("localhost", "127.0.0.1", "::1")

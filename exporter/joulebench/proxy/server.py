@@ -1,8 +1,13 @@
-"""The two listeners of the proxy and what they need, from ``start`` to ``stop`` in one event loop."""
+"""The proxy's two listeners and what they need, from ``start`` to ``stop``.
+
+Clients are served by the event loop that calls ``start``. ``/metrics`` has a thread and an event loop of its own, so that a
+scrape of many series delays no token and requests delay no scrape.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
@@ -11,23 +16,26 @@ from aiohttp import web
 
 from joulebench.clock import Clock
 from joulebench.errors import UserError
-from joulebench.proxy import headers
-from joulebench.proxy.additions import Additions
-from joulebench.proxy.books import Books
-from joulebench.proxy.energy import CUT_EVERY, EnergyApi, EnergySharer
+from joulebench.http_server import HttpServer
+from joulebench.proxy.accounting import UsageRecorder
+from joulebench.proxy.connections import MAX_HEADER, BoundedServer, connection_limit
+from joulebench.proxy.energy import CUT_EVERY, EnergyAllocator, EnergyApi
 from joulebench.proxy.forward import Forwarder
-from joulebench.proxy.tally import Tally
-from joulebench.proxy.web import MetricsPage
+from joulebench.proxy.metrics import ProxyMetrics, metrics_app
+from joulebench.proxy.relay import NEVER_INVENTED
+from joulebench.proxy.request import Upstream
+from joulebench.proxy.rewrite import RequestAdditions
+from joulebench.supervise import run_in_asyncio
+
+Step = Callable[[], Awaitable[float | None]]
 
 CONNECT_TIMEOUT = 10.0
 IDLE_UPSTREAM = 2.0
 """Seconds that a connection to the model server is kept: below the 5 s after which uvicorn and llama.cpp close it, since a
 request that meets that moment is lost."""
-IDLE_CLIENT = 75.0
-MAX_HEADER = 64 * 1024
-"""Bytes of one header or of the request line: some carry a long token."""
-FINISH_WITHIN = 3.0
-"""Seconds that requests in flight have when the proxy is told to stop."""
+FINISH_WITHIN = 2.0
+"""Seconds that requests in flight have when the proxy is stopped."""
+MAX_SCRAPE_CONNECTIONS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +54,12 @@ class ProxyServer:
     """``energy_api`` is None without an exporter. Addresses are known after ``start``."""
 
     def __init__(self, options: Options, clock: Clock, energy_api: EnergyApi | None = None) -> None:
+        self.upstream = Upstream(options.upstream)
         self._options = options
         self._clock = clock
         self._energy_api = energy_api
         self._stack = AsyncExitStack()
-        self.tally = Tally(options.max_tasks)
+        self.metrics = ProxyMetrics(options.max_tasks)
         self.url = ""
         self.metrics_url = ""
 
@@ -58,40 +67,38 @@ class ProxyServer:
         """Raises UserError where an address cannot be used; then nothing is left running."""
         options = self._options
         try:
-            books = Books(self.tally)
-            books.start()
-            self._stack.callback(books.stop)
+            scrapes = HttpServer(options.metrics_listen, metrics_app(self.metrics), max_connections=MAX_SCRAPE_CONNECTIONS)
+            self._stack.callback(scrapes.stop)
+            scrapes.start()
+            self.metrics_url = scrapes.url
             energy = None
             if self._energy_api is not None:
-                energy = EnergySharer(self._energy_api, self.tally, self._clock)
+                energy = EnergyAllocator(self._energy_api, self.metrics, self._clock)
                 energy.start()
                 self._stack.callback(energy.stop)
-                cutter = asyncio.create_task(_cut_regularly(energy))
-                self._stack.callback(cutter.cancel)
+                self._run_in_background("proxy-energy-cut", _cut_regularly(energy))
+            recorder = UsageRecorder(self.metrics, self._clock, None if energy is None else energy.set_remote)
+            recorder.start()
+            self.metrics.watch_queue(recorder.queue.name, lambda: recorder.queue.dropped)
+            self._stack.callback(recorder.stop)
             session = await self._stack.enter_async_context(_session())
             forwarder = Forwarder(
-                options.upstream,
+                self.upstream,
                 session,
                 clock=self._clock,
-                tally=self.tally,
-                books=books,
-                additions=Additions(options.add_usage, options.add_logprobs),
+                metrics=self.metrics,
+                recorder=recorder,
+                additions=RequestAdditions(options.add_usage, options.add_logprobs),
                 energy=energy,
             )
-            page = MetricsPage(self.tally)
-            self.metrics_url = await self._listen(
-                web.Server(page.handle, access_log=None), options.metrics_listen, "--web.listen-address"
-            )
-            served = web.Server(
+            server = BoundedServer(
                 forwarder.handle,
+                self._clock,
+                max_connections=connection_limit(),
                 handler_cancellation=True,
-                access_log=None,
-                keepalive_timeout=IDLE_CLIENT,
                 auto_decompress=False,
-                max_line_size=MAX_HEADER,
-                max_field_size=MAX_HEADER,
             )
-            self.url = await self._listen(served, options.listen, "--listen")
+            self.url = await _listen(server, options.listen, "--listen", self._stack)
         except BaseException:
             await self.stop()
             raise
@@ -99,19 +106,27 @@ class ProxyServer:
     async def stop(self) -> None:
         await self._stack.aclose()
 
-    async def _listen(self, server: web.Server, address: tuple[str, int], setting: str) -> str:
-        runner = web.ServerRunner(server, shutdown_timeout=FINISH_WITHIN)
-        await runner.setup()
-        self._stack.push_async_callback(runner.cleanup)
-        host, port = address
-        try:
-            await web.TCPSite(runner, host or None, port, backlog=512).start()
-        except OSError as error:
-            shown = f"{host}:{port}"
-            raise UserError(f"{setting}: cannot listen on {shown}: {error.strerror or error}; choose another address") from error
-        taken = runner.addresses[0]
-        name = f"[{taken[0]}]" if ":" in taken[0] else taken[0]
-        return f"http://{name}:{taken[1]}"
+    def _run_in_background(self, name: str, step: Step) -> None:
+        task = asyncio.create_task(run_in_asyncio(name, step))
+        self._stack.callback(task.cancel)
+
+
+async def _listen(server: BoundedServer, address: tuple[str, int], setting: str, stack: AsyncExitStack) -> str:
+    """Serves at ``address`` in the running event loop until ``stack`` is closed. Returns the URL."""
+    runner = web.ServerRunner(server, shutdown_timeout=FINISH_WITHIN)
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    sweeper = asyncio.create_task(run_in_asyncio("proxy-connections", server.sweep))
+    stack.callback(sweeper.cancel)
+    host, port = address
+    try:
+        await web.TCPSite(runner, host or None, port, backlog=512).start()
+    except OSError as error:
+        shown = f"{host}:{port}"
+        raise UserError(f"{setting}: cannot listen on {shown}: {error.strerror or error}; choose another address") from error
+    taken = runner.addresses[0]
+    name = f"[{taken[0]}]" if ":" in taken[0] else taken[0]
+    return f"http://{name}:{taken[1]}"
 
 
 def _session() -> aiohttp.ClientSession:
@@ -120,14 +135,16 @@ def _session() -> aiohttp.ClientSession:
         connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_UPSTREAM),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT),
         cookie_jar=aiohttp.DummyCookieJar(),
-        skip_auto_headers=headers.NEVER_INVENTED,
+        skip_auto_headers=NEVER_INVENTED,
         max_line_size=MAX_HEADER,
         max_field_size=MAX_HEADER,
         auto_decompress=False,
     )
 
 
-async def _cut_regularly(energy: EnergySharer) -> None:
-    while True:
-        await asyncio.sleep(CUT_EVERY)
+def _cut_regularly(energy: EnergyAllocator) -> Step:
+    async def cut() -> float:
         energy.cut()
+        return CUT_EVERY
+
+    return cut

@@ -119,7 +119,8 @@ def test_every_outcome_is_a_declared_label_value(workspace: Workspace) -> None:
         use(workspace, "read_file", path="nope").outcome,
         tools.attempt(workspace, ToolCall("read_file", "{", None, "not JSON")).outcome,
     }
-    assert found == set(TOOL_OUTCOMES)
+    # Only the proxy leaves a call unchecked, whose schema a client chooses.
+    assert found == set(TOOL_OUTCOMES) - {"unchecked"}
 
 
 def test_tools_are_declared_with_closed_schemas() -> None:

@@ -16,10 +16,10 @@ import pytest
 import requests
 
 from joulebench import metrics as m
-from joulebench.proxy.asked import Protocol, asked_of
-from joulebench.proxy.embedding_reply import embedding_reply
-from joulebench.proxy.meter import Meter
-from joulebench.proxy.reply import Reply
+from joulebench.llm.decoder import ReplyDecoder
+from joulebench.llm.readers import Api, read_embedding
+from joulebench.llm.reply import Reply
+from joulebench.proxy.request import parse_request
 from tests.fakes.raw_upstream import RawUpstream, chunked, whole
 from tests.unit.proxy.conftest import StartProxy
 from tests.unit.proxy.seen import Seen, wait_for
@@ -158,7 +158,7 @@ ANTHROPIC_MESSAGES: list[dict[str, object]] = [
 class Described(NamedTuple):
     """A stream in its documented form, and what it comes to: pieces that are tokens, calls, cached tokens."""
 
-    protocol: Protocol
+    api: Api
     stream: list[dict[str, object]]
     tokens: int
     calls: int
@@ -166,65 +166,62 @@ class Described(NamedTuple):
 
 
 DESCRIBED = {
-    "Ollama, responses": Described(Protocol.RESPONSES, OLLAMA_RESPONSES, 2, 1, None),
-    "OpenAI, responses": Described(Protocol.RESPONSES, OPENAI_RESPONSES, 2, 0, None),
-    "Ollama, messages": Described(Protocol.MESSAGES, OLLAMA_MESSAGES, 1, 1, None),
-    "Anthropic, messages": Described(Protocol.MESSAGES, ANTHROPIC_MESSAGES, 4, 1, 20),
+    "Ollama, responses": Described(Api.RESPONSES, OLLAMA_RESPONSES, 2, 1, None),
+    "OpenAI, responses": Described(Api.RESPONSES, OPENAI_RESPONSES, 2, 0, None),
+    "Ollama, messages": Described(Api.MESSAGES, OLLAMA_MESSAGES, 1, 1, None),
+    "Anthropic, messages": Described(Api.MESSAGES, ANTHROPIC_MESSAGES, 4, 1, 20),
 }
 
 
-def read(protocol: Protocol, body: bytes, kind: str = SSE) -> tuple[Reply, bool]:
-    meter = Meter(protocol, kind, "")
+def read(api: Api, body: bytes, kind: str = SSE) -> tuple[Reply, bool]:
+    decoder = ReplyDecoder(api, kind)
     for number, line in enumerate(body.splitlines(keepends=True)):
-        meter.feed(line, float(number))
-    meter.end(1e6)
-    return meter.reply, meter.ended_well
+        decoder.feed(line, float(number))
+    return decoder.finish(), decoder.ended_well
 
 
 @pytest.mark.parametrize("described", DESCRIBED.values(), ids=DESCRIBED)
 def test_a_stream_in_its_documented_form(described: Described) -> None:
-    reply, ended_well = read(described.protocol, events(described.stream))
+    reply, ended_well = read(described.api, events(described.stream))
     assert ended_well
     assert (reply.prompt_tokens, reply.completion_tokens, reply.cached_tokens) == (31, 7, described.cached)
     assert len(reply.arrivals.gaps) + 1 == described.tokens
-    assert [(call.name, json.loads(call.arguments)) for call in reply.calls.values()] == [
-        ("weather", {"city": "Paris"})
-    ] * described.calls
+    assert [(call.name, call.arguments) for call in reply.tool_calls] == [("weather", {"city": "Paris"})] * described.calls
 
 
 @pytest.mark.parametrize("described", DESCRIBED.values(), ids=DESCRIBED)
 def test_a_stream_without_its_end_is_broken(described: Described) -> None:
-    assert not read(described.protocol, events(described.stream[:-1]))[1]
+    assert not read(described.api, events(described.stream[:-1]))[1]
 
 
 FAILED = {
-    "response failed": (Protocol.RESPONSES, [of_response("failed", response=response("failed", error={"code": "server_error"}))]),
-    "response error": (Protocol.RESPONSES, [{"type": "error", "code": "x", "message": "no"}]),
-    "message error": (Protocol.MESSAGES, [{"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}]),
+    "response failed": (Api.RESPONSES, [of_response("failed", response=response("failed", error={"code": "server_error"}))]),
+    "response error": (Api.RESPONSES, [{"type": "error", "code": "x", "message": "no"}]),
+    "message error": (Api.MESSAGES, [{"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}]),
 }
 
 
-@pytest.mark.parametrize(("protocol", "stream"), FAILED.values(), ids=FAILED)
-def test_a_failure_that_is_told_in_the_stream(protocol: Protocol, stream: list[dict[str, object]]) -> None:
-    reply, ended_well = read(protocol, events(stream))
+@pytest.mark.parametrize(("api", "stream"), FAILED.values(), ids=FAILED)
+def test_a_failure_that_is_told_in_the_stream(api: Api, stream: list[dict[str, object]]) -> None:
+    reply, ended_well = read(api, events(stream))
     assert not ended_well
-    assert reply.failed
-    end = of_response("completed", response=response()) if protocol is Protocol.RESPONSES else {"type": "message_stop"}
-    assert not read(protocol, json.dumps({"error": {"message": "no"}}).encode(), JSON)[1]
-    assert read(protocol, events([end]))[1]
+    assert reply.error
+    end = of_response("completed", response=response()) if api is Api.RESPONSES else {"type": "message_stop"}
+    assert not read(api, json.dumps({"error": {"message": "no"}}).encode(), JSON)[1]
+    assert read(api, events([end]))[1]
 
 
-def test_the_tools_of_each_protocol_are_read() -> None:
+def test_the_tools_of_each_api_are_read() -> None:
     schema = {"type": "object"}
     declared = {
-        Protocol.OPENAI_CHAT: {"type": "function", "function": {"name": "f", "parameters": schema}},
-        Protocol.RESPONSES: {"type": "function", "name": "f", "parameters": schema},
-        Protocol.MESSAGES: {"name": "f", "input_schema": schema},
+        Api.OPENAI_CHAT: {"type": "function", "function": {"name": "f", "parameters": schema}},
+        Api.RESPONSES: {"type": "function", "name": "f", "parameters": schema},
+        Api.MESSAGES: {"name": "f", "input_schema": schema},
     }
-    for protocol, tool in declared.items():
-        asked = asked_of(protocol, json.dumps({"model": "m", "tools": [tool, {"type": "web_search"}, 3]}).encode())
-        assert asked is not None
-        assert (asked.tools, asked.stream) == ({"f": schema}, False)
+    for api, tool in declared.items():
+        request = parse_request(api, json.dumps({"model": "m", "tools": [tool, {"type": "web_search"}, 3]}).encode())
+        assert request is not None
+        assert (request.tools, request.stream) == ({"f": schema}, False)
 
 
 EMBEDDINGS = {
@@ -258,19 +255,19 @@ def test_generate_of_ollama(stream: bool) -> None:
         {"model": "m", "response": "" if stream else "The sky", **counts},
     ]
     body = "".join(json.dumps(line) + "\n" for line in lines).encode()
-    reply, ended_well = read(Protocol.OLLAMA_TEXT, body, "application/x-ndjson" if stream else JSON)
+    reply, ended_well = read(Api.OLLAMA_TEXT, body, "application/x-ndjson" if stream else JSON)
     assert ended_well
-    assert (reply.prompt_tokens, reply.completion_tokens, reply.content) == (26, 3, "The sky")
+    assert (reply.prompt_tokens, reply.completion_tokens, reply.text) == (26, 3, "The sky")
     assert (reply.prefill_seconds, reply.decode_seconds, reply.load_seconds) == (0.13, 0.06, 0.005)
     assert reply.queue_seconds == pytest.approx(0.005)
     assert (reply.arrivals.first, len(reply.arrivals.gaps)) == ((0.0, 2) if stream else (None, 0))
 
 
 def test_what_is_no_embedding_is_no_answer() -> None:
-    assert not embedding_reply(b'{"error":"this model does not support embeddings"}').complete
+    assert not read_embedding(b'{"error":"this model does not support embeddings"}').complete
 
 
-def test_a_model_server_that_is_not_there_is_told_in_the_form_of_the_protocol(start_proxy: StartProxy) -> None:
+def test_a_model_server_that_is_not_there_is_told_in_the_form_of_the_api(start_proxy: StartProxy) -> None:
     proxy = start_proxy("http://127.0.0.1:9")
     told = {
         path: requests.post(proxy.url + path, json={"model": "m"}, timeout=30).json()

@@ -14,8 +14,8 @@ from joulebench.clients.exporter import EnergyAnswer, GpuWindow
 from joulebench.clock import SystemClock
 from joulebench.errors import EnergyApiError
 from joulebench.metrics.families import Sheet
-from joulebench.proxy.energy import EnergySharer
-from joulebench.proxy.tally import Tally
+from joulebench.proxy.energy import EnergyAllocator
+from joulebench.proxy.metrics import ProxyMetrics
 from joulebench.units import Joules, Seconds
 from tests.fakes.model_server import ModelServer
 from tests.fakes.model_turns import say
@@ -58,18 +58,22 @@ class Hands:
         return self._real.monotonic()
 
 
-def joules(tally: Tally, metric: m.Metric) -> dict[tuple[str, str], float]:
+def joules(metrics: ProxyMetrics, metric: m.Metric) -> dict[tuple[str, str], float]:
     sheet = Sheet()
-    tally.collect(sheet)
+    metrics.collect(sheet)
     samples = [sample for family in sheet.families() for sample in family.samples if sample.name == metric.name]
     return {(sample.labels["task_id"], sample.labels["gpu"]): sample.value for sample in samples}
 
 
-def play(sharer: EnergySharer, hands: Hands, tally: Tally, events: Sequence[tuple[float, str]]) -> None:
+def play(allocator: EnergyAllocator, hands: Hands, metrics: ProxyMetrics, events: Sequence[tuple[float, str]]) -> None:
     """``events``: seconds and ``+task`` or ``-task``."""
     for at, event in events:
         hands.now = 1000.0 + at
-        (sharer.begin if event[0] == "+" else sharer.end)(tally.key("r", event[1:], "m"))
+        key = metrics.key("r", event[1:], "m")
+        if event[0] == "+":
+            allocator.begin(key, may_be_remote=False)
+        else:
+            allocator.end(key)
     hands.now += 60.0
 
 
@@ -77,14 +81,14 @@ OVERLAP = [(0.0, "+a"), (1.0, "+b"), (3.0, "+a"), (4.0, "-a"), (5.0, "-b"), (6.0
 
 
 def test_shares_of_overlapping_requests_add_up() -> None:
-    tally, hands, power = Tally(), Hands(), SteadyPower()
-    sharer = EnergySharer(power, tally, hands)
-    play(sharer, hands, tally, OVERLAP)
-    sharer.start()
+    metrics, hands, power = ProxyMetrics(), Hands(), SteadyPower()
+    allocator = EnergyAllocator(power, metrics, hands)
+    play(allocator, hands, metrics, OVERLAP)
+    allocator.start()
     wait_for(lambda: len(power.asked) == 6)
-    sharer.stop()
+    allocator.stop()
     assert [(start - 1000, end - 1000) for start, end in power.asked] == [(0, 1), (1, 3), (3, 4), (4, 5), (5, 6), (9, 10)]
-    share, whole = joules(tally, m.PROXY_ENERGY), joules(tally, m.PROXY_ENERGY_WHOLE)
+    share, whole = joules(metrics, m.PROXY_ENERGY), joules(metrics, m.PROXY_ENERGY_WHOLE)
     # a: 1 + 2/2 + 2/3 + 1/2 + 1, b: 2/2 + 1/3 + 1/2 + 1 seconds of the GPU.
     assert share["a", "0"] == pytest.approx(100 * (25 / 6))
     assert share["b", "0"] == pytest.approx(100 * (17 / 6))
@@ -96,29 +100,29 @@ def test_shares_of_overlapping_requests_add_up() -> None:
 
 @pytest.mark.parametrize("power", [SteadyPower(fails=True), SteadyPower(unknown=True)], ids=["exporter gone", "no energy"])
 def test_energy_that_is_not_known_is_no_energy(power: SteadyPower) -> None:
-    tally, hands = Tally(), Hands()
-    sharer = EnergySharer(power, tally, hands)
-    play(sharer, hands, tally, OVERLAP)
-    sharer.start()
+    metrics, hands = ProxyMetrics(), Hands()
+    allocator = EnergyAllocator(power, metrics, hands)
+    play(allocator, hands, metrics, OVERLAP)
+    allocator.start()
 
     def unknown() -> float:
         sheet = Sheet()
-        tally.collect(sheet)
+        metrics.collect(sheet)
         return sum(f.samples[0].value for f in sheet.families() if f.samples[0].name == m.PROXY_ENERGY_UNKNOWN.name)
 
     wait_for(lambda: unknown() > 0.9)
-    sharer.stop()
-    assert joules(tally, m.PROXY_ENERGY) == {}
-    assert joules(tally, m.PROXY_ENERGY_WHOLE) == {}
+    allocator.stop()
+    assert joules(metrics, m.PROXY_ENERGY) == {}
+    assert joules(metrics, m.PROXY_ENERGY_WHOLE) == {}
 
 
 def test_a_wall_clock_that_is_set_back_makes_no_stretch() -> None:
-    tally, hands, power = Tally(), Hands(), SteadyPower()
-    sharer = EnergySharer(power, tally, hands)
-    play(sharer, hands, tally, [(5.0, "+a"), (1.0, "-a"), (2.0, "+a"), (3.0, "-a")])
-    sharer.start()
+    metrics, hands, power = ProxyMetrics(), Hands(), SteadyPower()
+    allocator = EnergyAllocator(power, metrics, hands)
+    play(allocator, hands, metrics, [(5.0, "+a"), (1.0, "-a"), (2.0, "+a"), (3.0, "-a")])
+    allocator.start()
     wait_for(lambda: bool(power.asked))
-    sharer.stop()
+    allocator.stop()
     assert power.asked == [(1002.0, 1003.0)]
 
 

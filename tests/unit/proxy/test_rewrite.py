@@ -12,12 +12,10 @@ from typing import Any
 
 import pytest
 
-from joulebench.proxy.additions import Added, Additions
-from joulebench.proxy.asked import Protocol, asked_of
-from joulebench.proxy.meter import Meter
-from joulebench.proxy.shortcut import without_logprobs
-from joulebench.proxy.surgery import with_members, without
-from joulebench.proxy.undo import Undo
+from joulebench.llm.decoder import ReplyDecoder
+from joulebench.llm.readers import Api
+from joulebench.proxy.request import parse_request
+from joulebench.proxy.rewrite import ExtendedRequest, RequestAdditions, ResponseFilter, with_members, without_members
 
 ROW = {"token": ' "logprobs":', "logprob": -0.25, "bytes": [32], "top_logprobs": [{"token": '"usage"', "logprob": -0.25}]}
 TOKENS = ['{"', "logprobs", '": null, "usage": {}}', "ü", "\n\n", "data: [DONE]"]
@@ -108,8 +106,8 @@ def ollama_native(usage: bool, logprobs: bool) -> list[bytes]:
     return [json.dumps(piece, ensure_ascii=False, separators=(",", ":")).encode() + b"\n" for piece in pieces]
 
 
-CHAT, NATIVE = Protocol.OPENAI_CHAT, Protocol.OLLAMA_CHAT
-CASES: Sequence[tuple[Style, Protocol, bool, bool]] = [
+CHAT, NATIVE = Api.OPENAI_CHAT, Api.OLLAMA_CHAT
+CASES: Sequence[tuple[Style, Api, bool, bool]] = [
     (llama_cpp, CHAT, True, False),
     (llama_cpp, CHAT, True, True),
     (llama_cpp, CHAT, False, True),
@@ -122,55 +120,57 @@ CASES: Sequence[tuple[Style, Protocol, bool, bool]] = [
 ]
 
 
-@pytest.mark.parametrize(("style", "protocol", "usage", "logprobs"), CASES, ids=lambda case: getattr(case, "__name__", str(case)))
-def test_the_client_gets_the_stream_of_its_own_request(style: Style, protocol: Protocol, usage: bool, logprobs: bool) -> None:
+@pytest.mark.parametrize(("style", "api", "usage", "logprobs"), CASES, ids=lambda case: getattr(case, "__name__", str(case)))
+def test_the_client_gets_the_stream_of_its_own_request(style: Style, api: Api, usage: bool, logprobs: bool) -> None:
     """In any cut of the bytes, and in the fewest: seeded."""
     sent, wanted = b"".join(style(usage, logprobs)), b"".join(style(False, False))
-    kind = "text/event-stream" if protocol.is_openai else "application/x-ndjson"
+    kind = "text/event-stream" if api.is_openai else "application/x-ndjson"
     chance = random.Random(3)
     for cuts in (0, 1, 7, 60, len(sent) - 1):
         places = sorted(chance.sample(range(1, len(sent)), cuts))
-        meter = Meter(protocol, kind, "")
-        undo = Undo(protocol, Added(b"", usage, logprobs), meter)
-        out = [undo.feed(sent[a:b], 0.0) for a, b in zip([0, *places], [*places, len(sent)], strict=True)]
-        assert b"".join([*out, undo.end(0.0)]) == wanted
-        assert meter.ended_well
-        assert meter.reply.completion_tokens == (8 if protocol is NATIVE else 6 if usage or style is llama_cpp else None)
+        decoder = ReplyDecoder(api, kind)
+        response_filter = ResponseFilter(api, ExtendedRequest(b"", usage, logprobs), decoder)
+        out = [response_filter.feed(sent[a:b], 0.0) for a, b in zip([0, *places], [*places, len(sent)], strict=True)]
+        assert b"".join([*out, response_filter.finish(0.0)]) == wanted
+        assert decoder.ended_well
+        assert decoder.finish().completion_tokens == (8 if api is NATIVE else 6 if usage or style is llama_cpp else None)
 
 
 def test_tokens_go_on_as_soon_as_their_event_is_whole() -> None:
     """Only the end of a stream is held back, until it is known whether a usage event follows."""
-    meter = Meter(CHAT, "text/event-stream", "")
-    undo = Undo(CHAT, Added(b"", usage=True), meter)
+    decoder = ReplyDecoder(CHAT, "text/event-stream")
+    response_filter = ResponseFilter(CHAT, ExtendedRequest(b"", usage=True), decoder)
     pieces = llama_cpp(True, False)
     for piece in pieces[:-3]:
-        assert undo.feed(piece, 0.0) == piece
-    assert undo.feed(pieces[-3], 0.0) == b""
-    assert undo.feed(pieces[-2], 0.0).endswith(b',"timings":' + json.dumps(TIMINGS, separators=(",", ":")).encode() + b"}\n\n")
-    assert undo.feed(pieces[-1], 0.0) == pieces[-1]
+        assert response_filter.feed(piece, 0.0) == piece
+    assert response_filter.feed(pieces[-3], 0.0) == b""
+    assert response_filter.feed(pieces[-2], 0.0).endswith(
+        b',"timings":' + json.dumps(TIMINGS, separators=(",", ":")).encode() + b"}\n\n"
+    )
+    assert response_filter.feed(pieces[-1], 0.0) == pieces[-1]
 
 
 def test_a_stream_that_stops_anywhere_loses_nothing_of_what_came() -> None:
     pieces = vllm(False, False)
     sent = b"".join(pieces)
     for length in range(len(sent)):
-        undo = Undo(CHAT, Added(b"", usage=True), Meter(CHAT, "text/event-stream", ""))
-        assert undo.feed(sent[:length], 0.0) + undo.end(0.0) == sent[:length]
+        response_filter = ResponseFilter(CHAT, ExtendedRequest(b"", usage=True), ReplyDecoder(CHAT, "text/event-stream"))
+        assert response_filter.feed(sent[:length], 0.0) + response_filter.finish(0.0) == sent[:length]
 
 
 def test_every_choice_loses_its_logprobs() -> None:
     choices = [{"index": index, "message": {"content": "a"}, "logprobs": {"content": [ROW]}} for index in range(3)]
     bare = [{name: value for name, value in choice.items() if name != "logprobs"} for choice in choices]
-    undo = Undo(CHAT, Added(b"", logprobs=True), Meter(CHAT, "application/json", ""))
-    assert undo.whole(json.dumps({"choices": choices, "usage": USAGE}).encode(), 0.0).decode() == json.dumps(
+    response_filter = ResponseFilter(CHAT, ExtendedRequest(b"", logprobs=True), ReplyDecoder(CHAT, "application/json"))
+    assert response_filter.filter_whole(json.dumps({"choices": choices, "usage": USAGE}).encode()).decode() == json.dumps(
         {"choices": bare, "usage": USAGE}
     )
 
 
 def test_what_is_no_json_passes_as_it_is() -> None:
     sent = b"data: {broken\n\n: comment\n\ndata: [1]\n\nevent: error\ndata: {}\n\n"
-    undo = Undo(CHAT, Added(b"", True, True), Meter(CHAT, "text/event-stream", ""))
-    assert undo.feed(sent, 0.0) + undo.end(0.0) == sent
+    response_filter = ResponseFilter(CHAT, ExtendedRequest(b"", True, True), ReplyDecoder(CHAT, "text/event-stream"))
+    assert response_filter.feed(sent, 0.0) + response_filter.finish(0.0) == sent
 
 
 @pytest.mark.parametrize(
@@ -186,40 +186,7 @@ def test_what_is_no_json_passes_as_it_is() -> None:
     ],
 )
 def test_a_member_is_cut_out_and_nothing_else_changes(text: str, left: str) -> None:
-    assert without(text, json.loads(text), [("logprobs",)]) == left
-
-
-@pytest.mark.parametrize("style", [llama_cpp, vllm, ollama_native])
-def test_a_token_with_its_row_is_edited_unread_to_the_same_bytes(style: Style) -> None:
-    edited = 0
-    for piece in style(True, True):
-        data = piece.strip().removeprefix(b"data: ")
-        plain = without_logprobs(data)
-        if plain is not None:
-            value = json.loads(data)
-            paths = [("logprobs",)] if style is ollama_native else [("choices", 0, "logprobs")]
-            assert plain.decode() == without(data.decode(), value, paths)
-            assert b"logprobs" in data
-            edited += 1
-    # All but the token that is the very word.
-    assert edited == len(TOKENS) - 1
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        b'{"message":{"content":"a","tool_calls":[{"function":{"arguments":{"x":1,"logprobs":[1]}}}]},"done":false}',
-        b'{"message":{"content":""},"done":false,"logprobs":[{"token":"a"}]}',
-        b'{"message":{"content":"\\"content\\": \\"x"},"done":false,"logprobs":null}',
-        b'{"choices":[{"delta":{"content":"a"},"logprobs":{"content":[]}},{"delta":{},"logprobs":{"content":[]}}]}',
-        b'{"choices":[{"delta":{"content":"a"},"logprobs":{"content":[}]}',
-        b'{"choices":[{"delta":{"content":"a"},"logprobs":{"content":["\xff"]}}]}',
-        b'{"choices":[{"delta":{"role":"assistant"},"logprobs":{"content":[{"token":"a"}]}}]}',
-    ],
-    ids=["a call's argument", "no text", "null", "two choices", "no JSON", "no UTF-8", "role alone"],
-)
-def test_what_takes_reading_to_be_edited_is_left_to_be_read(data: bytes) -> None:
-    assert without_logprobs(data) is None
+    assert without_members(text, json.loads(text), [("logprobs",)]) == left
 
 
 def test_members_are_put_in_at_the_end() -> None:
@@ -247,16 +214,16 @@ ADDED = {
 
 @pytest.mark.parametrize("name", BODIES)
 def test_only_what_the_client_left_open_is_filled_in(name: str) -> None:
-    asked = asked_of(CHAT, BODIES[name])
-    assert asked is not None
-    added = Additions(usage=True, top_logprobs=4).to(asked, BODIES[name])
+    request = parse_request(CHAT, BODIES[name])
+    assert request is not None
+    added = RequestAdditions(usage=True, top_logprobs=4).extend(request, BODIES[name], 0.0)
     assert added.body == ADDED.get(name, BODIES[name])
-    assert added.anything == (name in ADDED)
+    assert added.is_extended == (name in ADDED)
 
 
 def test_ollama_is_asked_for_logprobs_only_and_text_completions_never() -> None:
     body = b'{"model":"m","tools":[{"function":{"name":"f"}}]}'
-    for protocol, more in ((NATIVE, b',"logprobs":true,"top_logprobs":1}'), (Protocol.OLLAMA_TEXT, b"}")):
-        asked = asked_of(protocol, body)
-        assert asked is not None
-        assert Additions(usage=True, top_logprobs=1).to(asked, body).body == body[:-1] + more
+    for api, more in ((NATIVE, b',"logprobs":true,"top_logprobs":1}'), (Api.OLLAMA_TEXT, b"}")):
+        request = parse_request(api, body)
+        assert request is not None
+        assert RequestAdditions(usage=True, top_logprobs=1).extend(request, body, 0.0).body == body[:-1] + more

@@ -1,0 +1,160 @@
+"""Judges and counts finished requests in a thread of its own, so that no reply waits for that.
+
+Nothing here can fail a request or delay its bytes. The queue is bounded: when it is full, the oldest request is counted without
+its reply, as unread with the cause ``queue_full``.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from joulebench.clock import Clock
+from joulebench.confidence.measures import CallConfidence, find_attempted_calls, find_unreported_calls, tool_call_confidences
+from joulebench.llm.decoder import ReplyDecoder
+from joulebench.llm.readers import Api
+from joulebench.llm.reply import Reply, ToolCall
+from joulebench.parsing import Json
+from joulebench.proxy.metrics import ProxyMetrics, TaskKey
+from joulebench.proxy.request import MeteredRequest
+from joulebench.proxy.schema_check import UNCHECKED, SchemaChecker
+from joulebench.supervise import BackgroundLoop, BoundedQueue
+
+log = logging.getLogger(__name__)
+
+MAX_QUEUED = 2000
+IDLE_WAIT = 0.5
+"""Seconds that the thread waits for a request at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedRequest:
+    """A metered request that is over. ``began`` and ``ended`` by the monotonic clock.
+
+    ``result`` is one of ``metrics.PROXY_RESULTS``; ``delivered`` in its place says that the client got the complete reply and
+    ``decoder`` knows whether it ended well. ``decoder`` is None where there was no reply to read.
+    """
+
+    key: TaskKey
+    request: MeteredRequest
+    result: str
+    began: float
+    ended: float
+    decoder: ReplyDecoder | None = None
+
+
+class ToolCallOutcome(NamedTuple):
+    """``outcome`` is one of ``metrics.TOOL_OUTCOMES`` but tool_error."""
+
+    outcome: str
+    confidence: CallConfidence
+
+
+class UsageRecorder:
+    """Counts what is put in, in order. ``on_model``: told the model of each reply and whether another host ran it."""
+
+    def __init__(self, metrics: ProxyMetrics, clock: Clock, on_model: Callable[[str, bool], None] | None = None) -> None:
+        self._metrics = metrics
+        self._clock = clock
+        self._on_model = on_model
+        self._checker = SchemaChecker()
+        self.queue: BoundedQueue[FinishedRequest] = BoundedQueue("proxy_usage", MAX_QUEUED, self._count_dropped)
+        self._loop = BackgroundLoop("proxy-usage", self._step, at_end=self._checker.close)
+
+    def start(self) -> None:
+        self._loop.start()
+
+    def stop(self) -> None:
+        """Counts what is in the queue, within a second."""
+        end = self._clock.monotonic() + 1.0
+        self._loop.stop(timeout=1.0)
+        for finished in self.queue.drain():
+            if self._clock.monotonic() > end:
+                break
+            self._count(finished)
+        self._checker.close()
+
+    def put(self, finished: FinishedRequest) -> None:
+        self.queue.put(finished)
+
+    def _step(self) -> float:
+        finished = self.queue.get(IDLE_WAIT)
+        if finished is not None:
+            self._count(finished)
+        return 0.0
+
+    def _count_dropped(self, finished: FinishedRequest) -> None:
+        self._metrics.count_unread("queue_full")
+        self._metrics.end(finished.key, "ok" if finished.result == "delivered" else finished.result)
+
+    def _count(self, finished: FinishedRequest) -> None:
+        result = finished.result
+        try:
+            if finished.decoder is not None:
+                reply = finished.decoder.finish()
+                if result == "delivered":
+                    result = "ok" if finished.decoder.ended_well else "broken"
+                if self._on_model is not None and (reply.remote_host or result == "ok"):
+                    self._on_model(finished.request.model, bool(reply.remote_host))
+                if result == "ok":
+                    self._count_reply(finished, reply)
+        finally:
+            # Whatever is wrong with a reply, its request is over.
+            self._metrics.end(finished.key, "broken" if result == "delivered" else result)
+
+    def _count_reply(self, finished: FinishedRequest, reply: Reply) -> None:
+        outcomes = judge_tool_calls(reply, finished.request.tools, self._check_schema)
+        self._metrics.count_reply(finished.key, finished.began, finished.ended, reply, outcomes)
+        is_embedding = finished.request.api is Api.EMBEDDING
+        tokens = reply.prompt_tokens if is_embedding else reply.completion_tokens
+        cause = reply.problem or ("no_usage" if tokens is None else None)
+        if cause is not None:
+            self._metrics.count_unread(cause)
+        if reply.remote_host:
+            self._metrics.count_remote(finished.key)
+
+    def _check_schema(self, schema: Json, arguments: object) -> str:
+        return self._checker.check(schema, arguments, self._clock.monotonic)
+
+
+def judge_tool_calls(
+    reply: Reply, tools: Mapping[str, Json] | None, check_schema: Callable[[Json, object], str]
+) -> list[ToolCallOutcome]:
+    """Returns the tool calls of a reply, judged as far as the reply alone can tell, each with its confidence.
+
+    ok: declared, well-formed and valid by the schema of its arguments. A call that the server's parser dropped leaves only its
+    tokens or its text behind; it is malformed or undeclared. ``tools`` is None where they were too many to be read: then calls
+    are unchecked.
+    """
+    calls = reply.tool_calls
+    rows = reply.rows or ()
+    if tools is None:
+        confidences = tool_call_confidences(rows, [call.name for call in calls], ())
+        return [ToolCallOutcome(UNCHECKED, confidence) for confidence in confidences]
+    if not tools and not calls:
+        return []
+    declared = list(tools)
+    if not calls:
+        # A whole call in plain text that the server's parser would have taken is not the server's, hence malformed.
+        return [
+            ToolCallOutcome("malformed" if attempt.outcome == "ok" else attempt.outcome, attempt.confidence)
+            for attempt in find_attempted_calls(rows or reply.text, declared)
+        ]
+    names = [call.name for call in calls]
+    confidences = tool_call_confidences(rows, names, declared)
+    outcomes = [
+        ToolCallOutcome(_judge(call, tools, check_schema), confidence)
+        for call, confidence in zip(calls, confidences, strict=True)
+    ]
+    unreported = find_unreported_calls(rows, names, declared)
+    return outcomes + [ToolCallOutcome(attempt.outcome, attempt.confidence) for _, attempt in unreported]
+
+
+def _judge(call: ToolCall, tools: Mapping[str, Json], check_schema: Callable[[Json, object], str]) -> str:
+    if call.name not in tools:
+        return "undeclared"
+    if call.problem or not isinstance(call.arguments, dict):
+        return "malformed"
+    return check_schema(tools[call.name], call.arguments)

@@ -1,0 +1,237 @@
+"""Reads a client's request as far as the proxy needs it: run, task and target of the URL, and what is measured of the body.
+
+    /run/RUN/task/TASK/v1/chat/completions     and  /run/RUN/v1/...  go upstream as  /v1/chat/completions
+    X-Joulebench-Run, X-Joulebench-Task        name the same without a prefix, and are not passed on
+
+A benchmark needs to change only its base URL. Everything here comes from a client: names are bounded by ``label_text``, sizes
+and depths are limited, and the URL for upstream is built from parts, so that scheme, host and port are always the upstream's.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from urllib.parse import unquote
+
+import msgspec
+from aiohttp import BasicAuth
+from yarl import URL
+
+from joulebench.llm.readers import Api
+from joulebench.metrics.label_text import label_text
+from joulebench.parsing import Json, as_dict, as_list, as_text
+
+RUN_HEADER = "X-Joulebench-Run"
+TASK_HEADER = "X-Joulebench-Task"
+METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
+MAX_TOOLS = 512
+"""Tools of a request whose calls are judged; more are passed on and their calls counted as unchecked."""
+MAX_TOOLS_BYTES = 1024 * 1024
+MAX_SMALL_BODY = 1024 * 1024
+"""Bytes of a request body that may be parsed as a whole; a larger one is only scanned for the members that are read."""
+
+_PREFIX = re.compile(r"/run/([^/?#]+)(?:/task/([^/?#]+))?(?=[/?#]|$)")
+_NOT_IN_TARGET = re.compile(r"[\x00-\x20\x7f#\\]")
+
+API_PATHS = {
+    "/chat/completions": Api.OPENAI_CHAT,
+    "/v1/completions": Api.OPENAI_TEXT,
+    "/api/chat": Api.OLLAMA_CHAT,
+    "/api/generate": Api.OLLAMA_TEXT,
+    "/v1/responses": Api.RESPONSES,
+    "/v1/messages": Api.MESSAGES,
+    "/v1/embeddings": Api.EMBEDDING,
+    "/api/embed": Api.EMBEDDING,
+    "/api/embeddings": Api.EMBEDDING,
+}
+"""Metered APIs by the end of the path; requests to any other path pass as bytes."""
+
+
+class BadRequest(Exception):
+    """A request that is not passed on. ``status``: of the answer to the client."""
+
+    def __init__(self, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class RequestTarget:
+    """``run`` and ``task`` are label values, empty where the client named none. ``target``: path and query for upstream."""
+
+    run: str
+    task: str
+    target: str
+
+    @property
+    def path(self) -> str:
+        return self.target.partition("?")[0]
+
+
+def parse_target(method: str, raw_target: str, headers: Mapping[str, str]) -> RequestTarget:
+    """Returns run, task and target of a request line. A prefix of the path outweighs the headers.
+
+    Raises BadRequest unless method and target are those of a request to an origin server (RFC 9112, 3.2.1): a proxy that takes
+    CONNECT or an absolute URL can be sent elsewhere.
+    """
+    if method not in METHODS:
+        raise BadRequest(f"the method {method[:20]!r} is not passed on; use one of {', '.join(sorted(METHODS))}")
+    if not raw_target.startswith("/"):
+        raise BadRequest("the request target has to be a path; set the base URL of the client to the proxy's address")
+    if _NOT_IN_TARGET.search(raw_target):
+        raise BadRequest("the request target holds a character that a URL may not have; escape it")
+    target = raw_target
+    run, task = headers.get(RUN_HEADER, ""), headers.get(TASK_HEADER, "")
+    prefix = _PREFIX.match(target)
+    if prefix:
+        run, task = unquote(prefix.group(1)), unquote(prefix.group(2) or "") or task
+        target = target[prefix.end() :]
+        if not target.startswith("/"):
+            target = f"/{target}"
+    return RequestTarget(bounded_name(run), bounded_name(task), target)
+
+
+@lru_cache(1024)
+def bounded_name(value: str) -> str:
+    """Returns a name from a client as a label value: printable, valid Unicode, of limited length."""
+    return label_text(value)
+
+
+def metered_api(method: str, path: str) -> Api | None:
+    """Returns the API that a request uses; None where it is not metered."""
+    if method != "POST":
+        return None
+    return next((api for ending, api in API_PATHS.items() if path.endswith(ending)), None)
+
+
+class Upstream:
+    """The model server's address. Credentials in its URL become a header and appear nowhere else."""
+
+    def __init__(self, url: str) -> None:
+        parsed = URL(url)
+        self.authorization = None
+        if parsed.user is not None:
+            self.authorization = BasicAuth(parsed.user, parsed.password or "", encoding="utf-8").encode()
+        self._base = parsed.with_user(None).with_query(None).with_fragment(None)
+        self.shown = str(self._base).rstrip("/")
+        self.host_header = self._base.raw_authority
+        self._cached_url = lru_cache(256)(self._build_url)
+
+    def url_for(self, target: str) -> URL:
+        """Returns the URL of a target, whose path and query stay as the client wrote them."""
+        # yarl keeps what it derives from a URL, and a benchmark requests few.
+        return self._cached_url(target) if len(target) < 256 else self._build_url(target)
+
+    def _build_url(self, target: str) -> URL:
+        path, _, query = target.partition("?")
+        url = URL.build(
+            scheme=self._base.scheme,
+            host=self._base.raw_host or "",
+            port=self._base.explicit_port,
+            path=self._base.raw_path.rstrip("/") + path,
+            query_string=query,
+            encoded=True,
+        )
+        if url.origin() != self._base.origin():
+            raise BadRequest("the request target would lead to another server")
+        return url
+
+
+class _BodyMembers(msgspec.Struct):
+    """The members of a request that are read; all others are skipped without being built."""
+
+    model: msgspec.Raw = msgspec.Raw(b"")
+    stream: msgspec.Raw = msgspec.Raw(b"")
+    tools: msgspec.Raw = msgspec.Raw(b"")
+    stream_options: msgspec.Raw = msgspec.Raw(b"")
+    logprobs: msgspec.Raw = msgspec.Raw(b"")
+    top_logprobs: msgspec.Raw = msgspec.Raw(b"")
+
+
+_DECODER = msgspec.json.Decoder(_BodyMembers)
+
+
+@dataclass(frozen=True, slots=True)
+class MeteredRequest:
+    """``tools``: JSON schema of the arguments by name of the declared tool; None where there are more than are read.
+
+    ``members``: names of those members that decide about additions. ``stream_options``: parsed.
+    """
+
+    api: Api
+    model: str = ""
+    stream: bool = False
+    tools: Mapping[str, Json] | None = field(default_factory=dict)
+    members: frozenset[str] = frozenset()
+    stream_options: object = None
+
+
+def parse_request(api: Api, body: bytes) -> MeteredRequest | None:
+    """Returns what is read of a request body; None for a body that is no JSON object."""
+    members = _raw_members(body)
+    if members is None:
+        return None
+    model = _parse_small(members.get("model"))
+    stream = members.get("stream", b"").strip()
+    # Ollama streams unless the request says no, the others only where it says yes.
+    is_stream = stream != b"false" if api.is_ollama else stream == b"true"
+    return MeteredRequest(
+        api,
+        bounded_name(as_text(model)),
+        is_stream,
+        _declared_tools(members.get("tools")),
+        frozenset(members),
+        _parse_small(members.get("stream_options")),
+    )
+
+
+def _raw_members(body: bytes) -> dict[str, bytes] | None:
+    try:
+        decoded = _DECODER.decode(body)
+    except (msgspec.MsgspecError, RecursionError, ValueError):
+        return _parsed_members(body)
+    found = {name: bytes(getattr(decoded, name)) for name in _BodyMembers.__struct_fields__}
+    return {name: raw for name, raw in found.items() if raw}
+
+
+def _parsed_members(body: bytes) -> dict[str, bytes] | None:
+    """Reads what is JSON for Python alone: UTF-16, NaN, half of a surrogate pair."""
+    if len(body) > MAX_SMALL_BODY:
+        return None
+    try:
+        value = json.loads(body)
+        if not isinstance(value, dict):
+            return None
+        return {name: json.dumps(value[name]).encode() for name in _BodyMembers.__struct_fields__ if name in value}
+    except (ValueError, RecursionError):
+        return None
+
+
+def _parse_small(raw: bytes | None) -> object:
+    if not raw or len(raw) > MAX_SMALL_BODY:
+        return None
+    try:
+        value: object = json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
+    return value
+
+
+def _declared_tools(raw: bytes | None) -> dict[str, Json] | None:
+    if not raw:
+        return {}
+    if len(raw) > MAX_TOOLS_BYTES:
+        return None
+    tools = dict(filter(None, map(_declared_tool, as_list(_parse_small(raw)))))
+    return tools if len(tools) <= MAX_TOOLS else None
+
+
+def _declared_tool(tool: object) -> tuple[str, Json] | None:
+    """Returns name and schema: under ``function`` for completions, flat for responses, with an input schema for messages."""
+    flat = as_dict(tool)
+    function = as_dict(flat.get("function")) or flat
+    name = as_text(function.get("name"))
+    return (name, as_dict(function.get("parameters") or function.get("input_schema"))) if name else None
