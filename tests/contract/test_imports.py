@@ -39,7 +39,7 @@ ROOMS: dict[str, set[str]] = {
     "clients": {"energy"},
     "ollama": {"clients"},
     "gpu": {"energy"},
-    "exporter": {"gpu", "ollama", "energy"},
+    "exporter": {"gpu", "ollama", "energy", "schema"},
     "push": {"clients", "confidence", "schema"},
     "results": {"clients", "energy", "schema"},
     "mcpworld": {"push", "results", "gpu", "clients", "energy", "confidence", "schema"},

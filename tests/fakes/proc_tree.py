@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -52,6 +53,15 @@ class ProcTree:
         (directory / "ns/net").symlink_to(network)
         self._in[pid] = network
         self._write_network(network)
+
+    def end(self, pid: int) -> None:
+        """The process and its sockets are gone."""
+        for entry in (self.root / str(pid) / "fd").iterdir():
+            inode = entry.name
+            for table, lines in self._tables.get(self._in[pid], {}).items():
+                self._tables[self._in[pid]][table] = [line for line in lines if f" {inode} 1 " not in line]
+        shutil.rmtree(self.root / str(pid))
+        self._write_network(self._in.pop(pid))
 
     def uptime(self, seconds: float) -> None:
         (self.root / "uptime").write_text(f"{seconds:.2f} 0.00\n", encoding="utf-8")

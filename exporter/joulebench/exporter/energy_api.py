@@ -1,4 +1,7 @@
-"""``GET /api/v1/energy?start=&end=[&wait=]``: the energy of a window from the exporter's ring, as JSON of one fixed shape.
+"""``GET /api/v1/energy?start=&end=[&wait=][&gpus=][&server=]``: the energy of a window from the exporter's ring, as JSON.
+
+The answer is for the devices that ``gpus`` names, or that a ``server``, ``unit``, ``container``, ``pod`` or ``job`` used in the
+window, else for all devices; ``basis`` says which of the three, ``share`` what part of a GPU that several servers used.
 
 Beside the joules of a GPU stand the seconds for which its clocks were throttled, by reason. A request that cannot be answered
 as asked is a 400 that says why; a GPU whose energy is unknown is ``null``, and then so is the total: a sum without it would
@@ -16,14 +19,27 @@ from urllib.parse import parse_qsl
 
 from joulebench.clock import Clock
 from joulebench.energy.window import WindowEnergy, total
+from joulebench.exporter.device_selection import (
+    DEVICE_PARAMETERS,
+    DeviceRequest,
+    SelectedGpu,
+    parse_device_request,
+    select_devices,
+)
+from joulebench.gpu.device_use import GpuUse, OwnerName
 from joulebench.gpu.reading import GpuIdentity
 from joulebench.units import Seconds
 
 MAX_WAIT = 2.0
 WAIT_STEP = 0.02
 """Seconds between two looks whether the counters have passed the end of a window."""
+KNOWN_PARAMETERS = ("start", "end", "wait", *DEVICE_PARAMETERS)
+MAX_VALUE_LENGTH = 2048
+"""Characters of one parameter; names of many devices are long."""
 MAX_PENDING = 256
 """Requests that wait at a time; a further request is answered by a 503."""
+
+ALL_DEVICES = DeviceRequest()
 
 Answer = tuple[int, dict[str, Any]]
 """HTTP status and the body before it becomes JSON."""
@@ -42,6 +58,14 @@ class WindowSource(Protocol):
         """Throttled seconds of the same GPUs, in the same order, by reason; None where they are unknown."""
         ...
 
+    def device_use(self, owner: OwnerName | None, start_unix: float, end_unix: float) -> Sequence[GpuUse | None]:
+        """How the same GPUs were used, in the same order; None where that is unknown."""
+        ...
+
+    def refresh_use(self, until_unix: float) -> None:
+        """Reads the processes of all GPUs unless they were read after this time. May take the driver milliseconds."""
+        ...
+
 
 class BadWindow(Exception):
     """The query string does not ask for a window that can exist."""
@@ -52,6 +76,7 @@ class Window:
     start: float
     end: float
     wait: float
+    devices: DeviceRequest = ALL_DEVICES
 
 
 class EnergyApi:
@@ -87,9 +112,13 @@ class EnergyApi:
         try:
             if self._windows is not None:
                 await self._wait_until_settled(self._windows, window)
+                await asyncio.to_thread(self._windows.refresh_use, window.end)
         finally:
             self._pending -= 1
-        return 200, self._answer(window)
+        try:
+            return 200, self._answer(window)
+        except ValueError as error:
+            return 400, {"error": str(error)}
 
     async def _wait_until_settled(self, windows: WindowSource, window: Window) -> None:
         deadline = self._clock.monotonic() + window.wait
@@ -102,14 +131,15 @@ class EnergyApi:
     def _answer(self, window: Window) -> dict[str, Any]:
         windows = self._windows
         energies = [] if windows is None else list(windows.window(window.start, window.end))
-        throttled = [] if windows is None else list(windows.throttled(window.start, window.end))
+        throttled = {} if windows is None else {gpu.uuid: by for gpu, by in windows.throttled(window.start, window.end)}
+        uses = [] if windows is None else windows.device_use(window.devices.owner, window.start, window.end)
+        selection = select_devices(window.devices, energies, uses, window.end - window.start)
         return {
             "start": window.start,
             "end": window.end,
-            "gpus": [
-                _gpu_json(identity, energy, seconds) for (identity, energy), (_, seconds) in zip(energies, throttled, strict=True)
-            ],
-            "total": _energy_json(total(energy for _, energy in energies)),
+            "basis": selection.basis.value,
+            "gpus": [_gpu_json(gpu, throttled[gpu.identity.uuid]) for gpu in selection.gpus],
+            "total": _energy_json(total(gpu.energy for gpu in selection.gpus)),
             "source": self._source,
         }
 
@@ -133,17 +163,23 @@ def parse_window(query: str, now: float, ring_seconds: float) -> Window:
             f"the window is {end - start:.6g} s long, the exporter keeps {ring_seconds:g} s; ask for less"
             " or give it a longer --energy.ring-seconds"
         )
-    return Window(start, end, wait)
+    try:
+        devices = parse_device_request({key: value for key, value in given.items() if key in DEVICE_PARAMETERS})
+    except ValueError as error:
+        raise BadWindow(str(error)) from error
+    return Window(start, end, wait, devices)
 
 
 def _parameters(query: str) -> Mapping[str, str]:
     given: dict[str, str] = {}
     for key, value in parse_qsl(query, keep_blank_values=True):
-        if key not in ("start", "end", "wait"):
-            raise BadWindow(f"unknown parameter {key[:40]!r}; known are start, end and wait")
+        if key not in KNOWN_PARAMETERS:
+            raise BadWindow(f"unknown parameter {key[:40]!r}; known are {', '.join(KNOWN_PARAMETERS)}")
         if key in given:
             raise BadWindow(f"{key} is given more than once")
-        given[key] = value[:40]
+        if len(value) > MAX_VALUE_LENGTH:
+            raise BadWindow(f"{key} has {len(value)} characters; at most {MAX_VALUE_LENGTH} are read")
+        given[key] = value
     return given
 
 
@@ -155,17 +191,18 @@ def _number(given: Mapping[str, str], key: str) -> float:
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        raise BadWindow(f"{key}={given[key]!r} is not a finite number")
+        raise BadWindow(f"{key}={given[key][:40]!r} is not a finite number")
     return number
 
 
-def _gpu_json(identity: GpuIdentity, energy: WindowEnergy, throttled: Mapping[str, Seconds | None]) -> dict[str, Any]:
+def _gpu_json(gpu: SelectedGpu, throttled: Mapping[str, Seconds | None]) -> dict[str, Any]:
     return {
-        "gpu": str(identity.index),
-        "uuid": identity.uuid,
-        "method": energy.method,
-        "samples": energy.samples,
-        **_energy_json(energy),
+        "gpu": str(gpu.identity.index),
+        "uuid": gpu.identity.uuid,
+        "method": gpu.energy.method,
+        "samples": gpu.energy.samples,
+        **_energy_json(gpu.energy),
+        "share": gpu.share,
         "throttled_seconds": dict(throttled),
     }
 

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from joulebench.clock import Clock
 from joulebench.energy.window import WindowEnergy, missing
+from joulebench.gpu.device_use import DeviceUseHistory, GpuUse, OwnerName
 from joulebench.gpu.nvml_calls import has_part_time_sensor
 from joulebench.gpu.reading import GpuIdentity, GpuSource, GpuState, ProcessSummary
 from joulebench.gpu.sampler import GpuSampler, as_suspect
@@ -33,6 +34,15 @@ class ProcessObserver(Protocol):
 
     def has_foreign_use(self, index: int, start: float, end: float) -> bool:
         """Whether a foreign program used the GPU between two monotonic times."""
+        ...
+
+    @property
+    def use(self) -> DeviceUseHistory:
+        """Which owners used each GPU, in monotonic time."""
+        ...
+
+    def poll_unless_after(self, monotonic: float) -> None:
+        """Reads the processes of every GPU, unless the last read was after this time."""
         ...
 
 
@@ -136,6 +146,19 @@ class GpuMonitor:
         if has_part_time_sensor(sampler.identity.name):
             energy = replace(energy, reasons=(*energy.reasons, "part_time_sensor"))
         return energy
+
+    def device_use(self, owner: OwnerName | None, start_unix: float, end_unix: float) -> Sequence[GpuUse | None]:
+        """Returns how every GPU was used between two unix times: by the owner, by others; None where that is unknown."""
+        if self._processes is None:
+            return [None] * len(self.samplers)
+        window = self._wall.window(start_unix, end_unix)
+        use = self._processes.use
+        return [use.use(sampler.identity.uuid, owner, window.start, window.end) for sampler in self.samplers]
+
+    def refresh_use(self, until_unix: float) -> None:
+        """Reads the processes of all GPUs unless they were read after this unix time."""
+        if self._processes is not None:
+            self._processes.poll_unless_after(self._wall.window(until_unix, until_unix).end)
 
     def throttled(self, start_unix: float, end_unix: float) -> Sequence[tuple[GpuIdentity, Mapping[str, Seconds | None]]]:
         """Returns the seconds for which each reason reduced the clocks of every GPU between two unix times.

@@ -10,6 +10,7 @@ Sources: nvmlDeviceGetProcessUtilization, nvmlDeviceGetComputeRunningProcesses, 
 from __future__ import annotations
 
 import logging
+import math
 import os
 import re
 import threading
@@ -38,6 +39,8 @@ GENERATIONS = 6
 _INTERPRETER = re.compile(r"(python|pypy|node|ruby|perl|java|bash|sh)[\d.]*")
 
 FRESH_PERIODS = 3.0
+REFRESH_PERIOD = 1.0
+"""Seconds between two polls that window requests cause."""
 LIVENESS_PERIOD = 0.5
 """Seconds between two looks whether the processes on the GPUs are still there; costs no call into the driver."""
 CONTINUOUS_PERIODS = 1.5
@@ -177,6 +180,7 @@ class ProcessPoller:
         self.use = DeviceUseHistory(keep_seconds)
         self._proc = proc
         self._due = 0.0
+        self._polled_at = -math.inf
         self._names = names
         self._clock = clock
         self._period = period
@@ -207,7 +211,14 @@ class ProcessPoller:
         with self._polling:
             self._poll()
 
+    def poll_unless_after(self, monotonic: float) -> None:
+        """Polls in the calling thread, unless the last poll began after this time or less than ``REFRESH_PERIOD`` ago."""
+        with self._polling:
+            if self._polled_at <= monotonic and self._clock.monotonic() - self._polled_at >= REFRESH_PERIOD:
+                self._poll()
+
     def _poll(self) -> None:
+        self._polled_at = self._clock.monotonic()
         residents = {index: gpu.device.read_residents() for index, gpu in self._gpus.items()}
         pids = {pid for listed in residents.values() for pid in listed or ()}
         table = read_processes(self._proc) if pids else ProcessTable(self._proc, {}, {})

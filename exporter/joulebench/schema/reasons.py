@@ -78,10 +78,15 @@ class Reason(str, Enum):
     GPU_MISSING = "gpu_missing", "suspect", "A GPU that was busy before is not in the answer, so the total may lack its joules."
     GPU_SHARED = "gpu_shared", "suspect", "Several servers shared a GPU; joules were split by their use of it."
     FOREIGN_PROCESS = "foreign_process", "suspect", "A process that is not expected on the GPU used it in the window."
-    OTHER_GPU_BUSY = (
-        "other_gpu_busy",
+    DEVICES_ASSUMED = (
+        "devices_assumed",
         "suspect",
-        "A GPU that the task is not charged for was busy, and nothing says which GPUs served it.",
+        "All GPUs are counted since nothing says which served the task, and they were used differently.",
+    )
+    MIG_ESTIMATED = (
+        "mig_estimated",
+        "suspect",
+        "The task ran on a MIG slice; power is measured for the whole GPU only, so its part is an estimate.",
     )
     SEVERAL_EXPORTERS = (
         "several_exporters",
@@ -92,7 +97,7 @@ class Reason(str, Enum):
 
     # The sources.
     NO_ANSWER = "no_answer", "missing", "The exporter was asked for the window and its answer has no joules."
-    EXPORTER_SILENT = "exporter_silent", "missing", "One of the exporters did not answer, so the total is unknown."
+    HOST_MISSING = "host_missing", "missing", "The exporter of one of the hosts did not answer, so the total is unknown."
     NOT_SCRAPED = "not_scraped", "ok", "Prometheus has no samples of the GPU, so it has no statistics."
     PROMETHEUS_FAILED = "prometheus_failed", "ok", "Prometheus could not be asked, so there are no samples."
     PROMETHEUS_NOT_ASKED = "prometheus_not_asked", "ok", "The export ran without Prometheus, so there are no samples."

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from joulebench.energy.window import WindowEnergy
+from joulebench.gpu.device_use import GpuUse, OwnerName
 from joulebench.gpu.reading import GpuIdentity, GpuState, ProcessSummary, StateReading
 from joulebench.ollama.inventory import LoadedModel, OllamaInventory
 from joulebench.ollama.poller import OllamaPoll
@@ -130,10 +131,16 @@ class Windows:
 
     answers: Sequence[tuple[GpuIdentity, WindowEnergy]] = ()
     slowed: Mapping[str, Seconds | None] = field(default_factory=dict)
+    uses: Mapping[tuple[str, OwnerName | None], GpuUse] = field(default_factory=dict)
     asked: list[tuple[float, float]] = field(default_factory=list)
 
     def is_settled(self, end_unix: float) -> bool:
         return True
+
+    def device_use(self, owner: OwnerName | None, start_unix: float, end_unix: float) -> Sequence[GpuUse | None]:
+        return [self.uses.get((identity.uuid, owner)) for identity, _ in self.answers]
+
+    def refresh_use(self, until_unix: float) -> None: ...
 
     def window(self, start_unix: float, end_unix: float) -> Sequence[tuple[GpuIdentity, WindowEnergy]]:
         self.asked.append((start_unix, end_unix))

@@ -19,7 +19,7 @@ from tests.unit.exporter.snapshots import FULL, NOW, SPARSE, ManualClock, Window
 
 RING = 3600.0
 KNOWN = WindowEnergy(100.0, 95.0, 106.0, "counter", 30, 0.11, 1.0, 0, "ok", ())
-SHORT = WindowEnergy(10.0, 4.0, 20.0, "counter", 2, 0.11, 1.0, 0, "short", ("short",))
+SHORT = WindowEnergy(40.0, 20.0, 64.0, "counter", 2, 0.11, 1.0, 0, "short", ("short",))
 UNKNOWN = missing("none", ("no_samples",))
 
 
@@ -43,6 +43,7 @@ def test_the_answer_has_the_fixed_shape() -> None:
     assert body == {
         "start": NOW - 10,
         "end": NOW - 5,
+        "basis": "assumed",
         "gpus": [
             {
                 "gpu": "0",
@@ -54,22 +55,24 @@ def test_the_answer_has_the_fixed_shape() -> None:
                 "samples": 30,
                 "quality": "ok",
                 "reasons": [],
+                "share": None,
                 "throttled_seconds": {"sw_power_cap": None, "hw_thermal": 1.25},
             },
             {
                 "gpu": "1",
                 "uuid": "GPU-bbbb",
-                "joules": 10.0,
-                "low": 4.0,
-                "high": 20.0,
+                "joules": 40.0,
+                "low": 20.0,
+                "high": 64.0,
                 "method": "counter",
                 "samples": 2,
                 "quality": "short",
                 "reasons": ["short"],
+                "share": None,
                 "throttled_seconds": {"sw_power_cap": None, "hw_thermal": 1.25},
             },
         ],
-        "total": {"joules": 110.0, "low": 99.0, "high": 126.0, "quality": "short", "reasons": ["short"]},
+        "total": {"joules": 140.0, "low": 115.0, "high": 170.0, "quality": "short", "reasons": ["short"]},
         "source": "nvml",
     }
 
@@ -82,7 +85,7 @@ def test_a_gpu_that_is_not_known_makes_the_total_unknown_and_not_smaller() -> No
 
 def test_an_unknown_bound_leaves_the_estimate() -> None:
     _, body = run(api((FULL.identity, KNOWN), (SPARSE.identity, replace(SHORT, high=None))).answer(query()))
-    assert (body["total"]["joules"], body["total"]["low"], body["total"]["high"]) == (110.0, 99.0, None)
+    assert (body["total"]["joules"], body["total"]["low"], body["total"]["high"]) == (140.0, 115.0, None)
 
 
 def test_without_a_gpu_the_energy_is_unknown_and_not_zero() -> None:
@@ -122,7 +125,7 @@ def test_start_and_end_reach_the_monitor_unchanged() -> None:
         (query((NOW - 5) * 1000, NOW * 1000), "milliseconds"),
         (query(NOW - 3601, NOW), "the window is 3601 s long, the exporter keeps 3600 s"),
         (query(0, NOW), "the exporter keeps 3600 s"),
-        (query(gpu=0), "unknown parameter 'gpu'; known are start, end and wait"),
+        (query(gpu=0), "unknown parameter 'gpu'; known are start, end, wait, gpus, server, unit, container, pod, job"),
         (query() + f"&end={NOW}", "end is given more than once"),
     ],
 )

@@ -1,0 +1,235 @@
+"""A window is answered for the devices that served it: known joules at NVML's C ABI, known processes in a /proc of files."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from joulebench.clock import SystemClock
+from joulebench.exporter.energy_api import EnergyApi
+from joulebench.gpu.monitor import GpuMonitor
+from joulebench.gpu.processes import EXPECTED_PROGRAMS, ProcessNames, ProcessPoller
+from tests.fakes.nvml import FakeGpu, Process
+from tests.fakes.proc_tree import ProcTree
+from tests.unit.gpu.conftest import *  # noqa: F403 - the fixture that plays a script
+from tests.unit.gpu.rig import POLL, Play, Rig
+
+OLLAMA, RUNNER, VLLM, ENGINE, RESTARTED, NEW_RUNNER = 4_200_001, 4_200_002, 4_200_003, 4_200_004, 4_200_005, 4_200_006
+"""Process ids that no machine has."""
+BOOTED = 1000.0
+"""Uptime at the origin of the script."""
+TICKS = os.sysconf("SC_CLK_TCK")
+SERVER, NEIGHBOUR = "127.0.0.1:11434", "127.0.0.1:8000"
+BUSY, OTHER, IDLE = ((0.0, 300.0), (7.0, 250.0)), ((0.0, 350.0),), ((0.0, 60.0),)
+
+Ask = Callable[..., dict[str, Any]]
+
+
+class Machine:
+    """GPUs of a script, processes of a tree, an exporter's window API over both."""
+
+    def __init__(self, rig: Rig, directory: Path) -> None:
+        self.rig = rig
+        self.tree = ProcTree(directory)
+        self.tree.process(1, 0)
+        names = ProcessNames(re.compile(EXPECTED_PROGRAMS, re.IGNORECASE), lambda _: None, directory)
+        self.poller = ProcessPoller(rig.source.devices(), names, rig.clock, period=5.0, keep_seconds=1000.0, proc=directory)
+        rig.monitor = GpuMonitor(rig.source, rig.clock, poll_period=POLL, processes=self.poller)
+        self._api = EnergyApi(rig.monitor, "nvml", rig.clock, 3600.0)
+
+    def serve(self, server: int, worker: int, address: str, *, start: float = -100.0, program: str = "ollama") -> None:
+        host, _, port = address.rpartition(":")
+        for pid, parent in ((server, 1), (worker, server)):
+            self.tree.process(pid, parent, words=(program,), started=int((BOOTED + start) * TICKS))
+        self.tree.listen(server, host, int(port))
+
+    def run(self, until: float) -> None:
+        """Polls processes every five seconds, and the counters all the time."""
+        while self.rig.now < until - 1e-6:
+            self.rig.run(min(until, self.rig.now + 5.0))
+            self.tree.uptime(BOOTED + self.rig.now)
+            self.poller.poll()
+
+    def ask(self, start: float, end: float, **more: str) -> dict[str, Any]:
+        origin = self.rig.script.origin_unix
+        query = "&".join(
+            [f"start={origin + start!r}", f"end={origin + end!r}", *(f"{key}={value}" for key, value in more.items())]
+        )
+        status, body = asyncio.run(self._api.answer(query))
+        assert status == 200, body
+        return body
+
+    def refuse(self, **more: str) -> str:
+        origin = self.rig.script.origin_unix
+        query = "&".join([f"start={origin + 1!r}", f"end={origin + 2!r}", *(f"{key}={value}" for key, value in more.items())])
+        status, body = asyncio.run(self._api.answer(query))
+        assert status == 400, body
+        return str(body["error"])
+
+    def truth(self, start: float, end: float, gpus: Sequence[int]) -> float:
+        return sum(self.rig.truth(start, end, gpu) for gpu in gpus)
+
+
+@pytest.fixture
+def machine(play: Play, tmp_path: Path) -> Callable[..., Machine]:
+    def made(*gpus: FakeGpu) -> Machine:
+        directory = tmp_path / "proc"
+        directory.mkdir()
+        return Machine(play(*gpus), directory)
+
+    return made
+
+
+def eight() -> list[FakeGpu]:
+    """Two GPUs of the server, two of a neighbour, four that nobody uses."""
+    own = [FakeGpu(power=BUSY, processes=[Process(RUNNER, 0.0, float("inf"), 60.0, "")]) for _ in range(2)]
+    other = [FakeGpu(power=OTHER, processes=[Process(ENGINE, 0.0, float("inf"), 90.0, "")]) for _ in range(2)]
+    return [*own, *other, *(FakeGpu(power=IDLE) for _ in range(4))]
+
+
+def uuids(body: dict[str, Any]) -> list[str]:
+    return [gpu["uuid"] for gpu in body["gpus"]]
+
+
+def test_two_of_eight_gpus_are_found_by_the_servers_port_beside_a_neighbour(machine: Callable[..., Machine]) -> None:
+    box = machine(*eight())
+    box.serve(OLLAMA, RUNNER, SERVER)
+    box.serve(VLLM, ENGINE, NEIGHBOUR)
+    box.run(12.0)
+    own = box.ask(3.0, 9.0, server=SERVER)
+    truth = box.truth(3.0, 9.0, (0, 1))
+    assert (own["basis"], uuids(own)) == ("observed", ["GPU-fake-0", "GPU-fake-1"])
+    assert own["total"]["joules"] == pytest.approx(truth, rel=0.01)
+    assert own["total"]["low"] <= truth <= own["total"]["high"]
+    assert own["total"]["quality"] == "ok"
+    neighbour = box.ask(3.0, 9.0, server=NEIGHBOUR)
+    assert uuids(neighbour) == ["GPU-fake-2", "GPU-fake-3"]
+    assert neighbour["total"]["joules"] == pytest.approx(box.truth(3.0, 9.0, (2, 3)), rel=0.01)
+
+
+def test_all_eight_as_an_assumption_are_never_ok(machine: Callable[..., Machine]) -> None:
+    box = machine(*eight())
+    box.serve(OLLAMA, RUNNER, SERVER)
+    box.run(12.0)
+    for question in ({}, {"server": "127.0.0.1:9999"}, {"job": "7"}):
+        body = box.ask(3.0, 9.0, **question)
+        assert body["basis"] == "assumed"
+        assert len(body["gpus"]) == 8
+        assert body["total"]["quality"] == "suspect"
+        assert "devices_assumed" in body["total"]["reasons"]
+
+
+def test_gpus_that_are_used_alike_may_be_assumed(machine: Callable[..., Machine]) -> None:
+    box = machine(*(FakeGpu(power=BUSY, processes=[Process(RUNNER, 0.0, float("inf"), 60.0, "")]) for _ in range(2)))
+    box.serve(OLLAMA, RUNNER, SERVER)
+    box.run(12.0)
+    body = box.ask(3.0, 9.0)
+    assert (body["basis"], body["total"]["quality"], body["total"]["reasons"]) == ("assumed", "ok", [])
+
+
+@pytest.mark.parametrize("names", ["0", "GPU-fake-0", "anyhost:0", "gpu-FAKE-0"])
+def test_one_of_eight_is_declared(machine: Callable[..., Machine], names: str) -> None:
+    box = machine(*eight())
+    box.run(12.0)
+    body = box.ask(3.0, 9.0, gpus=names)
+    truth = box.truth(3.0, 9.0, (0,))
+    assert (body["basis"], uuids(body)) == ("declared", ["GPU-fake-0"])
+    assert body["total"]["joules"] == pytest.approx(truth, rel=0.01)
+    assert body["total"]["quality"] == "ok"
+
+
+def test_a_server_that_is_restarted_on_other_cards_is_followed(machine: Callable[..., Machine]) -> None:
+    first = [FakeGpu(power=BUSY, processes=[Process(RUNNER, 0.0, 13.0, 60.0, "")]) for _ in range(2)]
+    later = [FakeGpu(power=OTHER, processes=[Process(NEW_RUNNER, 14.0, float("inf"), 60.0, "")]) for _ in range(2)]
+    box = machine(*first, *later)
+    box.serve(OLLAMA, RUNNER, SERVER)
+    box.run(13.0)
+    for pid in (OLLAMA, RUNNER):
+        box.tree.end(pid)
+    box.rig.run(14.0)
+    box.serve(RESTARTED, NEW_RUNNER, SERVER, start=14.0)
+    box.run(25.0)
+    before, after = box.ask(5.0, 12.0, server=SERVER), box.ask(16.0, 22.0, server=SERVER)
+    assert (uuids(before), uuids(after)) == (["GPU-fake-0", "GPU-fake-1"], ["GPU-fake-2", "GPU-fake-3"])
+    assert before["total"]["joules"] == pytest.approx(box.truth(5.0, 12.0, (0, 1)), rel=0.01)
+    assert after["total"]["joules"] == pytest.approx(box.truth(16.0, 22.0, (2, 3)), rel=0.01)
+
+
+def test_a_card_of_two_servers_is_divided_by_sm_time_within_bounds_of_nothing_and_all(machine: Callable[..., Machine]) -> None:
+    both = [Process(RUNNER, 0.0, float("inf"), 60.0, ""), Process(ENGINE, 0.0, float("inf"), 20.0, "")]
+    box = machine(FakeGpu(power=BUSY, processes=both))
+    box.serve(OLLAMA, RUNNER, SERVER)
+    box.serve(VLLM, ENGINE, NEIGHBOUR)
+    box.run(12.0)
+    own, other = box.ask(3.0, 9.0, server=SERVER), box.ask(3.0, 9.0, server=NEIGHBOUR)
+    truth = box.truth(3.0, 9.0, (0,))
+    assert own["gpus"][0]["share"] == pytest.approx(0.75, abs=0.05)
+    assert own["total"]["joules"] == pytest.approx(0.75 * truth, rel=0.05)
+    assert own["total"]["joules"] + other["total"]["joules"] == pytest.approx(truth, rel=0.01)
+    for body in (own, other):
+        assert body["total"]["low"] == 0
+        assert body["total"]["high"] >= truth
+        assert (body["total"]["quality"], body["total"]["reasons"]) == ("suspect", ["gpu_shared"])
+
+
+def test_a_shared_card_whose_use_the_driver_does_not_report_has_bounds_and_no_estimate(machine: Callable[..., Machine]) -> None:
+    both = [Process(RUNNER, 0.0, float("inf"), 0.0, ""), Process(ENGINE, 0.0, float("inf"), 0.0, "")]
+    box = machine(FakeGpu(power=BUSY, processes=both))
+    box.serve(OLLAMA, RUNNER, SERVER)
+    box.serve(VLLM, ENGINE, NEIGHBOUR)
+    box.run(12.0)
+    total = box.ask(3.0, 9.0, server=SERVER)["total"]
+    assert (total["joules"], total["low"], total["quality"]) == (None, 0.0, "missing")
+    assert total["high"] >= box.truth(3.0, 9.0, (0,))
+
+
+def test_a_neighbour_that_only_holds_memory_takes_nothing(machine: Callable[..., Machine]) -> None:
+    both = [Process(RUNNER, 0.0, float("inf"), 60.0, ""), Process(ENGINE, 0.0, float("inf"), 0.0, "")]
+    box = machine(FakeGpu(power=BUSY, processes=both))
+    box.serve(OLLAMA, RUNNER, SERVER)
+    box.serve(VLLM, ENGINE, NEIGHBOUR)
+    box.run(12.0)
+    own = box.ask(3.0, 9.0, server=SERVER)
+    assert own["total"]["joules"] == pytest.approx(box.truth(3.0, 9.0, (0,)), rel=0.01)
+    assert own["total"]["quality"] == "ok"
+
+
+def test_a_server_of_a_name_that_nobody_expects_is_not_foreign_to_its_own_tasks(machine: Callable[..., Machine]) -> None:
+    box = machine(FakeGpu(power=BUSY, processes=[Process(RUNNER, 0.0, float("inf"), 60.0, "")]))
+    box.serve(OLLAMA, RUNNER, SERVER, program="home-made-server")
+    box.run(12.0)
+    assert box.ask(3.0, 9.0)["total"]["reasons"] == ["foreign_process"]
+    own = box.ask(3.0, 9.0, server=SERVER)["total"]
+    assert (own["quality"], own["reasons"]) == ("ok", [])
+
+
+@pytest.mark.parametrize(
+    ("question", "message"),
+    [
+        ({"gpus": "9"}, "gpus: 9 matches no GPU; there are: 0 (GPU-fake-0), 1 (GPU-fake-1)"),
+        ({"gpus": "GPU-fake"}, "gpus: GPU-fake matches 2 GPUs"),
+        ({"gpus": "a card"}, "gpus: 'a card' is not a GPU"),
+        ({"server": "box"}, "'box' is not HOST:PORT"),
+        ({"server": SERVER, "job": "7"}, "server and job are given together; name one owner"),
+        ({"container": "web"}, "container='web' is not an id of at least 12 hexadecimal digits"),
+        ({"gpus": "0," * 1500}, "gpus has 3000 characters; at most 2048 are read"),
+    ],
+)
+def test_a_question_about_devices_that_cannot_be_is_refused(
+    machine: Callable[..., Machine], question: dict[str, str], message: str
+) -> None:
+    box = machine(FakeGpu(power=IDLE), FakeGpu(power=IDLE))
+    box.run(3.0)
+    assert box.refuse(**question).startswith(message)
+
+
+def test_the_clock_of_the_machine_is_the_systems() -> None:
+    """The starts of processes are compared with it."""
+    uptime = float(Path("/proc/uptime").read_text(encoding="utf-8").split()[0])
+    assert uptime >= SystemClock().monotonic() - 1.0
