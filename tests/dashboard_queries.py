@@ -19,13 +19,8 @@ VALUES: Final[Mapping[str, str]] = {
     "__to": "9999999999999",
     "task_id": "done",
     "api_model": "small-api",
-    "kwh_price": "0",
-    "hour_price": "0",
-    "cached_percent": "0",
-    "machine_price": "0",
-    "machine_years": "3",
-    "utilization": "25",
-    "pue": "1",
+    "cached": "as_run",
+    "task_key": "done",
 }
 """What Grafana puts in: variables set to their defaults, a range of 15 minutes that cuts no task, one-second scrapes."""
 
@@ -68,19 +63,13 @@ def annotation_queries_of(dashboard: Mapping[str, Any], values: Mapping[str, str
 
 
 def variable_queries_of(dashboard: Mapping[str, Any], values: Mapping[str, str] | None = None) -> list[tuple[str, str, str]]:
-    """(variable, PromQL, label) of every ``label_values(PromQL, label)``; of ``query_result(PromQL)``, the label that the regular
-    expression takes the value from."""
+    """(variable, PromQL, label) of every ``label_values(PromQL, label)``."""
     found = []
     for variable in dashboard["templating"]["list"]:
         if variable["type"] != "query":
             continue
         matched = re.fullmatch(r"label_values\((.+), (\w+)\)", variable["query"]["query"])
-        result = re.fullmatch(r"query_result\((.+)\)", variable["query"]["query"])
-        value = re.search(r'(\w+)="\(\?<value>', variable["regex"])
-        if result is not None and value is not None:
-            found.append((variable["name"], substituted(result[1], values), value[1]))
-            continue
         if matched is None:
-            raise ValueError(f"variable {variable['name']}: no label_values, no query_result: {variable['query']['query']!r}")
+            raise ValueError(f"variable {variable['name']}: no label_values: {variable['query']['query']!r}")
         found.append((variable["name"], substituted(matched[1], values), matched[2]))
     return found

@@ -1,4 +1,4 @@
-"""Where panels stand on Grafana's grid of 24 columns, and the frame of a dashboard around them.
+"""Places of panels on Grafana's grid of 24 columns, and the dashboard around them: variables, annotations, links.
 
 Panels get their ids in the order in which they are added; a panel that does not fit begins a new line. The panels of a
 collapsed row lie inside the row, at the places they take when it is opened.
@@ -6,13 +6,16 @@ collapsed row lie inside the row, at the places they take when it is opened.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from scripts.dashboards.fields import DATASOURCE, Json
+from scripts.dashboards.panels import DATASOURCE, Json
+from scripts.dashboards.promql import FIRING, JOB, TASK_LABELS, select
+
+from joulebench import metrics as m
 
 COLUMNS = 24
 TAG = "joulebench"
-LABEL_VALUES, QUERY_RESULT = 1, 3
+LABEL_VALUES = 1
 NATURAL, NATURAL_DESCENDING = 7, 8
 HIDDEN = 2
 
@@ -78,48 +81,54 @@ def datasource_variable() -> Json:
     }
 
 
-def text_variable(name: str, label: str, value: str, *, shown: bool = True) -> Json:
-    """A field to type into; ``value`` until somebody does. One that is not shown still keeps what a link brings."""
-    return {
-        "type": "textbox",
-        "name": name,
-        "label": label,
-        "query": value,
-        "current": {"selected": True, "text": value, "value": value},
-        "hide": 0 if shown else HIDDEN,
-        "options": [{"selected": True, "text": value, "value": value}],
-        "skipUrlSync": False,
-    }
-
-
 def query_variable(
-    name: str, label: str, selector: str, *, all_value: str = ".+", newest_first: bool = False, single: bool = False
+    name: str,
+    label: str,
+    selector: str,
+    *,
+    all_value: str = ".+",
+    newest_first: bool = False,
+    single: bool = False,
+    shown: bool = True,
 ) -> Json:
     """The values of label ``name`` on the series of ``selector``, read again whenever the time range changes. ``single``: exactly
-    one of them is chosen, at first the first."""
+    one of them is chosen, at first the first. A variable that is not ``shown`` follows the others."""
     every: Json = {"allValue": all_value, "current": {"selected": True, "text": ["All"], "value": ["$__all"]}}
     return {
-        **_asked(name, label, f"label_values({selector}, {name})", LABEL_VALUES),
+        **_query_variable(name, label, f"label_values({selector}, {name})"),
         **({"current": {}} if single else every),
+        "hide": 0 if shown else HIDDEN,
         "includeAll": not single,
         "multi": not single,
         "sort": NATURAL_DESCENDING if newest_first else NATURAL,
     }
 
 
-def result_variable(name: str, label: str, query: str, regex: str) -> Json:
-    """Exactly one of the series that ``query`` finds. ``regex`` takes value and text of each from the series as written."""
-    return {**_asked(name, label, f"query_result({query})", QUERY_RESULT), "regex": regex, "sort": NATURAL_DESCENDING}
+def choice_variable(name: str, label: str, choices: Mapping[str, str]) -> Json:
+    """One of the values of ``choices`` (text -> value), at first the first."""
+    options = [{"selected": place == 0, "text": text, "value": value} for place, (text, value) in enumerate(choices.items())]
+    return {
+        "type": "custom",
+        "name": name,
+        "label": label,
+        "query": ", ".join(f"{text} : {value}" for text, value in choices.items()),
+        "current": options[0],
+        "hide": 0,
+        "includeAll": False,
+        "multi": False,
+        "options": options,
+        "skipUrlSync": False,
+    }
 
 
-def _asked(name: str, label: str, query: str, kind: int) -> Json:
+def _query_variable(name: str, label: str, query: str) -> Json:
     return {
         "type": "query",
         "name": name,
         "label": label,
         "datasource": DATASOURCE,
         "definition": query,
-        "query": {"qryType": kind, "query": query, "refId": "PrometheusVariableQueryEditor-VariableQuery"},
+        "query": {"qryType": LABEL_VALUES, "query": query, "refId": "PrometheusVariableQueryEditor-VariableQuery"},
         "current": {},
         "hide": 0,
         "includeAll": False,
@@ -201,3 +210,31 @@ def dashboard(
         "version": 1,
         "weekStart": "",
     }
+
+
+def variables(*more: Json, single_run: bool = False) -> list[Json]:
+    return [
+        query_variable("job", "Job", m.EXPORTER_INFO.name),
+        query_variable("instance", "Instance", f"{m.EXPORTER_INFO.name}{{{JOB}}}"),
+        query_variable("run_id", "Run", f"{m.RUN_TASKS.name}{{{JOB}}}", newest_first=True, single=single_run),
+        query_variable("model", "Model", f'{m.TASK_INFO.name}{{{JOB}, run_id=~"$run_id"}}', all_value=".*"),
+        query_variable("gpu", "GPU", f'{m.GPU_INFO.name}{{{JOB}, instance=~"$instance"}}', all_value=".*"),
+        *more,
+    ]
+
+
+def marks(*more: Json) -> list[Json]:
+    named = f"on ({TASK_LABELS}) group_left (task_name) {select(m.TASK_INFO)}"
+    return [
+        annotation(
+            "Task starts",
+            f"floor({select(m.TASK_START)} * 1000) * {named}",
+            "blue",
+            "{{task_name}} starts",
+            "{{model}}, task {{task_id}}, worker {{worker}}",
+            step="1s",
+            useValueForTime=True,
+        ),
+        *more,
+        annotation("Alerts", FIRING, "red", "{{alertname}}", "{{severity}} {{instance}} {{gpu}} {{run_id}}", step="5s"),
+    ]

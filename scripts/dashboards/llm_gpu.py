@@ -1,39 +1,66 @@
-"""The hardware dashboard: is it the card that limits the result? By the card's own account: heat, power, clocks, memory."""
+"""The hardware dashboard: does the hardware limit the result? Heat, power, clocks and memory as the driver reports them."""
 
 from __future__ import annotations
 
-from scripts.dashboards.absence import ABSENCE, GPU_KEYS, NO_READING, NOT_AVAILABLE, or_absence, or_absence_by_gpu
-from scripts.dashboards.fields import Json, Query, override, states, steps
-from scripts.dashboards.frame import marks, variables
-from scripts.dashboards.layout import Layout, dashboard
-from scripts.dashboards.live_gpu import DASHED, gpu_panels
-from scripts.dashboards.live_inventory import SOURCE_NAMES
-from scripts.dashboards.live_queries import GPU_LEGEND
-from scripts.dashboards.live_tiles import HEAT_STEPS, hardware_tiles, source_tile
-from scripts.dashboards.panels import bargauge, stat, table, timeseries
-from scripts.dashboards.promql import ratio, recorded, select
+from scripts.dashboards.gpu_panels import (
+    DASHED,
+    GPU_LEGEND,
+    HEAT_STEPS,
+    LIMITS,
+    THROTTLED_SHARE,
+    VRAM_SHARE,
+    hardware_tiles,
+    power,
+    source_tile,
+    temperature,
+    throttled_share,
+    throttling_timeline,
+    utilization,
+)
+from scripts.dashboards.layout import Layout, dashboard, marks, variables
+from scripts.dashboards.panels import (
+    ABSENCE,
+    GPU_KEYS,
+    NO_READING,
+    NOT_AVAILABLE,
+    Json,
+    Query,
+    bargauge,
+    or_absence,
+    or_absence_by_gpu,
+    override,
+    stat,
+    states,
+    steps,
+    table,
+    timeseries,
+)
+from scripts.dashboards.promql import THERMAL, rate, ratio, recorded, select, used_energy
 
 from joulebench import metrics as m
 
 UID = "llm-gpu"
-HEAT = f'reason=~"{"|".join(m.THERMAL_REASONS)}"'
 SM = 'clock="sm"'
+SHOWN_CLOCKS = 'clock!="graphics"'
 MARGIN_STEPS = steps((None, "red"), (5, "orange"), (10, "green"))
+SOURCE_NAMES: Json = {
+    "type": "value",
+    "options": {"nvml": {"color": "green", "index": 0}, "simulated": {"color": "orange", "index": 1, "text": "SIMULATED"}},
+}
 
 
 def build() -> Json:
     layout = Layout()
     layout.row("Now")
-    layout.all([source_tile(), gpus_up(), *hardware_tiles(), smallest_margin()], 3, 4)
+    layout.all([source_tile(), gpus_up(), *hardware_tiles(), temperature_margin()], 3, 4)
     layout.add(gpu_table(), 24, 7)
-    known = {panel["title"]: panel for panel in gpu_panels()}
     layout.row("Heat")
-    layout.all([temperature(), margin(), known["Throttled share of time"], known["Throttling by reason"]], 12, 8)
+    layout.all([temperature(), throttled_share(), throttling_timeline(), throttled_by_reason()], 12, 8)
     layout.row("Power and energy")
-    layout.all([known["Power and limit"], known["Energy counter against power"]], 12, 8)
-    layout.all([energy_by_gpu(), throttled_by_reason()], 12, 7)
-    layout.row("Load, memory and clocks")
-    layout.all([utilization(), memory(), known["Clocks"], speed_and_clock()], 12, 8)
+    layout.all([power(), counter_against_power()], 12, 8)
+    layout.row("Load and clocks")
+    layout.all([utilization(), clocks()], 12, 8)
+    layout.add(speed_and_clock(), 24, 8)
     return dashboard(
         UID,
         "Joulebench: GPU & thermals",
@@ -58,10 +85,10 @@ def gpus_up() -> Json:
     )
 
 
-def smallest_margin() -> Json:
+def temperature_margin() -> Json:
     return stat(
-        "Smallest margin",
-        "Degrees that the hottest chosen GPU, by its own limit, has left before it slows itself down.",
+        "Temperature margin",
+        "Degrees left before a card slows itself down, lowest of the chosen GPUs.",
         [Query(or_absence(f"min({select(m.GPU_TEMPERATURE_MARGIN)})"), "margin")],
         "celsius",
         thresholds=MARGIN_STEPS,
@@ -78,14 +105,14 @@ def gpu_table() -> Json:
     values = {
         "Up": f"max by ({GPU_KEYS}) ({select(m.GPU_UP)})",
         "Utilization": of(select(m.GPU_UTILIZATION)),
-        "VRAM": of(recorded("gpu:joulebench_gpu_memory_used:ratio")),
+        "VRAM": of(recorded(VRAM_SHARE)),
         "Temperature": of(select(m.GPU_TEMPERATURE)),
         "Margin": of(select(m.GPU_TEMPERATURE_MARGIN)),
         "Power": of(select(m.GPU_POWER)),
         "Limit": of(select(m.GPU_POWER_LIMIT)),
         "SM clock": of(select(m.GPU_CLOCK, SM)),
-        "Throttled": of(recorded("gpu_reason:joulebench_gpu_throttle_seconds:rate1m", HEAT)),
-        "Energy": of(f"increase({select(m.GPU_ENERGY)}[$__range])"),
+        "Throttled": of(recorded(THROTTLED_SHARE, THERMAL)),
+        "Energy": or_absence_by_gpu(used_energy(GPU_KEYS)),
     }
     fields = {name: f"Value #{chr(ord('B') + place)}" for place, name in enumerate(values)}
     columns = {"name": "GPU", "gpu": "Index", "instance": "Exporter", "source": "Source"}
@@ -101,8 +128,8 @@ def gpu_table() -> Json:
     units = {"Temperature": "celsius", "Margin": "celsius", "Power": "watt", "Limit": "watt", "SM clock": "hertz"}
     return table(
         "GPUs",
-        "One row a GPU; a click on its name narrows all panels to it. n/a: the card does not have this reading. No data: the"
-        " card is lost or the reading is not collected.",
+        "One row per GPU; a click on its name narrows all panels to it. Energy is that of this time range, idle time included."
+        " n/a: the card does not have this reading. No data: the card is lost or the reading is not collected.",
         [Query(info, "__auto", "table"), *(Query(expr, "__auto", "table") for expr in values.values())],
         columns,
         drop=("job", "Value #A", "architecture", "driver_version", "uuid"),
@@ -142,76 +169,40 @@ def gpu_table() -> Json:
     )
 
 
-def temperature() -> Json:
-    slowdown = f"max by (instance, gpu) ({select(m.GPU_TEMPERATURE)} + {select(m.GPU_TEMPERATURE_MARGIN)})"
-    return timeseries(
-        "Temperature and slowdown",
-        "Core temperature, and the temperature at which the card slows itself down, where it tells its margin.",
-        [Query(select(m.GPU_TEMPERATURE), GPU_LEGEND), Query(slowdown, f"{GPU_LEGEND} slows down")],
-        "celsius",
-        overrides=[override("/slows down/", by="byRegexp", **DASHED)],
-        empty=NO_READING,
-    )
-
-
-def margin() -> Json:
-    return timeseries(
-        "Temperature margin",
-        "Degrees left before the card slows itself down. The line is the threshold of the alert.",
-        [Query(select(m.GPU_TEMPERATURE_MARGIN), GPU_LEGEND)],
-        "celsius",
-        minimum=None,
-        thresholds=steps((None, "red"), (5, "transparent")),
-        empty=NO_READING,
-    )
-
-
-def energy_by_gpu() -> Json:
-    return bargauge(
-        "Energy by GPU",
-        "Joules of each GPU's counter over this time range, idle time included.",
-        [Query(f"max by (instance, gpu) (increase({select(m.GPU_ENERGY)}[$__range]))", GPU_LEGEND, "instant")],
-        "joule",
-        decimals=1,
-        empty=NO_READING,
-    )
-
-
 def throttled_by_reason() -> Json:
+    counter = select(m.GPU_THROTTLE_SECONDS)
+    difference = f"last_over_time({counter}[$__range]) - min_over_time({counter}[$__range])"
     return bargauge(
         "Throttled time by reason",
-        "Seconds of this time range in which each reason held clocks down, by the driver's time counters, all chosen GPUs"
-        " together. Reasons may hold at the same time.",
-        [Query(f"sum by (reason) (increase({select(m.GPU_THROTTLE_SECONDS)}[$__range]))", "{{reason}}", "instant")],
+        "Seconds of this time range in which each reason held the clocks down, by the driver's time counters, all chosen GPUs"
+        " together. Reasons may overlap.",
+        [Query(f"sum by (reason) ({difference})", "{{reason}}", "instant")],
         "s",
         decimals=1,
         empty=NO_READING,
     )
 
 
-def utilization() -> Json:
+def counter_against_power() -> Json:
     return timeseries(
-        "Utilization",
-        "Share of the driver's sample period with a kernel running. High does not mean that the card is used well.",
-        [Query(select(m.GPU_UTILIZATION), GPU_LEGEND)],
-        "percentunit",
-        maximum=1,
+        "Energy counter against power",
+        "Power by the energy counter beside the power sensor. Where the curves stay apart, one of them is wrong.",
+        [Query(rate(m.GPU_ENERGY), f"{GPU_LEGEND} counter"), Query(select(m.GPU_POWER), f"{GPU_LEGEND} sensor")],
+        "watt",
         empty=NO_READING,
     )
 
 
-def memory() -> Json:
+def clocks() -> Json:
     return timeseries(
-        "VRAM by model",
-        "Device memory in use and in total, with what Ollama says its loaded models take of it. The rest is the driver's, the"
-        " context's and other programs'.",
+        "Clocks",
+        "Current clocks of the multiprocessors and the memory, and the highest that the card can run.",
         [
-            Query(select(m.GPU_MEMORY_USED), f"{GPU_LEGEND} used"),
-            Query(select(m.GPU_MEMORY_TOTAL), f"{GPU_LEGEND} total"),
-            Query(f"max by (instance, model) ({select(m.OLLAMA_MODEL_VRAM)})", "{{instance}} {{model}}"),
+            Query(select(m.GPU_CLOCK, SHOWN_CLOCKS), f"{GPU_LEGEND} {{{{clock}}}}"),
+            Query(select(m.GPU_CLOCK_MAX, SHOWN_CLOCKS), f"{GPU_LEGEND} {{{{clock}}}} highest"),
         ],
-        "bytes",
-        overrides=[override("/total$/", by="byRegexp", **DASHED)],
+        "hertz",
+        overrides=LIMITS,
         empty=NO_READING,
     )
 
@@ -220,8 +211,8 @@ def speed_and_clock() -> Json:
     decoded, seconds = select(m.TASK_DECODE_TOKENS), select(m.TASK_DECODE, suffix="_sum")
     return timeseries(
         "Decode speed against clock",
-        "Tokens per second while generating, average of the live tasks, over the SM clock as a share of its highest (right axis)."
-        " Where both fall together, the card was slowed down.",
+        "Completion tokens by decode time of the running tasks, and the SM clock as a share of its highest (right axis). Where"
+        " both fall together, the card was slowed down.",
         [
             Query(ratio(f"sum by (run_id) ({decoded})", f"sum by (run_id) ({seconds})"), "{{run_id}}"),
             Query(ratio(select(m.GPU_CLOCK, SM), select(m.GPU_CLOCK_MAX, SM)), f"{GPU_LEGEND} SM clock"),

@@ -1,62 +1,71 @@
-"""The comparison of tasks: which one was slow, dear, unsure or throttled, and which model is best at it?"""
+"""The comparison of tasks: which one was slow, dear, unsure or throttled, and how do models compare?"""
 
 from __future__ import annotations
 
-from scripts.dashboards import costs
-from scripts.dashboards.absence import NO_TASKS
-from scripts.dashboards.costs import CURRENCY
-from scripts.dashboards.fields import Json, Query, override, steps
-from scripts.dashboards.frame import marks, variables
-from scripts.dashboards.layout import Layout, dashboard
-from scripts.dashboards.live_tasks import joules_by_model, time_by_activity
-from scripts.dashboards.live_tiles import NOT_OK, SUCCESSFUL, cost_tiles, energy_tile, not_ok_tile, source_tile
-from scripts.dashboards.panels import bargauge, stat
-from scripts.dashboards.promql import in_range, latest, per_task, quantile_so_far, ratio, total
-from scripts.dashboards.task_rows import INFO, NAMED, VALUES, tasks_table, throttled, window_link
-from scripts.dashboards.tool_confidence import confidence_by_tool
+from scripts.dashboards.gpu_panels import source_tile
+from scripts.dashboards.layout import Layout, dashboard, marks, variables
+from scripts.dashboards.panels import NO_TASKS, Json, Query, bargauge, override, stat, steps, table
+from scripts.dashboards.promql import (
+    FAILED_TOOLS,
+    TASK_LABELS,
+    THERMAL,
+    added,
+    api_cost,
+    latest,
+    local_cost,
+    per_task,
+    quantile_so_far,
+    ratio,
+    total,
+)
+from scripts.dashboards.task_panels import (
+    CHARGED,
+    CURRENCY,
+    INFO,
+    THROTTLED,
+    VALUES,
+    cost_tiles,
+    failed_tools_tile,
+    joules_per_success,
+    price_variables,
+    tasks_table,
+    time_breakdown,
+    unmeasured_tasks,
+    window_link,
+)
 
 from joulebench import metrics as m
 
 UID = "llm-tasks"
 SHOWN = 10
+GUESS = 'le="0.5"'
+NAMED = f"on ({TASK_LABELS}) group_left (task_name)"
 COLUMNS = (
-    "From",
-    "Duration",
-    "Prompt",
-    "Output",
-    "Speed",
-    "TTFT",
-    "Confidence",
-    "Least sure",
-    "Wh",
-    "Local cost",
-    "API cost",
-    "Local / API",
+    *("From", "Duration", "Prompt", "Output", "Speed", "TTFT", "Confidence", "Lowest", "Charged", "Local cost", "API cost"),
     "Throttled",
 )
+BAR: Json = {"type": "gauge", "mode": "basic", "valueDisplayMode": "text"}
 
 
 def build() -> Json:
     layout = Layout()
-    layout.row("All tasks in this time range")
-    layout.all([number_of_tasks(), passed_share(), joules_per_pass(), *cost_tiles(), not_ok_tile(), least_sure()], 3, 4)
-    layout.add(source_tile(), 3, 4)
+    layout.row("Tasks in this time range")
+    layout.all([number_of_tasks(), success_rate(), joules_per_success(), *cost_tiles()], 3, 4)
+    layout.all([failed_tools_tile(), lowest_confidence(), source_tile()], 3, 4)
     layout.add(task_table(), 24, 12)
-    layout.row("The most of it")
-    layout.all([slowest(), dearest(), unsurest(), most_throttled()], 12, 8)
-    layout.row("Models beside each other")
-    layout.all([success_by_model(), joules_by_model(), cost_by_model(), speed_by_model()], 12, 6)
-    layout.all([first_token_by_model(), tool_outcomes_by_model()], 12, 7)
+    layout.row("Top 10 tasks")
+    layout.all([slowest(), most_energy(), least_certain(), most_throttled()], 12, 8)
+    layout.row("Model comparison")
+    layout.add(model_table(), 24, 7)
     layout.add(confidence_by_tool(), 24, 8)
-    layout.row("Time and energy as a whole")
-    layout.add(time_by_activity(), 12, 7)
-    layout.add(energy_tile(), 12, 7)
+    layout.row("Totals")
+    layout.add(time_breakdown(), 24, 7)
     return dashboard(
         UID,
         "Joulebench: tasks",
-        "Which task was slow, dear, unsure or throttled, and how do models compare?",
+        "Which task was slow, dear, unsure or throttled, and how do models compare? For intervals and tests: joulebench report.",
         layout,
-        variables=variables(*costs.variables()),
+        variables=variables(*price_variables()),
         annotations=marks(),
         since="now-1h",
         refresh="30s",
@@ -66,38 +75,31 @@ def build() -> Json:
 def number_of_tasks() -> Json:
     return stat(
         "Tasks",
-        "Tasks that ran in this time range, those that go on too.",
-        [Query(f"count({INFO})", "tasks", "instant")],
+        "Tasks that ran in this time range, running ones too; and finished ones whose energy is not known and in no sum here.",
+        [
+            Query(f"count({latest(m.TASK_INFO)})", "tasks", "instant"),
+            Query(unmeasured_tasks(), "without energy", "instant"),
+        ],
         "none",
+        overrides=[override("without energy", thresholds=steps((None, "text"), (1, "orange")))],
     )
 
 
-def passed_share() -> Json:
-    graded = f"count{in_range(latest(m.TASK_SUCCESS))}"
+def success_rate() -> Json:
     return stat(
-        "Passed",
+        "Success rate",
         "Share of the tasks with a verdict that passed. Tasks without a verdict do not count.",
-        [Query(f"({SUCCESSFUL} or 0 * {graded}) / ({graded} > 0)", "of graded tasks", "instant")],
+        [Query(f"avg({latest(m.TASK_SUCCESS)})", "of graded tasks", "instant")],
         "percentunit",
         decimals=0,
     )
 
 
-def joules_per_pass() -> Json:
+def lowest_confidence() -> Json:
     return stat(
-        "Joules per pass",
-        "Energy of all tasks in this time range, failed ones too, by the tasks that passed.",
-        [Query(ratio(total(m.TASK_ENERGY), SUCCESSFUL), "per passed task", "instant")],
-        "joule",
-        decimals=1,
-    )
-
-
-def least_sure() -> Json:
-    return stat(
-        "Least sure call",
-        "Lowest confidence of any tool call in this time range whose tokens were found.",
-        [Query(f"min({per_task(m.TASK_CONFIDENCE_MIN)})", "lowest", "instant")],
+        "Lowest confidence",
+        "Lowest confidence of any tool call in this time range whose tokens were located.",
+        [Query(f"min({latest(m.TASK_CONFIDENCE_MIN)})", "lowest", "instant")],
         "percentunit",
         thresholds=steps((None, "orange"), (0.5, "text")),
         decimals=0,
@@ -106,10 +108,9 @@ def least_sure() -> Json:
 
 def task_table() -> Json:
     return tasks_table(
-        "Tasks one by one",
-        "One row a task. A click on the name opens its details at the exact time of the task. Wh, costs and throttled seconds are"
-        " those of all chosen GPUs; API is the cost of the same tokens at the chosen API model; throttled counts heat only, from"
-        " samples within the task. n/a: not known, never 0.",
+        "Tasks by time",
+        "One row per task. A click on the name opens its details at the time of the task. API cost is that of the same tokens at"
+        f" the chosen API model; Throttled counts heat only. {CHARGED} n/a: not known, never 0.",
         COLUMNS,
         [window_link("llm-task", "Details of this task", with_task=True), window_link("llm-live", "The live board at that time")],
         gauges=True,
@@ -118,7 +119,7 @@ def task_table() -> Json:
 
 
 def top(expr: str, how: str = "topk") -> Query:
-    """The first of the tasks by ``expr``, with their names."""
+    """The first tasks by ``expr``, with their names."""
     return Query(f"{how}({SHOWN}, ({expr}) * {NAMED} {INFO})", "{{task_name}} ({{task_id}})", "instant")
 
 
@@ -128,21 +129,21 @@ def slowest() -> Json:
     )
 
 
-def dearest() -> Json:
+def most_energy() -> Json:
     return bargauge(
         "Tasks with the most energy",
-        "Tasks that took the most joules.",
-        [top(per_task(m.TASK_ENERGY))],
+        f"Tasks by the joules that they are charged. {CHARGED}",
+        [top(VALUES["Charged"])],
         "joule",
         decimals=1,
         empty=NO_TASKS,
     )
 
 
-def unsurest() -> Json:
+def least_certain() -> Json:
     return bargauge(
-        "Least sure tasks",
-        "Lowest confidence of a tool call in the task, the least sure tasks first.",
+        "Tasks with the lowest confidence",
+        "Tasks by the lowest confidence of one of their tool calls.",
         [top(per_task(m.TASK_CONFIDENCE_MIN), "bottomk")],
         "percentunit",
         decimals=0,
@@ -155,91 +156,92 @@ def most_throttled() -> Json:
     return bargauge(
         "Throttled tasks",
         f"Seconds for which heat ({' or '.join(m.THERMAL_REASONS)}) held clocks down while the task ran.",
-        [top(throttled())],
+        [top(THROTTLED)],
         "s",
         decimals=1,
         empty=NO_TASKS,
     )
 
 
-def by_model(expr: str) -> str:
-    return f"sum by (model) (({expr}) * {costs.BY_MODEL} {INFO})"
-
-
-def success_by_model() -> Json:
-    passed, graded = f"{in_range(latest(m.TASK_SUCCESS))} == 1", in_range(latest(m.TASK_SUCCESS))
-    tasks = f"count by (model) ({graded} * {costs.BY_MODEL} {INFO})"
-    return bargauge(
-        "Passed, by model",
-        "Share of a model's graded tasks that passed, and how many there are: a share of few says little.",
-        [
-            Query(f"({by_model(passed)} or 0 * {tasks}) / ({tasks} > 0)", "{{model}} passed", "instant"),
-            Query(tasks, "{{model}} graded", "instant"),
+def model_table() -> Json:
+    tasks, passed = f"count by (model) ({latest(m.TASK_INFO)})", total(m.TASK_SUCCESS, by="model")
+    tools, failed = total(m.TASK_TOOL_CALLS, by="model"), total(m.TASK_TOOL_CALLS, FAILED_TOOLS, by="model")
+    confidences = (total(m.TASK_CONFIDENCE, suffix=suffix, by="model") for suffix in ("_sum", "_count"))
+    decoded = total(m.TASK_DECODE_TOKENS, by="model")
+    percent: Json = {"unit": "percentunit", "decimals": 0}
+    values: dict[str, tuple[str, Json]] = {
+        "Tasks": (tasks, {"custom__width": 70}),
+        "Success rate": (f"avg by (model) ({latest(m.TASK_SUCCESS)})", {**percent, "max": 1}),
+        "Joules per success": (
+            ratio(total(m.TASK_CHARGED_ENERGY, by="model"), passed),
+            {"unit": "joule", "decimals": 1, "custom__width": 145},
+        ),
+        "Local cost": (local_cost(by="model"), {"unit": CURRENCY}),
+        "API cost": (api_cost(by="model"), {"unit": CURRENCY}),
+        "Decode speed": (
+            ratio(decoded, total(m.TASK_DECODE, suffix="_sum", by="model")),
+            {"unit": "suffix:tok/s", "decimals": 1},
+        ),
+        "TTFT p50": (quantile_so_far(0.5, m.CALL_TTFT, "model"), {"unit": "s"}),
+        "TTFT p95": (quantile_so_far(0.95, m.CALL_TTFT, "model"), {"unit": "s"}),
+        "Tool calls": (tools, {"unit": "none", "custom__width": 85}),
+        "Failed": (f"({failed} or 0 * {tools}) / ({tools} > 0)", {**percent, "custom__width": 75}),
+        "Confidence": (ratio(*confidences), percent),
+        "Throttled": (f"sum by (model) ({added(m.RUN_THROTTLED, THERMAL)})", {"unit": "s", "decimals": 1}),
+    }
+    fields = {f"Value #{chr(ord('A') + place)}": name for place, name in enumerate(values)}
+    return table(
+        "Models",
+        "One row per model, over the tasks in this time range. TTFT is that of the runs until now, interpolated within the"
+        " histogram's buckets; Failed is the share of tool calls; Confidence is the mean over tool calls; Throttled is time with"
+        f" clocks held down by heat, of all GPUs. {CHARGED} n/a: not known.",
+        [Query(expr, "__auto", "table") for expr, _ in values.values()],
+        {"model": "Model", **fields},
+        overrides=[
+            override("Model", custom__minWidth=150),
+            *(override(name, **{"custom__width": 110, **shown}) for name, (_, shown) in values.items()),
         ],
-        "percentunit",
-        decimals=0,
-        maximum=1,
-        overrides=[override("/graded$/", by="byRegexp", unit="none", max=None)],
+        sort="Tasks",
         empty=NO_TASKS,
     )
 
 
-def cost_by_model() -> Json:
-    passed = by_model(f"{in_range(latest(m.TASK_SUCCESS))} == 1")
-    return bargauge(
-        "Cost per passed task, by model",
-        "Local cost of all tasks of a model, and that of their tokens at the chosen API model, by the tasks that passed.",
-        [
-            Query(f"{by_model(costs.local_cost_per_task())} / ({passed} > 0)", "{{model}} here", "instant"),
-            Query(f"{by_model(costs.api_cost_per_task())} / ({passed} > 0)", "{{model}} at API", "instant"),
+def confidence_by_tool() -> Json:
+    keys = ("model", "tool")
+
+    def of(suffix: str, *matchers: str) -> str:
+        return f"sum by ({', '.join(keys)}) ({latest(m.TOOL_CONFIDENCE, *matchers, suffix=suffix)})"
+
+    shares = {
+        "Mean": (ratio(of("_sum"), of("_count")), "green"),
+        "10th percentile": (quantile_so_far(0.1, m.TOOL_CONFIDENCE, *keys), "blue"),
+        "Share below 50 %": (ratio(of("_bucket", GUESS), of("_count")), "orange"),
+    }
+    exprs = [of("_count"), *(expr for expr, _ in shares.values())]
+    fields = {f"Value #{chr(ord('A') + place)}": name for place, name in enumerate(("Calls", *shares))}
+    return table(
+        "Confidence by tool",
+        "Tool calls whose tokens were located, of the runs in this time range until now: number, mean confidence, 10th"
+        " percentile, and the share below 50 %. Tools are those that the benchmark declared (Run.declare_tools), 24 at most;"
+        " other is all else, invented tools too. Few calls say little.",
+        [Query(expr, "__auto", "table") for expr in exprs],
+        {"tool": "Tool", "model": "Model", **fields},
+        overrides=[
+            override("Tool", custom__minWidth=120),
+            override("Calls", unit="none", custom__width=70),
+            *(
+                override(
+                    name,
+                    unit="percentunit",
+                    decimals=0,
+                    min=0,
+                    max=1,
+                    color={"mode": "fixed", "fixedColor": colour},
+                    custom__cellOptions=BAR,
+                )
+                for name, (_, colour) in shares.items()
+            ),
         ],
-        CURRENCY,
-        empty=NO_TASKS,
-    )
-
-
-def speed_by_model() -> Json:
-    seconds = by_model(per_task(m.TASK_DECODE, suffix="_sum"))
-    return bargauge(
-        "Output speed, by model",
-        "Decoded tokens by the time the server spent on decoding.",
-        [Query(f"{by_model(per_task(m.TASK_DECODE_TOKENS))} / ({seconds} > 0)", "{{model}}", "instant")],
-        "suffix:tok/s",
-        decimals=1,
-        empty=NO_TASKS,
-    )
-
-
-def first_token_by_model() -> Json:
-    return bargauge(
-        "Time to first token, by model",
-        "Median and 95th percentile of the streamed calls of the runs in this time range, interpolated within the histogram's"
-        " buckets.",
-        [
-            Query(quantile_so_far(0.5, m.CALL_TTFT, "model"), "{{model}} p50", "instant"),
-            Query(quantile_so_far(0.95, m.CALL_TTFT, "model"), "{{model}} p95", "instant"),
-        ],
-        "s",
-        empty=NO_TASKS,
-    )
-
-
-def tool_outcomes_by_model() -> Json:
-    every = by_model(per_task(m.TASK_TOOL_CALLS))
-    bad = by_model(per_task(m.TASK_TOOL_CALLS, NOT_OK))
-    sums = by_model(per_task(m.TASK_CONFIDENCE, suffix="_sum"))
-    counts = by_model(per_task(m.TASK_CONFIDENCE, suffix="_count"))
-    return bargauge(
-        "Tool calls, by model",
-        "Share of a model's tool calls that did not end ok, its mean confidence, and the number of its calls.",
-        [
-            Query(f"({bad} or 0 * {every}) / ({every} > 0)", "{{model}} not ok", "instant"),
-            Query(f"{sums} / ({counts} > 0)", "{{model}} confidence", "instant"),
-            Query(every, "{{model}} calls", "instant"),
-        ],
-        "percentunit",
-        decimals=0,
-        maximum=1,
-        overrides=[override("/calls$/", by="byRegexp", unit="none", max=None)],
-        empty=NO_TASKS,
+        sort="Calls",
+        empty="No data: no tool call whose tokens were located (it needs logprobs)",
     )

@@ -1,22 +1,124 @@
-"""Grafana panels as plain dictionaries (classic model): one builder for each visualization, nothing about what they show.
+"""Grafana panels as plain dictionaries (classic model): queries, thresholds, one builder for each visualization.
 
-Every panel says which metrics it reads, taken from its queries. Colours judge only where a threshold is given.
+Every panel names the metrics that it reads, taken from its queries. Colours judge only where a threshold is given.
+
+A reading can be missing in three ways, which tiles and cells keep apart: "n/a" where a GPU answers but lacks the reading, "no GPU
+reported" where the exporter has no GPU, and "No data" where nothing is collected. The first two are numbers below everything that
+is measured, mapped to these words.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
-from scripts.dashboards.fields import DATASOURCE, NEUTRAL, Json, Query, override, target
+from scripts.dashboards.promql import LONGEST_QUERY, select
+
+from joulebench import metrics as m
+
+Json: TypeAlias = dict[str, Any]
+
+DATASOURCE: Json = {"type": "prometheus", "uid": "${datasource}"}
+
+
+@dataclass(frozen=True)
+class Query:
+    """``kind``: range, instant, table (instant, one row a series) or heatmap."""
+
+    expr: str
+    legend: str = "__auto"
+    kind: str = "range"
+
+
+def target(query: Query, ref: str) -> Json:
+    instant = query.kind in ("instant", "table")
+    formats = {"table": "table", "heatmap": "heatmap"}
+    return {
+        "datasource": DATASOURCE,
+        "editorMode": "code",
+        "expr": query.expr,
+        "format": formats.get(query.kind, "time_series"),
+        "instant": instant,
+        "legendFormat": query.legend,
+        "range": not instant,
+        "refId": ref,
+    }
+
+
+def steps(*bounds: tuple[float | None, str]) -> Json:
+    """Thresholds as (from, colour); the first bound is None."""
+    return {"mode": "absolute", "steps": [{"color": colour, "value": bound} for bound, colour in bounds]}
+
+
+NEUTRAL = steps((None, "text"))
+
+
+def states(texts: Mapping[float, tuple[str, str]]) -> list[Json]:
+    """Value mapping from number to (text, colour)."""
+    options = {
+        f"{value:g}": {"color": colour, "index": place, "text": text}
+        for place, (value, (text, colour)) in enumerate(texts.items())
+    }
+    return [{"type": "value", "options": options}]
+
+
+def override(field: str, *, by: str = "byName", **properties: Any) -> Json:
+    """Property names with ``__`` for the dot; ``by``: Grafana's field matcher."""
+    return {
+        "matcher": {"id": by, "options": field},
+        "properties": [{"id": name.replace("__", "."), "value": value} for name, value in properties.items()],
+    }
+
+
+def hidden(field: str) -> Json:
+    """A column for links that is not shown; older and newer Grafana each know one of the two properties."""
+    return override(field, custom__hidden=True, custom__hideFrom={"legend": False, "tooltip": False, "viz": True})
+
+
+NOT_AVAILABLE, NO_GPU, NO_RUN, NOT_MEASURED = -1000, -1001, -1002, -1003
+GPU_KEYS = "instance, gpu, uuid"
+
+ABSENCE: list[Json] = states(
+    {NOT_AVAILABLE: ("n/a", "text"), NO_GPU: ("no GPU reported", "text"), NOT_MEASURED: ("not measured", "text")}
+)
+NO_READING = "No reading: the tile “GPU source” says whether there is a GPU"
+"""In place of a graph of the hardware; a graph cannot show which of the states it is, the tile above it can."""
+NO_CALLS = "No data: no such call of a run in this time range"
+NO_COSTS = "No data: no task with a known energy in this time range, or no price list"
+NO_TASKS = "No data: no task ran in this time range"
+NO_RUN_STATE: dict[float, tuple[str, str]] = {NO_RUN: ("no live run", "text")}
+
+
+def or_absence(expr: str) -> str:
+    """For one number of all chosen GPUs, without labels."""
+    lacks = f"0 * max({select(m.GPU_UP)} == 1) - {-NOT_AVAILABLE}"
+    without = f"""0 * max({select(m.EXPORTER_INFO, 'gpu_source="none"')}) - {-NO_GPU}"""
+    return f"{expr} or {lacks} or {without}"
+
+
+def or_absence_by_gpu(expr: str) -> str:
+    """For one number per GPU; a lost GPU keeps its empty cell."""
+    return f"{expr} or on ({GPU_KEYS}) 0 * max by ({GPU_KEYS}) ({select(m.GPU_UP)} == 1) - {-NOT_AVAILABLE}"
+
+
+def or_no_run(expr: str) -> str:
+    """For a value that only a live run has: kept apart from a collection that has stopped."""
+    return f"{expr} or on () 0 * max({select(m.EXPORTER_INFO)}) - {-NO_RUN}"
+
+
+def or_unknown(expr: str, task: str) -> str:
+    """For a number of the one task that ``task`` selects: kept apart from a task without any series."""
+    return f"{expr} or 0 * count({task}) - {-NOT_AVAILABLE}"
+
 
 METRIC_NAME = re.compile(r"\bjoulebench_[a-z0-9_]+")
 NO_HIDING: Json = {"legend": False, "tooltip": False, "viz": False}
 GAP_MILLISECONDS = 5000
 TWO_SCRAPES = "2s"
 NO_DATA = "No data"
-"""Of a panel without any series; one that can be empty for a known reason names it."""
+"""Of a panel without any series; a panel that can be empty for a known reason says so instead."""
 
 
 def panel(
@@ -30,6 +132,9 @@ def panel(
     overrides: Sequence[Json] = (),
     **more: Any,
 ) -> Json:
+    for query in queries:
+        if len(query.expr) > LONGEST_QUERY:
+            raise ValueError(f"{title}: a query of {len(query.expr)} characters, at most {LONGEST_QUERY}: {query.expr}")
     targets = [target(query, chr(ord("A") + place)) for place, query in enumerate(queries)]
     metrics = sorted({name for query in queries for name in METRIC_NAME.findall(query.expr)})
     if metrics:
@@ -63,7 +168,7 @@ def stat(
     text: str = "auto",
     empty: str = NO_DATA,
 ) -> Json:
-    """``text``: auto, or name for a tile that says the name of its series."""
+    """``text``: auto, or name for a tile that shows the names of its series."""
     judged = thresholds is not NEUTRAL or bool(mappings)
     defaults: Json = {
         "unit": unit,
@@ -102,7 +207,7 @@ def timeseries(
     highest_first: bool = False,
     empty: str = NO_DATA,
 ) -> Json:
-    """``highest_first``: the legend tells the highest value of each curve and begins with the highest of all."""
+    """``highest_first``: the legend shows the maximum of each curve, the highest first."""
     custom: Json = {
         "drawStyle": "line",
         "fillOpacity": 25 if stacked else 8,

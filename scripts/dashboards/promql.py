@@ -1,7 +1,7 @@
-"""PromQL text for dashboards from declared metrics: a metric or label that does not exist cannot be written.
+"""PromQL text for dashboards, built from declared metrics: a metric or label that does not exist cannot be written.
 
 Every selector carries the dashboard's variables that apply to it. Series of the energy counter exist twice, once per scrape
-job; the fine job is left out here, so that no sum counts a joule twice.
+job; the fine job is excluded here, so that no sum counts a joule twice.
 """
 
 from __future__ import annotations
@@ -10,32 +10,31 @@ from pathlib import Path
 
 import yaml
 
-from joulebench.metrics import (
-    GPU_ENERGY,
-    GPU_ENERGY_SAMPLE_TIMESTAMP,
-    GPU_ENERGY_SAMPLE_UNCERTAINTY,
-    PREFIX,
-    TASK_END,
-    TASK_INFO,
-    TASK_START,
-    Metric,
-)
+from joulebench import metrics as m
+from joulebench.metrics import GPU_ENERGY, GPU_ENERGY_SAMPLE_TIMESTAMP, GPU_ENERGY_SAMPLE_UNCERTAINTY, PREFIX, Metric
+
+LONGEST_QUERY = 600
+"""Characters that a person can still read."""
 
 FINE_JOB = "joulebench-energy"
 FINE_METRICS = (GPU_ENERGY, GPU_ENERGY_SAMPLE_TIMESTAMP, GPU_ENERGY_SAMPLE_UNCERTAINTY)
 
 PUSHED_PREFIXES = tuple(PREFIX + part for part in ("run_", "task_", "call_", "tool_call_", "push_"))
 JOB = 'job=~"$job"'
-PROMPT, COMPLETION = 'token=~"prompt|cached_prompt"', 'token="completion"'
 TASK_LABELS = "run_id, task_id, worker"
-AFTERWARDS = "15s"
-"""The end of a task, and its energy, are scraped a moment after it: a range that stops at the end looks this much further."""
+TASK = 'task_id="$task_id"'
+"""The task that the task dashboard shows."""
+PROMPT, COMPLETION = 'token=~"prompt|cached_prompt"', 'token="completion"'
+PASSED = 'status="success"'
+THERMAL = f'reason=~"{"|".join(m.THERMAL_REASONS)}"'
+FAILED_TOOLS = 'outcome!="ok"'
 
 PROXY_PREFIX = PREFIX + "proxy_"
 PROXY_JOB = 'job="joulebench-proxy"'
 ANY_JOB = 'job=~".+"'
 PROXY_RUN = 'run_id=~"$run_id|"'
 """Requests that name no run too: they are metered all the same."""
+FIRING = 'ALERTS{alertname=~"Joulebench.+", alertstate="firing"}'
 
 RULES = Path(__file__).resolve().parents[2] / "prometheus/rules"
 LEVEL_SELECTORS = {
@@ -45,6 +44,8 @@ LEVEL_SELECTORS = {
     "instance": 'instance=~"$instance"',
     "gpu": 'instance=~"$instance", gpu=~"$gpu"',
     "gpu_reason": 'instance=~"$instance", gpu=~"$gpu"',
+    "job": "",
+    "api_model_token": 'cached=~"$cached"',
 }
 
 
@@ -62,7 +63,7 @@ def select(metric: Metric, *matchers: str, suffix: str = "") -> str:
     if name not in metric.series_names:
         raise ValueError(f"{name} is no series of {metric.name}; it has {', '.join(metric.series_names)}")
     if is_proxied(metric):
-        # It is no instance of the exporter, and its models are named by the clients.
+        # The proxy is no instance of the exporter, and its models are named by the clients.
         return f"{name}{{{', '.join([PROXY_JOB, *([PROXY_RUN] if 'run_id' in metric.labels else []), *matchers])}}}"
     wanted = [JOB]
     if metric in FINE_METRICS:
@@ -82,15 +83,15 @@ def rate(metric: Metric, *matchers: str, suffix: str = "") -> str:
 def recorded(name: str, *matchers: str) -> str:
     """A series of a recording rule, chosen by the variables that its level allows."""
     _check_recorded(name, "recording.yml")
-    level = name.partition(":")[0]
-    return f"{name}{{{', '.join([JOB, LEVEL_SELECTORS[level], *matchers])}}}"
+    level = LEVEL_SELECTORS[name.partition(":")[0]]
+    return f"{name}{{{', '.join([JOB, *([level] if level else []), *matchers])}}}"
 
 
 def served(name: str, *matchers: str) -> str:
-    """What a model server tells, by the recording rules that bring vLLM, SGLang, llama.cpp and the proxy to the same names."""
-    whole = f"server:joulebench_server_{name}"
-    _check_recorded(whole, "model_servers.yml")
-    return f"{whole}{{{', '.join([ANY_JOB, *matchers])}}}"
+    """A metric of model servers, by the recording rules that bring vLLM, SGLang, llama.cpp and the proxy to the same names."""
+    full_name = f"server:joulebench_server_{name}"
+    _check_recorded(full_name, "model_servers.yml")
+    return f"{full_name}{{{', '.join([ANY_JOB, *matchers])}}}"
 
 
 def _check_recorded(name: str, file: str) -> None:
@@ -100,33 +101,21 @@ def _check_recorded(name: str, file: str) -> None:
 
 
 def latest(metric: Metric, *matchers: str, suffix: str = "") -> str:
-    """The last value of every series seen in the dashboard's range: finished tasks too, whose series are already gone.
+    """The last value of every series in the dashboard's range: finished tasks too, whose series have ended.
 
-    Pushed counters begin at 0 with their group, so the last value is the total. ``increase`` would miss what a series held at
-    its first scrape, which for short tasks is most of it. A look past the range's end finds what is pushed after a task.
+    Pushed counters begin at 0 with their group, so the last value is the total of the task or run. ``increase`` would miss what
+    a series has at its first scrape, which for short tasks is most of it.
     """
-    series = select(metric, *matchers, suffix=suffix)
-    if not is_pushed(metric) and "run_id" not in metric.labels:
-        return f"last_over_time({series}[$__range])"
-    return f"(last_over_time({series}[{2 * int(AFTERWARDS[:-1])}s] offset -{AFTERWARDS}) or last_over_time({series}[$__range]))"
-
-
-def in_range(expr: str) -> str:
-    """Task series of the chosen models only, of tasks that ran at some time within the range: not of one that ended just before
-    it or begins just after it. The model stands on the task's info series."""
-    begun = f"{latest(TASK_START)} < $__to / 1000"
-    over = f"{latest(TASK_END)} <= $__from / 1000"
-    known = f"and on ({TASK_LABELS}) {latest(TASK_INFO)} and on ({TASK_LABELS}) ({begun})"
-    return f"({expr} {known} unless on ({TASK_LABELS}) ({over}))"
+    return f"last_over_time({select(metric, *matchers, suffix=suffix)}[$__range])"
 
 
 def total(metric: Metric, *matchers: str, suffix: str = "", by: str = "") -> str:
     """Sum over the tasks in the dashboard's range."""
-    return f"sum{f' by ({by})' if by else ''} {in_range(latest(metric, *matchers, suffix=suffix))}"
+    return f"sum{f' by ({by})' if by else ''} ({latest(metric, *matchers, suffix=suffix)})"
 
 
 def per_task(metric: Metric, *matchers: str, suffix: str = "") -> str:
-    """One value a task, whatever other labels the metric has."""
+    """One value per task, whatever other labels the metric has."""
     return total(metric, *matchers, suffix=suffix, by=TASK_LABELS)
 
 
@@ -135,27 +124,36 @@ def ratio(above: str, below: str) -> str:
     return f"{above} / ({below} > 0)"
 
 
+def added(metric: Metric, *matchers: str, suffix: str = "", window: str = "$__range") -> str:
+    """The exact growth of each pushed counter in the window: a series that appears within it counts from 0.
+
+    ``increase`` extrapolates, and misses what a series has when it appears.
+    """
+    series = select(metric, *matchers, suffix=suffix)
+    newest = f"last_over_time({series}[{window}])"
+    return f"({newest} - ({series} offset {window} or 0 * {newest}))"
+
+
+def used_energy(by: str = "") -> str:
+    """Joules of the GPUs in the dashboard's range, as the exact difference of counters; after a reset only what came since."""
+    counter = select(m.GPU_ENERGY)
+    difference = f"last_over_time({counter}[$__range]) - min_over_time({counter}[$__range])"
+    return f"sum{f' by ({by})' if by else ''} ({difference})"
+
+
 def quantile(share: float, metric: Metric) -> str:
-    """Quantile over the last minute; absent, not NaN, where nothing was observed."""
-    return f"histogram_quantile({share}, {growth(metric, '1m')}) >= 0"
+    """Quantile over the last minute; absent, not NaN, without observations."""
+    return f"histogram_quantile({share}, {observations(metric, '1m')}) >= 0"
 
 
 def quantile_so_far(share: float, metric: Metric, *by: str) -> str:
-    """Quantile over everything that the runs in the dashboard's range have observed until now."""
+    """Quantile over all observations of the runs in the dashboard's range."""
     return f"histogram_quantile({share}, sum by ({', '.join(('le', *by))}) ({latest(metric, suffix='_bucket')})) >= 0"
 
 
-def growth(metric: Metric, window: str = "$__interval") -> str:
-    """Observations of a histogram within the window, exactly: by ``$__interval`` each falls into one heatmap column."""
-    return f"sum by (le) ({grown(metric, window, suffix='_bucket')})"
-
-
-def grown(metric: Metric, window: str = "$__range", *matchers: str, suffix: str = "") -> str:
-    """What was added to each series within the window, exactly. A series may appear with its first observation, which
-    ``increase`` does not see."""
-    series = select(metric, *matchers, suffix=suffix)
-    newest = f"max_over_time({series}[{window}])"
-    return f"({newest} - ({series} offset {window} or 0 * {newest}))"
+def observations(metric: Metric, window: str = "$__interval") -> str:
+    """Observations of a histogram in the window by bucket, exactly: with ``$__interval`` each is in one heatmap column."""
+    return f"sum by (le) ({added(metric, suffix='_bucket', window=window)})"
 
 
 def encoded(metric: Metric, label: str, values: tuple[str, ...], by: str) -> str:
@@ -163,3 +161,34 @@ def encoded(metric: Metric, label: str, values: tuple[str, ...], by: str) -> str
     matchers = [f'{label}="{value}"' for value in values]
     parts = [f"{place} * ({select(metric, matcher)} == 1)" for place, matcher in enumerate(matchers)]
     return f"max by ({by}) ({' or '.join(parts)})"
+
+
+def electricity() -> str:
+    """Price of one joule of the GPUs, with the PUE of the price list; a vector without labels, empty without a price."""
+    return f"max({recorded('job:joulebench_price_electricity_per_joule:with_pue')})"
+
+
+def hardware() -> str:
+    """Price of one second of the machine; 0 where the price list has none, which the cost dashboard then says."""
+    return f"(max({select(m.PRICE_HARDWARE)}) or vector(0))"
+
+
+def local_cost(*matchers: str, by: str = "") -> str:
+    """Electricity of the energy that tasks are charged and hardware for their machine time, by one of the labels of tasks."""
+    spread = "* on () group_left ()" if by else "*"
+    joules, seconds = total(m.TASK_CHARGED_ENERGY, *matchers, by=by), total(m.TASK_CHARGED_SECONDS, *matchers, by=by)
+    return f"({joules} {spread} {electricity()} + {seconds} {spread} {hardware()})"
+
+
+def api_prices(*matchers: str, by: str = "token") -> str:
+    return f"max by ({by}) ({recorded('api_model_token:joulebench_price_api_per_token:max', *matchers)})"
+
+
+CHOSEN_API = 'api_model=~"$api_model"'
+
+
+def api_cost(*matchers: str, by: str = "") -> str:
+    """The same tokens at the chosen API model, cached prompt tokens at their own price or not, as the variable says."""
+    tokens = total(m.TASK_TOKENS, *matchers, by=f"{by}, token" if by else "token")
+    spread = "* on (token) group_left ()" if by else "* on (token)"
+    return f"sum{f' by ({by})' if by else ''} ({tokens} {spread} {api_prices(CHOSEN_API)})"

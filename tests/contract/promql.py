@@ -17,7 +17,8 @@ class Selection:
     labels: frozenset[str]
     function: str
     is_range: bool
-    offset: bool
+    elsewhen: bool
+    """At another time than the query's, by ``offset`` or ``@``: one half of a difference."""
 
 
 @dataclass
@@ -66,7 +67,7 @@ def _walk(node: Any, function: str, into: Reading) -> None:
 
 def _select(node: Any, function: str, is_range: bool, into: Reading) -> None:
     labels = frozenset(matcher.name for matcher in node.matchers.matchers if matcher.name != "__name__")
-    into.selections.append(Selection(node.name or "", labels, function, is_range, node.offset is not None))
+    into.selections.append(Selection(node.name or "", labels, function, is_range, node.offset is not None or node.at is not None))
 
 
 def selections(exprs: Iterator[tuple[str, str]] | list[tuple[str, str]]) -> Iterator[tuple[str, Selection]]:

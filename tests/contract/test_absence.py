@@ -18,16 +18,16 @@ BOARD = loaded(ROOT / "dashboards/llm-gpu.json")
 TILES = (
     "GPU utilization",
     "VRAM used",
-    "Power of limit",
+    "Power (% of limit)",
     "Hottest GPU",
-    "Throttled by heat",
-    "Smallest margin",
+    "Thermal throttling",
+    "Temperature margin",
     "GPUs answering",
 )
 GRAPHS_OF_THE_CARD = {
-    "llm-gpu": ("Temperature and slowdown", "Temperature margin", "Power and limit", "Utilization", "Clocks", "Energy by GPU"),
-    "llm-live": ("Power and limit", "Temperature", "Utilization and VRAM", "Throttled share of time", "GPUs"),
-    "llm-task": ("Power and limit", "Temperature", "Utilization and VRAM", "Throttled share of time"),
+    "llm-gpu": ("Temperature and limit", "Power and limit", "Utilization and VRAM", "Clocks", "Throttled time by reason"),
+    "llm-live": ("Power and limit", "Temperature and limit", "Utilization and VRAM", "Throttling by reason"),
+    "llm-task": ("Power and limit", "Temperature and limit", "Utilization and VRAM", "Throttling by reason"),
 }
 """On boards that have the tile "GPU source", to which their words for "nothing to draw" point."""
 LABELS = 'job="joulebench", instance="host:18347"'

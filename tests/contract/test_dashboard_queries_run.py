@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,9 +18,10 @@ from joulebench.analysis import cost
 from joulebench.clients.prometheus import PrometheusApi, Series
 from joulebench.clients.pushgateway import Pushgateway
 from joulebench.clock import SystemClock, wait_until
-from joulebench.prices import HOURS_PER_YEAR
+from joulebench.prices import ApiPrice
 from joulebench.stack.native import NativeStack, Ports
 from joulebench.stack.process import free_port
+from joulebench.units import JOULES_PER_KWH
 from tests.contract.sources import DASHBOARDS, ROOT, loaded, rules
 from tests.dashboard_queries import EMPTY_WHEN_WELL, annotation_queries_of, panels_of, queries_of, variable_queries_of
 from tests.fakes.every_metric import JOULES_OF_TASK, PRICES, PROXIED, RUN_ID, WATTS, Exporter, run_families, task_families
@@ -88,9 +88,9 @@ def answer(
     return api.query(exprs[place])
 
 
-def place_of(title: str, heading: str) -> int:
-    """Which query of a table on the live board stands under ``heading``."""
-    (panel,) = [panel for panel in panels_of(LIVE) if panel["title"] == title]
+def place_of(title: str, heading: str, board: str = "llm-live") -> int:
+    """Which query of a table stands under ``heading``."""
+    (panel,) = [panel for panel in panels_of(BOARDS[board]) if panel["title"] == title]
     shown = next(step["options"]["renameByName"] for step in panel["transformations"] if step["id"] == "organize")
     (field,) = [field for field, name in shown.items() if name == heading]
     return [f"Value #{target['refId']}" for target in panel["targets"]].index(field)
@@ -169,24 +169,25 @@ def test_the_region_of_a_task_lasts_while_it_runs(prometheus: PrometheusApi) -> 
 
 
 def test_a_finished_task_whose_group_is_gone_still_has_its_row(prometheus: PrometheusApi) -> None:
-    tasks = {series.labels["task_id"] for series in answer(prometheus, "Tasks", 0)}
-    status = {series.labels["task_id"]: series.labels["status"] for series in answer(prometheus, "Tasks", 1)}
+    tasks = {series.labels["task_id"] for series in answer(prometheus, "Tasks by time", 0)}
+    status = {series.labels["task_id"]: series.labels["status"] for series in answer(prometheus, "Tasks by time", 1)}
     assert tasks == {"done", "running"}
     assert status == {"done": "success", "running": "running"}
 
 
 def test_joules_are_counted_once(prometheus: PrometheusApi) -> None:
-    assert number(answer(prometheus, "Energy so far", 1)) == pytest.approx(2 * JOULES_OF_TASK)
+    assert number(answer(prometheus, "Energy", 1)) == pytest.approx(2 * JOULES_OF_TASK)
     assert number(answer(prometheus, "Joules per success")) == pytest.approx(2 * JOULES_OF_TASK)
-    assert number(answer(prometheus, "Joules per passed task, by model")) == pytest.approx(2 * JOULES_OF_TASK)
-    counter, sensor = (number(answer(prometheus, "Energy counter against power", place)) for place in (0, 1))
+    by_model = place_of("Models", "Joules per success", "llm-tasks")
+    assert number(answer(prometheus, "Models", by_model, "llm-tasks")) == pytest.approx(2 * JOULES_OF_TASK)
+    counter, sensor = (number(answer(prometheus, "Energy counter against power", place, "llm-gpu")) for place in (0, 1))
     assert sensor == WATTS
     # rate() falls short when scrapes come late on a busy machine; a joule counted twice would make it 200 W.
     assert 0 < counter < 1.5 * WATTS
 
 
 @pytest.mark.parametrize(
-    ("board", "title"), [("llm-live", "Tasks"), ("llm-tasks", "Tasks one by one"), ("llm-task", "Tasks in this time")]
+    ("board", "title"), [("llm-live", "Tasks by time"), ("llm-tasks", "Tasks by time"), ("llm-task", "Tasks in this time range")]
 )
 def test_every_table_row_query_joins_on_the_same_labels(prometheus: PrometheusApi, board: str, title: str) -> None:
     """Grafana merges rows on the fields that all queries have; a label too many in one of them splits every row."""
@@ -195,7 +196,7 @@ def test_every_table_row_query_joins_on_the_same_labels(prometheus: PrometheusAp
         found = answer(prometheus, title, place, board)
         keys.append({frozenset(series.labels) for series in found})
     common = {"run_id", "task_id", "worker"}
-    assert keys[0] == {frozenset({*common, "task_name", "model", "key"})}
+    assert keys[0] == {frozenset({*common, "task_name", "model", "task_key"})}
     assert keys[1] == {frozenset({*common, "status"})}
     assert all(found == {frozenset(common)} for found in keys[2:])
 
@@ -207,42 +208,36 @@ def test_the_current_phase_and_the_source_are_told(prometheus: PrometheusApi) ->
 
 
 def test_costs_are_joules_and_tokens_times_prices(prometheus: PrometheusApi) -> None:
-    """Two tasks of 500 J; one of 10 s that ended; 5 + 3 tokens of each of three kinds."""
-    here, api = (number(answer(prometheus, title)) for title in ("Cost so far", "API cost so far"))
-    ended = JOULES_OF_TASK * PRICES[m.PRICE_ELECTRICITY] + 10.0 * PRICES[m.PRICE_HARDWARE]
-    assert here == pytest.approx(ended), "a task without a duration has no cost yet"
+    """Two tasks of 500 J and a PUE of 1.2; one of 10 s that ended; 5 + 3 tokens of each of three kinds."""
+    local, api = (number(answer(prometheus, title)) for title in ("Local cost", "API cost"))
+    electricity = 2 * JOULES_OF_TASK * PRICES[m.PRICE_ELECTRICITY] * PRICES[m.PRICE_PUE]
+    assert local == pytest.approx(electricity + 10.0 * PRICES[m.PRICE_HARDWARE])
     assert api == pytest.approx((5 + 3) * 3 * PRICES[m.PRICE_API])
-    typed = {"kwh_price": "0.36", "hour_price": "3.6"}
-    assert number(answer(prometheus, "Cost so far", values=typed)) == pytest.approx(JOULES_OF_TASK * 1e-7 + 10.0 * 1e-3)
+    assert number(answer(prometheus, "Local cost", board="llm-cost")) == pytest.approx(local)
+    by_model = number(answer(prometheus, "Cost by model", place_of("Cost by model", "Local cost", "llm-cost"), "llm-cost"))
+    assert by_model == pytest.approx(local)
 
 
-@pytest.mark.parametrize(("per_kwh", "bought"), [(0.0036, 3.0), (0.0036, 3000.0), (0.36, 3.0)])
-def test_costs_with_idle_hours_are_those_of_the_report(prometheus: PrometheusApi, per_kwh: float, bought: float) -> None:
-    """PromQL and the report's code are two ways to the same algebra. Two tasks of 500 J, 10 s and 24 tokens in all, at 100 W."""
-    done = cost.Work(1, 1, 0, 2 * JOULES_OF_TASK, 10.0, 16, None, 8, WATTS, None)
-    at = cost.Terms(per_kwh, bought / 3 / HOURS_PER_YEAR, 0.5, 1.3, WATTS)
-    api = 24 * PRICES[m.PRICE_API]
-    typed = {"kwh_price": f"{per_kwh}", "machine_price": f"{bought}", "machine_years": "3", "utilization": "50", "pue": "1.3"}
-
-    def asked(title: str, place: int = 0) -> float:
-        return number(answer(prometheus, title, place, "llm-cost", typed))
-
-    assert asked("A task, idle hours paid") == pytest.approx(cost.local(done, at).total)
-    always_busy = cost.local(done, replace(at, utilisation=1.0)).total
-    assert asked("A million tokens, by utilization", 5) == pytest.approx(always_busy * 1e6 / 24)
-    even = cost.break_even(done, at, api)
-    assert asked("Break-even utilization") == (1000 if even.utilisation is None else pytest.approx(even.utilisation))
-    assert asked("Tokens a day to break even") == (-1000 if even.tokens_per_day is None else pytest.approx(even.tokens_per_day))
+def test_local_and_api_costs_are_those_of_the_report(prometheus: PrometheusApi) -> None:
+    """PromQL and the report's code are two ways to the same sum, cached prompt tokens included."""
+    done = cost.Work(2, 1, 0, 2 * JOULES_OF_TASK, 10.0, 16, 8, 8, WATTS, None)
+    per_kwh = PRICES[m.PRICE_ELECTRICITY] * JOULES_PER_KWH
+    at = cost.Terms(per_kwh, PRICES[m.PRICE_HARDWARE] * 3600, 1.0, PRICES[m.PRICE_PUE], WATTS)
+    assert number(answer(prometheus, "Local cost")) == pytest.approx(cost.local(done, at).total)
+    price = ApiPrice("small-api", dict.fromkeys(m.API_TOKENS, PRICES[m.PRICE_API]), 0.0)
+    assert number(answer(prometheus, "API cost")) == pytest.approx(cost.api(done, price))
 
 
 def test_a_range_that_is_one_task_shows_its_end_and_no_other_task(prometheus: PrometheusApi) -> None:
     """The end of a task is pushed after it; a range that stops at the end must know it all the same."""
-    begun, ended = (done(answer(prometheus, "Tasks", place_of("Tasks", heading))) for heading in ("From", "Until"))
-    assert ended - begun == pytest.approx(10_000, abs=1)
-    narrow = {"__from": f"{begun:.0f}", "__to": f"{ended:.0f}", "__range": "10s"}
-    exprs = [expr for panel, expr in queries_of(LIVE, narrow) if panel == "Tasks"]
+    begun, ended = (
+        done(answer(prometheus, "Tasks by time", place_of("Tasks by time", heading))) for heading in ("From", "Until")
+    )
+    assert ended - begun == pytest.approx(25_000, abs=1), "the task, and the moments in which its energy is pushed"
+    narrow = {"__from": f"{begun:.0f}", "__to": f"{ended:.0f}", "__range": "25s"}
+    exprs = [expr for panel, expr in queries_of(LIVE, narrow) if panel == "Tasks by time"]
     found = {series.labels["task_id"]: series.labels["status"] for series in prometheus.query(exprs[1], time=ended / 1000)}
     assert found["done"] == "success"
-    early = {**narrow, "__to": f"{begun - 1:.0f}", "__from": f"{begun - 1000:.0f}"}
-    exprs = [expr for panel, expr in queries_of(LIVE, early) if panel == "Tasks"]
-    assert prometheus.query(exprs[0]) == [], "a task that begins after the range is not in it"
+    early = {**narrow, "__to": f"{begun - 1:.0f}", "__range": "1000s"}
+    exprs = [expr for panel, expr in queries_of(LIVE, early) if panel == "Tasks by time"]
+    assert prometheus.query(exprs[0], time=(begun - 1000) / 1000) == [], "a task that begins after the range is not in it"

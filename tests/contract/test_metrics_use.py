@@ -135,7 +135,7 @@ def grows(series: str) -> bool:
 
 
 def test_counters_are_never_shown_bare_on_a_dashboard() -> None:
-    """Their absolute value says little; the exception is ``offset``, one half of an exact difference, and a ratio of totals."""
+    """Their absolute value says little; exceptions: half of a difference (``offset``, ``@``), a ratio of totals."""
     ratio_of_totals = {metrics.TASK_DECODE_TOKENS.name}
     wrong = [
         f"{place}: {selection.name}"
@@ -143,7 +143,7 @@ def test_counters_are_never_shown_bare_on_a_dashboard() -> None:
         if (metric := metric_of(selection.name)) is not None
         and metric.kind is Kind.COUNTER
         and selection.function not in COUNTER_FUNCTIONS
-        and not selection.offset
+        and not selection.elsewhen
         and not place.endswith("variable 'run_id'")
         and metric.name not in ratio_of_totals
     ]

@@ -20,7 +20,7 @@ from joulebench.metrics import Kind, Metric
 from joulebench.metrics.families import Family, Sheet
 
 WATTS = 100.0
-PRICES = {m.PRICE_ELECTRICITY: 1e-7, m.PRICE_HARDWARE: 1e-5, m.PRICE_API: 1e-6, m.PRICE_AS_OF: 1.79e9}
+PRICES = {m.PRICE_ELECTRICITY: 1e-7, m.PRICE_PUE: 1.2, m.PRICE_HARDWARE: 1e-5, m.PRICE_API: 1e-6, m.PRICE_AS_OF: 1.79e9}
 JOULES_OF_TASK = 500.0
 RUN_ID = "20270101-000000-abcdef"
 LABEL_VALUES: Mapping[str, tuple[str, ...]] = {
@@ -46,6 +46,7 @@ LABEL_VALUES: Mapping[str, tuple[str, ...]] = {
     "span_status": m.SPAN_STATUSES,
     "run_id": (RUN_ID,),
     "task_id": ("done", "running"),
+    "task_key": ("done",),
 }
 """Values of each label; any other label has the one value "x"."""
 TASK_LABELS = ("smol:135m", "x")

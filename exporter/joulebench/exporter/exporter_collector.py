@@ -44,7 +44,7 @@ class PricesCollector:
     """``--prices.file`` as metrics, so that no dashboard has a price in its queries."""
 
     name = "prices"
-    metrics = (metrics.PRICE_ELECTRICITY, metrics.PRICE_HARDWARE, metrics.PRICE_API, metrics.PRICE_AS_OF)
+    metrics = (metrics.PRICE_ELECTRICITY, metrics.PRICE_PUE, metrics.PRICE_HARDWARE, metrics.PRICE_API, metrics.PRICE_AS_OF)
 
     def __init__(self, prices: PriceList) -> None:
         self._prices = prices
@@ -58,6 +58,7 @@ class PricesCollector:
             if price is not None:
                 sheet.value(metric, price.per_unit, (prices.currency,))
                 sheet.value(metrics.PRICE_AS_OF, price.as_of, (item,))
+        sheet.value(metrics.PRICE_PUE, prices.pue)
         for api in prices.api:
             for token, value in api.per_token.items():
                 sheet.value(metrics.PRICE_API, value, (api.model, token, prices.currency))

@@ -16,7 +16,12 @@ EXPORTER_CLOCK = gauge(
 )
 EXPORTER_CLOCK_STEPS = counter("exporter_clock_steps_total", "Steps of the exporter's wall clock against its monotonic clock.")
 COLLECTOR_SUCCESS = gauge("exporter_collector_success", "1 if the collector's last collection succeeded, else 0.", ("collector",))
-COLLECTOR_DURATION = gauge("exporter_collector_duration_seconds", "Duration of the collector's last collection.", ("collector",))
+COLLECTOR_DURATION = gauge(
+    "exporter_collector_duration_seconds",
+    "Duration of the collector's last collection.",
+    ("collector",),
+    unused_because="for whoever looks for a slow scrape of the exporter",
+)
 METER_POLLS = counter("exporter_energy_polls_total", "Polls of the GPU by the 50 Hz energy thread.", GPU)
 METER_OVERRUNS = counter(
     "exporter_energy_overruns_total",

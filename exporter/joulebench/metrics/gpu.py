@@ -50,7 +50,12 @@ GPU_ENERGY_SAMPLE_UNCERTAINTY = gauge(
     "Largest distance of joulebench_gpu_energy_sample_timestamp_seconds from the true time of the change.",
     GPU,
 )
-GPU_ENERGY_STEP = gauge("gpu_energy_step_seconds", "Update period of the energy counter, as the exporter learned it.", GPU)
+GPU_ENERGY_STEP = gauge(
+    "gpu_energy_step_seconds",
+    "Update period of the energy counter, as the exporter learned it.",
+    GPU,
+    unused_because="the bounds of each energy have its effect",
+)
 GPU_ENERGY_RESETS = counter("gpu_energy_resets_total", "Resets of the energy counter since the exporter started.", GPU)
 GPU_ENERGY_CROSSCHECK = gauge(
     "gpu_energy_crosscheck_ratio",

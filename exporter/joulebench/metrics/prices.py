@@ -9,6 +9,10 @@ PRICE_ELECTRICITY = gauge(
     "Price of electricity for one joule; times 3.6 million it is the price per kWh.",
     ("currency",),
 )
+PRICE_PUE = gauge(
+    "price_pue",
+    "Power usage effectiveness: energy of the building divided by that of the machine; absent where the price list has none.",
+)
 PRICE_HARDWARE = gauge(
     "price_hardware_per_second", "Hardware cost per second; absent where the price list has none.", ("currency",)
 )

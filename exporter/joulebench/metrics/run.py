@@ -15,6 +15,7 @@ RUN_INFO = gauge(
     "run_info",
     "Metadata of a live run: its suite and the version of the library; constant 1, absent once it has ended.",
     ("suite", "version"),
+    unused_because="says which version of the library pushes; run_id and model select runs",
 )
 RUN_TASKS = counter("run_tasks_total", "Tasks that this worker finished, by model and status.", (*MODEL, "status"))
 RUN_TASKS_PLANNED = gauge("run_tasks_planned", "Tasks that this worker is going to run; absent where it does not know.")
@@ -23,38 +24,32 @@ RUN_TASKS_WITHOUT_ENERGY = counter(
     "Finished tasks of this worker whose energy is not known on every GPU, so that"
     " joulebench_run_charged_energy_joules_total is too low.",
     MODEL,
-    unused_because="for dashboards, which do not show it yet",
 )
 RUN_CHARGED_ENERGY = counter(
     "run_charged_energy_joules_total",
     "Energy of the GPU charged to finished tasks of this worker: the sum of joulebench_task_charged_energy_joules.",
     (*MODEL, *GPU),
-    unused_because="for dashboards, which do not show it yet",
 )
 RUN_CHARGED_SECONDS = counter(
     "run_charged_seconds_total",
     "Machine time charged to finished tasks of this worker: the sum of joulebench_task_charged_seconds.",
     MODEL,
-    unused_because="for dashboards, which do not show it yet",
 )
 RUN_TOKENS = counter(
     "run_tokens_total",
     "Tokens of finished tasks of this worker: the sum of joulebench_task_tokens_total.",
     (*MODEL, "token"),
-    unused_because="for dashboards, which do not show it yet",
 )
 RUN_THROTTLED = counter(
     "run_throttled_seconds_total",
     "Time for which the reason held the GPU's clocks down while tasks of this worker ran; time with several tasks counts once."
     " Reasons may overlap.",
     (*MODEL, *GPU, "reason"),
-    unused_because="for dashboards, which do not show it yet",
 )
 RUN_IDLE_POWER = gauge(
     "run_idle_power_watts",
     "Lowest mean power of the GPU that this run measured with the model loaded and no work; absent where none was measured.",
     GPU,
-    unused_because="for dashboards, which do not show it yet",
 )
 RUN_PHASE = gauge("run_phase", "1 for the phase that this worker is in, 0 for the others.", ("phase",))
 CALL_TTFT = histogram("call_time_to_first_token_seconds", "Time to first token of streamed LLM calls.", MODEL, SECONDS_BUCKETS)

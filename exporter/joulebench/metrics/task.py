@@ -86,14 +86,12 @@ TASK_CHARGED_ENERGY = gauge(
     " ran at the same time, so that charges add up to the energy used. Pushed a moment after the end, absent where not known."
     " Tasks of other workers are not considered; the export shares among all of them.",
     (*TASK, *GPU),
-    unused_because="for dashboards, which do not show it yet",
 )
 TASK_CHARGED_SECONDS = gauge(
     "task_charged_seconds",
     "Machine time that the task is charged: its duration, less the shares of tasks that this worker ran at the same time; absent"
     " until its end.",
     TASK,
-    unused_because="for dashboards, which do not show it yet",
 )
 TASK_THROTTLED = gauge(
     "task_throttled_seconds",
