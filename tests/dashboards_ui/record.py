@@ -128,6 +128,7 @@ def work(scene: Scene, directory: Path, clock: SystemClock, until: float) -> flo
         planned_tasks=ROUNDS * len(TASKS),
     )
     with run:
+        run.measure_idle()
         known = {spec.id: spec for spec in suite.tasks}
         for number, name in itertools.product(range(1, ROUNDS + 1), TASKS):
             if clock.monotonic() > until:
