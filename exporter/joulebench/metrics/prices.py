@@ -10,7 +10,7 @@ PRICE_ELECTRICITY = gauge(
     ("currency",),
 )
 PRICE_PUE = gauge(
-    "price_pue",
+    "price_pue_ratio",
     "Power usage effectiveness: energy of the building divided by that of the machine; absent where the price list has none.",
 )
 PRICE_HARDWARE = gauge(
