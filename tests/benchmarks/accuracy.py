@@ -11,7 +11,7 @@ from pathlib import Path
 from joulebench.clients.exporter import ExporterApi
 from joulebench.clients.prometheus import PrometheusApi
 from joulebench.clock import Clock
-from joulebench.results import samples
+from joulebench.results.fetch import fetch_samples
 from joulebench.stack.native import NativeStack, Ports
 from tests.benchmarks import accuracy_report, environments, windows
 from tests.benchmarks.curve import Curve
@@ -64,7 +64,7 @@ def _measure(directory: Path, clock: Clock, curves: Sequence[Curve], seed: int, 
 
 def _from_prometheus(stack: NativeStack, taken: Sequence[Taken]) -> dict[str, Answers]:
     api = PrometheusApi(stack.prometheus_url)
-    stored = samples.fetch(api, [(one.start_unix, one.end_unix) for one in taken])
+    stored = fetch_samples(api, [(one.start_unix, one.end_unix) for one in taken])
     power = prometheus.one_second_points(api, prometheus.POWER, taken)
     counter = prometheus.one_second_points(api, prometheus.COUNTER, taken)
     return {

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import tempfile
-from itertools import chain
 from pathlib import Path
 from random import Random
 from time import process_time
 
 from joulebench.clients.prometheus import PrometheusApi
 from joulebench.clock import Clock
-from joulebench.results import ahead, samples
+from joulebench.energy.estimator import window_energies
 from joulebench.results.export import Options, export
+from joulebench.results.fetch import fetch_samples
 from joulebench.stack.native import NativeStack, Ports
 from tests.benchmarks import run_journal, tsdb
 from tests.benchmarks.report import Report, Target
@@ -81,9 +81,8 @@ def _energy_alone(api: PrometheusApi, history: tsdb.History, clock: Clock) -> tu
     """(wall, CPU) seconds from Prometheus to the joules of every task on every GPU, without anything else of an export."""
     began, cpu = clock.monotonic(), process_time()
     windows = _windows(history)
-    for gpu in samples.fetch(api, windows).gpus:
-        ahead.energies(gpu.energy, chain.from_iterable(windows))
-        ahead.windows(gpu.energy, windows, "counter")
+    for gpu in fetch_samples(api, windows).gpus:
+        window_energies(gpu.energy, windows)
     return clock.monotonic() - began, process_time() - cpu
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from joulebench.clock import Clock
 from joulebench.energy.window import total, window_energy
 from joulebench.mcpworld import telemetry
+from joulebench.results.timeseries import TimeSeries
 from tests.benchmarks.report import Report, Target
 from tests.benchmarks.statistics import percentile
 from tests.contract.sources import ROOT as CHECKOUT
@@ -38,7 +39,7 @@ def run(report: Report, clock: Clock) -> None:
     start, end = log.times[4], log.times[-6]
     truth = sum(script.joules(gpu, start, end) for gpu in (0, 1))
     counted = total(window_energy(gpu.energy, start, end) for gpu in log.samples.gpus).joules
-    power = telemetry.integrated([(float(row[0]), float(row[4])) for row in rows])
+    power = telemetry.integrated(TimeSeries.of((float(row[0]), float(row[4])) for row in rows))
     summed = window_energy(power, start, end, method="power_integration").joules
     report.say(f"\nmonitor: {len(log.times)} rows, one every {INTERVAL:g} s; true energy {truth:.1f} J over {end - start:.1f} s")
     report.say(

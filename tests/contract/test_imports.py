@@ -62,13 +62,13 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "aiohttp": ("proxy/", "exporter/", "http_server.py"),
     "click": ("cli/",),
     "bfcl_eval": ("bench/bfcl/",),
-    "numpy": ("analysis/", "results/"),
+    "numpy": ("analysis/", "clients/matrix.py", "energy/", "results/"),
     "sklearn": ("analysis/",),
     "plotly": ("analysis/report/html.py",),
     "platformdirs": ("cache.py",),
     "time": ("clock.py",),
 }
-EXPORTER_NEVER_LOADS = ("pandas", "rich", "jsonschema", "pynvml", "requests", "joulebench.push", "joulebench.results")
+EXPORTER_NEVER_LOADS = ("numpy", "pandas", "rich", "jsonschema", "pynvml", "requests", "joulebench.push", "joulebench.results")
 
 
 @dataclass(frozen=True)

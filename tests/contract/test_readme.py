@@ -71,10 +71,10 @@ def test_the_first_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_the_table_has_columns_of_the_csv() -> None:
-    from joulebench.results.table import COLUMNS
+    from joulebench.schema.columns import COLUMN_NAMES
 
     header = next(line for line in README.splitlines() if line.startswith("| task_name"))
-    assert {cell.strip() for cell in header.strip("|").split("|")} <= set(COLUMNS)
+    assert {cell.strip() for cell in header.strip("|").split("|")} <= set(COLUMN_NAMES)
 
 
 def test_the_analysis_lines_run_on_the_golden_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from joulebench import metrics
 from joulebench.clock import wait_until
 from joulebench.energy.window import total, window_energy
 from joulebench.mcpworld import telemetry
+from joulebench.results.timeseries import TimeSeries
 from tests.fakes import nvml
 
 pytestmark = pytest.mark.e2e
@@ -64,7 +65,7 @@ def test_times_are_even_and_the_energy_is_the_true_one(tmp_path: Path) -> None:
     assert counted.high is not None
     assert counted.low <= truth <= counted.high
     power = [(float(row[0]), float(row[4])) for row in (line.split(",") for line in out.read_text().splitlines()[1:])]
-    summed = window_energy(telemetry.integrated(power), start, end, method="power_integration")
+    summed = window_energy(telemetry.integrated(TimeSeries.of(power)), start, end, method="power_integration")
     assert summed.joules == pytest.approx(truth, rel=0.05)
 
 

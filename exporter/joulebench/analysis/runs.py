@@ -15,8 +15,8 @@ from typing import Any
 
 from joulebench.analysis import result_files
 from joulebench.errors import UserError
-from joulebench.results.journal import count, number, text
-from joulebench.results.run_record import FILE_NAME
+from joulebench.parsing import as_float, as_int, as_name
+from joulebench.schema.result import RUN_FILE_NAME
 
 THROTTLED, OVERLAP, SUSPECT, NO_ENERGY, NO_END = "throttled", "overlap", "suspect", "no joules", "never ended"
 EXCLUSIONS = (THROTTLED, OVERLAP, SUSPECT, NO_ENERGY, NO_END)
@@ -112,13 +112,13 @@ def read(directory: Path, *, timelines: bool = False) -> Run:
             f"{directory}: no {result_files.PATTERN}; export the run first: joulebench export --run-id {directory.name}"
         )
     told = _run_record(directory)
-    planned = count(told.get("planned_tasks"))
+    planned = as_int(told.get("planned_tasks"))
     return Run(rows[0].run or directory.name, directory, rows, planned, tuple(map(str, told.get("notes") or ())))
 
 
 def _run_record(directory: Path) -> Mapping[str, Any]:
     try:
-        told = json.loads((directory / FILE_NAME).read_bytes())
+        told = json.loads((directory / RUN_FILE_NAME).read_bytes())
     except (OSError, ValueError):
         return {}
     return told if isinstance(told, dict) else {}
@@ -143,52 +143,52 @@ def row(path: Path, record: Mapping[str, Any], *, timelines: bool = False) -> Ro
     status = computed["task_completion_status"]
     gpu, shares = _section(record, "gpu_hardware_metrics"), _section(record, "attribution")
     phases = _section(_section(record, "phases"), "by_phase")
-    overlap = number(shares.get("overlap_fraction"))
+    overlap = as_float(shares.get("overlap_fraction"))
     calls = _calls(record)
-    joules = number(shares.get("attributed")) if overlap else number(measured["joules"])
+    joules = as_float(shares.get("attributed")) if overlap else as_float(measured["joules"])
     low, high = (shares.get("lower"), shares.get("upper")) if overlap else (measured["low_joules"], measured["high_joules"])
     reasons = tuple(map(str, measured.get("reasons") or ()))
-    quality = text(measured.get("quality")) or "missing"
+    quality = as_name(measured.get("quality")) or "missing"
     success = status.get("success")
     task_id = str(meta["task_id"])
-    seconds = number(computed["total_duration_seconds"])
+    seconds = as_float(computed["total_duration_seconds"])
     return Row(
         run=str(meta["run_id"]),
-        suite=text(meta.get("suite")) or "",
-        model=text(meta.get("model_name")) or "unknown",
+        suite=as_name(meta.get("suite")) or "",
+        model=as_name(meta.get("model_name")) or "unknown",
         task=_REPEAT.sub("", task_id),
         task_id=task_id,
-        name=text(meta.get("task_name")) or task_id,
-        worker=text(meta.get("worker")) or "",
-        start=number(meta.get("session_start_unix")),
-        status=text(status.get("status")) or "unknown",
+        name=as_name(meta.get("task_name")) or task_id,
+        worker=as_name(meta.get("worker")) or "",
+        start=as_float(meta.get("session_start_unix")),
+        status=as_name(status.get("status")) or "unknown",
         success=success if isinstance(success, bool) else None,
         seconds=seconds,
         joules=joules,
-        joules_low=number(low),
-        joules_high=number(high),
+        joules_low=as_float(low),
+        joules_high=as_float(high),
         simulated=measured.get("simulated") is True,
         quality=quality,
         reasons=reasons,
         exclusions=tuple(_exclusions(quality, reasons, joules, seconds)),
-        prompt_tokens=count(usage.get("total_prompt_tokens")),
+        prompt_tokens=as_int(usage.get("total_prompt_tokens")),
         cached_tokens=_whole(calls, "cached_tokens"),
-        completion_tokens=count(usage.get("total_completion_tokens")),
+        completion_tokens=as_int(usage.get("total_completion_tokens")),
         decode_tokens=_decoded(calls)[0],
         decode_seconds=_decoded(calls)[1],
-        ttft_seconds=_mean([value for one in calls if (value := number(one.get("ttft_seconds"))) is not None]),
+        ttft_seconds=_mean([value for one in calls if (value := as_float(one.get("ttft_seconds"))) is not None]),
         seconds_by_phase=_by_phase(phases, "seconds"),
         joules_by_phase={} if overlap else _by_phase(phases, "joules"),
-        confidence=number(sure.get("avg_tool_confidence")),
-        least_confidence=number(sure.get("min_tool_confidence")),
-        tool_calls=count(computed["tool_usage_stats"].get("total_tool_calls")),
-        throttled_seconds=number(_section(record, "throttle").get("throttled_seconds")),
-        power_watts=number(gpu.get("avg_power_w")),
-        util_percent=number(gpu.get("avg_gpu_util_pct")),
-        max_temp_c=number(gpu.get("max_temp_c")),
-        peak_vram_mib=number(gpu.get("peak_vram_mb")),
-        idle_watts=number(_section(record, "idle").get("watts")),
-        gpus=tuple(sorted(text(one.get("name")) or "unknown GPU" for one in record.get("per_gpu") or ())),
+        confidence=as_float(sure.get("avg_tool_confidence")),
+        least_confidence=as_float(sure.get("min_tool_confidence")),
+        tool_calls=as_int(computed["tool_usage_stats"].get("total_tool_calls")),
+        throttled_seconds=as_float(_section(record, "throttle").get("throttled_seconds")),
+        power_watts=as_float(gpu.get("avg_power_w")),
+        util_percent=as_float(gpu.get("avg_gpu_util_pct")),
+        max_temp_c=as_float(gpu.get("max_temp_c")),
+        peak_vram_mib=as_float(gpu.get("peak_vram_mb")),
+        idle_watts=as_float(_section(record, "idle").get("watts")),
+        gpus=tuple(sorted(as_name(one.get("name")) or "unknown GPU" for one in record.get("per_gpu") or ())),
         file=path.name,
         timeline=_timeline(record, gpu, calls) if timelines else None,
     )
@@ -217,19 +217,19 @@ def _calls(record: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     if isinstance(found, list):
         return found
     ends = [event for event in record["raw_events"] if event["event_type"] == "LLM_QUERY_END"]
-    return [{**event, "start": event["timestamp"] - (number(event.get("duration_seconds")) or 0.0)} for event in ends]
+    return [{**event, "start": event["timestamp"] - (as_float(event.get("duration_seconds")) or 0.0)} for event in ends]
 
 
 def _whole(calls: Sequence[Mapping[str, Any]], name: str) -> int | None:
     """The sum, where every call tells."""
-    told = [count(one.get(name)) for one in calls]
+    told = [as_int(one.get(name)) for one in calls]
     known = [one for one in told if one is not None]
     return sum(known) if told and len(known) == len(told) else None
 
 
 def _decoded(calls: Sequence[Mapping[str, Any]]) -> tuple[int | None, float | None]:
     """(tokens, seconds) of the calls that tell both."""
-    both = [(count(one.get("decode_tokens")), number(one.get("decode_seconds"))) for one in calls]
+    both = [(as_int(one.get("decode_tokens")), as_float(one.get("decode_seconds"))) for one in calls]
     known = [(tokens, seconds) for tokens, seconds in both if tokens is not None and seconds]
     return (sum(tokens for tokens, _ in known), sum(seconds for _, seconds in known)) if known else (None, None)
 
@@ -239,18 +239,18 @@ def _mean(values: Sequence[float]) -> float | None:
 
 
 def _by_phase(phases: Mapping[str, Any], name: str) -> dict[str, float]:
-    return {phase: value for phase, one in phases.items() if (value := number(one.get(name))) is not None}
+    return {phase: value for phase, one in phases.items() if (value := as_float(one.get(name))) is not None}
 
 
 def _timeline(record: Mapping[str, Any], gpu: Mapping[str, Any], calls: Sequence[Mapping[str, Any]]) -> Timeline | None:
-    start, end = (number(record["metadata"].get(f"session_{edge}_unix")) for edge in ("start", "end"))
+    start, end = (as_float(record["metadata"].get(f"session_{edge}_unix")) for edge in ("start", "end"))
     if start is None or end is None:
         return None
     events: list[tuple[str, float, float, str]] = []
     for call in calls:
-        if (begun := number(call.get("start"))) is not None:
-            seconds = number(call.get("duration_seconds"))
-            first = begun + (number(call.get("ttft_seconds")) or 0.0)
+        if (begun := as_float(call.get("start"))) is not None:
+            seconds = as_float(call.get("duration_seconds"))
+            first = begun + (as_float(call.get("ttft_seconds")) or 0.0)
             done = end if seconds is None else begun + seconds
             if first > begun:
                 events.append(("prefill", begun, first, f"call {call.get('call')}: until the first token"))
@@ -260,12 +260,12 @@ def _timeline(record: Mapping[str, Any], gpu: Mapping[str, Any], calls: Sequence
         at = float(event["timestamp"])
         if event["event_type"] == "TOOL_CALL_START":
             told = ends.get(event.get("tool_call"), {})
-            sure = number(event.get("confidence"))
+            sure = as_float(event.get("confidence"))
             label = f"{event.get('tool_name')}: {told.get('outcome')}" + ("" if sure is None else f", confidence {sure:.2f}")
             events.append(("tool", at, float(told.get("timestamp", end)), label))
         elif event["event_type"] == "KEY_STEP_COMPLETED":
             events.append(("step", at, at, f"step {event.get('step_index')} {event.get('step_name') or ''}".strip()))
-    fifths = [number(gpu.get(f"avg_power_q{i}_w")) for i in range(1, 6)]
+    fifths = [as_float(gpu.get(f"avg_power_q{i}_w")) for i in range(1, 6)]
     part = (end - start) / 5
     power = [(i * part, (i + 1) * part, watts) for i, watts in enumerate(fifths) if watts is not None]
     return Timeline(

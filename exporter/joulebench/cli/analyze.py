@@ -105,7 +105,7 @@ def report(
     """
     from joulebench.analysis import runs as exported
     from joulebench.analysis.report import content, failures, findings, html, text
-    from joulebench.results.files import write_whole
+    from joulebench.files import write_atomic
 
     is_html = output_format == "html"
     loaded = [exported.read(directory, timelines=is_html) for directory in runs]
@@ -134,7 +134,7 @@ def report(
     if path is None:
         print(written, end="")
         return 0
-    write_whole(path, written)
+    write_atomic(path, written)
     print("\n".join(built["verdict"]))
     print(f"written to {path}")
     return 0
@@ -144,10 +144,10 @@ def _with_samples(loaded: list[Run], url: str) -> list[Run]:
     """Returns the runs with stored samples, and unchanged where Prometheus fails, which is printed."""
     from joulebench.analysis.report import samples
     from joulebench.clients.prometheus import PrometheusApi
-    from joulebench.results.samples import fetch
+    from joulebench.results.fetch import fetch_samples
 
     try:
-        return samples.with_samples(loaded, fetch(PrometheusApi(url, patience=0.0), samples.windows(loaded)))
+        return samples.with_samples(loaded, fetch_samples(PrometheusApi(url, patience=0.0), samples.windows(loaded)))
     except PrometheusError as error:
         print(f"timelines without stored samples: {error}", file=sys.stderr)
         return loaded
@@ -206,9 +206,9 @@ def confidence(runs: tuple[Path, ...], output_format: str, plot: Path | None) ->
     reports = prediction.reports(tasks)
     print(json.dumps([asdict(report) for report in reports], indent=1) if output_format == "json" else show.as_text(reports))
     if plot:
-        from joulebench.results.files import write_whole
+        from joulebench.files import write_atomic
 
-        write_whole(plot, show.as_svg(reports))
+        write_atomic(plot, show.as_svg(reports))
     return 1 if any(report.refused for report in reports) else 0
 
 

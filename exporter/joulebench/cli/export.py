@@ -50,8 +50,7 @@ def export_command(
 ) -> int:
     """Write result JSON and CSV of a run from Prometheus and the journal, and print a summary."""
     # Their numpy would make every help wait.
-    from joulebench.results.cleanup import release
-    from joulebench.results.export import LOOKBACK_SECONDS, Options, export
+    from joulebench.results.export import LOOKBACK_SECONDS, Options, export, release_groups
 
     given = Options(
         run_id=run_id,
@@ -73,7 +72,7 @@ def export_command(
     show(console, result, run_id)
     if gateway_url is not None and gateway_url != settings.NO_URL:
         gateway = Pushgateway(gateway_url)
-        deleted = release(gateway, run_id, result.settled)
+        deleted = release_groups(gateway, run_id, result.settled)
         gateway.close()
         console.print(f"{deleted} groups of this run deleted from {gateway.url}", markup=False, soft_wrap=True)
     return 0

@@ -1,80 +1,89 @@
-"""Answers to range selectors as columns of numbers, read without an object for each sample: most of an export is this.
-
-The samples are cut out of the body as text and the rest is read as JSON. A body that does not look as expected is refused with
-ValueError, never half read, and may then be read as JSON whole.
-"""
+"""Answers to range selectors as columns of numbers, read without an object for each sample: most of an export is this."""
 
 from __future__ import annotations
 
 import json
-import struct
-from array import array
 from dataclasses import dataclass
-from operator import le
 from typing import Any, TypeAlias
 
-OPENING, CLOSING = b'"values":[[', b"]]"
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
-Times: TypeAlias = "dict[bytes, array[float]]"
+Floats: TypeAlias = NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Column:
-    """One series: unix seconds, strictly rising, and the value at each. Series of one scrape share their ``at``: leave it be."""
+    """One series: unix seconds, strictly rising, and the value at each."""
 
     labels: dict[str, str]
-    at: array[float]
-    value: array[float]
+    at: Floats
+    value: Floats
 
 
-def read(body: bytes, times: Times) -> tuple[dict[str, Any], list[Column]]:
-    """(the answer without its samples, the series). ``times`` keeps columns of time that series have in common."""
-    rest, found, place = [], [], 0
-    # Inside of a JSON string a quote is escaped, so no label can look like the opening.
-    while (mark := body.find(OPENING, place)) >= 0:
-        begin = mark + len(OPENING)
-        end = body.index(CLOSING, begin)
-        rest.append(body[place : begin - 1])
-        found.append(_columns(body[begin:end], times))
-        place = end + 1
-    rest.append(body[place:])
-    answer = json.loads(b"".join(rest))
-    if not isinstance(answer, dict):
-        raise ValueError("no JSON object")
-    rows = [row for row in answer["data"]["result"] if "values" in row]
-    if len(rows) != len(found) or any(row["values"] or not isinstance(row["metric"], dict) for row in rows):
-        raise ValueError("samples in an unusual form")
-    return answer, [Column(row["metric"], *columns) for row, columns in zip(rows, found, strict=True)]
+class _Series(msgspec.Struct):
+    metric: dict[str, str]
+    values: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
-def of_points(labels: dict[str, str], points: list[tuple[float, float]]) -> Column:
-    return Column(labels, array("d", (at for at, _ in points)), array("d", (value for _, value in points)))
+class _Data(msgspec.Struct):
+    result: list[_Series]
 
 
-def _columns(text: bytes, times: Times) -> tuple[array[float], array[float]]:
-    """Of ``1.5,"20"],[2.5,"30"``: times and values."""
-    parts = text.split(b'"')
-    value = _numbers(parts[1::2])
-    key = b"".join(parts[0::2])
-    at = times.get(key)
-    if at is None:
-        at = _numbers(key.rstrip(b",").split(b",],["))
-        if len(at) != len(value):
-            raise ValueError("not a value for each time")
-        if any(map(le, at[1:], at)):
-            # Where replicas are merged or a range is closed on both ends, a timestamp may come twice.
-            points = sorted(dict(zip(at, value, strict=True)).items())
-            return array("d", (t for t, _ in points)), array("d", (v for _, v in points))
-        times[key] = at
+class _Answer(msgspec.Struct):
+    data: _Data
+    status: str = ""
+    warnings: Any = None
+    error: Any = None
+
+
+_decode_answer = msgspec.json.Decoder(_Answer).decode
+_decode_numbers = msgspec.json.Decoder(list[float]).decode
+
+
+def decode_matrix(body: bytes) -> tuple[dict[str, Any], list[Column]]:
+    """(the answer without its samples, the series). Raises ValueError for a body in another form, which is never half read."""
+    answer = _decode_answer(body)
+    columns = [
+        Column(one.metric, *_columns(bytes(one.values))) for one in answer.data.result if isinstance(one.values, msgspec.Raw)
+    ]
+    rest = {"status": answer.status, "warnings": answer.warnings, "error": answer.error}
+    return rest, columns
+
+
+def column_of_points(labels: dict[str, str], points: list[tuple[float, float]]) -> Column:
+    rows = np.array(points, np.float64).reshape(-1, 2)
+    return Column(labels, rows[:, 0].copy(), rows[:, 1].copy())
+
+
+def _columns(text: bytes) -> tuple[Floats, Floats]:
+    """Times and values of ``[[1.5,"20"],[2.5,"30"]]``."""
+    numbers = np.array(_numbers(text), np.float64)
+    at, value = numbers[0::2].copy(), numbers[1::2].copy()
+    if (np.diff(at) <= 0).any():
+        # Where replicas are merged or a range is closed on both ends, a timestamp may come twice; the last one counts.
+        order = np.argsort(at, kind="stable")
+        at, value = at[order], value[order]
+        last = np.append(np.diff(at) > 0, True)
+        at, value = at[last], value[last]
     return at, value
 
 
-def _numbers(texts: list[bytes]) -> array[float]:
-    """Read as one list, several times as fast as one by one; what JSON does not know (``+Inf``) is read one by one."""
-    found = array("d")
+def _numbers(text: bytes) -> list[float]:
+    """Times and values in turn. Every row has to have one of each."""
     try:
-        numbers = json.loads(b"[%b]" % b",".join(texts))
-        found.frombytes(struct.pack(f"{len(texts)}d", *numbers))
-    except (ValueError, OverflowError, struct.error):
-        return array("d", map(float, texts))
-    return found
+        # Without brackets and quotes they are one flat list, which is read several times as fast as one row after another.
+        numbers = _decode_numbers(b"[%b]" % text.translate(None, b'[]"'))
+    except msgspec.DecodeError:
+        # What JSON does not know (``+Inf``, ``NaN``).
+        return [float(number) for row in json.loads(text) for number in _checked_row(row)]
+    if text.count(b'"') != len(numbers) or text.count(b"[") != len(numbers) // 2 + 1:
+        raise ValueError("samples in an unusual form")
+    return numbers
+
+
+def _checked_row(row: Any) -> Any:
+    if not isinstance(row, list) or len(row) != 2 or not isinstance(row[1], str):
+        raise ValueError("samples in an unusual form")
+    return row

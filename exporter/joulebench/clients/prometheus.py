@@ -15,7 +15,7 @@ from typing import Any
 
 from joulebench.clients import matrix
 from joulebench.clients.connection import HttpClient, PatientRetry, RequestFailed, Response, ResponseBroken
-from joulebench.clients.matrix import Column, Times
+from joulebench.clients.matrix import Column
 from joulebench.clock import Clock
 from joulebench.errors import PrometheusError, QueryRefused
 from joulebench.settings import Url
@@ -78,13 +78,13 @@ class PrometheusApi:
             self._checked(_json(body), status, expr)
         return body
 
-    def columns(self, body: bytes, expr: str, times: Times) -> list[Column]:
-        """The series of a body that ``raw`` gave for ``expr``; ``times``: see ``matrix.read``. Raises PrometheusError."""
+    def columns(self, body: bytes, expr: str) -> list[Column]:
+        """The series of a body that ``raw`` gave for ``expr``. Raises PrometheusError."""
         try:
-            answer, found = matrix.read(body, times)
-        except (ValueError, KeyError, TypeError, IndexError, RecursionError):
+            answer, found = matrix.decode_matrix(body)
+        except (ValueError, RecursionError):
             whole = self._checked(_json(body), 200, expr)
-            return [matrix.of_points(series.labels, series.points) for series in self._series_of(whole, expr)]
+            return [matrix.column_of_points(series.labels, series.points) for series in self._series_of(whole, expr)]
         self._checked(answer, 200, expr)
         return found
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from joulebench.mcpworld.document import Document, read_document
 from joulebench.mcpworld.session import identify
-from joulebench.results.journal import number, text
+from joulebench.parsing import as_float, as_name
 from joulebench.schema import UnreadableResult, find_result_files
 
 CLOCKS = ("benchmark_to_gateway", "exporter_to_prometheus")
@@ -58,7 +58,7 @@ class Facts:
     @property
     def watts(self) -> float | None:
         """Mean power over the measured window, all GPUs."""
-        told = number(self.hardware.get("avg_power_w"))
+        told = as_float(self.hardware.get("avg_power_w"))
         return told if told is not None or self.joules is None or not self.seconds else self.joules / self.seconds
 
 
@@ -86,49 +86,49 @@ def facts(found: Document) -> Facts:
     computed, generation = found.section("computed_metrics"), found.section("generation")
     throughput = found.section("computed_metrics", "throughput_metrics")
     reasons = measured.get("reasons")
-    joules = number(measured.get("joules")) if measured else number(hardware.get("total_energy_joules"))
+    joules = as_float(measured.get("joules")) if measured else as_float(hardware.get("total_energy_joules"))
     metadata = found.section("metadata")
-    run_id = text(metadata.get("run_id"))
+    run_id = as_name(metadata.get("run_id"))
     gpus = found.body.get("per_gpu")
     per_gpu = [gpu for gpu in gpus if isinstance(gpu, Mapping)] if isinstance(gpus, list) else []
-    window = number(hardware.get("monitoring_duration_sec"))
+    window = as_float(hardware.get("monitoring_duration_sec"))
     return Facts(
         path=found.path,
         key="|".join([run_id, str(metadata.get("task_id")), str(metadata.get("worker"))]) if run_id else str(identify(found)),
-        model=text(metadata.get("model_name")) or "unknown",
-        status=text(found.section("computed_metrics", "task_completion_status").get("status")),
+        model=as_name(metadata.get("model_name")) or "unknown",
+        status=as_name(found.section("computed_metrics", "task_completion_status").get("status")),
         measured=bool(measured),
         hardware=hardware,
         measurement=measured,
         joules=joules,
-        low=number(measured.get("low_joules")),
-        high=number(measured.get("high_joules")),
+        low=as_float(measured.get("low_joules")),
+        high=as_float(measured.get("high_joules")),
         reasons=tuple(map(str, reasons)) if isinstance(reasons, list) else (),
         seconds=window,
-        task_seconds=number(computed.get("total_duration_seconds")),
-        gpu_names=tuple(name for gpu in per_gpu if (name := text(gpu.get("name"))) is not None),
+        task_seconds=as_float(computed.get("total_duration_seconds")),
+        gpu_names=tuple(name for gpu in per_gpu if (name := as_name(gpu.get("name"))) is not None),
         gpu_count=len(per_gpu),
-        idle_watts=number(found.section("idle").get("watts")),
-        completion_tokens=number(found.section("computed_metrics", "llm_token_usage").get("total_completion_tokens")),
+        idle_watts=as_float(found.section("idle").get("watts")),
+        completion_tokens=as_float(found.section("computed_metrics", "llm_token_usage").get("total_completion_tokens")),
         end_to_end_rate=_first(generation.get("end_to_end_tokens_per_second"), throughput.get("overall_tokens_per_second")),
         decode_rate=_first(generation.get("decode_tokens_per_second"), throughput.get("decode_tokens_per_second")),
-        ttft_ms=number(found.section("computed_metrics", "ttft_metrics").get("average_ttft_ms")),
-        latency_ms=number(found.section("computed_metrics", "generation_time_metrics").get("average_generation_time_ms")),
+        ttft_ms=as_float(found.section("computed_metrics", "ttft_metrics").get("average_ttft_ms")),
+        latency_ms=as_float(found.section("computed_metrics", "generation_time_metrics").get("average_generation_time_ms")),
         ttft_measured=None if not generation else bool(generation.get("ttft_measured_calls")),
         confidences=tuple(_confidences(found)),
         tool_calls=tuple(_tool_calls(found.body.get("raw_events"))),
         clock_offsets={
             name: offset
             for name in CLOCKS
-            if (offset := number(found.section("measurement", "clock_offset_seconds").get(name))) is not None
+            if (offset := as_float(found.section("measurement", "clock_offset_seconds").get(name))) is not None
         },
-        overlap=number(found.section("attribution").get("overlap_fraction")),
-        throttled=number(found.section("throttle").get("throttled_seconds")),
+        overlap=as_float(found.section("attribution").get("overlap_fraction")),
+        throttled=as_float(found.section("throttle").get("throttled_seconds")),
     )
 
 
 def _first(*values: object) -> float | None:
-    return next((found for value in values if (found := number(value)) is not None), None)
+    return next((found for value in values if (found := as_float(value)) is not None), None)
 
 
 def _confidences(found: Document) -> Iterator[object]:
@@ -145,7 +145,7 @@ def _tool_calls(raw_events: object) -> Iterator[ToolCall]:
     for event in _events(raw_events):
         name = event.get("tool_call", event.get("tool_name"))
         if event.get("event_type") == "TOOL_CALL_START" and isinstance(name, str | int):
-            waiting.setdefault(name, []).append(number(event.get("confidence")))
+            waiting.setdefault(name, []).append(as_float(event.get("confidence")))
         elif event.get("event_type") == "TOOL_CALL_END" and isinstance(name, str | int) and waiting.get(name):
             confidence, success = waiting[name].pop(), event.get("success")
             if confidence is not None:

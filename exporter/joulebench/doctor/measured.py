@@ -8,7 +8,7 @@ from pathlib import Path
 
 from joulebench.doctor.facts import Facts, Found
 from joulebench.doctor.finding import FAILURE, OK, WARNING, Case, Finding, judged, told
-from joulebench.results.journal import number
+from joulebench.parsing import as_float
 
 COVERAGE_NEEDED = 0.95
 LONGEST_GAP_SECONDS = 2.0
@@ -69,7 +69,7 @@ def checks(found: Found) -> list[Finding]:
         judged(
             "counter resets",
             tasks,
-            lambda task: f"{resets:.0f} resets" if (resets := told(number(task.measurement.get("counter_resets")))) else None,
+            lambda task: f"{resets:.0f} resets" if (resets := told(as_float(task.measurement.get("counter_resets")))) else None,
             severity=WARNING,
             why="the energy counter began anew inside the window",
             fix="a driver was reloaded or a GPU was reset; run these tasks again",
@@ -161,17 +161,17 @@ def _zero(task: Facts) -> str | None:
     if not task.hardware:
         raise LookupError
     names = ("total_energy_joules", "avg_power_w", "max_power_w", "avg_vram_mb", "avg_temp_c")
-    zeros = [name for name in names if number(task.hardware.get(name)) == 0]
+    zeros = [name for name in names if as_float(task.hardware.get(name)) == 0]
     return f"{', '.join(zeros)} = 0" if zeros else None
 
 
 def _uncovered(task: Facts) -> str | None:
-    coverage = told(number(task.measurement.get("coverage")))
+    coverage = told(as_float(task.measurement.get("coverage")))
     return f"{coverage:.1%}" if coverage < COVERAGE_NEEDED else None
 
 
 def _gap(task: Facts) -> str | None:
-    gap, seconds = told(number(task.measurement.get("longest_gap_seconds"))), told(task.seconds)
+    gap, seconds = told(as_float(task.measurement.get("longest_gap_seconds"))), told(task.seconds)
     return f"{gap:.1f} s" if gap > max(LONGEST_GAP_SECONDS, GAP_SHARE * seconds) else None
 
 
@@ -181,17 +181,17 @@ def _outside_bounds(task: Facts) -> str | None:
 
 
 def _identity(task: Facts) -> str | None:
-    joules, watts, seconds = told(task.joules), told(number(task.hardware.get("avg_power_w"))), told(task.seconds)
+    joules, watts, seconds = told(task.joules), told(as_float(task.hardware.get("avg_power_w"))), told(task.seconds)
     if abs(watts * seconds - joules) <= IDENTITY_TOLERANCE * max(joules, 1e-9):
         return None
     return f"{watts:.1f} W x {seconds:.1f} s = {watts * seconds:.0f} J, not {joules:.0f} J"
 
 
 def _parts(task: Facts) -> str | None:
-    whole = told(number(task.hardware.get("total_energy_joules")))
+    whole = told(as_float(task.hardware.get("total_energy_joules")))
     checked = False
     for names in (("h1", "h2"), ("q1", "q2", "q3", "q4", "q5")):
-        parts = [value for name in names if (value := number(task.hardware.get(f"energy_{name}_joules"))) is not None]
+        parts = [value for name in names if (value := as_float(task.hardware.get(f"energy_{name}_joules"))) is not None]
         if len(parts) == len(names):
             checked = True
             if abs(sum(parts) - whole) > IDENTITY_TOLERANCE * max(whole, 1e-9):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from joulebench.doctor import anchors
 from joulebench.doctor.facts import Facts
 from joulebench.doctor.finding import WARNING, Finding, judged, told
-from joulebench.results.journal import number
+from joulebench.parsing import as_float
 
 LIMIT_TOLERANCE = 1.05
 IDLE_FLOOR_WATTS = 5.0
@@ -114,5 +114,5 @@ def _confidence(task: Facts) -> str | None:
     values = [value for value in task.confidences if value is not None]
     if not values:
         raise LookupError
-    wrong = [value for value in values if (known := number(value)) is None or not 0 <= known <= 1]
+    wrong = [value for value in values if (known := as_float(value)) is None or not 0 <= known <= 1]
     return ", ".join(str(value)[:40] for value in wrong[:3]) if wrong else None

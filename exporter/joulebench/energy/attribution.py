@@ -18,11 +18,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from joulebench.energy.allocation import METHODS, EnergyAllocation, GpuBalance, Share, total_share
 from joulebench.energy.bins import Interval, TaskWork, activities, bins
-from joulebench.energy.curve import Curve
-from joulebench.energy.ledger import METHODS, GpuBalance, Ledger, Share, total_share
 from joulebench.energy.token_weights import TokenWeights, exclusive_stretches, fit
-from joulebench.energy.trace import CounterTrace
+from joulebench.energy.trace import EnergySource, energy_curve
 
 MIN_BIN_SECONDS = 0.05
 
@@ -42,14 +41,14 @@ class TaskAttribution:
 
 @dataclass(frozen=True, slots=True)
 class Attribution:
-    """``tasks`` in the order they came in; ``gpus`` by the name of their trace."""
+    """``tasks`` in the order they came in; ``gpus`` by the name of their source."""
 
     tasks: tuple[TaskAttribution, ...]
     gpus: Mapping[str, GpuBalance]
 
 
 def attribute(
-    traces: Mapping[str, CounterTrace],
+    sources: Mapping[str, EnergySource],
     tasks: Sequence[TaskWork],
     *,
     span: Interval | None = None,
@@ -73,13 +72,14 @@ def attribute(
     cut = bins(tasks, work, (first, last), min_bin)
     shared = any(len(one.tasks) > 1 for one in cut)
     stretches = exclusive_stretches(cut, work) if shared and weights is None else []
-    ledgers = {}
-    for gpu, trace in traces.items():
+    allocations = {}
+    for gpu, source in sources.items():
+        curve = energy_curve(source, first, last)
         idle = (idle_watts or {}).get(gpu)
-        curve = Curve(trace, first, last)
-        ledgers[gpu] = Ledger(curve, len(tasks), idle, (weights or fit(curve, stretches, idle)) if shared else None)
-        ledgers[gpu].book(cut)
-    shares = {gpu: [ledger.share(i, task) for i, task in enumerate(tasks)] for gpu, ledger in ledgers.items()}
+        token_weights = (weights or fit(curve, stretches, idle)) if shared else None
+        allocations[gpu] = EnergyAllocation(curve, len(tasks), idle, token_weights)
+        allocations[gpu].allocate(cut)
+    shares = {gpu: allocation.shares(tasks) for gpu, allocation in allocations.items()}
     overlaps = [0.0] * len(tasks)
     for one in cut:
         if len(one.tasks) > 1:
@@ -88,9 +88,9 @@ def attribute(
     found = []
     for i, task in enumerate(tasks):
         seconds = task.end - task.start
-        own = {gpu: shares[gpu][i] for gpu in traces}
+        own = {gpu: shares[gpu][i] for gpu in sources}
         fraction = min(overlaps[i] / seconds, 1.0) if seconds > 0 else 0.0
-        methods = [ledger.method(i) for ledger in ledgers.values()] if fraction > 0 else []
+        methods = [allocation.method(i) for allocation in allocations.values()] if fraction > 0 else []
         method = max(methods, default=METHODS[0], key=METHODS.index)
         found.append(TaskAttribution(task.key, fraction, method, own, total_share(own.values())))
-    return Attribution(tuple(found), {gpu: ledger.balance(shares[gpu], first, last) for gpu, ledger in ledgers.items()})
+    return Attribution(tuple(found), {gpu: one.balance(shares[gpu], first, last) for gpu, one in allocations.items()})

@@ -11,12 +11,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import fsum
-from operator import sub
 
 from joulebench.energy.calls import PARTS, UNSPLIT, LlmCall, pieces, told
-from joulebench.energy.curve import Curve
-from joulebench.energy.trace import CounterTrace
-from joulebench.energy.window import GAP_FACTOR, WindowEnergy, window_energy
+from joulebench.energy.curve import COVERAGE_NEEDED, GAP_FACTOR, LOST_STEPS, EnergyCurve
+from joulebench.energy.estimator import window_energies
+from joulebench.energy.trace import EnergySource, energy_curve
+from joulebench.energy.window import WindowEnergy
 
 PHASES = (*PARTS, UNSPLIT, "tool_wait", "other")
 """By priority: a moment in which several go on belongs to the first of them."""
@@ -68,6 +68,7 @@ class Phase:
 
 
 _NOT_REPORTED = Phase(None, None, ("not_reported",))
+_NO_TIME = Phase(0.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,23 +112,41 @@ def timeline(start: float, end: float, calls: Sequence[LlmCall], tools: Iterable
     return Timeline(start, end, spans, edges, dict(places), seconds, frozenset(unknown), notes)
 
 
-def phase_energy(trace: CounterTrace, line: Timeline, idle_watts: float | None = None, *, method: str = "counter") -> PhaseEnergy:
+def phase_energy(
+    source: EnergySource, line: Timeline, idle_watts: float | None = None, *, method: str = "counter"
+) -> PhaseEnergy:
     """The energy of one GPU over the window, by phase. ``idle_watts``: its power with the model loaded and no work."""
-    whole = window_energy(trace, line.start, line.end, method=method)
-    curve = Curve(trace, line.start, line.end)
-    plain = curve.is_plain(line.start, line.end)
-    holes = whole.longest_gap is None or whole.longest_gap > GAP_FACTOR * min(curve.step(line.start), curve.step(line.end))
-    energies = [curve.joules(edge) for edge in line.edges]
-    taken = list(map(sub, energies[1:], energies))
-    found = {}
-    for phase in PHASES:
-        if phase in line.unknown:
-            found[phase] = _NOT_REPORTED
-        elif phase in line.places:
-            found[phase] = _phase(curve, line, phase, taken, plain=plain, holes=holes)
+    curve = energy_curve(source, line.start, line.end)
+    whole = window_energies(curve, [(line.start, line.end)], method=method)
+    return phase_energies(curve, [line], whole, idle_watts)[0]
+
+
+def phase_energies(
+    curve: EnergyCurve, lines: Sequence[Timeline], windows: Sequence[WindowEnergy], idle_watts: float | None = None
+) -> list[PhaseEnergy]:
+    """``phase_energy`` of many windows of one GPU. ``windows``: the energies of the windows of the ``lines``."""
+    edges = _Edges(curve, [edge for line in lines for edge in line.edges])
+    found, place = [], 0
+    for line, whole in zip(lines, windows, strict=True):
+        here = range(place, place + len(line.edges))
+        place += len(line.edges)
+        phases = {phase: _phase(edges, line, phase, here, whole) for phase in PHASES}
+        found.append(PhaseEnergy(whole, phases, *idle_split(whole.joules, line.end - line.start, idle_watts)))
+    return found
+
+
+class _Edges:
+    """What the curve says at the edges of all spans. ``steps``: usual seconds between two changes; 0 where none is known."""
+
+    def __init__(self, curve: EnergyCurve, times: Sequence[float]) -> None:
+        self.curve = curve
+        self.joules: list[float] = curve.joules_at(times).tolist()
+        if curve.is_known:
+            steps = curve.step_at(times)
+            self.steps: list[float] = curve.usual_steps(steps).tolist()
+            self.gaps: list[bool] = curve.is_gap(steps).tolist()
         else:
-            found[phase] = Phase(0.0, 0.0, line.notes.get(phase, ()))
-    return PhaseEnergy(whole, found, *idle_split(whole.joules, line.end - line.start, idle_watts))
+            self.steps, self.gaps = [0.0] * len(times), [False] * len(times)
 
 
 def total_phases(parts: Sequence[PhaseEnergy], whole: WindowEnergy) -> PhaseEnergy:
@@ -169,21 +188,40 @@ def _sweep(start: float, end: float, going: Iterable[tuple[str, float, float]]) 
         yield Span(phase, since, at)
 
 
-def _phase(curve: Curve, line: Timeline, phase: str, taken: Sequence[float], *, plain: bool, holes: bool) -> Phase:
-    """``taken``: joules of each span of the line. ``plain``: the counter is known over the whole window. ``holes``: a step in it
-    may be much longer than the usual ones."""
-    places, seconds, found = line.places[phase], line.seconds[phase], [*line.notes.get(phase, ())]
-    if not plain or holes:
+def _phase(edges: _Edges, line: Timeline, phase: str, here: range, whole: WindowEnergy) -> Phase:
+    """``here``: where the edges of the line stand among all ``edges``."""
+    if phase in line.unknown:
+        return _NOT_REPORTED
+    notes = line.notes.get(phase, ())
+    if phase not in line.places:
+        return Phase(0.0, 0.0, notes) if notes else _NO_TIME
+    places, seconds, found = line.places[phase], line.seconds[phase], [*notes]
+    curve = edges.curve
+    if not curve.is_plain(line.start, line.end):
         spans = [line.spans[place] for place in places]
-        if not plain:
-            found += [reason for span in spans for reason in curve.reasons(span.start, span.end)]
-            if not curve.whole(*((span.start, span.end) for span in spans)):
-                return Phase(seconds, None, tuple(dict.fromkeys(found)))
-        if holes and any(curve.gap(span.start) or curve.gap(span.end) for span in spans):
-            found.append("gap")
-    if seconds < SHORT_STEPS * curve.step(line.edges[places[0]]) * len(places):
+        found += [reason for span in spans for reason in curve.reasons(span.start, span.end)]
+        if not _is_covered(curve, spans):
+            return Phase(seconds, None, tuple(dict.fromkeys(found)))
+    if _may_have_gaps(edges, here, whole) and any(edges.gaps[here[place]] or edges.gaps[here[place + 1]] for place in places):
+        found.append("gap")
+    if seconds < SHORT_STEPS * edges.steps[here[places[0]]] * len(places):
         found.append("short")
-    return Phase(seconds, fsum([taken[place] for place in places]), tuple(dict.fromkeys(found)))
+    joules = fsum([edges.joules[here[place + 1]] - edges.joules[here[place]] for place in places])
+    return Phase(seconds, joules, tuple(dict.fromkeys(found)))
+
+
+def _may_have_gaps(edges: _Edges, here: range, whole: WindowEnergy) -> bool:
+    usual = min(edges.steps[here[0]], edges.steps[here[-1]])
+    return whole.longest_gap is None or whole.longest_gap > GAP_FACTOR * usual
+
+
+def _is_covered(curve: EnergyCurve, spans: Sequence[Span]) -> bool:
+    """Whether the counter reaches over all spans of a phase, but for what ``window_energies`` overlooks too."""
+    starts, ends = [span.start for span in spans], [span.end for span in spans]
+    seconds = fsum(end - start for start, end in zip(starts, ends, strict=True))
+    if fsum(curve.covered(starts, ends).tolist()) < COVERAGE_NEEDED * seconds:
+        return False
+    return curve.is_known and all(stretch <= LOST_STEPS for stretch in curve.longest_lost(starts, ends).tolist())
 
 
 def idle_split(

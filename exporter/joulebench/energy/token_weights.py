@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from joulebench.energy.bins import Activity, Bin
-from joulebench.energy.curve import Curve
+from joulebench.energy.curve import EnergyCurve
 
 STRETCHES_NEEDED = 8
 """Fewer stretches than this fit noise."""
@@ -48,15 +48,17 @@ def exclusive_stretches(found: Sequence[Bin], work: Sequence[Sequence[Activity]]
     return stretches
 
 
-def fit(curve: Curve, stretches: Sequence[Activity], idle_watts: float | None) -> TokenWeights | None:
+def fit(curve: EnergyCurve, stretches: Sequence[Activity], idle_watts: float | None) -> TokenWeights | None:
     """Non-negative least squares of joules above idle on prefill and decode tokens; None where it tells nothing."""
     pp = pd = dd = pe = de = 0.0
     count = 0
-    for stretch in stretches:
+    starts, ends = [one.start for one in stretches], [one.end for one in stretches]
+    energies = (curve.joules_at(ends) - curve.joules_at(starts)).tolist()
+    for stretch, used, covered in zip(stretches, energies, curve.covered(starts, ends).tolist(), strict=True):
         seconds, prefill, decode = stretch.end - stretch.start, stretch.prefill_tokens, stretch.decode_tokens
-        if prefill is None or decode is None or curve.covered(stretch.start, stretch.end) < seconds:
+        if prefill is None or decode is None or covered < seconds:
             continue
-        joules = curve.joules(stretch.end) - curve.joules(stretch.start) - (idle_watts or 0.0) * seconds
+        joules = used - (idle_watts or 0.0) * seconds
         pp, pd, dd = pp + prefill * prefill, pd + prefill * decode, dd + decode * decode
         pe, de = pe + prefill * joules, de + decode * joules
         count += 1

@@ -1,50 +1,27 @@
 """The changes of one GPU's energy counter, kept lean enough for hours of them.
 
 A point says: at time ``at``, true to within ``uncertainty``, the counter stood at ``joules``. Times only rise. A counter that
-falls begins a new epoch, and what was spent between the two epochs stays unknown: the stored curve is flat there, so it never
-falls and never invents energy.
+falls begins a new epoch, and what was used between the two epochs stays unknown: the stored curve is flat there, so it never
+falls and never invents energy. Appending needs no numpy, which the exporter does without until it is asked for a window.
 """
 
 from __future__ import annotations
 
 from array import array
 from bisect import bisect_left, bisect_right
-from dataclasses import dataclass, field
-from itertools import compress
-from operator import gt, lt
+from math import inf
 from threading import Lock
-from typing import Any
+from typing import TYPE_CHECKING, TypeAlias, Union
 
-MARGIN = 16
-"""Points that a view keeps on either side of its window: neighbours for the edge split, the usual step, safe bounds."""
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from joulebench.energy.curve import EnergyCurve, Floats
+
+MARGIN = 48
+"""Points that a curve keeps on either side of its window: neighbours for the edge split, the usual step, safe bounds."""
 ROUNDED_UP = 1 + 1e-6
 """Uncertainties are kept in single precision to stay small; a hair more, so that rounding never narrows a bound."""
-
-
-@dataclass(frozen=True, slots=True)
-class TraceView:
-    """Points that no longer change. ``joules`` never falls; ``epoch_starts`` are indices of points after a reset.
-
-    ``energies``, ``steps`` and ``windows`` remember what was computed of it: tasks, their halves and their calls share edges.
-    """
-
-    at: array[float]
-    joules: array[float]
-    uncertainty: array[float]
-    epoch_starts: frozenset[int]
-    energies: dict[float, float] = field(default_factory=dict, compare=False)
-    steps: dict[int, float] = field(default_factory=dict, compare=False)
-    windows: dict[tuple[float, float, str], Any] = field(default_factory=dict, compare=False)
-
-    def is_plain(self, start: float, end: float) -> bool:
-        """Whether the points reach over [start, end] and the counter never fell: nothing to look out for."""
-        return not self.epoch_starts and self.at[0] <= start and end <= self.at[-1]
-
-    def power(self, segment: int) -> float | None:
-        """Mean watts between point ``segment`` and the next; None where there is no such pair in one epoch."""
-        if not 0 <= segment < len(self.at) - 1 or segment + 1 in self.epoch_starts:
-            return None
-        return (self.joules[segment + 1] - self.joules[segment]) / (self.at[segment + 1] - self.at[segment])
 
 
 class CounterTrace:
@@ -63,7 +40,6 @@ class CounterTrace:
         self._shift = 0.0
         self._resets = 0
         self._refused = 0
-        self._whole: TraceView | None = None
 
     def append(self, at: float, joules: float, uncertainty: float = 0.0) -> None:
         """A counter change: ``joules`` true at ``at`` (seconds) +- ``uncertainty``.
@@ -75,8 +51,6 @@ class CounterTrace:
             if self._at and at <= self._at[-1]:
                 self._refused += 1
                 return
-            if self._whole is not None:
-                self._leave_to_readers()
             if self._joules and joules + self._shift < self._joules[-1]:
                 self._shift = self._joules[-1] - joules
                 self._epoch_starts.append(at)
@@ -88,36 +62,33 @@ class CounterTrace:
             if self._capacity is not None and len(self._at) > self._capacity + max(self._capacity // 4, 1):
                 self._forget(len(self._at) - self._capacity)
 
-    def extend(self, at: array[float], joules: array[float], uncertainty: array[float]) -> None:
-        """``append`` of many: columns in which neither time nor counter falls are taken in one go."""
+    def extend(self, at: ArrayLike, joules: ArrayLike, uncertainty: ArrayLike) -> None:
+        """``append`` of many, in their order; columns whose times and joules never fall are taken in one go."""
+        import numpy as np
+
+        columns = [np.asarray(column, np.float64) for column in (at, joules, uncertainty)]
         with self._lock:
-            if self._capacity is None and not self._resets and not any(map(lt, at[1:], at)):
-                # A neighbouring column may repeat the last points of this one.
-                known = bisect_right(at, self._at[-1]) if self._at else 0
-                rest = joules[known:]
-                if not any(map(lt, rest, (self._joules[-1:] or rest[:1]) + rest)):
-                    self._take(at[known:], rest, uncertainty[known:])
-                    self._refused += known
-                    return
-        for one in zip(at, joules, uncertainty, strict=True):
-            self.append(*one)
+            taken = self._capacity is None and not self._resets and self._take(*columns)
+        if not taken:
+            for point in zip(*(column.tolist() for column in columns), strict=True):
+                self.append(*point)
 
-    def _take(self, at: array[float], joules: array[float], uncertainty: array[float]) -> None:
-        """Columns that go on from the last point and never fall; of points at one time the first counts."""
-        if self._whole is not None:
-            self._leave_to_readers()
-        if not all(map(gt, at[1:], at)):
-            later = [True, *map(gt, at[1:], at)]
-            self._refused += len(at) - sum(later)
-            at, joules, uncertainty = (array("d", compress(column, later)) for column in (at, joules, uncertainty))
-        self._at.extend(at)
-        self._joules.extend(joules)
-        self._uncertainty.extend(map(ROUNDED_UP.__mul__, uncertainty))
+    def _take(self, at: Floats, joules: Floats, uncertainty: Floats) -> bool:
+        """Whether the columns go on from the last point without a fall and were taken; of points at one time the first counts."""
+        import numpy as np
 
-    def _leave_to_readers(self) -> None:
-        """Goes on with columns of its own; those that a view holds stay as they are."""
-        self._whole = None
-        self._at, self._joules, self._uncertainty = (column[:] for column in (self._at, self._joules, self._uncertainty))
+        if (np.diff(at) < 0).any():
+            return False
+        later = np.diff(at, prepend=self._at[-1] if self._at else -np.inf) > 0
+        later &= at > (self._at[-1] if self._at else -np.inf)
+        kept = joules[later]
+        if (np.diff(kept, prepend=self._joules[-1] if self._joules else -np.inf) < 0).any():
+            return False
+        self._refused += int(len(at) - later.sum())
+        self._at.frombytes(at[later].tobytes())
+        self._joules.frombytes(kept.tobytes())
+        self._uncertainty.frombytes((uncertainty[later] * ROUNDED_UP).astype(np.float32).tobytes())
+        return True
 
     def _forget(self, count: int) -> None:
         for column in (self._at, self._joules, self._uncertainty):
@@ -147,21 +118,29 @@ class CounterTrace:
         with self._lock:
             return self._at[-1] if self._at else None
 
-    def around(self, start: float, end: float) -> TraceView:
-        """At least the points of ``view``. Without a capacity it is one view of all points, shared by all who read it."""
-        if self._capacity is not None:
-            return self.view(start, end)
-        with self._lock:
-            if self._whole is None:
-                starts = frozenset(bisect_left(self._at, s) for s in self._epoch_starts)
-                self._whole = TraceView(self._at, self._joules, self._uncertainty, starts)
-            return self._whole
+    def curve(self, start: float = -inf, end: float = inf) -> EnergyCurve:
+        """The energy curve of the points within [start, end] and ``MARGIN`` more on either side, as they are now."""
+        import numpy as np
 
-    def view(self, start: float, end: float) -> TraceView:
-        """The points within [start, end] and ``MARGIN`` more on either side."""
+        from joulebench.energy.curve import EnergyCurve
+
         with self._lock:
             first = max(bisect_right(self._at, start) - MARGIN, 0)
             last = bisect_left(self._at, end) + MARGIN
-            at = self._at[first:last]
-            starts = frozenset(index for index in (bisect_left(at, s) for s in self._epoch_starts) if 0 < index < len(at))
-            return TraceView(at, self._joules[first:last], self._uncertainty[first:last], starts)
+            at, joules, uncertainty = (column[first:last] for column in (self._at, self._joules, self._uncertainty))
+            starts = [bisect_left(at, s) for s in self._epoch_starts]
+        return EnergyCurve(
+            np.array(at, np.float64),
+            np.array(joules, np.float64),
+            np.array(uncertainty, np.float64),
+            [index for index in starts if 0 < index < len(at)],
+        )
+
+
+EnergySource: TypeAlias = Union[CounterTrace, "EnergyCurve"]
+"""The counter of one GPU, as it is recorded or as it was read back."""
+
+
+def energy_curve(source: EnergySource, start: float, end: float) -> EnergyCurve:
+    """The curve of a source, at least around [start, end]."""
+    return source.curve(start, end) if isinstance(source, CounterTrace) else source

@@ -12,7 +12,7 @@ from typing import Any
 
 from joulebench.mcpworld.windows import Interval, RawEvent
 from joulebench.parsing import as_count, as_float, as_name
-from joulebench.results.task import Event
+from joulebench.schema.result import Event
 
 FASTEST_TOKENS_PER_SECOND = 1000.0
 """No self-hosted model decodes one sequence faster; tokens that came faster came all at once."""

@@ -12,6 +12,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from joulebench import __version__
 from joulebench.energy.attribution import TaskAttribution, attribute
 from joulebench.energy.bins import TaskWork
@@ -20,13 +22,12 @@ from joulebench.mcpworld.client_names import HARDWARE_KEYS
 from joulebench.mcpworld.session import Session
 from joulebench.mcpworld.telemetry import PROMETHEUS, MonitorLog, SampleSource
 from joulebench.parsing import as_float
-from joulebench.results.energy import task_energy
-from joulebench.results.gauge_stats import stats
-from joulebench.results.hardware import ratio
-from joulebench.results.record import Context, build
-from joulebench.results.samples import GpuSamples
-from joulebench.results.shares import llm_calls
-from joulebench.results.task import Event
+from joulebench.results.attribution import llm_calls
+from joulebench.results.fetch import GpuSamples
+from joulebench.results.gpu_stats import ratio
+from joulebench.results.task_result import ExportContext, task_results
+from joulebench.results.timeseries import EMPTY, gauge_stats
+from joulebench.schema.result import Event
 
 Sections = dict[str, Any]
 
@@ -41,10 +42,11 @@ def measured_sections(
 ) -> Sections:
     """Everything that is written into the session's file. ``no_samples_reason``: the reason where there is no source."""
     stored = None if source is None else source.samples
-    context = Context(str(session.identity), __version__, stored)
-    energy = task_energy(session.task, stored, no_samples_reason)
-    record = build(session.task, energy, share, context)
-    used = context.gpus(energy)
+    context = ExportContext(str(session.identity), __version__, stored, why_no_samples=no_samples_reason)
+    (result,) = task_results([session.task], [None], [share], context)
+    used = context.gpus([gpu.uuid or "" for gpu in result.per_gpu])
+    record: Sections = msgspec.to_builtins(result)
+    del record["path"]
     found: Sections = {"gpu_hardware_metrics": _hardware(session, record["gpu_hardware_metrics"], source)}
     found |= {name: section for name, section in record.items() if name not in _NOT_WRITTEN and name not in found}
     found["measurement"] = _measurement(session, record["measurement"], source)
@@ -78,8 +80,8 @@ def _hardware(session: Session, values: Mapping[str, Any] | None, source: Sample
 
 def _container(session: Session, log: MonitorLog | None) -> Sections:
     start, end = session.windows.headline or (0.0, 0.0)
-    cpu = stats(log.container_cpu, start, end) if log else None
-    memory = stats(log.container_mem, start, end) if log else None
+    series = [log.container_cpu, log.container_mem] if log else [EMPTY, EMPTY]
+    cpu, memory = (stats for (stats,) in gauge_stats(series, [(start, end)]))
     return {
         "avg_container_cpu_pct": cpu.mean if cpu else None,
         "max_container_cpu_pct": cpu.high if cpu else None,

@@ -16,9 +16,10 @@ from joulebench.mcpworld.client_events import journal_events
 from joulebench.mcpworld.document import Document, read_document
 from joulebench.mcpworld.windows import Windows, in_order, windows
 from joulebench.parsing import as_float, as_name
-from joulebench.results import from_journal
-from joulebench.results.task import Event, Task, TaskKey
+from joulebench.results.journal import task_values
+from joulebench.results.merge import Task, TaskKey
 from joulebench.schema import UnreadableResult
+from joulebench.schema.result import Event
 
 _STAMP = re.compile(r"result_\d{8}_\d{6}_")
 _FOLDER_ID = re.compile(r"task\d+_\w+")
@@ -145,7 +146,7 @@ def _task(document: Document, identity: Identity, times: Windows, events: list[E
     events_of_task = [begun, *events, ended]
     return Task(
         key=TaskKey(identity.task_key, str(identity)),
-        values=from_journal.values(events_of_task, {}),
+        values=task_values(events_of_task, {}),
         sources={},
         events=tuple(events_of_task),
     )

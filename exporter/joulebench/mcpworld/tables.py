@@ -20,7 +20,7 @@ from joulebench.mcpworld.client_names import HARDWARE_COLUMNS, METRICS_COLUMNS, 
 from joulebench.mcpworld.document import Document, read_document
 from joulebench.mcpworld.session import identify
 from joulebench.parsing import as_count, as_float, as_name
-from joulebench.results.hardware import ratio
+from joulebench.results.gpu_stats import ratio
 from joulebench.schema import UnreadableResult, find_result_files
 
 FAILED_METRIC = "ERROR_GETTING_VALUE"

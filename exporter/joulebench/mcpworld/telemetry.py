@@ -28,8 +28,8 @@ from joulebench.errors import PrometheusError, UserError
 from joulebench.files import csv_reader, decode_text
 from joulebench.mcpworld.client_names import MONITOR_COLUMNS, MONITOR_LOG_PATTERN
 from joulebench.mcpworld.session import Session
-from joulebench.results import samples, waiting
-from joulebench.results.samples import GpuSamples, Points, Samples, Window
+from joulebench.results.fetch import GpuSamples, Samples, fetch_samples, wait_until_settled
+from joulebench.results.timeseries import EMPTY, TimeSeries, Window
 from joulebench.units import BYTES_PER_MIB
 
 INTEGRATED, COUNTER = "power_integration", "counter"
@@ -60,8 +60,8 @@ class MonitorLog:
     path: Path
     times: list[float]
     samples: Samples
-    container_cpu: Points = field(default_factory=list)
-    container_mem: Points = field(default_factory=list)
+    container_cpu: TimeSeries = EMPTY
+    container_mem: TimeSeries = EMPTY
     damaged: int = 0
 
     def rows_within(self, start: float, end: float) -> int:
@@ -94,8 +94,8 @@ def read_monitor_log(path: Path) -> MonitorLog:
         path=path,
         times=[at for at, _ in rows],
         samples=Samples(_gpus(rows, names)),
-        container_cpu=_points(rows, "container_cpu_pct"),
-        container_mem=_points(rows, "container_mem_mb"),
+        container_cpu=_series(rows, "container_cpu_pct"),
+        container_mem=_series(rows, "container_mem_mb"),
         damaged=damaged,
     )
 
@@ -126,12 +126,12 @@ def _gpus(rows: Sequence[tuple[float, Row]], names: Sequence[str]) -> list[GpuSa
     if not numbers:
         all_gpus = _all_gpus(rows)
         all_gpus.source = source
-        return [all_gpus] if any(all_gpus.gauges.values()) else []
+        return [all_gpus] if any(map(len, all_gpus.gauges.values())) else []
     single = []
     for number in numbers:
         gpu = _single(rows, number)
         gpu.source = source or "nvml"
-        if any(gpu.gauges.values()) or len(gpu.energy):
+        if any(map(len, gpu.gauges.values())) or len(gpu.energy.at):
             single.append(gpu)
     return single
 
@@ -141,8 +141,8 @@ def _all_gpus(rows: Sequence[tuple[float, Row]]) -> GpuSamples:
     gpu = GpuSamples(ALL_GPUS, ALL_GPUS, method=INTEGRATED)
     for column, metric, scale in _GAUGES:
         name = "gpu_util_pct" if column == "util_pct" else column
-        gpu.gauges[metric.name] = [(at, value * scale) for at, value in _points(rows, name)]
-    gpu.energy = integrated(gpu.gauges[metrics.GPU_POWER.name])
+        gpu.gauges[metric.name] = _series(rows, name, scale)
+    gpu.energy = integrated(gpu.gauges[metrics.GPU_POWER.name]).curve()
     return gpu
 
 
@@ -151,25 +151,27 @@ def _single(rows: Sequence[tuple[float, Row]], number: int) -> GpuSamples:
     uuid = next((row[f"{prefix}uuid"] for _, row in rows if row.get(f"{prefix}uuid")), f"gpu{number}")
     gpu = GpuSamples(str(number), uuid, method=COUNTER)
     for column, metric, scale in _GAUGES:
-        gpu.gauges[metric.name] = [(at, value * scale) for at, value in _points(rows, prefix + column)]
+        gpu.gauges[metric.name] = _series(rows, prefix + column, scale)
+    trace = CounterTrace()
     for _, row in rows:
         at, joules = reading(row.get(f"{prefix}energy_at")), reading(row.get(f"{prefix}energy_j"))
-        if at is not None and joules is not None and (gpu.energy.last_at is None or at > gpu.energy.last_at):
-            gpu.energy.append(at, joules, reading(row.get(f"{prefix}energy_uncertainty_s")) or 0.0)
-    if not len(gpu.energy):
-        gpu.energy, gpu.method = integrated(gpu.gauges[metrics.GPU_POWER.name]), INTEGRATED
+        if at is not None and joules is not None and (trace.last_at is None or at > trace.last_at):
+            trace.append(at, joules, reading(row.get(f"{prefix}energy_uncertainty_s")) or 0.0)
+    if not len(trace):
+        trace, gpu.method = integrated(gpu.gauges[metrics.GPU_POWER.name]), INTEGRATED
+    gpu.energy = trace.curve()
     return gpu
 
 
-def integrated(power: Points) -> CounterTrace:
+def integrated(power: TimeSeries) -> CounterTrace:
     """Watts over time as a counter of joules; a gap begins a new epoch, so no window is charged with what nobody saw."""
     trace = CounterTrace()
-    if not power:
+    if not len(power):
         return trace
-    steps = [later - earlier for (earlier, _), (later, _) in pairwise(power)]
+    steps = [later - earlier for earlier, later in pairwise(power.at.tolist())]
     longest = max(GAP_STEPS * median(steps), GAP_SECONDS) if steps else GAP_SECONDS
     total = 0.0
-    trace.append(power[0][0], total)
+    trace.append(float(power.at[0]), total)
     for (t0, w0), (t1, w1) in pairwise(power):
         # A value below the last one tells the trace that the counter began anew.
         total = total + (w0 + w1) / 2 * (t1 - t0) if t1 - t0 <= longest else total - 1.0
@@ -177,8 +179,8 @@ def integrated(power: Points) -> CounterTrace:
     return trace
 
 
-def _points(rows: Sequence[tuple[float, Row]], name: str) -> Points:
-    return [(at, value) for at, row in rows if (value := reading(row.get(name))) is not None]
+def _series(rows: Sequence[tuple[float, Row]], name: str, scale: float = 1.0) -> TimeSeries:
+    return TimeSeries.of((at, value * scale) for at, row in rows if (value := reading(row.get(name))) is not None)
 
 
 PROMETHEUS, MONITOR_CSV = "prometheus", "monitor_csv"
@@ -238,9 +240,9 @@ def gather_telemetry(
     equal: Mapping[str, str] = {"instance": instance} if instance else {}
     windows: list[Window] = [span for session in sessions for span in session.spans]
     try:
-        if windows and not waiting.wait_until_settled(api, max(end for _, end in windows), wait, SystemClock()):
+        if windows and not wait_until_settled(api, max(end for _, end in windows), wait, SystemClock()):
             telemetry.notes.append(f"Prometheus had not scraped all of it after {wait:g} s; a later backfill may know more")
-        telemetry.stored = samples.fetch(api, windows, equal, step=step)
+        telemetry.stored = fetch_samples(api, windows, equal, step=step)
     except PrometheusError as error:
         telemetry.failure = str(error)
         telemetry.notes.append(f"Prometheus failed: {error}")
@@ -262,11 +264,9 @@ def logs_below(root: Path) -> list[Path]:
 
 def _has_samples(stored: Samples, start: float, end: float) -> bool:
     for gpu in stored.gpus:
-        first, last = gpu.energy.first_at, gpu.energy.last_at
-        if first is not None and last is not None and len(gpu.energy.view(start, end).at) and first < end and last > start:
-            inner = gpu.energy.view(start, end).at
-            if any(start - NEAR_SECONDS <= at <= end + NEAR_SECONDS for at in inner):
-                return True
-        if any(samples.inside(points, start, end) for points in gpu.gauges.values()):
+        at = gpu.energy.at
+        if len(at) and at[0] < end and at[-1] > start and ((at >= start - NEAR_SECONDS) & (at <= end + NEAR_SECONDS)).any():
+            return True
+        if any(len(series.between(start, end)) for series in gpu.gauges.values()):
             return True
     return False

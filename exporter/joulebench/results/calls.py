@@ -7,142 +7,142 @@ overlapped, a window holds the work of others too, and there is no such figure.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from joulebench.energy.window import total, window_energy
-from joulebench.results import from_journal, throttle
-from joulebench.results.hardware import ratio
-from joulebench.results.journal import count, number, text
-from joulebench.results.samples import GpuSamples
-from joulebench.results.task import Event, Task
+from joulebench.energy.window import WindowEnergy, total
+from joulebench.parsing import as_float, as_int, as_list, as_name, sum_or_none
+from joulebench.results.attribution import computed_prompt_tokens
+from joulebench.results.gpu_stats import GpuReadings, ratio
+from joulebench.results.journal import throttled_seconds
+from joulebench.results.merge import Task
+from joulebench.results.server_metrics import ServerMetrics
+from joulebench.results.throttle import call_throttling
+from joulebench.schema import events
+from joulebench.schema.reasons import Reason
+from joulebench.schema.result import CallResult, Efficiency, Event, PhaseResult
 
-EXCEEDED = "calls_exceed_task"
 COMPUTED, EFFECTIVE = "computed", "effective"
-"""Prompt tokens less those from the server's cache, where every call tells how many; else all of them, cached or not."""
+"""Prompt tokens less those from the server's cache, where every call has both; else all of them, cached or not."""
+TOLERANCE_JOULES = 0.01
 
-Row = dict[str, Any]
+_TIMES = ("duration_seconds", "ttft_seconds", "prefill_seconds", "decode_seconds", "load_seconds")
+_COUNTS = ("prompt_tokens", "cached_tokens", "completion_tokens", "decode_tokens")
 
 
-def rows(task: Task, gpus: Sequence[GpuSamples], throttled: float | None = None) -> list[Row]:
-    """In the order in which the calls began; one that never ended has its start only. ``throttled``: seconds of the task."""
-    ends = {event.get("call"): event for event in task.events if event["event_type"] == "LLM_QUERY_END"}
+def call_results(
+    task: Task, gpus: Sequence[GpuReadings], task_throttled: float | None, servers: ServerMetrics
+) -> list[CallResult]:
+    """In the order in which the calls began; one that never ended has its start only. ``task_throttled``: seconds of the task."""
+    ends = {event.get("call"): event for event in task.events if event["event_type"] == events.LLM_QUERY_END}
     answers = {event.get("call"): event for event in task.call_energy}
+    stored = zip(*(gpu.calls for gpu in gpus), strict=True)
     found = []
-    for event in task.events:
-        if event["event_type"] == "LLM_QUERY_START":
-            call = event.get("call")
-            found.append(_row(event, ends.get(call), answers.get(call), gpus, throttled))
+    for begun in task.events:
+        if begun["event_type"] != events.LLM_QUERY_START:
+            continue
+        ended, answer = ends.get(begun.get("call")), answers.get(begun.get("call"))
+        start, end = float(begun["timestamp"]), float(ended["timestamp"]) if ended else None
+        energies = next(stored, ()) if end is not None and end >= start else ()
+        call = _call(begun, ended or {}, start, end, task_throttled)
+        _add_energy(call, answer, energies)
+        if end is not None and task_throttled:
+            samples = [gpu.samples for gpu in gpus]
+            slowed = call_throttling(samples, start, end, task_throttled, dict(_answered_throttling(answer)))
+            call.throttled_seconds, call.max_temp_c = slowed
+        if end is not None:
+            call.kv_cache_ratio, call.running_requests = servers.of_call(task.values.model_name, start, end)
+        found.append(call)
     return found
 
 
-def exceed(calls: Sequence[Row], task_high: float | None) -> bool:
-    """Whether calls that did not overlap surely took more than their whole task."""
-    known = [one for one in calls if one["end"] is not None and one["low_joules"] is not None]
-    apart = all(a["end"] <= b["start"] for a, b in pairwise(sorted(known, key=lambda one: float(one["start"]))))
-    return task_high is not None and apart and sum(one["low_joules"] for one in known) > task_high + 0.01
+def _call(begun: Event, ended: Event, start: float, end: float | None, task_throttled: float | None) -> CallResult:
+    values: dict[str, Any] = {name: as_float(ended.get(name)) for name in _TIMES}
+    values.update({name: as_int(ended.get(name)) for name in _COUNTS})
+    return CallResult(
+        call=begun.get("call"),
+        model_name=begun.get("model_name"),
+        start=start,
+        end=end,
+        status=as_name(ended.get("status")),
+        computed_tokens=computed_prompt_tokens(ended),
+        throttled_seconds=None if end is None else task_throttled,
+        **values,
+    )
 
 
-def efficiency(task: Task, calls: Sequence[Row], phases: Mapping[str, Row] | None, overlap_fraction: float | None) -> Row:
-    """Joules by token, call and waiting for tools. ``notes``: what they rest on, by phase as in ``phases``, and that of calls.
+def _add_energy(call: CallResult, answer: Event | None, stored: Sequence[WindowEnergy]) -> None:
+    """The exporter's answer, unless it knows nothing and the store has samples."""
+    answered = answer.get("total") if answer else None
+    if isinstance(answered, dict) and (as_float(answered.get("joules")) is not None or not stored):
+        call.joules, call.low_joules, call.high_joules = (as_float(answered.get(name)) for name in ("joules", "low", "high"))
+        call.quality, call.energy_source = as_name(answered.get("quality")), "exporter"
+        call.reasons = [str(reason) for reason in as_list(answered.get("reasons"))]
+    elif stored:
+        energy = total(stored)
+        call.joules, call.low_joules, call.high_joules = energy.joules, energy.low, energy.high
+        call.quality, call.reasons, call.energy_source = energy.quality, list(energy.reasons), "prometheus"
 
-    ``reason`` says why nothing is known: ``overlap`` of tasks.
-    """
+
+def _answered_throttling(answer: Event | None) -> Iterator[tuple[str, Mapping[str, float]]]:
+    """Throttled seconds by reason in the exporter's answer for a call, by UUID."""
+    for row in as_list(answer.get("gpus")) if answer else ():
+        if isinstance(row, dict):
+            yield str(row.get("uuid", "")), throttled_seconds(row)
+
+
+def calls_exceed_task(calls: Sequence[CallResult], task_high: float | None) -> list[str]:
+    """A reason where calls that did not overlap surely took more than their whole task."""
+    known = sorted(
+        (call.start, call.end, call.low_joules)
+        for call in calls
+        if call.start is not None and call.end is not None and call.low_joules is not None
+    )
+    apart = all(a[1] <= b[0] for a, b in pairwise(known))
+    exceed = task_high is not None and apart and sum(low for _, _, low in known) > task_high + TOLERANCE_JOULES
+    return [Reason.CALLS_EXCEED_TASK.value] if exceed else []
+
+
+def efficiency(
+    task: Task, calls: Sequence[CallResult], phases: Mapping[str, PhaseResult] | None, overlap_fraction: float | None
+) -> Efficiency:
+    """Joules by token, call and waiting for tools; none where tasks overlapped."""
     alone = not overlap_fraction
-    prefill, decode = (_joules(phases, phase) if alone else None for phase in ("prefill", "decode"))
+    prefill, decode, tool_wait = (
+        phases[phase].joules if alone and phases else None for phase in ("prefill", "decode", "tool_wait")
+    )
     prompt_tokens, basis = _prompt_tokens(calls) if prefill is not None else (None, None)
     decode_tokens = _decode_tokens(calls) if decode is not None else None
-    joules = [one["joules"] for one in calls if one["joules"] is not None]
-    per_call = sum(joules) / len(joules) if joules else None
-    if not calls and task.pushed_call_energy is not None:
-        per_call = ratio(task.pushed_call_energy[1], task.pushed_call_energy[0])
-    return {
-        "joules_per_prompt_token": ratio(prefill, prompt_tokens),
-        "prompt_tokens": prompt_tokens,
-        "prompt_token_basis": basis,
-        "joules_per_decode_token": ratio(decode, decode_tokens),
-        "decode_tokens": decode_tokens,
-        "joules_per_call": per_call if alone else None,
-        "calls_with_energy": len(joules) or (task.pushed_call_energy[0] if not calls and task.pushed_call_energy else 0),
-        "tool_wait_joules": _joules(phases, "tool_wait") if alone else None,
-        "notes": {
-            **({phase: phases[phase]["notes"] for phase in ("prefill", "decode", "tool_wait")} if phases else {}),
-            "calls": sorted({reason for one in calls if one["joules"] is not None for reason in one["reasons"]}),
-        },
-        "reason": None if alone else "overlap",
-    }
+    joules = [call.joules for call in calls if call.joules is not None]
+    pushed = task.pushed_call_energy if not calls else None
+    per_call = sum(joules) / len(joules) if joules else ratio(pushed[1], pushed[0]) if pushed else None
+    notes = {phase: phases[phase].notes for phase in ("prefill", "decode", "tool_wait")} if phases else {}
+    return Efficiency(
+        joules_per_prompt_token=ratio(prefill, prompt_tokens),
+        prompt_tokens=prompt_tokens,
+        prompt_token_basis=basis,
+        joules_per_decode_token=ratio(decode, decode_tokens),
+        decode_tokens=decode_tokens,
+        joules_per_call=per_call if alone else None,
+        calls_with_energy=len(joules) or (pushed[0] if pushed else 0),
+        tool_wait_joules=tool_wait,
+        notes={**notes, "calls": sorted({reason for call in calls if call.joules is not None for reason in call.reasons})},
+        reason=None if alone else Reason.OVERLAP.value,
+    )
 
 
-def cached(told: Mapping[str, object]) -> tuple[int | None, int | None]:
-    """(prompt tokens that were computed, those from the cache) of an LLM_QUERY_END; None where not told or contradictory."""
-    prompt, from_cache = count(told.get("prompt_tokens")), count(told.get("cached_tokens"))
-    if prompt is None or from_cache is None or not 0 <= from_cache <= prompt:
-        return None, None
-    return prompt - from_cache, from_cache
+def _prompt_tokens(calls: Sequence[CallResult]) -> tuple[int | None, str | None]:
+    """Those that the prefill phase worked on; None where it holds the work of a call that does not report how many."""
+    split = [call for call in calls if call.prefill_seconds is not None or call.ttft_seconds is not None]
+    computed = sum(call.computed_tokens for call in split if call.computed_tokens is not None)
+    if all(call.computed_tokens is not None for call in split):
+        return computed, COMPUTED
+    prompts = sum_or_none(call.prompt_tokens for call in split)
+    return (None, None) if prompts is None else (prompts, EFFECTIVE)
 
 
-def _row(begun: Event, ended: Event | None, answer: Event | None, gpus: Sequence[GpuSamples], throttled: float | None) -> Row:
-    start, end = float(begun["timestamp"]), float(ended["timestamp"]) if ended else None
-    told = ended or {}
-    return {
-        "call": begun.get("call"),
-        "model_name": begun.get("model_name"),
-        "start": start,
-        "end": end,
-        "status": text(told.get("status")),
-        **{name: number(told.get(name)) for name in ("duration_seconds", "ttft_seconds")},
-        **{name: count(told.get(name)) for name in ("prompt_tokens", "cached_tokens", "completion_tokens", "decode_tokens")},
-        **{name: number(told.get(name)) for name in ("prefill_seconds", "decode_seconds", "load_seconds")},
-        "computed_tokens": cached(told)[0],
-        **_energy(start, end, answer, gpus),
-        **throttle.within(gpus, start, end, throttled, _throttled(answer)),
-    }
-
-
-def _throttled(answer: Event | None) -> dict[str, dict[str, float]]:
-    """Seconds by reason of each GPU's uuid, as the exporter told them of the call."""
-    rows = answer.get("gpus") if answer else None
-    found = [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
-    return {str(row.get("uuid", "")): from_journal.throttled(row) for row in found}
-
-
-def _energy(start: float, end: float | None, answer: Event | None, gpus: Sequence[GpuSamples]) -> Row:
-    whole = answer.get("total") if answer else None
-    if isinstance(whole, dict) and (number(whole.get("joules")) is not None or not gpus):
-        return _told(whole, "exporter")
-    if end is None or end < start or not gpus:
-        return _told({}, None)
-    found = total(window_energy(gpu.energy, start, end, method=gpu.method or "counter") for gpu in gpus)
-    return _told({name: getattr(found, name) for name in ("joules", "low", "high", "quality", "reasons")}, "prometheus")
-
-
-def _told(energy: Mapping[str, object], source: str | None) -> Row:
-    reasons = energy.get("reasons")
-    return {
-        "joules": number(energy.get("joules")),
-        "low_joules": number(energy.get("low")),
-        "high_joules": number(energy.get("high")),
-        "quality": text(energy.get("quality")),
-        "reasons": list(map(str, reasons)) if isinstance(reasons, list | tuple) else [],
-        "energy_source": source,
-    }
-
-
-def _joules(phases: Mapping[str, Row] | None, phase: str) -> float | None:
-    found = None if phases is None else phases[phase]["joules"]
-    return None if found is None else float(found)
-
-
-def _prompt_tokens(calls: Sequence[Row]) -> tuple[int | None, str | None]:
-    """Those that the prefill phase worked on; None where it holds the work of a call that did not tell how many."""
-    split = [one for one in calls if one["prefill_seconds"] is not None or one["ttft_seconds"] is not None]
-    prompts, computed = [one["prompt_tokens"] for one in split], [one["computed_tokens"] for one in split]
-    if None not in computed:
-        return sum(computed), COMPUTED
-    return (None, None) if None in prompts else (sum(prompts), EFFECTIVE)
-
-
-def _decode_tokens(calls: Sequence[Row]) -> int | None:
-    split = [one["decode_tokens"] for one in calls if one["decode_seconds"] is not None or one["ttft_seconds"] is not None]
-    return None if None in split else sum(split)
+def _decode_tokens(calls: Sequence[CallResult]) -> int | None:
+    split = [call for call in calls if call.decode_seconds is not None or call.ttft_seconds is not None]
+    tokens: int | None = sum_or_none(call.decode_tokens for call in split) if split else 0
+    return tokens

@@ -7,41 +7,35 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from joulebench import __version__
 from joulebench.clients.prometheus import PrometheusApi
+from joulebench.clients.pushgateway import Pushgateway
 from joulebench.clock import Clock, SystemClock
 from joulebench.errors import PrometheusError, UserError
-from joulebench.results import (
-    as_json,
-    batches,
-    circumstances,
-    cleanup,
-    files,
-    from_prometheus,
-    journal,
-    queries,
-    run_record,
-    samples,
-    table,
-    waiting,
-    windows,
-)
-from joulebench.results.circumstances import Circumstances
-from joulebench.results.energy import task_energy
-from joulebench.results.from_prometheus import PushedTask
-from joulebench.results.idle import idle_power
-from joulebench.results.ownership import own_gpus
-from joulebench.results.record import Context, Record, build
-from joulebench.results.samples import Samples
-from joulebench.results.shares import Books, attributions, books
-from joulebench.results.task import Task, TaskKey
+from joulebench.files import lock_directory, read_text, write_atomic
+from joulebench.results import pushed, queries
+from joulebench.results.attribution import AttributionGroup, attribute_tasks, attributions_by_task, gpus_by_task
+from joulebench.results.fetch import CHUNK_SECONDS, Samples, fetch_samples, wait_until_scraped
+from joulebench.results.journal import Journal, known_runs, load_journals
+from joulebench.results.merge import Task, TaskKey, merge_sources
+from joulebench.results.pushed import PushedTask
+from joulebench.results.run_result import TaskSummary, attribution_residual, run_notes, run_result
+from joulebench.results.server_metrics import ServerMetrics, fetch_server_metrics
+from joulebench.results.task_energy import idle_power_by_gpu
+from joulebench.results.task_result import ExportContext, task_results
+from joulebench.results.write import csv_cell, merge_rows, read_rows, result_json, result_name, run_directory, sections_json
+from joulebench.schema.columns import KEY_COLUMNS, CellValue, result_row
+from joulebench.schema.reasons import Reason
+from joulebench.schema.result import CSV_NAME, RUN_FILE_NAME, TaskResult
 
 LOOKBACK_SECONDS = 30 * 86400.0
-"""How far back a run is looked for whose journal does not tell when it was."""
+"""How far back a run without a journal is looked for."""
+RELEASED_AFTER_SECONDS = 60.0
+"""After this long the energy of a task has been pushed and scraped too, if it ever will be."""
 
 Progress = Callable[[str, int, int], None]
 """``(what, done, of)``"""
@@ -57,17 +51,17 @@ class Options:
     instance: str | None = None
     wait: float = 15.0
     lookback: float = LOOKBACK_SECONDS
-    chunk: float = samples.CHUNK_SECONDS
+    chunk: float = CHUNK_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
 class Export:
     """``notes``: what was missing or odd, for the user. ``settled``: tasks whose last state Prometheus holds.
 
-    ``residual``: joules that the shares of the tasks miss, of the joules that the counters of the GPUs tell; None without any.
+    ``residual``: joules that the shares of the tasks miss, of the joules that the GPUs counted; None without any.
     """
 
-    rows: list[dict[str, object]]
+    rows: list[dict[str, CellValue]]
     csv_path: Path
     json_paths: list[Path]
     notes: list[str] = field(default_factory=list)
@@ -78,87 +72,96 @@ class Export:
 def export(options: Options, api: PrometheusApi | None, clock: Clock | None = None, progress: Progress | None = None) -> Export:
     """Writes everything. Raises UserError for an unknown run; Prometheus failing is a note, not an error."""
     clock = clock or SystemClock()
-    tell = progress or _silent
-    directory = files.run_directory(options.runs_dir, options.run_id)
-    held = journal.read(directory)
-    notes = _journal_notes(held, directory)
-    pushed, stored, around, trouble = _ask_prometheus(options, api, held, clock, tell)
-    if trouble:
-        notes.append(trouble)
-    tasks = windows.tasks(held, pushed)
-    if not tasks and not held.files:
+    report = progress or _no_progress
+    directory = run_directory(options.runs_dir, options.run_id)
+    journal = load_journals(directory)
+    notes = _journal_notes(journal, directory)
+    stored = _load_from_prometheus(options, api, journal, clock, report)
+    if stored.trouble:
+        notes.append(stored.trouble)
+    tasks = merge_sources(journal, stored.tasks)
+    if not tasks and not journal.files:
         raise UserError(_unknown_run(options, api, clock.unix()))
     if api is not None:
         notes += [f"Prometheus warns: {warning}" for warning in api.warnings]
-    why = "prometheus_failed" if trouble else "prometheus_not_asked"
-    idle = idle_power(held.run_events, tasks)
-    context = Context(options.run_id, __version__, stored, idle, around)
-    if stored is not None:
-        batches.look_at_edges(tasks, stored.gpus)
-    shared = books(tasks, stored.gpus if stored else (), {uuid: one.watts for uuid, one in idle.items()})
-    if stored is not None:
-        batches.forget(stored.gpus, context)
-    notes += run_record.notes(shared, idle)
-    records = _records(context, tasks, shared, why, tell)
+    why = Reason.PROMETHEUS_FAILED if stored.trouble else Reason.PROMETHEUS_NOT_ASKED
+    idle = idle_power_by_gpu(journal.run_events, tasks)
+    context = ExportContext(options.run_id, __version__, stored.samples, idle, stored.servers, why.value)
+    gpus = stored.samples.gpus if stored.samples else ()
+    groups = attribute_tasks(tasks, gpus, {uuid: power.watts for uuid, power in idle.items()})
+    notes += run_notes(groups, idle)
     shown = {t.key: t.values.end for t in tasks if t.values.end is not None and t.sources.get("end") in ("both", "prometheus")}
     written = _write(
         options.out or directory,
         _names(tasks),
-        records,
-        lambda short: run_record.build(context, held, shared, short, notes),
+        _results(tasks, groups, context, report),
+        lambda summaries: sections_json(run_result(context, journal, groups, summaries, notes)),
         notes,
     )
-    return replace(written, settled=cleanup.settled(shown, clock.unix()), residual=run_record.residual(shared))
+    return replace(written, settled=releasable_tasks(shown, clock.unix()), residual=attribution_residual(groups))
 
 
-def _silent(what: str, done: int, of: int) -> None: ...
+def _no_progress(what: str, done: int, of: int) -> None: ...
 
 
-def _journal_notes(held: journal.Journal, directory: Path) -> list[str]:
+def _journal_notes(journal: Journal, directory: Path) -> list[str]:
     notes = []
-    if not held.files:
+    if not journal.files:
         notes.append(f"no journal in {directory}: single calls, tools and phases are not known")
-    if held.damaged:
-        notes.append(f"{held.damaged} damaged lines in the journal were left out")
+    if journal.damaged:
+        notes.append(f"{journal.damaged} damaged lines in the journal were left out")
     return notes
 
 
-def _ask_prometheus(
-    options: Options, api: PrometheusApi | None, held: journal.Journal, clock: Clock, tell: Progress
-) -> tuple[Mapping[TaskKey, PushedTask], Samples | None, Circumstances, str]:
-    """(pushed tasks, samples, what surrounded them, what went wrong)"""
+@dataclass
+class _Stored:
+    """What Prometheus has of the run. ``trouble``: what went wrong; empty where nothing did."""
+
+    tasks: Mapping[TaskKey, PushedTask] = field(default_factory=dict)
+    samples: Samples | None = None
+    servers: ServerMetrics = field(default_factory=ServerMetrics)
+    trouble: str = ""
+
+
+def _load_from_prometheus(
+    options: Options, api: PrometheusApi | None, journal: Journal, clock: Clock, report: Progress
+) -> _Stored:
+    stored = _Stored()
     if api is None:
-        return {}, None, Circumstances(), ""
-    pushed: Mapping[TaskKey, PushedTask] = {}
+        return stored
+    equal = {"instance": options.instance} if options.instance else {}
     try:
-        own = windows.tasks(held, {})
-        tell("waiting for the last scrape", 0, 0)
-        trouble = ""
-        if not waiting.wait_until_scraped(api, options.run_id, own, options.wait, clock):
-            trouble = f"Prometheus had not scraped all of the run after {options.wait:g} s; a later export may know more"
-        steps = _Steps(tell, "reading tasks", from_prometheus.QUERIES)
-        pushed = from_prometheus.read(api, options.run_id, clock.unix(), _lookback(options, own, clock), steps.one)
-        spans = [task.window for task in windows.tasks(held, pushed) if task.window is not None]
-        equal = {"instance": options.instance} if options.instance else {}
-        found = samples.fetch(api, spans, equal, chunk=options.chunk, step=lambda done, of: tell("reading samples", done, of))
+        own = merge_sources(journal, {})
+        report("waiting for the last scrape", 0, 0)
+        if not wait_until_scraped(api, options.run_id, own, options.wait, clock):
+            stored.trouble = f"Prometheus had not scraped all of the run after {options.wait:g} s; a later export may know more"
+        steps = _Steps(report, "reading tasks", pushed.QUERIES)
+        lookback = _lookback(options, own, clock)
+        stored.tasks = pushed.load_pushed_tasks(api, options.run_id, clock.unix(), lookback, steps.one)
+        windows = [task.window for task in merge_sources(journal, stored.tasks) if task.window is not None]
+        stored.samples = fetch_samples(
+            api, windows, equal, chunk=options.chunk, step=lambda done, of: report("reading samples", done, of)
+        )
     except PrometheusError as error:
-        return pushed, None, Circumstances(), f"Prometheus failed: {error}"
+        stored.trouble = f"Prometheus failed: {error}"
+        return stored
     try:
-        return pushed, found, circumstances.fetch(api, spans, equal, found.gpus), trouble
+        stored.servers = fetch_server_metrics(api, windows, equal, stored.samples.gpus)
     except PrometheusError as error:
-        return pushed, found, Circumstances(), f"model servers, links and power limits around the tasks are not known: {error}"
+        stored.trouble = f"model servers, links and power limits around the tasks are not known: {error}"
+    return stored
 
 
 @dataclass
 class _Steps:
-    tell: Progress
+    report: Progress
     what: str
     of: int
     done: int = 0
 
     def one(self) -> None:
         self.done += 1
-        self.tell(self.what, self.done, self.of)
+        self.report(self.what, self.done, self.of)
 
 
 def _lookback(options: Options, own: Sequence[Task], clock: Clock) -> float:
@@ -166,43 +169,43 @@ def _lookback(options: Options, own: Sequence[Task], clock: Clock) -> float:
     return clock.unix() - min(starts) + 60.0 if starts else options.lookback
 
 
-def _records(context: Context, tasks: Sequence[Task], shared: Sequence[Books], why: str, tell: Progress) -> Iterator[Record]:
+def _results(
+    tasks: Sequence[Task], groups: Sequence[AttributionGroup], context: ExportContext, report: Progress
+) -> Iterator[TaskResult]:
     """One after another: all of them would fill the memory."""
-    shares, own = attributions(shared), own_gpus(tasks)
-    done = 0
-    for batch in batches.batches(tasks, own, context):
-        for task in batch:
-            energy = task_energy(task, context.samples, why, own[task.key])
-            yield build(task, energy, shares.get(task.key), context)
-            done += 1
-            tell("computing and writing", done, len(tasks))
+    shares, gpus = attributions_by_task(groups), gpus_by_task(tasks)
+    results = task_results(tasks, [gpus[t.key] for t in tasks], [shares.get(t.key) for t in tasks], context)
+    for done, result in enumerate(results, 1):
+        yield result
+        report("computing and writing", done, len(tasks))
 
 
 def _write(
     out: Path,
     names: Sequence[str],
-    records: Iterable[Record],
-    whole: Callable[[Sequence[Record]], Record],
+    results: Iterable[TaskResult],
+    run_record: Callable[[Sequence[TaskSummary]], bytes],
     notes: list[str],
 ) -> Export:
-    """``whole``: the record of the run, from the summaries of all others."""
-    with files.locked(out):
-        csv_path = out / files.CSV_NAME
-        existing = files.read_whole(csv_path)
+    """``run_record``: the record of the run, from the summaries of all tasks."""
+    with lock_directory(out):
+        csv_path = out / CSV_NAME
+        existing = read_text(csv_path)
         try:
-            former = {tuple(r[name] for name in table.KEY): r["result_file"] for r in table.read(existing)}
+            former = {tuple(row[name] for name in KEY_COLUMNS): row["result_file"] for row in read_rows(existing)}
         except csv.Error as error:
             raise UserError(f"--out: {csv_path} is not a table of results ({error}); move it away") from error
         rows, summaries = [], []
-        for record, name in zip(records, names, strict=True):
-            files.write_whole(out / name, as_json.text(record))
-            rows.append(table.row(record, name))
-            summaries.append(run_record.summary(record))
-        files.write_whole(out / run_record.FILE_NAME, as_json.text(whole(summaries)))
-        files.write_whole(csv_path, table.merged(existing, rows), durable=True)
+        for result, name in zip(results, names, strict=True):
+            result.path = out / name
+            write_atomic(result.path, result_json(result))
+            rows.append(result_row(result))
+            summaries.append(TaskSummary.of(result))
+        write_atomic(out / RUN_FILE_NAME, run_record(summaries))
+        write_atomic(csv_path, merge_rows(existing, rows), durable=True)
         written = set(names)
-        for one in rows:
-            before = former.get(tuple(table.cell(one[name]) for name in table.KEY))
+        for row in rows:
+            before = former.get(tuple(csv_cell(row[name]) for name in KEY_COLUMNS))
             # An earlier export that knew less may have named the file differently.
             if before and before not in written and before == Path(before).name and before.startswith("result_"):
                 (out / before).unlink(missing_ok=True)
@@ -213,22 +216,44 @@ def _names(tasks: Sequence[Task]) -> list[str]:
     """File names; the worker is added only where two workers would share one."""
 
     def name(task: Task, tail: str = "") -> str:
-        return files.result_name(task.values.start, task.values.model_name, task.key.task_id, tail)
+        return result_name(task.values.start, task.values.model_name, task.key.task_id, tail)
 
     plain = [name(task) for task in tasks]
     times = Counter(plain)
-    return [one if times[one] == 1 else name(task, task.key.worker) for one, task in zip(plain, tasks, strict=True)]
+    return [text if times[text] == 1 else name(task, task.key.worker) for text, task in zip(plain, tasks, strict=True)]
 
 
 def _unknown_run(options: Options, api: PrometheusApi | None, now: float) -> str:
-    known = set(journal.known_runs(options.runs_dir))
+    known = set(known_runs(options.runs_dir))
     where = f"in {options.runs_dir}"
     if api is not None:
         try:
-            pushed = api.query(queries.runs(options.lookback), now)
-            known |= {one.labels["run_id"] for one in pushed if one.labels.get("run_id")}
+            stored = api.query(queries.runs(options.lookback), now)
+            known |= {series.labels["run_id"] for series in stored if series.labels.get("run_id")}
             where += f" and at {api.shown_url}"
         except PrometheusError as error:
             where += f" (and {error})"
     listing = ", ".join(sorted(known)[-20:]) or "none"
     return f"--run-id: no run {options.run_id!r}; known {where}: {listing}"
+
+
+# --- groups of workers that died ----------------------------------------------------------------------------------------------
+
+
+def releasable_tasks(ends: Mapping[TaskKey, float], now: float) -> frozenset[TaskKey]:
+    """Tasks whose groups on the Pushgateway may go. ``ends``: unix seconds of the ends that Prometheus has shown.
+
+    A benchmark that lives deletes its own groups. Nothing may go that ended a moment ago, that never ended, or whose end
+    Prometheus has not shown.
+    """
+    return frozenset(key for key, end in ends.items() if now - end > RELEASED_AFTER_SECONDS)
+
+
+def release_groups(gateway: Pushgateway, run_id: str, done: Collection[TaskKey]) -> int:
+    """Deletes the groups of ``done`` tasks; returns how many. Raises GatewayError."""
+    deleted = 0
+    for key in gateway.groups():
+        if key.get("run_id") == run_id and TaskKey(key.get("task_id", ""), key.get("worker", "")) in done:
+            gateway.delete(key)
+            deleted += 1
+    return deleted

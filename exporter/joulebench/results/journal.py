@@ -1,70 +1,87 @@
-"""The journals of a run, as lines that may be torn: what can be read is read, what cannot is counted."""
+"""The journals of a run, and the values of its tasks from their events, counted as the pusher counts them.
+
+Lines may be torn: what can be read is read, what cannot is counted.
+"""
 
 from __future__ import annotations
 
 import json
-import math
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from joulebench.errors import UserError
-from joulebench.results.task import Event, TaskKey, TaskValues
+import msgspec
 
-PATTERN = "journal-*.jsonl"
-LAST_MOMENT = 253402300800.0
-"""The end of the year 9999, in unix seconds."""
+from joulebench.errors import UserError
+from joulebench.metrics import THROTTLE_REASONS, TOOL_OUTCOMES
+from joulebench.parsing import as_dict, as_float, as_int, as_list, as_name, as_unix_time
+from joulebench.results.merge import GpuJoules, TaskKey, TaskValues
+from joulebench.schema import events
+from joulebench.schema.events import JOURNAL_PATTERN
+from joulebench.schema.result import Event
 
 
 @dataclass(frozen=True, slots=True)
 class Journal:
     """Events in the order in which each worker wrote them. ``damaged``: lines that are no event.
 
-    ``values`` keeps what was counted of a task's events, which do not change any more.
+    ``values`` and ``exporter_energy`` (each GPU's energy of the window, and its source) are counted of a task's events;
+    ``run_starts``: RUN_START by worker.
     """
 
     tasks: Mapping[TaskKey, list[Event]]
     run_events: list[Event]
     damaged: int
     files: int
-    values: dict[TaskKey, TaskValues] = field(default_factory=dict, compare=False)
+    values: Mapping[TaskKey, TaskValues] = field(default_factory=dict)
+    exporter_energy: Mapping[TaskKey, tuple[tuple[GpuJoules, ...], str | None]] = field(default_factory=dict)
+    run_starts: Mapping[str, Event] = field(default_factory=dict)
 
 
-def read(directory: Path) -> Journal:
+def load_journals(directory: Path) -> Journal:
     """All journals of one run; none at all is an empty journal. Raises UserError for one that cannot be read."""
     tasks: defaultdict[TaskKey, list[Event]] = defaultdict(list)
     run_events: list[Event] = []
     damaged = files = 0
-    for path in sorted(directory.glob(PATTERN)):
+    for path in sorted(directory.glob(JOURNAL_PATTERN)):
         files += 1
         for line in _lines(path):
             if not line.strip():
                 continue
-            event = _event(line)
+            event = parse_event(line)
             if event is None:
                 damaged += 1
             elif isinstance(task_id := event.get("task_id"), str):
                 tasks[TaskKey(task_id, str(event.get("worker", "")))].append(event)
             else:
                 run_events.append(event)
-    return Journal(dict(tasks), run_events, damaged, files)
+    starts = {str(event.get("worker", "")): event for event in run_events if event["event_type"] == events.RUN_START}
+    return Journal(
+        dict(tasks),
+        run_events,
+        damaged,
+        files,
+        {key: task_values(some, starts.get(key.worker, {})) for key, some in tasks.items()},
+        {key: exporter_energy(some) for key, some in tasks.items()},
+        starts,
+    )
 
 
-def events(directory: Path, wanted: Callable[[bytes], bool]) -> Iterator[Event]:
-    """Of the lines that are ``wanted``, none of them kept. A journal that is a link to some other place is not the run's own."""
-    for path in sorted(directory.glob(PATTERN)):
+def iterate_events(directory: Path, wanted: Callable[[bytes], bool]) -> Iterator[Event]:
+    """Events of the lines that are ``wanted``, none of them kept. A journal that is a link to some other place is left out."""
+    for path in sorted(directory.glob(JOURNAL_PATTERN)):
         if path.is_symlink() or not path.is_file():
             continue
         with path.open("rb") as lines:
             for line in lines:
-                if wanted(line) and (event := _event(line)) is not None:
+                if wanted(line) and (event := parse_event(line)) is not None:
                     yield event
 
 
 def known_runs(runs_dir: Path) -> list[str]:
     """Runs that have a journal in ``runs_dir``."""
-    return sorted({path.parent.name for path in runs_dir.glob(f"*/{PATTERN}")})
+    return sorted({path.parent.name for path in runs_dir.glob(f"*/{JOURNAL_PATTERN}")})
 
 
 def _lines(path: Path) -> Iterator[bytes]:
@@ -75,42 +92,117 @@ def _lines(path: Path) -> Iterator[bytes]:
         raise UserError(f"--runs-dir: {path} cannot be read ({error.strerror}); mend it or move it away") from error
 
 
-def _event(line: bytes) -> Event | None:
+def _decode_line(line: bytes) -> object:
     try:
-        event = json.loads(line)
+        return msgspec.json.decode(line)
+    except msgspec.DecodeError:
+        # Half of a surrogate pair, and a number of more than 64 bits, which Python's own JSON takes.
+        return json.loads(line)
+
+
+def parse_event(line: bytes) -> Event | None:
+    """The event of one line; None for a line that is none."""
+    try:
+        event = _decode_line(line)
     except (ValueError, RecursionError):
         return None
     if not isinstance(event, dict) or not isinstance(event.get("event_type"), str):
         return None
-    # Calls are told apart by what stands here.
+    # Calls are numbered by what stands here.
     if any(isinstance(event.get(name), dict | list) for name in ("call", "tool_call")):
         return None
-    return event if moment(event.get("timestamp")) is not None else None
+    return event if as_unix_time(event.get("timestamp")) is not None else None
 
 
-def number(value: object) -> float | None:
-    """A finite number, or None: a journal is data from outside."""
-    if type(value) is float:
-        return value if math.isfinite(value) else None
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        found = float(value)
-    except OverflowError:
-        return None
-    return found if math.isfinite(found) else None
+def task_values(task_events: Sequence[Event], run: Mapping[str, object]) -> TaskValues:
+    """``run``: the worker's RUN_START, for what a task event leaves out."""
+    start = _last(task_events, events.TASK_START)
+    end = _last(task_events, events.TASK_END)
+    calls = [event for event in task_events if event["event_type"] == events.LLM_QUERY_END]
+    tools = [event for event in task_events if event["event_type"] == events.TOOL_CALL_END]
+    outcomes = Counter(as_name(event.get("outcome")) for event in tools)
+    scores = _scores(task_events)
+    ttfts = _numbers(calls, "ttft_seconds")
+    timed = [c for c in calls if as_float(c.get("decode_seconds")) is not None and as_int(c.get("decode_tokens")) is not None]
+    success = end.get("success")
+    return TaskValues(
+        task_name=as_name(start.get("task_name")),
+        model_name=as_name(start.get("model_name")) or as_name(run.get("model_name")),
+        suite=as_name(start.get("suite")) or as_name(run.get("suite")),
+        start=as_float(start.get("timestamp")),
+        end=as_float(end.get("timestamp")),
+        duration=as_float(end.get("duration_seconds")),
+        status=as_name(end.get("status")),
+        success=success if isinstance(success, bool) else None,
+        reason=as_name(end.get("reason")),
+        llm_calls=sum(event["event_type"] == events.LLM_QUERY_START for event in task_events),
+        llm_errors=sum(call.get("status") == "error" for call in calls),
+        prompt_tokens=_count_total(_numbers(calls, "prompt_tokens")),
+        completion_tokens=_count_total(_numbers(calls, "completion_tokens")),
+        llm_seconds=_total(_numbers(calls, "duration_seconds")),
+        ttft_count=len(ttfts),
+        ttft_seconds=_total(ttfts),
+        prefill_seconds=_total(_numbers(calls, "prefill_seconds")),
+        decode_seconds=_total(_numbers(timed, "decode_seconds")),
+        decode_tokens=_count_total(_numbers(timed, "decode_tokens")),
+        load_seconds=_total(_numbers(calls, "load_seconds")),
+        tool_calls={outcome: outcomes[outcome] for outcome in TOOL_OUTCOMES},
+        tool_seconds=_total(_numbers(tools, "duration_seconds")),
+        confidence_count=len(scores),
+        confidence_sum=_total(scores),
+        confidence_min=min(scores, default=None),
+        confidence_max=max(scores, default=None),
+    )
 
 
-def moment(value: object) -> float | None:
-    """A unix time that a calendar has, or None."""
-    found = number(value)
-    return found if found is not None and 0 <= found < LAST_MOMENT else None
+def exporter_energy(task_events: Sequence[Event]) -> tuple[tuple[GpuJoules, ...], str | None]:
+    """The exporter's answer for the whole task and its GPU source; the last one counts."""
+    answer = _last(task_events, events.TASK_ENERGY)
+    gpus = [_gpu(row) for row in as_list(answer.get("gpus")) if isinstance(row, dict)]
+    return tuple(gpus), as_name(answer.get("source"))
 
 
-def count(value: object) -> int | None:
-    found = number(value)
-    return None if found is None else round(found)
+def _gpu(row: Mapping[str, object]) -> GpuJoules:
+    reasons = row.get("reasons")
+    return GpuJoules(
+        gpu=str(row.get("gpu", "")),
+        uuid=str(row.get("uuid", "")),
+        joules=as_float(row.get("joules")),
+        low=as_float(row.get("low")),
+        high=as_float(row.get("high")),
+        method=as_name(row.get("method")),
+        samples=as_int(row.get("samples")),
+        quality=as_name(row.get("quality")),
+        reasons=tuple(map(str, reasons)) if isinstance(reasons, list) else (),
+        throttled=throttled_seconds(row),
+    )
 
 
-def text(value: object) -> str | None:
-    return value if isinstance(value, str) and value else None
+def throttled_seconds(row: Mapping[str, object]) -> dict[str, float]:
+    """Seconds by reason in the exporter's answer for one GPU, those that it knew."""
+    answer = as_dict(row.get("throttled_seconds"))
+    pairs = ((reason, as_float(answer.get(reason))) for reason in THROTTLE_REASONS)
+    return {reason: seconds for reason, seconds in pairs if seconds is not None and seconds >= 0}
+
+
+def _last(task_events: Sequence[Event], event_type: str) -> Event:
+    return next((event for event in reversed(task_events) if event["event_type"] == event_type), {})
+
+
+def _scores(task_events: Sequence[Event]) -> list[float]:
+    """Confidences of tool calls that ended: the pusher counts a call at its end."""
+    ended = {event.get("tool_call") for event in task_events if event["event_type"] == events.TOOL_CALL_END}
+    starts = [e for e in task_events if e["event_type"] == events.TOOL_CALL_START and e.get("tool_call") in ended]
+    return _numbers(starts, "confidence")
+
+
+def _numbers(some: Iterable[Event], name: str) -> list[float]:
+    return [value for event in some if (value := as_float(event.get(name))) is not None]
+
+
+def _total(found: Sequence[float]) -> float | None:
+    return sum(found) if found else None
+
+
+def _count_total(found: Sequence[float]) -> int | None:
+    return round(sum(found)) if found else None

@@ -132,7 +132,7 @@ EVENTS: Mapping[str, EventType] = {
         {
             "tool_call": EventField("", "Number of the tool call."),
             "tool_name": EventField("", "The tool."),
-            "outcome": EventField("", "`ok`, `malformed`, `undeclared`, `schema_invalid` or `tool_error`."),
+            "outcome": EventField("", "`ok`, `malformed`, `undeclared`, `schema_invalid`, `tool_error` or `unchecked`."),
             "success": EventField("", "Whether the outcome is `ok`."),
             "error": EventField("", "What failed, in words."),
             "result": EventField("", "What the tool answered, cut at 65,536 characters."),

@@ -9,7 +9,8 @@ from joulebench import metrics
 from joulebench.clients.prometheus import PrometheusApi
 from joulebench.energy.window import window_energy
 from joulebench.metrics import Metric
-from joulebench.results import queries, samples
+from joulebench.results import queries
+from joulebench.results.fetch import Samples
 from tests.benchmarks.methods import Answers, Estimate
 from tests.benchmarks.windows import Taken
 
@@ -18,7 +19,7 @@ ONE_SECOND_JOB = {"job": "joulebench"}
 PAD = 5.0
 
 
-def ours(stored: samples.Samples, windows: Sequence[Taken]) -> Answers:
+def ours(stored: Samples, windows: Sequence[Taken]) -> Answers:
     """As the export does it where no exporter answered."""
     by_gpu = {gpu.gpu: gpu for gpu in stored.gpus}
     answers: dict[int, Estimate] = {}

@@ -11,12 +11,13 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from joulebench.results.table import merged
+from joulebench.results.write import merge_rows
+from joulebench.schema.columns import CellValue
 
 ROOT = Path(__file__).parents[3]
 NOTEBOOK = ROOT / "scripts/analysis.ipynb"
 
-Row = dict[str, object]
+Row = dict[str, CellValue]
 ASKED = """import json
 print("ASKED", json.dumps({name: json.loads(globals()[name].to_json()) for name in NAMES}))"""
 
@@ -34,7 +35,7 @@ def executed(pattern: Path, names: Sequence[str], monkeypatch: pytest.MonkeyPatc
     return found
 
 
-def row(number: int, model: str, joules: float | None, success: bool | None, **more: object) -> Row:
+def row(number: int, model: str, joules: float | None, success: bool | None, **more: CellValue) -> Row:
     return {
         "run_id": "run-1",
         "task_id": f"t{number}",
@@ -66,7 +67,7 @@ ROWS = (
 def test_its_tables_are_those_of_the_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number, rows in enumerate((ROWS[:3], ROWS[3:])):
         (tmp_path / str(number)).mkdir()
-        (tmp_path / str(number) / "results.csv").write_text(merged("", rows))
+        (tmp_path / str(number) / "results.csv").write_text(merge_rows("", rows))
     names = ("models", "per_success", "cost", "shares", "heat", "unsure", "quality")
     found = executed(tmp_path / "*/results.csv", names, monkeypatch)
 
@@ -97,7 +98,7 @@ def test_models_are_compared_at_the_tasks_that_they_have_in_common(tmp_path: Pat
     for model in ("a", "b"):
         own = [{**one, "run_id": f"run-{model}"} for one in rows if one["model_name"] == model]
         (tmp_path / model).mkdir()
-        (tmp_path / model / "results.csv").write_text(merged("", own))
+        (tmp_path / model / "results.csv").write_text(merge_rows("", own))
     found = executed(tmp_path / "*/results.csv", ("against", "limited"), monkeypatch)
     assert {name: told["b"] for name, told in found["against"].items()} == {
         "tasks in common": 2,

@@ -16,7 +16,8 @@ from joulebench import cli, metrics
 from joulebench.analysis import runs
 from joulebench.analysis.report import content, html, samples, text
 from joulebench.prices import load
-from joulebench.results.gpu_samples import GpuSamples, Samples
+from joulebench.results.fetch import GpuSamples, Samples
+from joulebench.results.timeseries import TimeSeries
 from tests.fakes.scripted_run import START, Scripted, write
 
 CHEAP = [Scripted(f"t{n}", n % 4 != 0, 100.0 + n, model="cheap", confidence=0.5 + n / 100) for n in range(24)]
@@ -120,8 +121,8 @@ def test_a_timeline_shows_what_was_stored_of_its_own_gpus(tmp_path: Path) -> Non
     found = [runs.read(tmp_path / "run", timelines=True)]
     ticks = [START - 5 + n / 10 for n in range(400)]
     names = (metrics.GPU_POWER.name, metrics.GPU_UTILIZATION.name)
-    gpus = [GpuSamples(str(n), f"GPU-{n}", gauges={names[0]: [(at, 50.0 + n) for at in ticks]}) for n in range(2)]
-    gpus[0].gauges[names[1]] = [(at, 0.5) for at in ticks]
+    gpus = [GpuSamples(str(n), f"GPU-{n}", gauges={names[0]: TimeSeries.of((at, 50.0 + n) for at in ticks)}) for n in range(2)]
+    gpus[0].gauges[names[1]] = TimeSeries.of((at, 0.5) for at in ticks)
     assert samples.windows(found) == [(START, START + 10)]
     (line,) = content.timelines(samples.with_samples(found, Samples(gpus)))
     assert {name: len(points) for name, points in line["samples"].items()} == {"power": 51, "util": 51}

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from joulebench.energy.allocation import Share
 from joulebench.energy.attribution import Attribution
 from joulebench.energy.bins import TaskWork
 from joulebench.energy.calls import LlmCall
-from joulebench.energy.ledger import Share
 from joulebench.energy.trace import CounterTrace
 
 

@@ -9,10 +9,10 @@ from time import perf_counter
 
 import pytest
 
+from joulebench.energy.allocation import METHODS
 from joulebench.energy.attribution import attribute
 from joulebench.energy.bins import TaskWork
 from joulebench.energy.calls import LlmCall
-from joulebench.energy.ledger import METHODS
 from joulebench.energy.token_weights import TokenWeights
 from joulebench.energy.window import window_energy
 from tests.unit.energy.attributed import columns, methods, steady, timed

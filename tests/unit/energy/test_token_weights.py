@@ -9,7 +9,6 @@ import pytest
 from joulebench.energy.attribution import attribute
 from joulebench.energy.bins import TaskWork, activities, bins
 from joulebench.energy.calls import LlmCall
-from joulebench.energy.curve import Curve
 from joulebench.energy.token_weights import TokenWeights, exclusive_stretches, fit
 from tests.unit.energy.attributed import methods, steady, timed
 from tests.unit.energy.truth import START, Machine, metered
@@ -82,7 +81,7 @@ def test_weights_are_not_learnt_from_too_little_or_from_what_cannot_be_told_apar
     def learn(calls: list[LlmCall], watts: float = 100.0, until: float = 40.0) -> TokenWeights | None:
         tasks = [TaskWork("a", 0.0, 40.0, calls)]
         work = activities(tasks)
-        return fit(Curve(steady(watts, until), 0.0, 40.0), exclusive_stretches(bins(tasks, work, (0.0, 40.0), 0.05), work), 60.0)
+        return fit(steady(watts, until).curve(), exclusive_stretches(bins(tasks, work, (0.0, 40.0), 0.05), work), 60.0)
 
     varied = [timed(i * 2.0, i * 2.0 + 1.0, 0.2, 0.8, (100.0 * (1 + i % 3), 30.0 - 2 * i)) for i in range(10)]
     same = [timed(i * 2.0, i * 2.0 + 1.0, 0.2, 0.8, (100.0, 30.0)) for i in range(10)]

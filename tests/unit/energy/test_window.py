@@ -5,10 +5,12 @@ from __future__ import annotations
 from itertools import accumulate, pairwise
 from random import Random
 
+import numpy as np
 import pytest
 
+from joulebench.energy.estimator import window_energies
 from joulebench.energy.trace import CounterTrace
-from joulebench.energy.window import WindowEnergy, energy_between, total, window_energy
+from joulebench.energy.window import WindowEnergy, total, window_energy
 
 
 def trace_of(*points: tuple[float, float], uncertainty: float = 0.0) -> CounterTrace:
@@ -188,9 +190,26 @@ def test_two_gpus_add_up_and_one_unknown_makes_the_sum_unknown() -> None:
 def test_intervals_use_the_same_curve_as_windows() -> None:
     trace = trace_of((0.0, 0.0), (1.0, 60.0), (2.0, 160.0), (3.0, 460.0), (4.0, 500.0))
     cuts = [0.3, 1.2, 1.7, 2.9, 3.6]
-    pairs = list(pairwise(cuts))
     whole = window_energy(trace, cuts[0], cuts[-1]).joules
-    assert energy_between(trace, pairs) == pytest.approx(whole, abs=1e-9)
-    assert energy_between(trace, [(3.0, 4.5)]) is None
-    assert energy_between(trace, []) == 0.0
-    assert energy_between(CounterTrace(), [(0.0, 1.0)]) is None
+    assert trace.curve().energy(cuts[:-1], cuts[1:]).sum() == pytest.approx(whole, abs=1e-9)
+    assert np.isnan(trace.curve().energy([3.0], [4.5])).all()
+    assert np.isnan(CounterTrace().curve().energy([0.0], [1.0])).all()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_ten_thousand_windows_at_once_are_as_many_one_by_one(seed: int) -> None:
+    random = Random(seed)
+    trace = CounterTrace()
+    at = joules = 0.0
+    for i in range(400):
+        at += 0.1 if random.random() < 0.98 else random.uniform(0.3, 3.0)
+        joules = random.uniform(0.0, 5.0) if seed % 3 == 0 and i == 250 else joules + random.uniform(0.0, 30.0)
+        trace.append(at, joules, random.choice((0.0, 0.01, 0.15)))
+    starts = [random.uniform(-2.0, at + 1.0) for _ in range(300)]
+    windows = [(start, start + random.choice((0.0, 0.03, 0.5, 7.0))) for start in starts]
+    for method in ("counter", "power_integration"):
+        together = window_energies(trace.curve(), windows, method=method)
+        assert together == [window_energies(trace.curve(), [window], method=method)[0] for window in windows]
+        for known in together:
+            assert known.joules is None or known.low is None or known.low - 1e-9 <= known.joules
+            assert known.joules is None or known.high is None or known.joules <= known.high + 1e-9

@@ -8,6 +8,8 @@ from itertools import accumulate
 from math import floor
 from random import Random
 
+import numpy as np
+
 from joulebench.energy.trace import CounterTrace
 from joulebench.gpu.update_period import UpdatePeriodEstimator
 
@@ -96,12 +98,12 @@ def metered(machine: Machine, random: Random, step: float, poll: float = 0.02, j
 def scraped(machine: Machine, random: Random, step: float, interval: float) -> CounterTrace:
     """What is left in Prometheus of ``metered``: the newest change at each scrape."""
     full = metered(machine, random, step)
-    view = full.view(full.first_at or 0.0, full.last_at or 0.0)
+    view = full.curve()
     thin = CounterTrace()
     scrape = START + random.uniform(1, 1 + interval)
     while scrape < view.at[-1]:
-        index = bisect_right(view.at, scrape - 0.02) - 1
+        index = int(np.searchsorted(view.at, scrape - 0.02, "right")) - 1
         if index >= 0:
-            thin.append(view.at[index], view.joules[index], view.uncertainty[index])
+            thin.append(float(view.at[index]), float(view.joules[index]), float(view.uncertainty[index]))
         scrape += interval + random.uniform(0, 0.003)
     return thin

@@ -7,13 +7,15 @@ from typing import Any
 
 import pytest
 
-from joulebench.results.calls import efficiency, exceed, rows
-from joulebench.results.task import Event, Task, TaskKey, TaskValues
+from joulebench.results.calls import call_results, calls_exceed_task, efficiency
+from joulebench.results.merge import Task, TaskKey, TaskValues
+from joulebench.results.server_metrics import ServerMetrics
+from joulebench.schema.result import CallResult, Efficiency, Event, PhaseResult
 
 PHASES = {
-    "prefill": {"seconds": 1.0, "joules": 300.0, "notes": ["by_ttft"]},
-    "decode": {"seconds": 3.0, "joules": 800.0, "notes": []},
-    "tool_wait": {"seconds": 2.0, "joules": 120.0, "notes": []},
+    "prefill": PhaseResult(seconds=1.0, joules=300.0, notes=["by_ttft"]),
+    "decode": PhaseResult(seconds=3.0, joules=800.0, notes=[]),
+    "tool_wait": PhaseResult(seconds=2.0, joules=120.0, notes=[]),
 }
 
 
@@ -33,8 +35,12 @@ def task(*calls: tuple[Event, ...]) -> Task:
     return Task(TaskKey("t", "w"), TaskValues(start=0.0, end=20.0), {}, events=events, call_energy=energy)
 
 
-def figures(one: Task, overlap: float | None = 0.0, phases: Any = PHASES) -> dict[str, Any]:
-    return efficiency(one, rows(one, []), phases, overlap)
+def rows(one: Task) -> list[CallResult]:
+    return call_results(one, [], None, ServerMetrics())
+
+
+def figures(one: Task, overlap: float | None = 0.0, phases: Any = PHASES) -> Efficiency:
+    return efficiency(one, rows(one), phases, overlap)
 
 
 WHOLE = {"prompt_tokens": 100, "prefill_seconds": 0.5, "decode_seconds": 1.5, "decode_tokens": 40}
@@ -42,49 +48,49 @@ WHOLE = {"prompt_tokens": 100, "prefill_seconds": 0.5, "decode_seconds": 1.5, "d
 
 def test_joules_of_a_token_are_those_of_its_phase() -> None:
     found = figures(task(call(1, 0, 5, 600.0, **WHOLE, cached_tokens=0), call(2, 8, 12, 500.0, **WHOLE, cached_tokens=75)))
-    assert (found["joules_per_prompt_token"], found["prompt_tokens"], found["prompt_token_basis"]) == (300 / 125, 125, "computed")
-    assert (found["joules_per_decode_token"], found["joules_per_call"], found["tool_wait_joules"]) == (10.0, 550.0, 120.0)
-    assert found["notes"]["prefill"] == ["by_ttft"]
+    assert (found.joules_per_prompt_token, found.prompt_tokens, found.prompt_token_basis) == (300 / 125, 125, "computed")
+    assert (found.joules_per_decode_token, found.joules_per_call, found.tool_wait_joules) == (10.0, 550.0, 120.0)
+    assert found.notes["prefill"] == ["by_ttft"]
 
 
-def test_a_cache_that_nobody_tells_of_makes_tokens_effective_ones() -> None:
+def test_a_cache_that_is_not_reported_makes_tokens_effective_ones() -> None:
     found = figures(task(call(1, 0, 5, **WHOLE, cached_tokens=10), call(2, 8, 12, **WHOLE)))
-    assert (found["joules_per_prompt_token"], found["prompt_token_basis"]) == (1.5, "effective")
+    assert (found.joules_per_prompt_token, found.prompt_token_basis) == (1.5, "effective")
 
 
 @pytest.mark.parametrize("lacking", ["prompt_tokens", "decode_tokens"])
 def test_tokens_that_one_call_does_not_tell_leave_no_figure(lacking: str) -> None:
     found = figures(task(call(1, 0, 5, **WHOLE), call(2, 8, 12, **{**WHOLE, lacking: None})))
     name = "joules_per_prompt_token" if lacking == "prompt_tokens" else "joules_per_decode_token"
-    assert found[name] is None
+    assert getattr(found, name) is None
 
 
 def test_a_call_that_was_not_split_has_no_part_in_the_phases_and_none_in_their_tokens() -> None:
     found = figures(task(call(1, 0, 5, **WHOLE), call(2, 8, 12, prompt_tokens=900, completion_tokens=50)))
-    assert (found["prompt_tokens"], found["decode_tokens"]) == (100, 40)
+    assert (found.prompt_tokens, found.decode_tokens) == (100, 40)
 
 
 def test_overlapping_tasks_have_no_figures_of_their_own() -> None:
     found = figures(task(call(1, 0, 5, 600.0, **WHOLE)), overlap=0.2)
-    assert {found[name] for name in ("joules_per_prompt_token", "joules_per_decode_token", "joules_per_call")} == {None}
-    assert found["reason"] == "overlap"
+    assert {getattr(found, name) for name in ("joules_per_prompt_token", "joules_per_decode_token", "joules_per_call")} == {None}
+    assert found.reason == "overlap"
 
 
 def test_without_a_journal_the_pushed_calls_stand() -> None:
     pushed = replace(task(), pushed_call_energy=(4, 1000.0))
-    assert (figures(pushed, phases=None)["joules_per_call"], figures(pushed, phases=None)["calls_with_energy"]) == (250.0, 4)
-    assert figures(task(), phases=None)["joules_per_call"] is None
+    assert (figures(pushed, phases=None).joules_per_call, figures(pushed, phases=None).calls_with_energy) == (250.0, 4)
+    assert figures(task(), phases=None).joules_per_call is None
 
 
 def test_a_call_that_never_ended_has_no_energy() -> None:
-    (one,) = rows(task(call(1, 3.0, None)), [])
-    assert (one["end"], one["joules"], one["energy_source"]) == (None, None, None)
+    (one,) = rows(task(call(1, 3.0, None)))
+    assert (one.end, one.joules, one.energy_source) == (None, None, None)
 
 
 def test_calls_cannot_take_more_than_their_task() -> None:
-    apart = rows(task(call(1, 0, 5, 600.0), call(2, 8, 12, 500.0)), [])
-    assert not exceed(apart, 1098.0)
-    assert exceed(apart, 1097.0)
-    assert not exceed(apart, None)
-    together = rows(task(call(1, 0, 9, 600.0), call(2, 8, 12, 500.0)), [])
-    assert not exceed(together, 700.0), "calls at the same time hold the same joules twice"
+    apart = rows(task(call(1, 0, 5, 600.0), call(2, 8, 12, 500.0)))
+    assert not calls_exceed_task(apart, 1098.0)
+    assert calls_exceed_task(apart, 1097.0)
+    assert not calls_exceed_task(apart, None)
+    together = rows(task(call(1, 0, 9, 600.0), call(2, 8, 12, 500.0)))
+    assert not calls_exceed_task(together, 700.0), "calls at the same time hold the same joules twice"

@@ -9,8 +9,8 @@ import pytest
 from joulebench import metrics
 from joulebench.clients.pushgateway import Pushgateway
 from joulebench.metrics.families import Sheet
-from joulebench.results.cleanup import release, settled
-from joulebench.results.task import TaskKey
+from joulebench.results.export import releasable_tasks, release_groups
+from joulebench.results.merge import TaskKey
 from joulebench.stack.process import Program, free_port
 from tests.needs import need_program
 
@@ -36,7 +36,7 @@ def test_only_settled_tasks_of_the_run_are_deleted(tmp_path: Path) -> None:
         sheet.value(metrics.TASK_START, 1.0, ("m", "s"))
         for key in keys:
             gateway.put(sheet.families(), key)
-        assert release(gateway, "r", {TaskKey("a/b c", "w")}) == 1
+        assert release_groups(gateway, "r", {TaskKey("a/b c", "w")}) == 1
         left = [{name: value for name, value in key.items() if value} for key in gateway.groups()]
         assert sorted(left, key=str) == sorted(keys[1:], key=str)
         gateway.close()
@@ -45,4 +45,4 @@ def test_only_settled_tasks_of_the_run_are_deleted(tmp_path: Path) -> None:
 
 
 def test_what_ended_a_moment_ago_is_left_to_its_benchmark() -> None:
-    assert settled({TaskKey("old", "w"): 100.0, TaskKey("new", "w"): 150.0}, now=170.0) == {TaskKey("old", "w")}
+    assert releasable_tasks({TaskKey("old", "w"): 100.0, TaskKey("new", "w"): 150.0}, now=170.0) == {TaskKey("old", "w")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 
 import pytest
@@ -9,9 +10,12 @@ import pytest
 from joulebench import metrics
 from joulebench.energy.trace import CounterTrace
 from joulebench.energy.window import WindowEnergy
-from joulebench.results.energy import disagree, task_energy
-from joulebench.results.samples import GpuSamples, Points, Samples
-from joulebench.results.task import Disagreement, GpuJoules, Task, TaskKey, TaskValues
+from joulebench.results.fetch import GpuSamples, Samples
+from joulebench.results.gpu_stats import GpuGroup
+from joulebench.results.merge import GpuJoules, Task, TaskKey, TaskValues, ValueDisagreement
+from joulebench.results.task_energy import TaskEnergy, disagree, is_on_two_clocks
+from joulebench.results.task_energy import task_energy as energy_by_readings
+from joulebench.results.timeseries import TimeSeries
 
 TASK = Task(TaskKey("t", "w"), TaskValues(start=10.1, end=20.1), {})
 
@@ -20,12 +24,26 @@ def gpu(watts: float = 100.0, uuid: str = "u", method: str = "counter", source: 
     trace = CounterTrace()
     for i in range(round(until * 4) + 1):
         trace.append(i * 0.25, watts * i * 0.25)
-    return GpuSamples("0", uuid, trace, source=source, method=method, instances={"a:1"})
+    return GpuSamples("0", uuid, trace.curve(), source=source, method=method, instances={"a:1"})
 
 
-def stored(*gpus: GpuSamples, offsets: Points | None = None, steps: Points | None = None) -> Samples:
+def task_energy(
+    task: Task, samples: Samples | None, why: str = "prometheus_not_asked", own: Collection[str] | None = None
+) -> TaskEnergy:
+    """As the export does it, for one task."""
+    if samples is None:
+        return energy_by_readings(task, None, why, own)
+    gpus = [gpu for gpu in samples.gpus if own is None or gpu.uuid in own]
+    readings = GpuGroup(gpus).read_tasks([task], is_on_two_clocks).get(task.key)
+    return energy_by_readings(task, readings.gpus if readings else [], why, own)
+
+
+Pairs = list[tuple[float, float]]
+
+
+def stored(*gpus: GpuSamples, offsets: Pairs | None = None, steps: Pairs | None = None) -> Samples:
     for one in gpus:
-        one.clock_offsets, one.clock_steps = offsets or [], steps or []
+        one.clock_offsets, one.clock_steps = TimeSeries.of(offsets or []), TimeSeries.of(steps or [])
     return Samples(list(gpus))
 
 
@@ -58,9 +76,10 @@ def test_estimates_outside_each_others_bounds_are_told() -> None:
 @pytest.mark.parametrize("started", [11.4, 10.3])
 def test_a_prometheus_that_began_late_does_not_contradict_a_whole_answer(started: float) -> None:
     late = gpu()
-    late.energy = CounterTrace()
+    trace = CounterTrace()
     for i in range(round(started * 4), 121):
-        late.energy.append(i * 0.25, 25.0 * i)
+        trace.append(i * 0.25, 25.0 * i)
+    late.energy = trace.curve()
     found = task_energy(answered(1000.0, 2.0), stored(late))
     assert (found.total.joules, found.source, found.total.quality, found.total.reasons) == (1000.0, "exporter", "ok", ())
     alone = task_energy(TASK, stored(late)).total
@@ -160,9 +179,10 @@ def test_without_a_window_there_is_no_energy(window: tuple[float | None, float |
 def test_a_window_that_ends_inside_a_gap_is_compared_by_what_it_took_at_least() -> None:
     """Prometheus came back only after the task: how its long last step divides is a guess, no finding."""
     gap = gpu()
-    gap.energy = CounterTrace()
+    trace = CounterTrace()
     for at, joules in ((8.0, 0.0), (8.25, 25.0), (8.5, 50.0), (12.0, 400.0), (12.25, 425.0), (26.0, 5000.0), (26.25, 5025.0)):
-        gap.energy.append(at, joules)
+        trace.append(at, joules)
+    gap.energy = trace.curve()
     found = task_energy(answered(1000.0), stored(gap))
     told = found.gpus[0].prometheus
     assert told is not None
@@ -208,7 +228,7 @@ def test_clocks_that_differ_or_step_are_told() -> None:
 def test_another_exporters_clock_is_no_finding() -> None:
     other = gpu(uuid="v")
     found = stored(gpu(), other)
-    other.clock_offsets, other.clock_steps = [(12.0, -9.0)], [(12.0, 0.0), (13.0, 1.0)]
+    other.clock_offsets, other.clock_steps = TimeSeries.of([(12.0, -9.0)]), TimeSeries.of([(12.0, 0.0), (13.0, 1.0)])
     assert task_energy(TASK, found, own={"u"}).total.reasons == ()
     assert task_energy(TASK, found, own={"u", "v"}).total.reasons == ("clock_offset", "clock_step")
 
@@ -227,9 +247,9 @@ def test_samples_on_two_clocks_say_nothing_of_a_window_unless_the_benchmarks_clo
 
 def test_a_lost_gpu_and_disagreeing_sources_are_told() -> None:
     lost = gpu()
-    lost.gauges[metrics.GPU_UP.name] = [(12.0, 1.0), (13.0, 0.0)]
+    lost.gauges[metrics.GPU_UP.name] = TimeSeries.of([(12.0, 1.0), (13.0, 0.0)])
     assert task_energy(TASK, stored(lost)).total.reasons == ("gpu_lost",)
-    torn = replace(TASK, disagreements=(Disagreement("llm_calls", 1, 2),))
+    torn = replace(TASK, disagreements=(ValueDisagreement("llm_calls", 1, 2),))
     assert task_energy(torn, stored(gpu())).total.reasons == ("sources_disagree",)
 
 
@@ -244,7 +264,7 @@ def test_integrated_power_is_compared_by_share() -> None:
 
 
 @pytest.mark.parametrize(
-    ("spells", "told"),
+    ("uses", "told"),
     [
         ([(12.0, 15.0)], True),
         ([(5.0, 8.0)], False),
@@ -256,12 +276,12 @@ def test_integrated_power_is_compared_by_share() -> None:
         ([(2.0, 8.0), (22.0, 23.0)], False),
     ],
 )
-def test_a_foreign_program_in_the_window_is_told(spells: list[tuple[float, float]], told: bool) -> None:
-    """The exporter shows the last spell at every scrape, from a look after its end until it sees the next."""
+def test_a_foreign_program_in_the_window_is_told(uses: list[tuple[float, float]], told: bool) -> None:
+    """The exporter shows the last use at every scrape, from a look after its end until it sees the next."""
     shared = gpu()
     for metric, which in ((metrics.GPU_FOREIGN_USE_START, 0), (metrics.GPU_FOREIGN_USE, 1)):
-        shown = [(float(at), [one for one in spells if one[1] + 3 <= at]) for at in range(40)]
-        shared.gauges[metric.name] = [(at, seen[-1][which]) for at, seen in shown if seen]
+        shown = [(float(at), [one for one in uses if one[1] + 3 <= at]) for at in range(40)]
+        shared.gauges[metric.name] = TimeSeries.of((at, seen[-1][which]) for at, seen in shown if seen)
     found = task_energy(TASK, stored(shared)).total
     assert (("foreign_process" in found.reasons), found.quality) == (told, "suspect" if told else "ok")
     assert found.joules == pytest.approx(1000.0), "the joules are those of the card, whoever had them"

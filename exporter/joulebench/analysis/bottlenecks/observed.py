@@ -13,7 +13,7 @@ from typing import Any
 from joulebench.analysis import result_files
 from joulebench.analysis.runs import Row, row
 from joulebench.errors import UserError
-from joulebench.results.journal import count, number, text
+from joulebench.parsing import as_float, as_int, as_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,13 +155,13 @@ def _observed(path: Path, record: Mapping[str, Any]) -> Observed:
     try:
         hardware = record.get("gpu_hardware_metrics") or {}
         slowed = (record.get("throttle") or {}).get("seconds_by_reason") or {}
-        fifths = [number(hardware.get(f"avg_vram_q{part}_mb")) for part in range(1, 6)]
+        fifths = [as_float(hardware.get(f"avg_vram_q{part}_mb")) for part in range(1, 6)]
         known = [value for value in fifths if value is not None]
         return Observed(
             row=row(path, record),
             calls=tuple(_call(one) for one in _calls(record)),
             gpus=tuple(_gpu(one) for one in record.get("per_gpu") or ()),
-            throttled_by_reason={name: value for name, told in slowed.items() if (value := number(told)) is not None},
+            throttled_by_reason={name: value for name, told in slowed.items() if (value := as_float(told)) is not None},
             vram_fifths=tuple(known) if len(known) == len(fifths) else (),
             server=_server(record.get("model_server") or {}),
         )
@@ -177,40 +177,40 @@ def _calls(record: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
 
 def _call(told: Mapping[str, Any]) -> Call:
     return Call(
-        seconds=number(told.get("duration_seconds")),
-        ttft_seconds=number(told.get("ttft_seconds")),
-        prefill_seconds=number(told.get("prefill_seconds")),
-        decode_seconds=number(told.get("decode_seconds")),
-        load_seconds=number(told.get("load_seconds")),
-        prompt_tokens=count(told.get("prompt_tokens")),
-        cached_tokens=count(told.get("cached_tokens")),
-        completion_tokens=count(told.get("completion_tokens")),
-        decode_tokens=count(told.get("decode_tokens")),
-        throttled_seconds=number(told.get("throttled_seconds")),
-        max_temp_c=number(told.get("max_temp_c")),
-        kv_cache_ratio=number(told.get("kv_cache_ratio")),
-        running_requests=number(told.get("running_requests")),
+        seconds=as_float(told.get("duration_seconds")),
+        ttft_seconds=as_float(told.get("ttft_seconds")),
+        prefill_seconds=as_float(told.get("prefill_seconds")),
+        decode_seconds=as_float(told.get("decode_seconds")),
+        load_seconds=as_float(told.get("load_seconds")),
+        prompt_tokens=as_int(told.get("prompt_tokens")),
+        cached_tokens=as_int(told.get("cached_tokens")),
+        completion_tokens=as_int(told.get("completion_tokens")),
+        decode_tokens=as_int(told.get("decode_tokens")),
+        throttled_seconds=as_float(told.get("throttled_seconds")),
+        max_temp_c=as_float(told.get("max_temp_c")),
+        kv_cache_ratio=as_float(told.get("kv_cache_ratio")),
+        running_requests=as_float(told.get("running_requests")),
     )
 
 
 def _server(told: Mapping[str, Any]) -> Server:
-    return Server(**{one.name: number(told.get(one.name)) for one in fields(Server)})
+    return Server(**{one.name: as_float(told.get(one.name)) for one in fields(Server)})
 
 
 def _gpu(told: Mapping[str, Any]) -> Gpu:
     clock = told.get("power_capped_clock") or {}
     util, vram, power = (told.get(name) or {} for name in ("util_pct", "vram_mb", "power_w"))
     return Gpu(
-        gpu=text(told.get("gpu")) or "",
-        name=text(told.get("name")) or "",
-        util=number(util.get("mean")),
-        peak_vram_mib=number(vram.get("high")),
-        watts=number(power.get("mean")),
-        joules=number((told.get("energy") or {}).get("joules")),
-        memory_bytes=number(told.get("memory_total_bytes")),
+        gpu=as_name(told.get("gpu")) or "",
+        name=as_name(told.get("name")) or "",
+        util=as_float(util.get("mean")),
+        peak_vram_mib=as_float(vram.get("high")),
+        watts=as_float(power.get("mean")),
+        joules=as_float((told.get("energy") or {}).get("joules")),
+        memory_bytes=as_float(told.get("memory_total_bytes")),
         links=_links(told.get("link_bytes") or {}),
-        capped_hz=number(clock.get("capped_hz")),
-        max_hz=number(clock.get("max_hz")),
+        capped_hz=as_float(clock.get("capped_hz")),
+        max_hz=as_float(clock.get("max_hz")),
     )
 
 
@@ -218,6 +218,6 @@ def _links(told: Mapping[str, Any]) -> dict[tuple[str, str], Bounded]:
     found = {}
     for link, directions in told.items():
         for direction, one in directions.items():
-            if (value := number(one.get("bytes"))) is not None:
-                found[link, direction] = Bounded(value, number(one.get("low")) or 0.0, number(one.get("high")))
+            if (value := as_float(one.get("bytes"))) is not None:
+                found[link, direction] = Bounded(value, as_float(one.get("low")) or 0.0, as_float(one.get("high")))
     return found

@@ -16,7 +16,8 @@ import numpy as np
 
 from joulebench.analysis.bootstrap import LEAST_TASKS, Draws, Estimate, share
 from joulebench.analysis.prediction.records import SCORE, CallRecord, TaskRecord
-from joulebench.results import journal
+from joulebench.parsing import as_int
+from joulebench.results.journal import iterate_events
 
 UNDECLARED, MALFORMED = "(a tool that was not declared)", "(malformed)"
 """What a model calls such a tool is any text at all, so they are one line."""
@@ -166,8 +167,8 @@ def _texts(wanted: Iterable[tuple[TaskRecord, CallRecord]]) -> dict[Key, tuple[s
     keys = {_key(task, call) for task, call in wanted}
     found: defaultdict[Key, list[str | None]] = defaultdict(lambda: [None, None])
     for directory in {key[0] for key in keys if key[0] is not None}:
-        for event in journal.events(directory, _is_tool_call):
-            key = (directory, str(event.get("task_id")), str(event.get("worker")), journal.count(event.get("tool_call")))
+        for event in iterate_events(directory, _is_tool_call):
+            key = (directory, str(event.get("task_id")), str(event.get("worker")), as_int(event.get("tool_call")))
             if key not in keys:
                 continue
             if event["event_type"] == "TOOL_CALL_START":

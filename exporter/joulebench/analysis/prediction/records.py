@@ -13,8 +13,9 @@ from typing import Any
 
 from joulebench.analysis import result_files
 from joulebench.errors import UserError
+from joulebench.parsing import as_float, as_int, as_name
 from joulebench.results import journal
-from joulebench.results.journal import count, number, text
+from joulebench.schema.events import JOURNAL_PATTERN
 
 SCORE = "score"
 """The single number of a call, beside its measures."""
@@ -63,7 +64,7 @@ def read(directories: Sequence[Path]) -> list[TaskRecord]:
         of_run = list(_from_results(directory)) or _alone_only(_from_journals(directory))
         if not of_run:
             raise UserError(
-                f"{directory}: neither result_*.json nor {journal.PATTERN}; give the directory of a run, as runs/RUN_ID"
+                f"{directory}: neither result_*.json nor {JOURNAL_PATTERN}; give the directory of a run, as runs/RUN_ID"
             )
         found += [replace(task, directory=directory) for task in of_run]
     return found
@@ -78,23 +79,23 @@ def _from_results(directory: Path) -> Iterator[TaskRecord]:
             raise result_files.wrong(path, repr(error)) from error
         task = _task(str(metadata["run_id"]), events, record.get("call_energy") or (), {})
         calls = {
-            count(one.get("call")) or 0: joules
+            as_int(one.get("call")) or 0: joules
             for one in record.get("calls", ())
-            if (joules := number(one.get("joules"))) is not None
+            if (joules := as_float(one.get("joules"))) is not None
         }
         yield replace(
             task,
-            task_id=text(metadata.get("task_id")) or task.task_id,
-            worker=text(metadata.get("worker")) or task.worker,
-            model=text(metadata.get("model_name")) or task.model,
-            joules=None if overlap else number(measured.get("joules")),
+            task_id=as_name(metadata.get("task_id")) or task.task_id,
+            worker=as_name(metadata.get("worker")) or task.worker,
+            model=as_name(metadata.get("model_name")) or task.model,
+            joules=None if overlap else as_float(measured.get("joules")),
             call_joules={} if overlap else calls or task.call_joules,
             simulated=measured.get("simulated") is True,
         )
 
 
 def _from_journals(directory: Path) -> list[TaskRecord]:
-    found = journal.read(directory)
+    found = journal.load_journals(directory)
     runs = {str(event.get("worker")): event for event in found.run_events if event["event_type"] == "RUN_START"}
     tasks = []
     for key, events in found.tasks.items():
@@ -111,25 +112,25 @@ def _task(run_id: str, events: Sequence[Event], energy: Iterable[Event], run: Ev
     for event in energy:
         if event["event_type"] not in ("TASK_ENERGY", "CALL_ENERGY"):
             continue
-        joules = number((event.get("total") or {}).get("joules"))
+        joules = as_float((event.get("total") or {}).get("joules"))
         sources.add(event.get("source"))
         if event["event_type"] == "TASK_ENERGY":
             whole = joules
-        elif joules is not None and (call := count(event.get("call"))) is not None:
+        elif joules is not None and (call := as_int(event.get("call"))) is not None:
             by_call[call] = joules
     return TaskRecord(
         run=run_id,
-        name=text(start.get("task_name")) or text(start.get("task_id")) or "",
-        model=text(start.get("model_name")) or text(run.get("model_name")) or "unknown",
+        name=as_name(start.get("task_name")) or as_name(start.get("task_id")) or "",
+        model=as_name(start.get("model_name")) or as_name(run.get("model_name")) or "unknown",
         success=success if isinstance(success, bool) else None,
-        start=number(start.get("timestamp")),
-        end=number(end.get("timestamp")),
+        start=as_float(start.get("timestamp")),
+        end=as_float(end.get("timestamp")),
         calls=tuple(_calls(events)),
         joules=whole,
         call_joules=by_call,
         simulated="simulated" in sources,
-        task_id=text(start.get("task_id")) or "",
-        worker=text(start.get("worker")) or "",
+        task_id=as_name(start.get("task_id")) or "",
+        worker=as_name(start.get("worker")) or "",
     )
 
 
@@ -139,12 +140,12 @@ def _calls(events: Sequence[Event]) -> Iterator[CallRecord]:
         if event["event_type"] != "TOOL_CALL_START" or event.get("tool_call") not in ends:
             continue
         told = event.get("confidence_measures")
-        measures = {name: value for name, one in (told or {}).items() if (value := number(one)) is not None}
-        if (score := number(event.get("confidence"))) is not None:
+        measures = {name: value for name, one in (told or {}).items() if (value := as_float(one)) is not None}
+        if (score := as_float(event.get("confidence"))) is not None:
             measures[SCORE] = score
-        outcome = text(ends[event.get("tool_call")].get("outcome")) or ""
-        called, tool = count(event.get("call")), text(event.get("tool_name")) or ""
-        yield CallRecord(outcome, measures, called, float(event["timestamp"]), tool, count(event.get("tool_call")))
+        outcome = as_name(ends[event.get("tool_call")].get("outcome")) or ""
+        called, tool = as_int(event.get("call")), as_name(event.get("tool_name")) or ""
+        yield CallRecord(outcome, measures, called, float(event["timestamp"]), tool, as_int(event.get("tool_call")))
 
 
 def _alone_only(tasks: Sequence[TaskRecord]) -> list[TaskRecord]:

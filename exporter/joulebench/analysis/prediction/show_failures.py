@@ -11,7 +11,7 @@ from typing import Any
 from joulebench.analysis.prediction.doubts import Doubt, DoubtfulCall, Doubts
 from joulebench.analysis.prediction.failures import Prediction
 from joulebench.analysis.show_comparison import estimate_values, interval, number
-from joulebench.results.table import cell
+from joulebench.results.write import csv_cell
 
 COLUMNS = ("run_id", "task_id", "worker", "task_name", "model_name", "success", "tool_calls", "min_tool_confidence")
 RISK = ("failure_risk", "failure_risk_reason")
@@ -35,7 +35,7 @@ def as_csv(predictions: Sequence[Prediction]) -> str:
     writer.writerow([*COLUMNS, *RISK])
     for one in (risk for prediction in predictions for risk in prediction.risks):
         known = (one.run, one.task_id, one.worker, one.name, one.model, one.success, one.calls, one.least_confidence)
-        writer.writerow([cell(value) for value in (*known, one.risk, one.why)])
+        writer.writerow([csv_cell(value) for value in (*known, one.risk, one.why)])
     return out.getvalue()
 
 

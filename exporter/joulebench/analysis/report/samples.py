@@ -8,9 +8,9 @@ from itertools import islice
 
 from joulebench.analysis.report.content import shown
 from joulebench.analysis.runs import Row, Run
-from joulebench.results.hardware import Gauges
-from joulebench.results.points import Points, inside
-from joulebench.results.samples import Samples, Window
+from joulebench.results.fetch import Samples
+from joulebench.results.gpu_stats import combined_gauges
+from joulebench.results.timeseries import TimeSeries, Window
 
 MOST_POINTS = 60
 
@@ -23,7 +23,7 @@ def windows(found: Sequence[Run]) -> list[Window]:
 def with_samples(found: Sequence[Run], stored: Samples) -> list[Run]:
     """The runs with ``stored`` in the timelines of the tasks that ran on these GPUs; several GPUs are one, as in the table."""
     known = {gpu.uuid: gpu for gpu in stored.gpus}
-    folded: dict[tuple[str, ...], Gauges] = {}
+    combined: dict[tuple[str, ...], dict[str, TimeSeries]] = {}
 
     def filled(row: Row) -> Row:
         if row.timeline is None or row.start is None or row.seconds is None:
@@ -31,16 +31,16 @@ def with_samples(found: Sequence[Run], stored: Samples) -> list[Run]:
         uuids = tuple(uuid for uuid in row.timeline.uuids if uuid in known)
         if not uuids:
             return row
-        if uuids not in folded:
-            folded[uuids] = Gauges.of([known[uuid] for uuid in uuids])
-        gauges, end = folded[uuids], row.start + row.seconds
-        parts = {name: _thinned(getattr(gauges, name), row.start, end) for name in ("power", "util", "temp")}
+        if uuids not in combined:
+            combined[uuids] = combined_gauges([known[uuid] for uuid in uuids])
+        gauges, end = combined[uuids], row.start + row.seconds
+        parts = {name: _thinned(gauges[name], row.start, end) for name in ("power", "util", "temp")}
         return replace(row, timeline=replace(row.timeline, samples={name: points for name, points in parts.items() if points}))
 
     return [replace(run, rows=tuple(map(filled, run.rows))) for run in found]
 
 
-def _thinned(points: Points, start: float, end: float) -> tuple[tuple[float, float], ...]:
-    within = inside(points, start, end)
+def _thinned(series: TimeSeries, start: float, end: float) -> tuple[tuple[float, float], ...]:
+    within = series.between(start, end)
     step = -(-len(within) // MOST_POINTS) or 1
     return tuple((round(at - start, 2), round(value, 1)) for at, value in islice(within, 0, None, step))

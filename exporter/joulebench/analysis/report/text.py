@@ -11,7 +11,7 @@ from typing import Any
 from joulebench.analysis.report import tables
 from joulebench.analysis.report.content import Content
 from joulebench.analysis.report.table import Table
-from joulebench.results.table import cell
+from joulebench.results.write import csv_cell
 
 COLUMNS = ("section", "model", "item", "measure", "value", "low", "high")
 
@@ -38,7 +38,7 @@ def _markdown(table: Table) -> Iterator[str]:
 
 
 def _plain(text: str) -> str:
-    """Data cannot become a cell, an element or a line of its own."""
+    """Data cannot become a csv_cell, an element or a line of its own."""
     return " ".join(text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").split())
 
 
@@ -47,7 +47,7 @@ def as_csv(content: Content) -> str:
     out = io.StringIO(newline="")
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(COLUMNS)
-    writer.writerows([cell(value) for value in row] for row in _numbers(content))
+    writer.writerows([csv_cell(value) for value in row] for row in _numbers(content))
     return out.getvalue()
 
 

@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 from joulebench.errors import UserError
-from joulebench.results import journal
+from joulebench.results.journal import load_journals
 
 NAME = "range.jsonl"
 FINAL = ("success", "failure", "timeout")
@@ -28,7 +28,7 @@ class CompletedTasks:
     def done(self) -> set[str]:
         """Task ids. A verdict in the journal counts too, for a start that died before it wrote the line."""
         found = set()
-        for key, events in journal.read(self._directory).tasks.items():
+        for key, events in load_journals(self._directory).tasks.items():
             if any(event["event_type"] == "TASK_END" and event.get("status") in FINAL for event in events):
                 found.add(key.task_id.partition("#")[0])
         for task_id, state in self._lines():

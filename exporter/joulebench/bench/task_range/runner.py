@@ -22,8 +22,8 @@ from joulebench.clients.prometheus import PrometheusApi
 from joulebench.clock import Clock
 from joulebench.errors import JoulebenchError
 from joulebench.mcpworld.tables import SuiteRow, put_suite_rows
+from joulebench.parsing import as_float
 from joulebench.results.export import Options, export
-from joulebench.results.journal import number
 
 COMMAND = (sys.executable, "-m", "joulebench.cli")
 HEALTH_TIMEOUT_SECONDS = 3.0
@@ -203,7 +203,7 @@ def newest_result(directory: Path, task_id: str) -> Path | None:
         try:
             metadata = json.loads(path.read_text(encoding="utf-8"))["metadata"]
             if metadata["task_id"] == task_id:
-                found.append((number(metadata.get("session_start_unix")) or 0.0, path))
+                found.append((as_float(metadata.get("session_start_unix")) or 0.0, path))
         except (OSError, ValueError, KeyError, TypeError):  # noqa: PERF203
             continue
     return max(found)[1] if found else None

@@ -1,33 +1,45 @@
 """The energy of a task, from two independent readers of the same counter.
 
 The exporter's own answer, taken from every counter change at the end of the task, is preferred; Prometheus, which kept some
-of the changes, checks it, and stands in where there is none. Both are told. Two estimates that lie outside each other's
+of the changes, checks it, and stands in where there is none. Both are kept. Two estimates that lie outside each other's
 guaranteed bounds are a finding, not a rounding matter.
+
+Also the idle power of each GPU with the model loaded, as a run measured it. Anything that disturbs an idle measurement only adds
+to it, so of several the lowest counts, and one during which a task of the run was under way is left out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
 
 from joulebench import metrics
-from joulebench.energy.window import QUALITIES, WindowEnergy, missing, total, window_energy
-from joulebench.results.samples import PAD_SECONDS, GpuSamples, Samples, inside
-from joulebench.results.task import GpuJoules, Task
+from joulebench.energy.phases import idle_split
+from joulebench.energy.window import QUALITIES, WindowEnergy, missing, total
+from joulebench.parsing import as_float, as_list, as_name
+from joulebench.results.fetch import PAD_SECONDS, GpuSamples
+from joulebench.results.gpu_stats import GpuReadings
+from joulebench.results.merge import GpuJoules, Task
+from joulebench.schema import events
+from joulebench.schema.reasons import Reason
+from joulebench.schema.result import Event, IdleShare
 
 TOLERANCE_JOULES = 0.01
 UNBOUNDED_TOLERANCE = 0.05
 """Share by which two estimates may differ where no bounds are guaranteed (integrated power)."""
 CLOCK_TOLERANCE_SECONDS = 0.25
 NEAR_SECONDS = 5.0
-"""Around a window, for clocks: what they tell is scraped now and then."""
+"""Around a window, for clocks, which are scraped now and then."""
 STEP_SECONDS = 1.0
 """A jump against Prometheus's clock that is no slow scrape."""
-UNLIKE_EXPORTERS = "several_exporters"
 
 
 @dataclass(frozen=True, slots=True)
-class GpuEnergy:
+class ChosenEnergy:
     """``chosen`` is the exporter's or Prometheus's, as ``source`` says."""
 
     gpu: str
@@ -40,10 +52,10 @@ class GpuEnergy:
 
 @dataclass(frozen=True, slots=True)
 class TaskEnergy:
-    """``total`` carries the verdict on the task. ``gpu_source``: nvml, simulated, or None where nobody said."""
+    """``total`` carries the verdict on the task. ``gpu_source``: nvml, simulated, or None where that is not known."""
 
     total: WindowEnergy
-    gpus: tuple[GpuEnergy, ...]
+    gpus: tuple[ChosenEnergy, ...]
     source: str | None
     gpu_source: str | None
 
@@ -53,26 +65,26 @@ class TaskEnergy:
 
 
 def task_energy(
-    task: Task, samples: Samples | None, why_no_samples: str = "prometheus_not_asked", own: Collection[str] | None = None
+    task: Task, readings: Sequence[GpuReadings] | None, why_no_samples: str, own: Collection[str] | None = None
 ) -> TaskEnergy:
-    """``samples`` is None where Prometheus gave nothing; ``why_no_samples`` then is the reason told.
+    """``readings``: of the GPUs that the task ran on, None where Prometheus gave nothing: then ``why_no_samples`` says why.
 
-    ``own``: uuids of the GPUs that this task ran on, None where nobody said; a Prometheus may know more machines than this one.
+    ``own``: UUIDs of the GPUs that this task ran on, None where that is not known.
     """
     if task.window is None:
         return TaskEnergy(missing("none", _why_no_window(task)), (), None, None)
     answered = {answer.uuid: answer for answer in task.exporter_energy}
-    known = {gpu.uuid: gpu for gpu in samples.gpus if own is None or gpu.uuid in own} if samples else {}
+    known = {gpu.samples.uuid: gpu for gpu in readings or ()}
     uuids = list(answered) or list(known)
-    gpus = tuple(_gpu_energy(task, uuid, answered.get(uuid), known.get(uuid)) for uuid in uuids)
+    gpus = tuple(_choose_energy(uuid, answered.get(uuid), known.get(uuid)) for uuid in uuids)
     if not gpus:
-        why = why_no_samples if samples is None and own is None else "no_gpu"
+        why = why_no_samples if readings is None and own is None else "no_gpu"
         return TaskEnergy(missing("none", (why,)), (), None, task.exporter_source)
-    used = [known[uuid] for uuid in uuids if uuid in known]
+    used = [known[uuid].samples for uuid in uuids if uuid in known]
     energy = _judged(total(gpu.chosen for gpu in gpus), _findings(task, gpus, used))
     if len(used) < len(uuids):
-        # No doubt about the joules, but the reason why a GPU has no statistics.
-        energy = replace(energy, reasons=(*energy.reasons, why_no_samples if samples is None else "not_scraped"))
+        # The joules are in no question; it is the reason why a GPU has no statistics.
+        energy = replace(energy, reasons=(*energy.reasons, why_no_samples if readings is None else Reason.NOT_SCRAPED.value))
     sources = {gpu.source for gpu in gpus}
     return TaskEnergy(
         total=energy,
@@ -90,33 +102,31 @@ def _why_no_window(task: Task) -> tuple[str, ...]:
     return ("ends_before_start", "clock_step") if task.values.end < task.values.start else ("clock_step",)
 
 
-def _gpu_energy(task: Task, uuid: str, answer: GpuJoules | None, gpu: GpuSamples | None) -> GpuEnergy:
-    assert task.window is not None
-    stored = window_energy(gpu.energy, *task.window, method=gpu.method or "counter") if gpu and len(gpu.energy) else None
-    if stored and gpu and is_on_two_clocks(task, gpu):
-        stored = missing(stored.method, ("clock_step",))
-    asked = _as_window(answer, gpu.method if gpu else None) if answer else None
+def _choose_energy(uuid: str, answer: GpuJoules | None, readings: GpuReadings | None) -> ChosenEnergy:
+    gpu = readings.samples if readings else None
+    stored = readings.window if readings else None
+    answered = _as_window(answer, gpu.method if gpu else None) if answer else None
     index = answer.gpu if answer else gpu.gpu if gpu else ""
-    if asked is not None and (stored is None or not _knows_more(stored, asked)):
-        chosen, source = asked, "exporter"
+    if answered is not None and (stored is None or not _knows_more(stored, answered)):
+        chosen, source = answered, "exporter"
         if stored is not None:
-            chosen = replace(asked, longest_gap=stored.longest_gap, resets=stored.resets)
+            chosen = replace(answered, longest_gap=stored.longest_gap, resets=stored.resets)
     elif stored is not None:
         chosen, source = stored, "prometheus"
     else:
         chosen, source = missing("none", ("no_samples",)), "prometheus"
-    return GpuEnergy(index, uuid, chosen, source, asked, stored)
+    return ChosenEnergy(index, uuid, chosen, source, answered, stored)
 
 
-def _knows_more(stored: WindowEnergy, asked: WindowEnergy) -> bool:
+def _knows_more(stored: WindowEnergy, answered: WindowEnergy) -> bool:
     """Whether Prometheus saw what the exporter did not: the whole window, or at least more of it."""
     if stored.joules is not None:
-        return asked.joules is None or (_is_partial(asked) and not _is_partial(stored))
-    if asked.joules is not None:
+        return answered.joules is None or (_is_partial(answered) and not _is_partial(stored))
+    if answered.joules is not None:
         return False
-    if stored.low is None and asked.low is None:
-        return (stored.coverage or 0.0) > (asked.coverage or 0.0)
-    return (stored.low or 0.0) > (asked.low or 0.0)
+    if stored.low is None and answered.low is None:
+        return (stored.coverage or 0.0) > (answered.coverage or 0.0)
+    return (stored.low or 0.0) > (answered.low or 0.0)
 
 
 def _as_window(answer: GpuJoules, method: str | None) -> WindowEnergy:
@@ -141,14 +151,14 @@ def _as_window(answer: GpuJoules, method: str | None) -> WindowEnergy:
     )
 
 
-def _findings(task: Task, gpus: Sequence[GpuEnergy], used: Sequence[GpuSamples]) -> list[str]:
+def _findings(task: Task, gpus: Sequence[ChosenEnergy], used: Sequence[GpuSamples]) -> list[str]:
     assert task.window is not None
     found: list[str] = []
     if any(gpu.exporter and gpu.prometheus and disagree(gpu.exporter, gpu.prometheus) for gpu in gpus):
         found.append("energy_disagreement")
     if not task.exporter_energy and len({instance for gpu in used for instance in gpu.instances}) > 1:
-        found.append(UNLIKE_EXPORTERS)
-    if any(value == 0 for gpu in used for _, value in inside(gpu.gauges[metrics.GPU_UP.name], *task.window)):
+        found.append(Reason.SEVERAL_EXPORTERS.value)
+    if any((gpu.gauges[metrics.GPU_UP.name].between(*task.window).value == 0).any() for gpu in used):
         found.append("gpu_lost")
     if any(_used_by_others(gpu, *task.window) for gpu in used):
         found.append("foreign_process")
@@ -166,7 +176,7 @@ def disagree(one: WindowEnergy, other: WindowEnergy) -> bool:
     """Whether what one of the two says cannot be true if the other is.
 
     A reader that saw the window in part, or whose window ends inside a gap, says only how much it took at least, so it is
-    compared by its lower bound. What neither knows is no disagreement.
+    compared by its lower bound. Two unknown values do not disagree.
     """
     if _is_bounded(one) or _is_bounded(other):
         return _contradicts(one, other) or _contradicts(other, one)
@@ -217,13 +227,13 @@ def exporter_clock_offset(gpus: Sequence[GpuSamples], start: float, end: float) 
     """The exporter's clock minus Prometheus's around the window: the smallest of each GPU's, since a slow scrape only adds; of
     several exporters the worst."""
     exporters = {id(gpu.clock_offsets): gpu.clock_offsets for gpu in gpus}
-    near = (inside(offsets, start - NEAR_SECONDS, end + NEAR_SECONDS) for offsets in exporters.values())
-    smallest = (min((offset for _, offset in found), key=abs) for found in near if found)
+    near = [offsets.between(start - NEAR_SECONDS, end + NEAR_SECONDS).value for offsets in exporters.values()]
+    smallest = [float(offsets[np.abs(offsets).argmin()]) for offsets in near if len(offsets)]
     return max(smallest, key=abs, default=None)
 
 
 def _own_clock_stepped(task: Task) -> bool:
-    """Whether the benchmark's two clocks tell different durations: then the window is not the time that the task took."""
+    """Whether the benchmark's two clocks give different durations: then the window is not the time that the task took."""
     if task.window is None or task.values.duration is None:
         return False
     return abs(task.window[1] - task.window[0] - task.values.duration) > CLOCK_TOLERANCE_SECONDS
@@ -231,8 +241,10 @@ def _own_clock_stepped(task: Task) -> bool:
 
 def _stepped(gpu: GpuSamples, start: float, end: float) -> bool:
     """Whether the wall clock of its exporter jumped near the window."""
-    counts = [count for _, count in inside(gpu.clock_steps, start - NEAR_SECONDS, end + NEAR_SECONDS)]
-    return bool(counts) and max(counts) > min(counts)
+    if not len(gpu.clock_steps):
+        return False
+    counts = gpu.clock_steps.between(start - NEAR_SECONDS, end + NEAR_SECONDS).value
+    return bool(len(counts) and counts.max() > counts.min())
 
 
 def is_on_two_clocks(task: Task, gpu: GpuSamples) -> bool:
@@ -241,15 +253,17 @@ def is_on_two_clocks(task: Task, gpu: GpuSamples) -> bool:
     if task.window is None or _own_clock_stepped(task) or not _stepped(gpu, *task.window):
         return False
     start, end = task.window
-    offsets = [offset for _, offset in inside(gpu.clock_offsets, start - NEAR_SECONDS, end + NEAR_SECONDS)]
-    return max(offsets, default=0.0) - min(offsets, default=0.0) > STEP_SECONDS
+    offsets = gpu.clock_offsets.between(start - NEAR_SECONDS, end + NEAR_SECONDS).value
+    return bool(len(offsets) and offsets.max() - offsets.min() > STEP_SECONDS)
 
 
 def _used_by_others(gpu: GpuSamples, start: float, end: float) -> bool:
-    """Whether a foreign program used the GPU in the window. Each scrape tells of the last spell; the exporter looks every few
-    seconds, so one in a window is told a little later."""
+    """Whether a process that is not expected used the GPU in the window. Each scrape has the last such use; the exporter looks
+    every few seconds, so one in a window is reported a little later."""
+    if metrics.GPU_FOREIGN_USE.name not in gpu.gauges:
+        return False
     ends, begins = (
-        inside(gpu.gauges[metric.name], start, end + PAD_SECONDS)
+        gpu.gauges[metric.name].between(start, end + PAD_SECONDS)
         for metric in (metrics.GPU_FOREIGN_USE, metrics.GPU_FOREIGN_USE_START)
     )
     began = dict(begins)
@@ -260,3 +274,74 @@ def _gpu_source(task: Task, used: Sequence[GpuSamples]) -> str | None:
     sources = {gpu.source for gpu in used if gpu.source} | ({task.exporter_source} - {None, "none"})
     # One invented GPU among measured ones makes the sum invented.
     return "simulated" if "simulated" in sources else next(iter(sorted(filter(None, sources))), None)
+
+
+# --- idle power ---------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class IdlePower:
+    """Of one GPU, in watts. ``low``: what the counter guarantees of the lowest measurement. ``spread``: highest less lowest.
+
+    ``measurements``: as they were journaled, each with its label, worker, times and bounds.
+    """
+
+    watts: float
+    low: float | None
+    spread: float
+    measurements: tuple[Mapping[str, Any], ...]
+
+
+def idle_power_by_gpu(run_events: Iterable[Event], tasks: Sequence[Task]) -> Mapping[str, IdlePower]:
+    """By UUID; a GPU whose idle power was never measured alone is not in it."""
+    windows = [window for task in tasks if (window := task.window) is not None]
+    found: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
+    for event in run_events:
+        if event["event_type"] != events.IDLE_POWER or _is_disturbed(event, windows):
+            continue
+        for row in as_list(event.get("gpus")):
+            if isinstance(row, dict) and (watts := as_float(row.get("watts"))) is not None and (uuid := as_name(row.get("uuid"))):
+                found[uuid].append(_measurement(event, row, watts))
+    return {uuid: _lowest_measurement(some) for uuid, some in found.items()}
+
+
+def idle_share(power: Mapping[str, IdlePower], uuids: Collection[str], window: WindowEnergy, seconds: float | None) -> IdleShare:
+    """Watts of all GPUs of a task, and its joules as the floor and what lies above; null where one of them is not known."""
+    known = [power[uuid].watts for uuid in uuids if uuid in power]
+    watts = sum(known) if known and len(known) == len(uuids) else None
+    idle, active, reason = idle_split(window.joules, seconds, watts)
+    return IdleShare(watts=watts, joules=idle, active_joules=active, reason=reason)
+
+
+def is_below_idle(power: Mapping[str, IdlePower], uuids: Collection[str], window: WindowEnergy, seconds: float) -> bool:
+    """Whether a task surely took less than its GPUs take idle: by the bounds of both, not by the noise of either."""
+    most = window.high if window.high is not None else window.joules
+    least = [power[uuid].low for uuid in uuids if uuid in power]
+    known = [watts for watts in least if watts is not None]
+    return most is not None and bool(known) and len(known) == len(uuids) and most < sum(known) * seconds
+
+
+def idle_power_as_json(power: IdlePower) -> dict[str, Any]:
+    return {"watts": power.watts, "spread_watts": power.spread, "measurements": list(power.measurements)}
+
+
+def _is_disturbed(event: Event, windows: Sequence[tuple[float, float]]) -> bool:
+    start, end = as_float(event.get("start")), as_float(event.get("end"))
+    return start is None or end is None or any(a < end and b > start for a, b in windows)
+
+
+def _measurement(event: Event, row: Mapping[str, object], watts: float) -> dict[str, Any]:
+    when = {name: event.get(name) for name in ("label", "worker", "start", "end", "source")}
+    return {
+        **when,
+        "watts": watts,
+        "low_watts": as_float(row.get("low")),
+        "high_watts": as_float(row.get("high")),
+        "quality": row.get("quality"),
+    }
+
+
+def _lowest_measurement(measurements: Sequence[dict[str, Any]]) -> IdlePower:
+    lowest = min(measurements, key=lambda one: float(one["watts"]))
+    highest = max(float(one["watts"]) for one in measurements)
+    return IdlePower(lowest["watts"], lowest["low_watts"], highest - lowest["watts"], tuple(measurements))

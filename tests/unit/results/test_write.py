@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from joulebench.errors import UserError
-from joulebench.results import files, table
+from joulebench.files import lock_directory, write_atomic
+from joulebench.results.write import csv_cell, merge_rows, read_rows, result_json, result_name, run_directory
+from joulebench.schema.columns import COLUMN_NAMES, CellValue
+from joulebench.schema.result import CallResult, TaskResult
 
 GOLDEN = Path(__file__).parents[2] / "goldens" / "results" / "run-1.csv"
 
@@ -46,7 +50,7 @@ def df() -> pd.DataFrame:
 
 def test_every_published_column_is_there(df: pd.DataFrame) -> None:
     assert set(df.columns) >= PUBLISHED
-    assert len(table.COLUMNS) == len(set(table.COLUMNS))
+    assert len(COLUMN_NAMES) == len(set(COLUMN_NAMES))
 
 
 def test_the_published_snippets_run_unchanged(df: pd.DataFrame) -> None:
@@ -64,11 +68,11 @@ def test_an_unknown_verdict_is_neither_a_success_nor_a_failure(df: pd.DataFrame)
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\tx", "\rx", "\n=x"])
 def test_text_that_a_spreadsheet_would_run_is_quoted(text: str) -> None:
-    assert table.cell(text) == f"'{text}"
+    assert csv_cell(text) == f"'{text}"
 
 
 def test_cells() -> None:
-    assert [table.cell(v) for v in (None, True, 0, -1.5, 1.0, 1700000010.0371, 1e-9, "a,b", "")] == [
+    assert [csv_cell(v) for v in (None, True, 0, -1.5, 1.0, 1700000010.0371, 1e-9, "a,b", "")] == [
         "",
         "True",
         "0",
@@ -81,13 +85,13 @@ def test_cells() -> None:
     ]
 
 
-def cells(**known: object) -> dict[str, object]:
+def cells(**known: CellValue) -> dict[str, CellValue]:
     return {"run_id": "r", "task_id": "t", "worker": "w", **known}
 
 
 def test_rows_of_the_same_key_are_replaced_and_others_stay() -> None:
-    first = table.merged("", [cells(task_id="b", success=False), cells(task_id="=a", status="unknown"), cells(run_id="q")])
-    second = table.merged(first, [cells(task_id="=a", status="success"), cells(task_id="c\r\nd", task_name='say "hi", x')])
+    first = merge_rows("", [cells(task_id="b", success=False), cells(task_id="=a", status="unknown"), cells(run_id="q")])
+    second = merge_rows(first, [cells(task_id="=a", status="success"), cells(task_id="c\r\nd", task_name='say "hi", x')])
     found = list(csv.DictReader(io.StringIO(second, newline="")))
     assert [(row["run_id"], row["task_id"], row["status"]) for row in found] == [
         ("q", "t", ""),
@@ -96,12 +100,12 @@ def test_rows_of_the_same_key_are_replaced_and_others_stay() -> None:
         ("r", "c\r\nd", ""),
     ]
     assert found[3]["task_name"] == 'say "hi", x'
-    assert table.merged(second, []) == second
+    assert merge_rows(second, []) == second
 
 
 @pytest.mark.parametrize("text", ["", "\n", "a,b\n1,2\n", "run_id,task_id\n1,2\n", "\x00garbage"])
 def test_a_file_that_is_no_table_of_ours_has_no_rows(text: str) -> None:
-    assert table.read(text) == []
+    assert read_rows(text) == []
 
 
 @pytest.mark.parametrize(
@@ -113,12 +117,12 @@ def test_a_file_that_is_no_table_of_ours_has_no_rows(text: str) -> None:
     ],
 )
 def test_file_names(model: str | None, task_id: str, name: str) -> None:
-    assert files.result_name(1_700_000_000.5, model, task_id) == name
+    assert result_name(1_700_000_000.5, model, task_id) == name
 
 
 def test_strange_ids_stay_apart_and_in_place() -> None:
     strange = ["a b", "a\tb", "a\\b", "a\x00b", "x" * 200, "x" * 201, "", "ü"]
-    names = {files.result_name(None, "m", task_id) for task_id in strange}
+    names = {result_name(None, "m", task_id) for task_id in strange}
     assert len(names) == len(strange)
     for name in names:
         assert Path(name).name == name
@@ -129,16 +133,37 @@ def test_strange_ids_stay_apart_and_in_place() -> None:
 @pytest.mark.parametrize("run_id", ["", ".", "..", "../x", "a/b", "a\\b", "a\0"])
 def test_a_run_id_is_one_directory(run_id: str) -> None:
     with pytest.raises(UserError, match="--run-id"):
-        files.run_directory(Path("runs"), run_id)
+        run_directory(Path("runs"), run_id)
 
 
 def test_a_write_is_whole_or_not_there(tmp_path: Path) -> None:
     path = tmp_path / "results.csv"
-    files.write_whole(path, "one")
-    files.write_whole(path, "two")
+    write_atomic(path, "one")
+    write_atomic(path, "two")
     assert path.read_text() == "two"
     assert [one.name for one in tmp_path.iterdir()] == ["results.csv"]
     with pytest.raises(UserError, match="cannot be written"):
-        files.write_whole(tmp_path / "none" / "x", "three")
-    with pytest.raises(UserError, match="cannot be used"), files.locked(path):
+        write_atomic(tmp_path / "none" / "x", "three")
+    with pytest.raises(UserError, match="cannot be used"), lock_directory(path):
         pass
+
+
+def test_two_tasks_whose_names_differ_by_an_apostrophe_are_two_rows() -> None:
+    table = merge_rows("", [cells(task_id=name) for name in ("=1", "'=1", "''=1")])
+    assert len(read_rows(table)) == 3
+
+
+def test_a_result_is_json_whatever_is_in_it() -> None:
+    odd = {
+        "event_type": "X",
+        "timestamp": 1.0,
+        "half": "\ud83d",
+        "large": 10**30,
+        "nan": float("nan"),
+        "nested": [{"a": float("inf")}],
+    }
+    text = result_json(TaskResult(schema_version=1, raw_events=[odd, {"event_type": "Y"}], calls=[CallResult(call=1)]))
+    loaded = json.loads(text)
+    assert loaded["raw_events"][0] == {**odd, "nan": None, "nested": [{"a": None}]}
+    assert loaded["calls"][0]["call"] == 1
+    assert len(text.splitlines()) == 2 + len(loaded) + 3 + 2

@@ -6,25 +6,29 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from joulebench.results import from_journal, journal, windows
-from joulebench.results.from_prometheus import PushedTask
-from joulebench.results.task import Disagreement, Event, GpuJoules, Task, TaskKey
+from joulebench.results.journal import Journal, exporter_energy, known_runs, load_journals, task_values
+from joulebench.results.merge import GpuJoules, Task, TaskKey, ValueDisagreement, merge_sources
+from joulebench.results.pushed import PushedTask
+from joulebench.schema.result import Event
 from tests.unit.results.scenario import RUN, TASKS, Planned, events, write_journals
 
 PLAIN = TASKS[0]
 KEY = TaskKey("plain", "w1")
 
 
-def held(*lines: Event) -> journal.Journal:
-    return journal.Journal({KEY: list(lines)} if lines else {}, [], 0, 1)
+def held(*lines: Event, run: Event | None = None) -> Journal:
+    tasks = {KEY: list(lines)} if lines else {}
+    values = {key: task_values(some, {}) for key, some in tasks.items()}
+    energy = {key: exporter_energy(some) for key, some in tasks.items()}
+    return Journal(tasks, [], 0, 1, values, energy, {str(run["worker"]): run} if run else {})
 
 
 def pushed(task: Planned = PLAIN) -> PushedTask:
-    return PushedTask(from_journal.values(events(task), {}))
+    return PushedTask(task_values(events(task), {}))
 
 
-def only(held_: journal.Journal, pushed_: PushedTask | None) -> Task:
-    (task,) = windows.tasks(held_, {KEY: pushed_} if pushed_ else {})
+def only(held_: Journal, pushed_: PushedTask | None) -> Task:
+    (task,) = merge_sources(held_, {KEY: pushed_} if pushed_ else {})
     return task
 
 
@@ -42,7 +46,7 @@ def test_the_configuration_of_a_run_is_that_of_its_tasks() -> None:
         ({**start, "configuration": "none"}, {}),
         ({**start, "worker": "w2"}, {}),
     ):
-        (task,) = windows.tasks(journal.Journal({KEY: list(events(PLAIN))}, [run], 0, 1), {})
+        task = only(held(*events(PLAIN), run=run), None)
         assert task.run_configuration == wanted
 
 
@@ -51,7 +55,10 @@ def test_where_they_differ_the_journal_counts_and_both_are_told() -> None:
     late = replace(other, values=replace(other.values, completion_tokens=75, confidence_min=0.92))
     task = only(held(*events(PLAIN)), late)
     assert task.values.completion_tokens == 150
-    assert task.disagreements == (Disagreement("completion_tokens", 150, 75), Disagreement("confidence_min", 0.93, 0.92))
+    assert task.disagreements == (
+        ValueDisagreement("completion_tokens", 150, 75),
+        ValueDisagreement("confidence_min", 0.93, 0.92),
+    )
     assert task.sources["completion_tokens"] == "journal"
 
 
@@ -78,7 +85,7 @@ def test_times_that_a_store_rounded_are_the_same_times() -> None:
 
 def test_token_counts_that_nobody_reported_are_unknown() -> None:
     silent = [{**event, "completion_tokens": None, "prompt_tokens": None} for event in events(PLAIN)]
-    values = from_journal.values(silent, {})
+    values = task_values(silent, {})
     assert (values.prompt_tokens, values.completion_tokens, values.llm_calls) == (None, None, 2)
 
 
@@ -108,9 +115,9 @@ def test_reading_damaged_journals(tmp_path: Path) -> None:
     good = {"event_type": "TASK_START", "timestamp": 5, "task_id": "t"}
     text = "\n".join([*bad, "", json.dumps(good)])
     (directory / "journal-z.jsonl").write_bytes(text.encode("utf-8", "surrogateescape"))
-    read = journal.read(directory)
+    read = load_journals(directory)
     assert read.damaged == len(bad) + 1
     assert read.files == 2
     assert set(read.tasks) == {KEY, TaskKey("t", "")}
-    assert journal.known_runs(tmp_path) == [RUN]
-    assert journal.read(tmp_path / "none") == journal.Journal({}, [], 0, 0)
+    assert known_runs(tmp_path) == [RUN]
+    assert load_journals(tmp_path / "none") == Journal({}, [], 0, 0)

@@ -14,15 +14,15 @@ from math import isfinite
 from joulebench import metrics
 from joulebench.clients.prometheus import PrometheusApi
 from joulebench.metrics import Metric
+from joulebench.parsing import as_unix_time
 from joulebench.results import queries
-from joulebench.results.journal import moment
-from joulebench.results.task import GpuJoules, TaskKey, TaskValues
+from joulebench.results.merge import GpuJoules, TaskKey, TaskValues
 
 AFTERWARDS_SECONDS = 3600.0
 """How long after the last task begins or ends its last push may come."""
 
 QUERIES = sum(len(metric.series_names) for metric in queries.RUN_METRICS) + 1
-"""Steps of ``read``."""
+"""Steps of ``load_pushed_tasks``."""
 
 Rows = dict[TaskKey, list[tuple[dict[str, str], float]]]
 
@@ -41,7 +41,7 @@ class PushedTask:
 
 
 @dataclass
-class Pushed:
+class _LastValues:
     """Last values by series name and task."""
 
     api: PrometheusApi
@@ -67,17 +67,17 @@ class Pushed:
         return self.rows(queries.PUSH_TIME, queries.last_push_time(self.seconds, self.run_id))
 
 
-def read(
+def load_pushed_tasks(
     api: PrometheusApi, run_id: str, now: float, lookback: float, step: Callable[[], None] = lambda: None
 ) -> dict[TaskKey, PushedTask]:
     """Every task that pushed within ``lookback`` seconds. ``step`` is called after each query. Raises PrometheusError."""
-    first = Pushed(api, run_id, now, lookback)
+    first = _LastValues(api, run_id, now, lookback)
     begins = [value for rows in first.metric(metrics.TASK_START).values() for _, value in rows]
     if not begins:
         return {}
-    # Groups that nobody deleted were scraped ever since: the narrow range keeps the store from reading all of it.
+    # Groups that were not deleted were scraped ever since: the narrow range keeps the store from reading all of it.
     latest = min(now, max(begins + [v for rows in first.metric(metrics.TASK_END).values() for _, v in rows]) + AFTERWARDS_SECONDS)
-    pushed = Pushed(api, run_id, latest, latest - min(begins) + 60.0)
+    pushed = _LastValues(api, run_id, latest, latest - min(begins) + 60.0)
     for metric in queries.RUN_METRICS:
         for name in metric.series_names:
             pushed.metric(metric, name)
@@ -87,7 +87,7 @@ def read(
     return {key: _task(pushed, key) for key in pushed.metric(metrics.TASK_START)}
 
 
-def _task(pushed: Pushed, key: TaskKey) -> PushedTask:
+def _task(pushed: _LastValues, key: TaskKey) -> PushedTask:
     def value(metric: Metric, series: str | None = None) -> float | None:
         rows = pushed.metric(metric, series or metric.name).get(key)
         return rows[-1][1] if rows else None
@@ -146,10 +146,10 @@ def _task(pushed: Pushed, key: TaskKey) -> PushedTask:
 def _moment(value: Callable[[Metric], float | None], whole: Metric, offset: Metric) -> float | None:
     """Epoch plus offset keeps microseconds where the store rounds to 12 digits; the plain time is the fallback."""
     epoch, seconds = value(metrics.TASK_RUN_EPOCH), value(offset)
-    return moment(value(whole) if epoch is None or seconds is None else epoch + seconds)
+    return as_unix_time(value(whole) if epoch is None or seconds is None else epoch + seconds)
 
 
-def _energy(pushed: Pushed, key: TaskKey) -> Iterator[GpuJoules]:
+def _energy(pushed: _LastValues, key: TaskKey) -> Iterator[GpuJoules]:
     def by_gpu(metric: Metric) -> Mapping[tuple[str, str], float]:
         return {(labels.get("gpu", ""), labels.get("uuid", "")): v for labels, v in pushed.metric(metric).get(key, [])}
 

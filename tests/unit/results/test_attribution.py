@@ -7,18 +7,27 @@ from dataclasses import replace
 import pytest
 
 from joulebench.energy.calls import LlmCall
+from joulebench.energy.estimator import window_energies
+from joulebench.energy.phases import phase_energies
 from joulebench.energy.trace import CounterTrace
-from joulebench.energy.window import WindowEnergy, missing, window_energy
-from joulebench.results.samples import GpuSamples
-from joulebench.results.shares import attributions, books, llm_calls, phases, tool_spans
-from joulebench.results.task import Event, GpuJoules, Task, TaskKey, TaskValues
+from joulebench.results.attribution import (
+    attribute_tasks,
+    attributions_by_task,
+    llm_calls,
+    phase_results,
+    task_timeline,
+    tool_spans,
+)
+from joulebench.results.fetch import GpuSamples
+from joulebench.results.merge import GpuJoules, Task, TaskKey, TaskValues
+from joulebench.schema.result import Event, Phases
 
 
 def gpu(watts: float = 100.0, uuid: str = "u") -> GpuSamples:
     trace = CounterTrace()
     for i in range(1001):
         trace.append(i * 0.1, watts * i * 0.1)
-    return GpuSamples("0", uuid, trace, method="counter")
+    return GpuSamples("0", uuid, trace.curve(), method="counter")
 
 
 def event(event_type: str, at: float, **fields: object) -> Event:
@@ -51,29 +60,36 @@ def test_tools_that_never_ended_last_until_the_end() -> None:
     assert tool_spans([*events, event("TOOL_CALL_START", 8.0, tool_call=2)], 9.0) == [(2.0, 3.0), (8.0, 9.0)]
 
 
-def verdict(joules: float) -> WindowEnergy:
-    return replace(window_energy(gpu().energy, 10.0, 20.0), joules=joules)
+def phases(one: Task, joules: float | None, gpus: list[GpuSamples]) -> Phases:
+    if one.window is None:
+        return phase_results(one, joules, None, [])
+    line = task_timeline(one, *one.window)
+    wholes = [window_energies(gpu.energy, [one.window]) for gpu in gpus]
+    parts = [phase_energies(gpu.energy, [line], whole)[0] for gpu, whole in zip(gpus, wholes, strict=True)]
+    return phase_results(one, joules, line, parts)
 
 
 def test_phases_are_scaled_to_the_joules_of_the_task() -> None:
     one = task("a", 10.0, 20.0, *call(1, 11.0, 15.0, first=12.0), event("TOOL_CALL_START", 18.0, tool_call=1))
-    found = phases(one, verdict(1530.0), [gpu(), gpu(50.0, "v")])
-    by_phase = found["by_phase"]
-    assert found["scale"] == pytest.approx(1.02)
-    assert {p: by_phase[p]["seconds"] for p in ("decode", "prefill", "tool_wait", "other")} == pytest.approx(
+    found = phases(one, 1530.0, [gpu(), gpu(50.0, "v")])
+    by_phase = found.by_phase
+    assert by_phase is not None
+    assert found.scale == pytest.approx(1.02)
+    assert {p: by_phase[p].seconds for p in ("decode", "prefill", "tool_wait", "other")} == pytest.approx(
         {"decode": 3.0, "prefill": 1.0, "tool_wait": 2.0, "other": 4.0}
     )
-    assert by_phase["decode"]["joules"] == pytest.approx(459.0)
-    assert sum(p["joules"] or 0.0 for p in by_phase.values()) == pytest.approx(1530.0)
+    assert by_phase["decode"].joules == pytest.approx(459.0)
+    assert sum(p.joules or 0.0 for p in by_phase.values()) == pytest.approx(1530.0)
 
 
 def test_seconds_are_known_without_any_counter() -> None:
-    found = phases(task("a", 10.0, 20.0, *call(1, 11.0, 15.0)), missing("none", ("no_gpu",)), [])
-    assert found["scale"] is None
-    assert found["by_phase"]["llm_unsplit"]["seconds"] == pytest.approx(4.0)
-    assert {one["joules"] for one in found["by_phase"].values()} == {None}
-    assert phases(task("a", 10.0, 20.0), verdict(5.0), [gpu()]) == {"by_phase": None, "scale": None}
-    assert phases(task("a", 10.0, None, *call(1, 11.0, 15.0)), verdict(5.0), [gpu()]) == {"by_phase": None, "scale": None}
+    found = phases(task("a", 10.0, 20.0, *call(1, 11.0, 15.0)), None, [])
+    assert (found.scale, found.by_phase is None) == (None, False)
+    by_phase = found.by_phase or {}
+    assert by_phase["llm_unsplit"].seconds == pytest.approx(4.0)
+    assert {one.joules for one in by_phase.values()} == {None}
+    assert phases(task("a", 10.0, 20.0), 5.0, [gpu()]) == Phases()
+    assert phases(task("a", 10.0, None, *call(1, 11.0, 15.0)), 5.0, [gpu()]) == Phases()
 
 
 def test_tasks_share_what_overlaps() -> None:
@@ -83,7 +99,7 @@ def test_tasks_share_what_overlaps() -> None:
         task("alone", 30.0, 31.0),
         task("unfinished", 29.0, None),
     ]
-    found = {key.task_id: one for key, one in attributions(books(tasks, [gpu(), gpu(50.0, "v")])).items()}
+    found = {key.task_id: one for key, one in attributions_by_task(attribute_tasks(tasks, [gpu(), gpu(50.0, "v")])).items()}
     assert set(found) == {"a", "b", "alone"}
     assert (found["a"].total.attributed or 0) + (found["b"].total.attributed or 0) == pytest.approx(15 * 150.0)
     assert (found["alone"].method, found["alone"].overlap_fraction) == ("exclusive", 0.0)
@@ -92,33 +108,33 @@ def test_tasks_share_what_overlaps() -> None:
 
 def test_shares_are_unknown_without_a_counter() -> None:
     pair = [task("a", 1.0, 3.0), task("b", 2.0, 4.0)]
-    found = attributions(books(pair, []))[TaskKey("a", "w")]
+    found = attributions_by_task(attribute_tasks(pair, []))[TaskKey("a", "w")]
     assert (found.overlap_fraction, found.total.attributed) == (0.5, None)
-    assert books([], [gpu()]) == []
+    assert attribute_tasks([], [gpu()]) == []
 
 
 def test_a_gpu_is_shared_by_the_tasks_that_ran_on_it_and_no_others() -> None:
     def on(name: str, uuid: str) -> Task:
         return replace(task(name, 10.0, 20.0), exporter_energy=(GpuJoules("0", uuid, 1.0, 1.0, 1.0),), exporter_source="nvml")
 
-    shared = books([on("a", "u"), on("b", "u"), on("c", "v")], [gpu(), gpu(60.0, "v"), GpuSamples("0", "silent")])
-    found = attributions(shared)
+    shared = attribute_tasks([on("a", "u"), on("b", "u"), on("c", "v")], [gpu(), gpu(60.0, "v"), GpuSamples("0", "silent")])
+    found = attributions_by_task(shared)
     assert {key.task_id: one.overlap_fraction for key, one in found.items()} == {"a": 1.0, "b": 1.0, "c": 0.0}
     assert {key.task_id: one.total.attributed for key, one in found.items()} == pytest.approx(
         {"a": 500.0, "b": 500.0, "c": 600.0}
     )
 
 
-def test_the_books_of_a_run_balance() -> None:
+def test_the_shares_of_a_run_balance() -> None:
     tasks = [
         task("a", 10.0, 20.0, *call(1, 11.0, 20.0)),
         task("b", 15.0, 25.0, *call(1, 15.0, 24.0)),
         task("alone", 30.0, 31.0),
     ]
-    (book,) = books(tasks, [gpu()], {"u": 40.0})
-    balance = book.balances["u"]
-    given = sum(share.gpus["u"].attributed or 0.0 for share in book.shares.values())
-    assert (book.start, book.end) == (10.0, 31.0)
+    (group,) = attribute_tasks(tasks, [gpu()], {"u": 40.0})
+    balance = group.balances["u"]
+    given = sum(share.gpus["u"].attributed or 0.0 for share in group.shares.values())
+    assert (group.start, group.end) == (10.0, 31.0)
     assert [balance.joules, balance.shared_idle, balance.unattributed, balance.withheld] == pytest.approx([2100, 200, 500, 0])
     assert given + 700.0 == pytest.approx(2100.0)
     assert balance.residual == pytest.approx(0.0, abs=1e-6)

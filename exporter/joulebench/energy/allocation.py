@@ -1,4 +1,4 @@
-"""The books of one GPU: what each task gets of every bin, so that all entries add up to the counter.
+"""The energy of one GPU allocated to tasks, bin after bin, so that all parts add up to the counter.
 
 sum(attributed) + shared_idle + unattributed + withheld = E(end) - E(start)
 """
@@ -9,8 +9,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import fsum
 
+import numpy as np
+
 from joulebench.energy.bins import Bin, TaskWork
-from joulebench.energy.curve import Curve
+from joulebench.energy.curve import EnergyCurve
 from joulebench.energy.token_weights import TokenWeights
 
 METHODS = ("exclusive", "by_execution", "by_tokens", "equal_share")
@@ -23,7 +25,7 @@ MINOR_SHARE = 0.05
 class Share:
     """Joules of one task. ``lower``: while it was alone; ``upper``: all of its window; ``attributed`` lies between them, and so
     does ``fully_loaded``, which has a part of the idle energy of shared time. None where unknown, with the reasons of
-    ``Curve.reasons``; ``lower`` stays as what is known at least.
+    ``EnergyCurve.reasons``; ``lower`` stays as what is known at least.
     """
 
     lower: float | None
@@ -52,10 +54,10 @@ class GpuBalance:
     reasons: tuple[str, ...]
 
 
-class Ledger:
+class EnergyAllocation:
     """Joules of one GPU by task, bin after bin."""
 
-    def __init__(self, curve: Curve, count: int, idle_watts: float | None, weights: TokenWeights | None) -> None:
+    def __init__(self, curve: EnergyCurve, count: int, idle_watts: float | None, weights: TokenWeights | None) -> None:
         self._curve = curve
         self._idle_watts = idle_watts
         self._weights = weights
@@ -68,16 +70,15 @@ class Ledger:
         self._unattributed = 0.0
         self._shared_idle = 0.0
 
-    def book(self, cut: Iterable[Bin]) -> None:
-        time, before = float("nan"), 0.0
-        for one in cut:
-            if one.start != time:
-                before = self._curve.joules(one.start)
-            time, after = one.end, self._curve.joules(one.end)
-            self._give(one, max(after - before, 0.0))
-            before = after
+    def allocate(self, bins: Sequence[Bin]) -> None:
+        """Gives the energy of each bin to the tasks in it."""
+        starts, ends = [one.start for one in bins], [one.end for one in bins]
+        used = np.maximum(self._curve.joules_at(ends) - self._curve.joules_at(starts), 0.0)
+        covered = self._curve.covered(starts, ends)
+        for one, joules, seconds in zip(bins, used.tolist(), covered.tolist(), strict=True):
+            self._allocate_bin(one, joules, seconds)
 
-    def _give(self, one: Bin, joules: float) -> None:
+    def _allocate_bin(self, one: Bin, joules: float, covered: float) -> None:
         if not one.tasks:
             self._unattributed += joules
             return
@@ -86,7 +87,7 @@ class Ledger:
         if len(one.tasks) == 1:
             self._lower[one.tasks[0]] += joules
             return
-        idle = min((self._idle_watts or 0.0) * self._curve.covered(one.start, one.end), joules)
+        idle = min((self._idle_watts or 0.0) * covered, joules)
         self._shared_idle += idle
         for i in one.tasks:
             self._idle[i] += idle / len(one.tasks)
@@ -122,13 +123,18 @@ class Ledger:
             return "equal_share"
         return "by_tokens" if self._by_tokens[i] + self._by_calls[i] > minor else "by_execution"
 
-    def share(self, i: int, task: TaskWork) -> Share:
-        seconds = task.end - task.start
-        covered = self._curve.covered(task.start, task.end)
-        reasons = self._curve.reasons(task.start, task.end)
-        if not self._curve.known or (covered <= 0 < seconds):
+    def shares(self, tasks: Sequence[TaskWork]) -> list[Share]:
+        """Of the tasks, in their order."""
+        starts, ends = [task.start for task in tasks], [task.end for task in tasks]
+        covered, whole = self._curve.covered(starts, ends).tolist(), self._curve.is_whole(starts, ends).tolist()
+        return [self._share(i, task, covered[i], is_whole=whole[i]) for i, task in enumerate(tasks)]
+
+    def _share(self, i: int, task: TaskWork, covered: float, *, is_whole: bool) -> Share:
+        plain = self._curve.is_plain(task.start, task.end)
+        reasons = () if plain else self._curve.reasons(task.start, task.end)
+        if not self._curve.is_known or (covered <= 0 < task.end - task.start):
             return Share(None, None, None, None, reasons)
-        if not self._curve.whole((task.start, task.end)):
+        if not is_whole:
             return Share(self._lower[i], None, None, None, reasons)
         attributed = self._lower[i] + self._work[i]
         return Share(self._lower[i], attributed, attributed + self._idle[i], self._upper[i], reasons)
@@ -136,11 +142,12 @@ class Ledger:
     def balance(self, shares: Sequence[Share], start: float, end: float) -> GpuBalance:
         unknown_idle = ("idle_unknown",) if self._idle_watts is None else ()
         reasons = (*self._curve.reasons(start, end), *unknown_idle)
-        covered = self._curve.covered(start, end)
-        coverage = covered / (end - start) if end > start else float(self._curve.known)
-        if not self._curve.known or covered <= 0 < end - start:
+        covered = float(self._curve.covered([start], [end])[0])
+        coverage = covered / (end - start) if end > start else float(self._curve.is_known)
+        if not self._curve.is_known or covered <= 0 < end - start:
             return GpuBalance(None, None, None, None, None, 0.0, None, reasons)
-        joules = self._curve.joules(end) - self._curve.joules(start)
+        before, after = self._curve.joules_at([start, end]).tolist()
+        joules = after - before
         given = [share.attributed for share in shares if share.attributed is not None]
         held = [i for i, share in enumerate(shares) if share.attributed is None]
         withheld = fsum(self._lower[i] + self._work[i] for i in held)

@@ -14,10 +14,11 @@ from joulebench import metrics
 from joulebench.clients.prometheus import PrometheusApi
 from joulebench.errors import QueryRefused
 from joulebench.metrics import recorded
-from joulebench.results import circumstances, surroundings
-from joulebench.results.circumstances import Circumstances
+from joulebench.results import server_metrics
 from joulebench.results.export import Export, Options, export
-from joulebench.results.points import Columns
+from joulebench.results.server_metrics import ServerMetrics, fetch_server_metrics, link_bytes, model_server
+from joulebench.results.timeseries import TimeSeries
+from joulebench.schema.result import ModelServer, SampleCounts
 from tests.contract.sources import rules
 from tests.needs import need_program
 from tests.unit.results import scenario
@@ -110,11 +111,10 @@ def test_a_call_has_the_use_of_the_cache_that_was_seen_while_it_ran(exported: Ex
     calls = record(exported, "plain")["calls"]
     assert [call["kv_cache_ratio"] for call in calls] == [None, None]
     told = {recorded.SERVER_KV_CACHE: ((5.0, 0.25), (10.0, 0.5)), recorded.SERVER_RUNNING: ((5.0, 1.0), (10.0, 2.0))}
-    around = Circumstances(servers={(name, MODEL): {"a": Columns.of(points)} for name, points in told.items()})
-    assert surroundings.of_call(around, MODEL, 4.0, 6.0) == {"kv_cache_ratio": 0.25, "running_requests": 1.0}
-    assert surroundings.of_call(around, MODEL, 4.0, 10.0) == {"kv_cache_ratio": 0.5, "running_requests": 2.0}
-    assert surroundings.of_call(around, MODEL, 6.0, 9.0) == {"kv_cache_ratio": None, "running_requests": None}
-    assert surroundings.of_call(around, MODEL, 4.0, None) == {"kv_cache_ratio": None, "running_requests": None}
+    servers = ServerMetrics(servers={(name, MODEL): {"a": TimeSeries.of(points)} for name, points in told.items()})
+    assert servers.of_call(MODEL, 4.0, 6.0) == (0.25, 1.0)
+    assert servers.of_call(MODEL, 4.0, 10.0) == (0.5, 2.0)
+    assert servers.of_call(MODEL, 6.0, 9.0) == (None, None)
 
 
 def test_bytes_over_a_link_are_those_of_the_window(exported: Export) -> None:
@@ -139,7 +139,7 @@ def test_the_clock_at_the_power_limit_is_told_where_there_was_one(exported: Expo
     assert record(exported, "=cmd()")["per_gpu"][0]["power_capped_clock"] is None
 
 
-def test_the_table_ends_in_what_surrounded_the_task(exported: Export) -> None:
+def test_the_table_has_the_server_and_the_links(exported: Export) -> None:
     row = next(row for row in exported.rows if row["task_id"] == "plain")
     assert (row["model_size_bytes"], row["model_vram_bytes"], row["model_context_tokens"]) == (SIZE, VRAM, 8192)
     assert row["server_waiting_requests"] == 2.0
@@ -147,28 +147,27 @@ def test_the_table_ends_in_what_surrounded_the_task(exported: Export) -> None:
     assert row["pcie_tx_bytes"] is None
 
 
-def test_nobody_knows_which_of_two_servers_of_a_model_worked() -> None:
-    told = {"a": Columns.of([(1.0, 5.0)]), "b": Columns.of([(1.0, 7.0)])}
-    around = Circumstances(servers={(metrics.OLLAMA_MODEL_SIZE.name, MODEL): dict(told)})
-    assert surroundings.model_server(around, MODEL, 0.0, 2.0)["size_bytes"] is None
-    around.servers[metrics.OLLAMA_MODEL_SIZE.name, MODEL].pop("b")
-    assert surroundings.model_server(around, MODEL, 0.0, 2.0)["size_bytes"] == 5.0
+def test_of_two_servers_of_a_model_it_is_not_known_which_worked() -> None:
+    told = {"a": TimeSeries.of([(1.0, 5.0)]), "b": TimeSeries.of([(1.0, 7.0)])}
+    servers = ServerMetrics(servers={(metrics.OLLAMA_MODEL_SIZE.name, MODEL): dict(told)})
+    assert model_server(servers, MODEL, 0.0, 2.0).size_bytes is None
+    servers.servers[metrics.OLLAMA_MODEL_SIZE.name, MODEL].pop("b")
+    assert model_server(servers, MODEL, 0.0, 2.0).size_bytes == 5.0
 
 
 def test_a_model_without_a_tag_is_the_latest_one() -> None:
     name = metrics.OLLAMA_MODEL_SIZE.name
-    around = Circumstances(servers={(name, "llama3:latest"): {"a": Columns.of([(1.0, 5.0)])}})
-    assert surroundings.model_server(around, "llama3", 0.0, 2.0)["size_bytes"] == 5.0
+    servers = ServerMetrics(servers={(name, "llama3:latest"): {"a": TimeSeries.of([(1.0, 5.0)])}})
+    assert model_server(servers, "llama3", 0.0, 2.0).size_bytes == 5.0
 
 
 def test_recorded_names_are_recorded() -> None:
-    assert set(circumstances.RECORDED) <= {rule["record"] for rule in rules("record")}
+    assert set(server_metrics.RECORDED) <= {rule["record"] for rule in rules("record")}
 
 
-def test_nothing_was_told_of_a_run_without_servers(tmp_path: Path) -> None:
-    assert surroundings.link_bytes(Circumstances(), "GPU-aaaa", 0.0, 1.0) == {}
-    told = surroundings.model_server(Circumstances(), MODEL, 0.0, 1.0)
-    assert {value for key, value in told.items() if key != "samples"} == {None}
+def test_a_run_without_servers_has_no_values(tmp_path: Path) -> None:
+    assert link_bytes(ServerMetrics(), "GPU-aaaa", 0.0, 1.0) == {}
+    assert model_server(ServerMetrics(), MODEL, 0.0, 1.0) == ModelServer(samples=SampleCounts(memory=0, queue=0))
 
 
 class Stubborn:
@@ -190,8 +189,8 @@ class Stubborn:
         self._check(expr)
         return self.api.raw(expr, time)
 
-    def columns(self, body: bytes, expr: str, times: Any) -> Any:
-        return self.api.columns(body, expr, times)
+    def columns(self, body: bytes, expr: str) -> Any:
+        return self.api.columns(body, expr)
 
 
 @pytest.fixture(scope="module")
@@ -205,9 +204,9 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrometheusApi]:
 
 def test_what_a_store_refuses_at_once_is_asked_for_in_parts(api: PrometheusApi) -> None:
     windows = [(START, START + 100.0)]
-    whole = circumstances.fetch(api, windows, {}, ())
+    whole = fetch_server_metrics(api, windows, {}, ())
     stubborn = Stubborn(api, 60.0)
-    parts = circumstances.fetch(cast(PrometheusApi, stubborn), windows, {}, ())
+    parts = fetch_server_metrics(cast(PrometheusApi, stubborn), windows, {}, ())
     assert stubborn.refused > 0
     assert {key: list(points) for key, points in parts.links.items()} == {
         key: list(points) for key, points in whole.links.items()
@@ -216,4 +215,4 @@ def test_what_a_store_refuses_at_once_is_asked_for_in_parts(api: PrometheusApi) 
     assert list(parts.server(size, MODEL)) == list(whole.server(size, MODEL)) != []
     assert parts.memory == whole.memory
     with pytest.raises(QueryRefused):
-        circumstances.fetch(cast(PrometheusApi, Stubborn(api, 1.0)), windows, {}, ())
+        fetch_server_metrics(cast(PrometheusApi, Stubborn(api, 1.0)), windows, {}, ())

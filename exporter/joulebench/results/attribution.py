@@ -1,0 +1,169 @@
+"""What a task's joules were spent on, which GPUs it ran on, and whose joules they are where tasks overlapped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from joulebench.energy.allocation import METHODS, GpuBalance
+from joulebench.energy.attribution import TaskAttribution, attribute
+from joulebench.energy.bins import TaskWork
+from joulebench.energy.calls import LlmCall
+from joulebench.energy.phases import PHASES, PhaseEnergy, Timeline, timeline, total_phases
+from joulebench.energy.window import total
+from joulebench.parsing import as_float, as_int
+from joulebench.results.fetch import GpuSamples
+from joulebench.results.merge import Task, TaskKey
+from joulebench.schema import events as event_types
+from joulebench.schema.result import Event, PhaseResult, Phases
+
+EXCLUSIVE = METHODS[0]
+
+Interval = tuple[float, float]
+
+
+def llm_calls(events: Sequence[Event], task_end: float) -> list[LlmCall]:
+    """The task's calls. Prefill tokens are known where the server told how much of a prompt came from its cache."""
+    first = {e.get("call"): float(e["timestamp"]) for e in events if e["event_type"] == event_types.LLM_FIRST_TOKEN_RECEIVED}
+    ends = {e.get("call"): e for e in events if e["event_type"] == event_types.LLM_QUERY_END}
+    found = []
+    for call, (start, end) in _pairs(events, event_types.LLM_QUERY_START, event_types.LLM_QUERY_END, "call", task_end).items():
+        ended = ends.get(call, {})
+        ttft = as_float(ended.get("ttft_seconds"))
+        found.append(
+            LlmCall(
+                start,
+                end,
+                load_seconds=as_float(ended.get("load_seconds")),
+                prefill_seconds=as_float(ended.get("prefill_seconds")),
+                decode_seconds=as_float(ended.get("decode_seconds")),
+                ttft_seconds=first[call] - start if ttft is None and call in first else ttft,
+                prefill_tokens=computed_prompt_tokens(ended),
+                decode_tokens=as_float(ended.get("completion_tokens")),
+            )
+        )
+    return found
+
+
+def computed_prompt_tokens(ended: Mapping[str, object]) -> int | None:
+    """Prompt tokens less those from the cache, of an LLM_QUERY_END; None where they are not reported or contradict."""
+    prompt, cached = as_int(ended.get("prompt_tokens")), as_int(ended.get("cached_tokens"))
+    return None if prompt is None or cached is None or not 0 <= cached <= prompt else prompt - cached
+
+
+def tool_spans(events: Sequence[Event], task_end: float) -> list[Interval]:
+    return list(_pairs(events, event_types.TOOL_CALL_START, event_types.TOOL_CALL_END, "tool_call", task_end).values())
+
+
+def _pairs(events: Sequence[Event], opening: str, closing: str, key: str, task_end: float) -> dict[object, Interval]:
+    """Intervals by their number; one without a closing event lasts until the end of the task."""
+    closed = {e.get(key): float(e["timestamp"]) for e in events if e["event_type"] == closing}
+    return {
+        e.get(key): (float(e["timestamp"]), max(closed.get(e.get(key), task_end), float(e["timestamp"])))
+        for e in events
+        if e["event_type"] == opening
+    }
+
+
+def task_timeline(task: Task, start: float, end: float) -> Timeline:
+    """The window of a task cut into phases."""
+    return timeline(start, end, llm_calls(task.events, end), tool_spans(task.events, end))
+
+
+def call_windows(task: Task) -> list[Interval]:
+    """Windows of the task's calls that ended, in the order in which they began."""
+    ends = {event.get("call"): event["timestamp"] for event in task.events if event["event_type"] == event_types.LLM_QUERY_END}
+    begun = [event for event in task.events if event["event_type"] == event_types.LLM_QUERY_START]
+    pairs = ((event["timestamp"], ends.get(event.get("call"))) for event in begun)
+    return [(float(start), float(end)) for start, end in pairs if end is not None and end >= start]
+
+
+def phase_results(task: Task, joules: float | None, line: Timeline | None, parts: Sequence[PhaseEnergy]) -> Phases:
+    """Seconds and joules by phase. ``parts``: of each GPU, from the stored samples; they are scaled to add up to ``joules``.
+
+    Null where the journal has no calls.
+    """
+    if line is None or not task.events:
+        return Phases()
+    together = total_phases(parts, total(part.whole for part in parts))
+    whole = together.whole.joules
+    scale = None if not whole or joules is None else joules / whole
+    found = {}
+    for phase in PHASES:
+        energy = together.phases.get(phase)
+        known = None if energy is None or energy.joules is None or scale is None else energy.joules * scale
+        seconds = None if phase in line.unknown else line.seconds.get(phase, 0.0)
+        notes = list(energy.notes if energy else line.notes.get(phase, ()))
+        found[phase] = PhaseResult(seconds=seconds, joules=known, notes=notes)
+    return Phases(by_phase=found, scale=scale)
+
+
+@dataclass(frozen=True, slots=True)
+class AttributionGroup:
+    """The shares of tasks that ran on the same GPUs, and the balance of each of these over ``start`` to ``end``, unix seconds.
+
+    sum of shares + unattributed + shared idle + withheld + residual = the counter's own difference.
+    """
+
+    start: float
+    end: float
+    shares: Mapping[TaskKey, TaskAttribution]
+    balances: Mapping[str, GpuBalance]
+
+
+def attribute_tasks(
+    tasks: Sequence[Task], gpus: Sequence[GpuSamples], idle_watts: Mapping[str, float | None] | None = None
+) -> list[AttributionGroup]:
+    """Shares of every task with a window; the window of an unfinished task is not known, so it shares nothing here.
+
+    Tasks share a GPU only with those that ran on it. ``idle_watts`` by uuid.
+    """
+    own = gpus_by_task(tasks)
+    found = []
+    for uuids in dict.fromkeys(own.values()):
+        curves = {gpu.uuid: gpu.energy for gpu in gpus if uuids is None or gpu.uuid in uuids}
+        ended = [(task, task.window) for task in tasks if task.window is not None and own[task.key] == uuids]
+        if not ended:
+            continue
+        work = [
+            TaskWork(str(task.key), start, end, llm_calls(task.events, end) if task.events else None)
+            for task, (start, end) in ended
+        ]
+        done = attribute(curves, work, idle_watts=idle_watts)
+        shares = {task.key: share for (task, _), share in zip(ended, done.tasks, strict=True)}
+        found.append(AttributionGroup(min(w.start for w in work), max(w.end for w in work), shares, done.gpus))
+    return found
+
+
+def attributions_by_task(groups: Sequence[AttributionGroup]) -> Mapping[TaskKey, TaskAttribution]:
+    return {key: share for group in groups for key, share in group.shares.items()}
+
+
+NO_SOURCE = "none"
+"""An exporter that answers without having any GPU."""
+
+Gpus = frozenset[str]
+
+
+def gpus_by_task(tasks: Sequence[Task]) -> Mapping[TaskKey, Gpus | None]:
+    """UUIDs of the GPUs that each task ran on: those that the exporter beside its worker named; None where that is not known.
+
+    A Prometheus may hold many machines. A task whose own question was not answered ran where its worker's other tasks ran, or
+    where all others of the run did.
+    """
+    named = {task.key: found for task in tasks if (found := _named_gpus(task)) is not None}
+    of_run = frozenset(named.values())
+    of_worker = {
+        worker: frozenset(gpus for key, gpus in named.items() if key.worker == worker) for worker in {key.worker for key in named}
+    }
+    return {task.key: named.get(task.key, _common_answer(of_worker.get(task.key.worker, of_run))) for task in tasks}
+
+
+def _named_gpus(task: Task) -> Gpus | None:
+    if task.exporter_energy:
+        return frozenset(answer.uuid for answer in task.exporter_energy)
+    return frozenset() if task.exporter_source == NO_SOURCE else None
+
+
+def _common_answer(answers: frozenset[Gpus]) -> Gpus | None:
+    return next(iter(answers)) if len(answers) == 1 else None

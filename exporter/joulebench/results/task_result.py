@@ -1,0 +1,532 @@
+"""The result of a task: its totals from events, its energy and how good that is, and what each GPU and call did."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
+from typing import TypeVar
+
+import msgspec
+
+from joulebench.energy.allocation import Share
+from joulebench.energy.attribution import TaskAttribution
+from joulebench.energy.phases import Timeline
+from joulebench.energy.window import QUALITIES, WindowEnergy
+from joulebench.parsing import as_float, as_int, as_name, sum_or_none
+from joulebench.results.attribution import phase_results, task_timeline
+from joulebench.results.calls import call_results, calls_exceed_task, efficiency
+from joulebench.results.fetch import GpuSamples, Samples
+from joulebench.results.gpu_stats import NO_READINGS, GpuGroup, GpuReadings, TaskReadings, hardware_metrics, ratio
+from joulebench.results.merge import Task, TaskKey
+from joulebench.results.server_metrics import ServerMetrics, capped_clock, link_bytes, model_server
+from joulebench.results.task_energy import (
+    ChosenEnergy,
+    IdlePower,
+    TaskEnergy,
+    exporter_clock_offset,
+    idle_share,
+    is_below_idle,
+    is_on_two_clocks,
+    task_energy,
+)
+from joulebench.results.throttle import (
+    Throttling,
+    disagreement_reasons,
+    gpu_throttling,
+    most_throttled,
+    throttle_result,
+    throttled_seconds,
+)
+from joulebench.results.timeseries import EMPTY
+from joulebench.schema import events
+from joulebench.schema.reasons import Reason
+from joulebench.schema.result import (
+    SCHEMA_VERSION,
+    Attribution,
+    ClockOffsets,
+    CompletionStatus,
+    ComputedMetrics,
+    Disagreement,
+    ErrorSource,
+    ErrorSummary,
+    Event,
+    GenerationTimeMetrics,
+    GpuEnergy,
+    GpuResult,
+    GpuShare,
+    Hallucinations,
+    HardwareMetrics,
+    JouleBounds,
+    KeySteps,
+    Measurement,
+    Metadata,
+    ModelServer,
+    OverheadMetrics,
+    TaskConfig,
+    TaskResult,
+    Throughput,
+    TokenEfficiency,
+    TokenUsage,
+    ToolCallSummary,
+    ToolConfidence,
+    ToolStats,
+    ToolUsage,
+    TtftMetrics,
+)
+from joulebench.units import kwh_from_joules
+
+BATCH_TASKS = 500
+"""Tasks whose readings are taken at once: the readings of all tasks of a long run would fill the memory."""
+THROTTLED_SHARE = 0.05
+"""A task that was throttled for more than this share of its time is not comparable with others."""
+
+Gpus = Collection[str] | None
+
+
+@dataclass(frozen=True, slots=True)
+class ExportContext:
+    """What is the same for all tasks of an export. ``why_no_samples``: a reason, where ``samples`` is None."""
+
+    run_id: str
+    version: str
+    samples: Samples | None
+    idle: Mapping[str, IdlePower] = field(default_factory=dict)
+    servers: ServerMetrics = field(default_factory=ServerMetrics)
+    why_no_samples: str = Reason.PROMETHEUS_NOT_ASKED.value
+
+    def gpus(self, uuids: Gpus) -> list[GpuSamples]:
+        """Samples of these GPUs, of all where it is not known which."""
+        return [gpu for gpu in self.samples.gpus if uuids is None or gpu.uuid in uuids] if self.samples else []
+
+
+def task_results(
+    tasks: Sequence[Task], gpus_of: Sequence[Gpus], shares: Sequence[TaskAttribution | None], context: ExportContext
+) -> Iterator[TaskResult]:
+    """One after another, in the order of the tasks. ``gpus_of``: UUIDs of the GPUs that each ran on, None where not known."""
+    groups: dict[Gpus, GpuGroup] = {}
+    for begin in range(0, len(tasks), BATCH_TASKS):
+        batch = range(begin, min(begin + BATCH_TASKS, len(tasks)))
+        readings: dict[TaskKey, TaskReadings] = {}
+        for uuids in dict.fromkeys(gpus_of[i] for i in batch):
+            group = groups.setdefault(uuids, GpuGroup(context.gpus(uuids))) if context.samples else None
+            if group is not None:
+                readings.update(group.read_tasks([tasks[i] for i in batch if gpus_of[i] == uuids], is_on_two_clocks))
+        for i in batch:
+            yield task_result(tasks[i], gpus_of[i], readings.get(tasks[i].key), shares[i], context)
+
+
+def task_result(
+    task: Task, uuids: Gpus, readings: TaskReadings | None, attribution: TaskAttribution | None, context: ExportContext
+) -> TaskResult:
+    """``readings``: None without samples, and without a window."""
+    by_uuid = {gpu.samples.uuid: gpu for gpu in readings.gpus} if readings else {}
+    energy = task_energy(task, None if context.samples is None else list(by_uuid.values()), context.why_no_samples, uuids)
+    gpus = [by_uuid[gpu.uuid] for gpu in energy.gpus if gpu.uuid in by_uuid]
+    slowed = _throttling(task, energy, by_uuid)
+    task_throttled = throttled_seconds(most_throttled([gpu.seconds for gpu in slowed]))
+    calls = call_results(task, gpus, task_throttled, context.servers)
+    findings = [
+        *_findings(task, energy, attribution, context, task_throttled),
+        *calls_exceed_task(calls, energy.total.high),
+        *disagreement_reasons(slowed),
+    ]
+    verdict = _verdict(energy, findings)
+    phases = phase_results(task, verdict.joules, readings.timeline if readings else _timeline(task), [g.phases for g in gpus])
+    overlap = None if attribution is None else attribution.overlap_fraction
+    seconds = _seconds(task)
+    return TaskResult(
+        schema_version=SCHEMA_VERSION,
+        metadata=_metadata(task, context),
+        llm_error_count=task.values.llm_errors,
+        raw_events=[_event(event) for event in task.events],
+        computed_metrics=computed_metrics(task),
+        gpu_hardware_metrics=_hardware(task, readings, energy.total.joules),
+        measurement=_measurement(task, energy, verdict, [gpu.samples for gpu in gpus]),
+        per_gpu=[_gpu_result(task, one, by_uuid.get(one.uuid), throttled, context) for one, throttled in _with(energy, slowed)],
+        throttle=throttle_result(slowed, [gpu.margin for gpu in gpus]),
+        phases=phases,
+        idle=idle_share(context.idle, _uuids(energy), verdict, seconds),
+        efficiency=efficiency(task, calls, phases.by_phase, overlap),
+        calls=calls,
+        attribution=_attribution(attribution, verdict),
+        call_energy=[_event(event) for event in task.call_energy],
+        model_server=model_server(context.servers, task.values.model_name, *task.window) if task.window else ModelServer(),
+    )
+
+
+def _hardware(task: Task, readings: TaskReadings | None, joules: float | None) -> HardwareMetrics | None:
+    """None only where no window is known."""
+    if task.window is None:
+        return None
+    return hardware_metrics(readings or NO_READINGS, joules, *task.window)
+
+
+def _timeline(task: Task) -> Timeline | None:
+    return None if task.window is None else task_timeline(task, *task.window)
+
+
+def _throttling(task: Task, energy: TaskEnergy, readings: Mapping[str, GpuReadings]) -> list[Throttling]:
+    """Of each GPU of the task, in their order; empty where no window is known."""
+    if task.window is None:
+        return []
+    answers = {answer.uuid: answer.throttled for answer in task.exporter_energy}
+    found = []
+    for gpu in energy.gpus:
+        known = readings.get(gpu.uuid)
+        stored, samples = (known.throttled, known.samples) if known else (None, None)
+        found.append(gpu_throttling(gpu.uuid, answers.get(gpu.uuid, {}), stored, samples, task.window))
+    return found
+
+
+def _with(energy: TaskEnergy, slowed: Sequence[Throttling]) -> Iterator[tuple[ChosenEnergy, Throttling | None]]:
+    by_uuid = {one.uuid: one for one in slowed}
+    return ((gpu, by_uuid.get(gpu.uuid)) for gpu in energy.gpus)
+
+
+def _metadata(task: Task, context: ExportContext) -> Metadata:
+    values = task.values
+    return Metadata(
+        run_id=context.run_id,
+        task_id=task.key.task_id,
+        worker=task.key.worker,
+        task_name=values.task_name,
+        suite=values.suite,
+        model_name=values.model_name,
+        session_start_iso=_iso(values.start),
+        session_start_unix=values.start,
+        session_end_iso=_iso(values.end),
+        session_end_unix=values.end,
+        session_duration_seconds=None if task.window is None else round(task.window[1] - task.window[0], 3),
+        joulebench_version=context.version,
+        benchmark_joulebench_version=task.run_version,
+        benchmark_configuration=dict(task.run_configuration) if task.run_configuration else msgspec.UNSET,
+        task_config_at_start=TaskConfig(task_id=task.key.task_id, task_name=values.task_name),
+    )
+
+
+def _iso(at: float | None) -> str | None:
+    return None if at is None else datetime.fromtimestamp(at, tz=timezone.utc).isoformat()
+
+
+def _event(event: Event) -> Event:
+    """Flat, with its type and time first."""
+    return {"event_type": event["event_type"], "timestamp": event["timestamp"], **event}
+
+
+def _findings(
+    task: Task, energy: TaskEnergy, attribution: TaskAttribution | None, context: ExportContext, throttled: float | None
+) -> list[str]:
+    """What makes the joules of a task suspect, beside what the counter itself says."""
+    seconds = _seconds(task)
+    if seconds is None:
+        return []
+    found = []
+    if attribution is not None and attribution.overlap_fraction > 0:
+        found.append(Reason.OVERLAP.value)
+    if throttled is not None and throttled > THROTTLED_SHARE * seconds:
+        found.append(Reason.THROTTLED.value)
+    if is_below_idle(context.idle, _uuids(energy), energy.total, seconds):
+        found.append(Reason.BELOW_IDLE.value)
+    return found
+
+
+def _verdict(energy: TaskEnergy, findings: Sequence[str]) -> WindowEnergy:
+    if not findings:
+        return energy.total
+    quality = max(energy.total.quality, "suspect", key=QUALITIES.index)
+    return replace(energy.total, quality=quality, reasons=(*energy.total.reasons, *findings))
+
+
+def _uuids(energy: TaskEnergy) -> list[str]:
+    return [gpu.uuid for gpu in energy.gpus]
+
+
+def _seconds(task: Task) -> float | None:
+    return None if task.window is None else task.window[1] - task.window[0]
+
+
+def _measurement(task: Task, energy: TaskEnergy, verdict: WindowEnergy, gpus: Sequence[GpuSamples]) -> Measurement:
+    window = _window(verdict, Measurement)
+    # Energy that was pushed and not journaled comes without the number of samples behind it.
+    window.samples = None if energy.source == "exporter" and not verdict.samples else verdict.samples
+    window.energy_source = energy.source
+    window.gpu_source = energy.gpu_source
+    window.simulated = energy.simulated
+    window.energy_exporter = _bounds([gpu.exporter for gpu in energy.gpus])
+    window.energy_prometheus = _bounds([gpu.prometheus for gpu in energy.gpus])
+    window.clock_offset_seconds = ClockOffsets(
+        benchmark_to_gateway=task.gateway_clock_offset,
+        exporter_to_prometheus=exporter_clock_offset(gpus, *task.window) if task.window else None,
+    )
+    window.sources = dict(task.sources)
+    window.disagreements = [
+        Disagreement(field=one.field, journal=one.journal, prometheus=one.prometheus) for one in task.disagreements
+    ]
+    return window
+
+
+WindowRecord = TypeVar("WindowRecord", Measurement, GpuEnergy)
+
+
+def _window(energy: WindowEnergy, record: type[WindowRecord]) -> WindowRecord:
+    return record(
+        joules=energy.joules,
+        kwh=None if energy.joules is None else kwh_from_joules(energy.joules),
+        low_joules=energy.low,
+        high_joules=energy.high,
+        method=energy.method,
+        coverage=energy.coverage,
+        samples=energy.samples,
+        longest_gap_seconds=energy.longest_gap,
+        counter_resets=energy.resets,
+        quality=energy.quality,
+        reasons=list(energy.reasons),
+    )
+
+
+def _bounds(windows: Sequence[WindowEnergy | None]) -> JouleBounds | None:
+    """Joules and bounds over all GPUs by one of the two readers; null in a field where one GPU is not known."""
+    known = [window for window in windows if window is not None]
+    if not known:
+        return None
+    if len(known) < len(windows):
+        return JouleBounds()
+    return JouleBounds(
+        joules=sum_or_none(window.joules for window in known),
+        low=sum_or_none(window.low for window in known),
+        high=sum_or_none(window.high for window in known),
+    )
+
+
+def _gpu_result(
+    task: Task, energy: ChosenEnergy, readings: GpuReadings | None, slowed: Throttling | None, context: ExportContext
+) -> GpuResult:
+    chosen = _window(energy.chosen, GpuEnergy)
+    chosen.source = energy.source
+    found = GpuResult(
+        gpu=energy.gpu,
+        uuid=energy.uuid,
+        energy=chosen,
+        energy_exporter=_bounds([energy.exporter]),
+        energy_prometheus=_bounds([energy.prometheus]),
+        throttle_seconds_by_reason=dict(slowed.seconds) if slowed and (readings or slowed.sources) else {},
+        throttle_sources=dict(slowed.sources) if slowed else {},
+        memory_total_bytes=context.servers.memory.get(energy.uuid),
+        link_bytes=link_bytes(context.servers, energy.uuid, *task.window) if task.window else {},
+    )
+    if readings is not None and task.window is not None:
+        gauges, cap = readings.gauges, readings.samples.throttle.get("sw_power_cap", EMPTY)
+        found.name = readings.samples.name
+        found.min_temp_margin_c = readings.margin
+        found.power_capped_clock = capped_clock(context.servers, energy.uuid, cap, *task.window)
+        found.util_pct, found.vram_mb, found.temp_c, found.power_w = gauges.util, gauges.vram, gauges.temp, gauges.power
+    return found
+
+
+def _attribution(attribution: TaskAttribution | None, verdict: WindowEnergy) -> Attribution:
+    """Joules of the task: ``lower`` while it was alone, ``attributed`` its share, ``upper`` all of its window."""
+    if attribution is None:
+        return Attribution()
+    # As they add up over the run, which Prometheus alone feeds, with what run.json has of each GPU.
+    gpus = {uuid: _share(share) for uuid, share in attribution.gpus.items()}
+    found = Attribution(method=attribution.method, overlap_fraction=attribution.overlap_fraction, gpus=gpus)
+    total = attribution.total
+    if attribution.overlap_fraction == 0:
+        # Alone on the GPUs, all of the window is the task's.
+        found.lower = found.attributed = found.fully_loaded = found.upper = verdict.joules
+        found.reasons = []
+    else:
+        found.lower, found.attributed, found.fully_loaded, found.upper = (
+            total.lower,
+            total.attributed,
+            total.fully_loaded,
+            total.upper,
+        )
+        found.reasons = list(total.reasons)
+    return found
+
+
+def _share(share: Share) -> GpuShare:
+    return GpuShare(
+        lower=share.lower,
+        attributed=share.attributed,
+        fully_loaded=share.fully_loaded,
+        upper=share.upper,
+        reasons=list(share.reasons),
+    )
+
+
+# --- totals from events -------------------------------------------------------------------------------------------------------
+
+
+def computed_metrics(task: Task) -> ComputedMetrics:
+    """Totals as both sources agree on them; lists, minima and maxima over calls need the journal and are else empty or null."""
+    values = task.values
+    calls = _of_type(task, events.LLM_QUERY_END)
+    ttfts = _milliseconds(calls, "ttft_seconds")
+    latencies = _milliseconds(calls, "duration_seconds")
+    tokens = TokenUsage(
+        total_prompt_tokens=values.prompt_tokens,
+        total_completion_tokens=values.completion_tokens,
+        total_tokens=_total_tokens(task),
+    )
+    return ComputedMetrics(
+        total_duration_seconds=_duration(task),
+        llm_call_count=values.llm_calls,
+        llm_token_usage=tokens,
+        task_completion_status=CompletionStatus(status=task.status, reason=values.reason, success=values.success),
+        tool_usage_stats=_tool_usage(task),
+        error_summary=_error_summary(task),
+        ttft_metrics=TtftMetrics(
+            average_ttft_ms=_mean(ttfts, values.ttft_seconds, values.ttft_count),
+            min_ttft_ms=min(ttfts, default=None),
+            max_ttft_ms=max(ttfts, default=None),
+            total_llm_calls=values.ttft_count,
+            all_ttft_ms=ttfts,
+        ),
+        generation_time_metrics=GenerationTimeMetrics(
+            average_generation_time_ms=_mean(latencies, values.llm_seconds, values.llm_calls),
+            min_generation_time_ms=min(latencies, default=None),
+            max_generation_time_ms=max(latencies, default=None),
+            total_llm_calls=values.llm_calls,
+            all_generation_times_ms=latencies,
+        ),
+        processing_overhead_metrics=_overhead(task),
+        token_efficiency_metrics=TokenEfficiency(
+            token_efficiency_ratio=ratio(values.completion_tokens, values.prompt_tokens),
+            total_prompt_tokens=values.prompt_tokens,
+            total_completion_tokens=values.completion_tokens,
+            total_tokens=tokens.total_tokens,
+            average_tokens_per_call=ratio(tokens.total_tokens, values.llm_calls),
+        ),
+        throughput_metrics=_throughput(task, calls),
+        tool_confidence_metrics=ToolConfidence(
+            avg_tool_confidence=ratio(values.confidence_sum, values.confidence_count),
+            min_tool_confidence=values.confidence_min,
+            max_tool_confidence=values.confidence_max,
+            tool_calls_with_confidence=values.confidence_count,
+        ),
+        tool_hallucination_metrics=_hallucinations(task),
+        key_step_tracker=_key_steps(task),
+    )
+
+
+def _duration(task: Task) -> float | None:
+    """By the monotonic clock where it was kept, else end minus start."""
+    return task.values.duration if task.values.duration is not None else _seconds(task)
+
+
+def _total_tokens(task: Task) -> int | None:
+    tokens: int | None = sum_or_none((task.values.prompt_tokens, task.values.completion_tokens))
+    return tokens
+
+
+def _of_type(task: Task, event_type: str) -> list[Event]:
+    return [event for event in task.events if event["event_type"] == event_type]
+
+
+def _milliseconds(calls: Sequence[Event], name: str) -> list[float]:
+    return [1000 * seconds for call in calls if (seconds := as_float(call.get(name))) is not None]
+
+
+def _mean(milliseconds: Sequence[float], seconds: float | None, count: int | None) -> float | None:
+    """Of the calls, else by the pushed sum and count."""
+    if milliseconds:
+        return sum(milliseconds) / len(milliseconds)
+    return 1000 * seconds / count if seconds is not None and count else None
+
+
+def _overhead(task: Task) -> OverheadMetrics:
+    whole, llm, tool = _duration(task), task.values.llm_seconds, task.values.tool_seconds
+    rest = None if whole is None else max(whole - (llm or 0.0) - (tool or 0.0), 0.0)
+    return OverheadMetrics(
+        processing_overhead_ms=None if rest is None else 1000 * rest,
+        total_task_time_ms=None if whole is None else 1000 * whole,
+        total_llm_time_ms=None if llm is None else 1000 * llm,
+        total_tool_time_ms=None if tool is None else 1000 * tool,
+        overhead_percentage=None if rest is None or not whole else 100 * rest / whole,
+    )
+
+
+def _throughput(task: Task, calls: Sequence[Event]) -> Throughput:
+    rates = []
+    for call in calls:
+        tokens, seconds = as_float(call.get("completion_tokens")), as_float(call.get("duration_seconds"))
+        if tokens is not None and seconds:
+            rates.append(tokens / seconds)
+    values = task.values
+    return Throughput(
+        avg_tokens_per_second=sum(rates) / len(rates) if rates else None,
+        min_tokens_per_second=min(rates, default=None),
+        max_tokens_per_second=max(rates, default=None),
+        overall_tokens_per_second=ratio(values.completion_tokens, values.llm_seconds),
+        decode_tokens_per_second=ratio(values.decode_tokens, values.decode_seconds),
+        total_completion_tokens=values.completion_tokens,
+        total_generation_time_sec=values.llm_seconds,
+        call_count=values.llm_calls,
+    )
+
+
+def _tool_usage(task: Task) -> ToolUsage:
+    starts = {event.get("tool_call"): event for event in _of_type(task, events.TOOL_CALL_START)}
+    tools: dict[str, ToolStats] = {}
+    for end in _of_type(task, events.TOOL_CALL_END):
+        start = starts.get(end.get("tool_call"), {})
+        tool = tools.setdefault(as_name(end.get("tool_name")) or "", ToolStats())
+        tool.total_count += 1
+        if end.get("success") is True:
+            tool.success_count += 1
+        else:
+            tool.failure_count += 1
+        tool.last_call = ToolCallSummary(
+            start_time=start.get("timestamp"),
+            args=start.get("args"),
+            end_time=end["timestamp"],
+            success=end.get("success"),
+            result=end.get("result"),
+            error=end.get("error"),
+        )
+    outcomes = task.values.tool_calls
+    return ToolUsage(
+        total_tool_calls=None if outcomes is None else sum(outcomes.values()),
+        outcomes=None if outcomes is None else dict(outcomes),
+        tools=tools,
+    )
+
+
+def _error_summary(task: Task) -> ErrorSummary:
+    by_source: dict[str, ErrorSource] = {}
+    failed = [("LLM", event) for event in _of_type(task, events.LLM_QUERY_END) if event.get("status") == "error"]
+    failed += [("Tool", event) for event in _of_type(task, events.TOOL_CALL_END) if event.get("success") is False]
+    for source, event in failed:
+        errors = by_source.setdefault(source, ErrorSource())
+        errors.count += 1
+        errors.errors.append({"timestamp": event["timestamp"], "details": event.get("error") or event.get("outcome")})
+    return ErrorSummary(total_error_count=len(failed), errors_by_source=by_source)
+
+
+def _hallucinations(task: Task) -> Hallucinations:
+    """Calls of tools that were never declared."""
+    outcomes = task.values.tool_calls
+    calls = None if outcomes is None else outcomes.get("undeclared", 0)
+    undeclared = [event for event in _of_type(task, events.TOOL_CALL_END) if event.get("outcome") == "undeclared"]
+    return Hallucinations(
+        hallucination_detected=None if calls is None else calls > 0,
+        total_hallucinated_calls=calls,
+        hallucinated_tool_names=sorted({as_name(event.get("tool_name")) or "" for event in undeclared}),
+    )
+
+
+def _key_steps(task: Task) -> KeySteps:
+    steps = _of_type(task, events.KEY_STEP_COMPLETED)
+    indices = {index for event in steps if (index := as_int(event.get("step_index"))) is not None}
+    return KeySteps(
+        completed_steps_count=len(indices),
+        highest_index_reached=max(indices, default=None),
+        completed_indices_list=sorted(indices),
+        completion_timeline=[
+            {"step_index": step.get("step_index"), "step_name": step.get("step_name"), "timestamp": step["timestamp"]}
+            for step in steps
+        ],
+    )
