@@ -11,8 +11,9 @@ import ipaddress
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 from joulebench.errors import UserError
@@ -31,10 +32,12 @@ NO_URL = "none"
 OLLAMA_PORT = 11434
 DEFAULT_OLLAMA_URL = f"http://127.0.0.1:{OLLAMA_PORT}"
 DEFAULT_RUNS_DIR = "runs"
+MAX_TIMEOUT_SECONDS = 600.0
 
 ENV_EXPORTER_URL = "JOULEBENCH_EXPORTER_URL"
 ENV_GATEWAY_URL = "JOULEBENCH_GATEWAY_URL"
 ENV_PROMETHEUS_URL = "JOULEBENCH_PROMETHEUS_URL"
+ENV_CONNECTIONS_FILE = "JOULEBENCH_CONNECTIONS_FILE"
 ENV_RUNS_DIR = "JOULEBENCH_RUNS_DIR"
 ENV_RUN_ID = "JOULEBENCH_RUN_ID"
 ENV_SUITE = "JOULEBENCH_SUITE"
@@ -132,9 +135,169 @@ class Endpoints:
         return {**values, ENV_RUNS_DIR: str(self.runs_dir)}
 
 
+@dataclass(frozen=True, slots=True)
+class ConnectionSettings:
+    """How a client is let in by one server. Prints itself without passwords and tokens.
+
+    Files of secrets are read at each connection or request, so that a renewed token counts. ``url``: the only server that these
+    settings are for; None for any server of the kind.
+    """
+
+    url: Url | None = None
+    username: str = ""
+    password: str = field(default="", repr=False)
+    password_file: Path | None = None
+    bearer_token: str = field(default="", repr=False)
+    bearer_token_file: Path | None = None
+    tenant: str = ""
+    tenant_header: str = "X-Scope-OrgID"
+    ca_file: Path | None = None
+    client_cert_file: Path | None = None
+    client_key_file: Path | None = None
+    timeout_seconds: float | None = None
+
+    @property
+    def has_basic_auth(self) -> bool:
+        return bool(self.username)
+
+    @property
+    def has_bearer_token(self) -> bool:
+        return bool(self.bearer_token or self.bearer_token_file)
+
+    def applies_to(self, url: Url) -> bool:
+        """Whether ``url`` is on the server of these settings: a secret for one server is never sent to another."""
+        if self.url is None:
+            return True
+        ours, theirs = urlsplit(self.url.base), urlsplit(url.base)
+        return (ours.scheme, ours.netloc) == (theirs.scheme, theirs.netloc)
+
+
+_SETTING_NAMES = tuple(name for name in ConnectionSettings.__dataclass_fields__ if name != "url")
+_FILE_NAMES = ("password_file", "bearer_token_file", "ca_file", "client_cert_file", "client_key_file")
+_SERVER_VARIABLES = {"prometheus": "PROMETHEUS", "pushgateway": "GATEWAY", "exporter": "EXPORTER"}
+SERVERS = tuple(_SERVER_VARIABLES)
+"""Sections of the connections file."""
+
+
+def connection_settings(server: str, environ: Mapping[str, str] | None = None) -> ConnectionSettings:
+    """The settings for ``server``, one of SERVERS: from ``JOULEBENCH_<SERVER>_<NAME>``, else from the connections file.
+
+    Raises UserError for settings that cannot be used.
+    """
+    environ = os.environ if environ is None else environ
+    prefix = f"JOULEBENCH_{_SERVER_VARIABLES[server]}_"
+    values = {name: value for name in _SETTING_NAMES if (value := environ.get(prefix + name.upper(), "").strip())}
+    file_settings = ConnectionSettings()
+    if path := environ.get(ENV_CONNECTIONS_FILE, "").strip():
+        file_settings = load_connections(Path(path)).get(server, file_settings)
+    if not values:
+        return file_settings
+    return _checked_settings(values, f"{prefix}*", Path(), file_settings)
+
+
+def load_connections(path: Path) -> dict[str, ConnectionSettings]:
+    """The settings by server of a connections file; relative paths in it count from its directory. Raises UserError."""
+    import yaml
+
+    where = f"--connections.file {path}"
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{where}: {error.strerror}; give a file that can be read") from error
+    except (ValueError, yaml.YAMLError, RecursionError):
+        # The text of a YAML error shows lines of the file, where secrets may stand.
+        raise UserError(f"{where}: is not YAML; it holds sections such as 'prometheus: {{url: ..., tenant: ...}}'") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict) or not set(content) <= set(SERVERS):
+        raise UserError(f"{where}: it may hold the sections {', '.join(SERVERS)} and no other")
+    return {server: _section(section, f"{where}: {server}", path.parent) for server, section in content.items()}
+
+
+def connections_environment(path: Path) -> dict[str, str]:
+    """The variables that make a connections file and its addresses count in this process and its children."""
+    variables = {"prometheus": ENV_PROMETHEUS_URL, "pushgateway": ENV_GATEWAY_URL, "exporter": ENV_EXPORTER_URL}
+    urls = {server: settings.url for server, settings in load_connections(path).items()}
+    found = {variables[server]: url.reveal() for server, url in urls.items() if url is not None}
+    return {ENV_CONNECTIONS_FILE: str(path), **found}
+
+
+def _section(section: object, where: str, directory: Path) -> ConnectionSettings:
+    if not isinstance(section, dict):
+        raise UserError(f"{where}: must hold settings such as url, bearer_token_file and tenant")
+    values = {str(name): value for name, value in section.items()}
+    basic = values.pop("basic_auth", None)
+    if basic is not None:
+        if (
+            not isinstance(basic, dict)
+            or not set(basic) <= {"username", "password", "password_file"}
+            or not basic.get("username")
+        ):
+            raise UserError(f"{where}: basic_auth must hold username, and password or password_file")
+        values.update(basic)
+    url = values.pop("url", None)
+    return _checked_settings(
+        values, where, directory, ConnectionSettings(url=None if url is None else Url.parse(str(url), f"{where}: url"))
+    )
+
+
+def _checked_settings(values: Mapping[str, object], where: str, directory: Path, base: ConnectionSettings) -> ConnectionSettings:
+    """``base`` with ``values``, each of which is checked. The message of a refusal names a setting and never shows a secret."""
+    unknown = sorted(set(values) - set(_SETTING_NAMES))
+    if unknown:
+        raise UserError(
+            f"{where}: there is no setting {', '.join(map(repr, unknown))}; there are url, {', '.join(_SETTING_NAMES)}"
+        )
+    checked: dict[str, Any] = {}
+    for name, value in values.items():
+        text = str(value).strip() if isinstance(value, str | int | float) and not isinstance(value, bool) else ""
+        if not text or not text.isprintable():
+            raise UserError(f"{where}: {name} must be a text of printable characters")
+        checked[name] = text
+    for name in _FILE_NAMES:
+        if name in checked:
+            checked[name] = directory / Path(checked[name]).expanduser()
+            read_secret_file(checked[name], f"{where}: {name}")
+    if "timeout_seconds" in checked:
+        checked["timeout_seconds"] = _timeout(checked["timeout_seconds"], where)
+    if "tenant_header" in checked and not re.fullmatch(r"[A-Za-z0-9-]{1,100}", checked["tenant_header"]):
+        raise UserError(f"{where}: tenant_header must be the name of an HTTP header such as X-Scope-OrgID")
+    settings = replace(base, **checked)
+    if settings.has_basic_auth and settings.has_bearer_token:
+        raise UserError(f"{where}: give either basic authentication or a bearer token, not both")
+    if (settings.password or settings.password_file) and not settings.username:
+        raise UserError(f"{where}: a password needs a username beside it")
+    if settings.client_key_file and not settings.client_cert_file:
+        raise UserError(f"{where}: client_key_file needs client_cert_file beside it")
+    return settings
+
+
+def _timeout(text: str, where: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= MAX_TIMEOUT_SECONDS:
+        raise UserError(f"{where}: timeout_seconds must be a number above 0, at most {MAX_TIMEOUT_SECONDS:g}")
+    return seconds
+
+
+def read_secret_file(path: Path, setting: str) -> str:
+    """The content of a file without the whitespace around it. Raises UserError, which names ``setting``."""
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise UserError(f"{setting}: {path} cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise UserError(f"{setting}: {path} is not a text file") from error
+
+
 def _endpoint(given: str | None, setting: str, variable: str, default: str, environ: Mapping[str, str]) -> Url | None:
-    value, name = (given, setting) if given is not None else (from_env(variable, default, environ), variable)
-    return None if value.strip() == NO_URL else Url.parse(value, name, default)
+    value, name = (given, setting) if given is not None else (from_env(variable, "", environ), variable)
+    if value:
+        return None if value.strip() == NO_URL else Url.parse(value, name, default)
+    server = next(server for server, part in _SERVER_VARIABLES.items() if f"_{part}_" in variable)
+    return connection_settings(server, environ).url or Url.parse(default, variable)
 
 
 def http_url(value: str, setting: str) -> str:

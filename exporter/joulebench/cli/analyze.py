@@ -72,6 +72,7 @@ def compare(runs: tuple[str, ...], allow: tuple[str, ...], output_format: str) -
     type=options.FILE,
     help="[default: report.html in the first run's directory for html, else standard output]",
 )
+@options.connections_option()
 @click.option(
     "--prometheus-url",
     type=options.URL,

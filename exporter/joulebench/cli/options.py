@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -146,7 +147,49 @@ def exporter_option(help_: str, default: str | None = settings.DEFAULT_EXPORTER_
 def _server_option(flag: str, variable: str, default: str | None, help_: str) -> Callable[[Decorated], Decorated]:
     """Without a default the option is opt-in, and the environment does not opt in."""
     envvar = None if default is None else variable
-    return click.option(flag, envvar=envvar, default=default, type=URL_OR_NONE, show_envvar=True, help=help_)
+    option = click.option(flag, envvar=envvar, default=default, type=URL_OR_NONE, show_envvar=True, help=help_)
+    return lambda function: option(connections_option()(function))
+
+
+def connections_option() -> Callable[[Decorated], Decorated]:
+    """``--connections.file``, once for a command that has several servers."""
+    option = click.option(
+        "--connections.file",
+        "connections_file",
+        envvar=settings.ENV_CONNECTIONS_FILE,
+        type=EXISTING_FILE,
+        is_eager=True,
+        expose_value=False,
+        callback=_use_connections_file,
+        show_envvar=True,
+        help="YAML with addresses, credentials, tenants and certificates for Prometheus, Pushgateway and exporter.",
+    )
+
+    def add_once(function: Decorated) -> Decorated:
+        parameters = getattr(function, "__click_params__", [])
+        return function if any(parameter.name == "connections_file" for parameter in parameters) else option(function)
+
+    return add_once
+
+
+def _use_connections_file(context: click.Context, parameter: click.Parameter, path: Path | None) -> None:  # noqa: ARG001
+    """Puts the file and its addresses into the environment of the command, where clients and child processes find them."""
+    if path is None:
+        return
+    environment = settings.connections_environment(path.resolve())
+    before = {name: os.environ.get(name) for name in environment}
+    os.environ.update(
+        {name: value for name, value in environment.items() if name == settings.ENV_CONNECTIONS_FILE or not before[name]}
+    )
+
+    def restore() -> None:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+    context.call_on_close(restore)
 
 
 def runs_dir_option(help_: str = "Directory of all runs.") -> Callable[[Decorated], Decorated]:

@@ -55,6 +55,7 @@ log = logging.getLogger(__name__)
     default=True,
     help="Do not request the token counts of a stream from OpenAI-compatible servers; such streams then have none.",
 )
+@options.connections_option()
 @click.option(
     "--exporter.url",
     "exporter_url",

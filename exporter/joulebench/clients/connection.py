@@ -18,12 +18,14 @@ from typing import Any
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
+from requests.auth import AuthBase, HTTPBasicAuth
 from requests.utils import get_environ_proxies, get_netrc_auth
 from urllib3.util.retry import Retry
 
 from joulebench.clock import Clock, SystemClock
+from joulebench.errors import UserError
 from joulebench.metrics.label_text import label_text
-from joulebench.settings import Url, mask_credentials
+from joulebench.settings import ConnectionSettings, Url, mask_credentials, read_secret_file
 
 CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR")
 MAX_RESPONSE_BYTES = 1 << 30
@@ -98,9 +100,11 @@ class PatientRetry(Retry):
         now = self._clock.monotonic()
         if self._give_up_at is None:
             self._give_up_at = now + self._patience
+        error, response = kwargs.get("error"), kwargs.get("response")
         following = super().increment(*args, **kwargs)
-        if now + following.get_backoff_time() > self._give_up_at:
-            error, response = kwargs.get("error"), kwargs.get("response")
+        # A certificate that is refused now is refused later, too.
+        is_final = isinstance(error, urllib3.exceptions.SSLError)
+        if is_final or now + following.get_backoff_time() > self._give_up_at:
             pool: Any = kwargs.get("_pool")
             url = args[1] if len(args) > 1 else kwargs.get("url", "")
             raise urllib3.exceptions.MaxRetryError(
@@ -126,6 +130,7 @@ class HttpClient:
         url: Url,
         timeout: float,
         *,
+        settings: ConnectionSettings | None = None,
         retries: PatientRetry | None = None,
         headers: Mapping[str, str] | None = None,
         max_bytes: int = MAX_RESPONSE_BYTES,
@@ -133,11 +138,12 @@ class HttpClient:
         clock: Clock | None = None,
     ) -> None:
         self.url = url
-        self._timeout = timeout
+        self._settings = settings if settings is not None and settings.applies_to(url) else ConnectionSettings()
+        self._timeout = self._settings.timeout_seconds or timeout
         self._max_bytes = max_bytes
         self._max_seconds = max_seconds
         self._clock = clock or SystemClock()
-        self._session = open_session(url, retries=retries)
+        self._session = open_session(url, self._settings, retries=retries)
         self._session.headers.update(headers or {})
 
     def request(
@@ -167,11 +173,27 @@ class HttpClient:
                     return Response(response.status_code, self._read(response))
                 except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
                     raise ResponseBroken(describe_failure(error)) from None
+        except UserError as error:
+            # A file of a secret that has gone since the start.
+            raise RequestFailed(str(error)) from None
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-            raise RequestFailed(describe_failure(error)) from None
+            raise RequestFailed(describe_failure(error) + self._handshake_hint(error)) from None
+
+    def refusal_hint(self, status: int, text: str) -> str:
+        """What to do about a response that refuses the client; empty for other responses."""
+        return _refusal_hint(self._settings, self.url, status, text)
 
     def close(self) -> None:
         self._session.close()
+
+    def _handshake_hint(self, error: BaseException) -> str:
+        """A server that refuses a client's certificate may close the connection before its reason is read."""
+        text = str(error).lower()
+        if not self.url.base.startswith("https:") or not any(words in text for words in _CLOSED_IN_HANDSHAKE):
+            return ""
+        if self._settings.client_cert_file is None:
+            return "; if it wants a certificate of the client, give client_cert_file and client_key_file"
+        return "; it may not accept the client's certificate"
 
     def _read(self, response: requests.Response) -> bytes:
         raw: urllib3.HTTPResponse = response.raw
@@ -192,16 +214,54 @@ class HttpClient:
         return b"".join(pieces)
 
 
-def open_session(url: Url, retries: Retry | None = None) -> requests.Session:
-    """A session for ``url`` with everything that the environment says; for one thread."""
+class _BasicAuth(AuthBase):
+    def __init__(self, settings: ConnectionSettings) -> None:
+        self._settings = settings
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        settings = self._settings
+        password = settings.password
+        if settings.password_file is not None:
+            password = read_secret_file(settings.password_file, "password_file")
+        HTTPBasicAuth(settings.username.encode(), password.encode())(request)
+        return request
+
+
+class _BearerAuth(AuthBase):
+    """Reads the token's file for each request: tokens of Kubernetes and others are renewed while a program runs."""
+
+    def __init__(self, settings: ConnectionSettings) -> None:
+        self._settings = settings
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        token = self._settings.bearer_token
+        if self._settings.bearer_token_file is not None:
+            token = read_secret_file(self._settings.bearer_token_file, "bearer_token_file")
+        request.headers["Authorization"] = f"Bearer {token}"
+        return request
+
+
+def open_session(url: Url, settings: ConnectionSettings | None = None, *, retries: Retry | None = None) -> requests.Session:
+    """A session for ``url`` with ``settings`` and everything that the environment says; for one thread."""
+    settings = settings or ConnectionSettings()
     session = requests.Session()
     # What the environment says is settled here, once, and not at each request.
     session.trust_env = False
     if not url.is_loopback:
         session.proxies = dict(get_environ_proxies(url.base))
-    session.verify = next((path for name in CA_VARIABLES if (path := os.environ.get(name))), True)
-    if url.has_credentials:
-        session.auth = (url.username, url.password)
+    ca_bundle = next((path for name in CA_VARIABLES if (path := os.environ.get(name))), True)
+    session.verify = ca_bundle if settings.ca_file is None else str(settings.ca_file)
+    if settings.client_cert_file is not None:
+        key = settings.client_key_file or settings.client_cert_file
+        session.cert = (str(settings.client_cert_file), str(key))
+    if settings.tenant:
+        session.headers[settings.tenant_header] = settings.tenant
+    if settings.has_bearer_token:
+        session.auth = _BearerAuth(settings)
+    elif settings.has_basic_auth:
+        session.auth = _BasicAuth(settings)
+    elif url.has_credentials:
+        session.auth = HTTPBasicAuth(url.username.encode(), url.password.encode())
     else:
         session.auth = get_netrc_auth(url.base)
     adapter = HTTPAdapter(max_retries=retries or Retry(0, read=False))
@@ -216,13 +276,49 @@ def describe_failure(error: BaseException) -> str:
     while (inner := getattr(cause, "reason", None) or cause.__cause__ or cause.__context__) and isinstance(inner, BaseException):
         cause = inner
     message = f"{type(error).__name__}: {str(cause) or type(cause).__name__}"
-    return label_text(mask_credentials(message + _hint(error, cause)), MAX_SHOWN_CHARACTERS)
+    return label_text(mask_credentials(message + _failure_hint(error, cause)), MAX_SHOWN_CHARACTERS)
 
 
-def _hint(error: BaseException, cause: BaseException) -> str:
-    text = str(cause)
-    if "CERTIFICATE_VERIFY_FAILED" in text and ("self-signed" in text or "unable to get local issuer" in text):
-        return f"; its certificate is signed by an unknown authority: give the CA's file in {CA_VARIABLES[0]}"
+_CLOSED_IN_HANDSHAKE = ("eof occurred", "reset by peer", "handshake failure", "broken pipe", "without response")
+
+_TLS_HINTS = (
+    ("hostname mismatch", "its certificate is for another name: give the URL with the name in the certificate"),
+    ("certificate is not valid for", "its certificate is for another name: give the URL with the name in the certificate"),
+    ("certificate has expired", "renew the certificate of the server"),
+    ("self-signed", "its certificate is signed by an unknown authority: give the authority's file as ca_file"),
+    ("unable to get local issuer", "its certificate is signed by an unknown authority: give the authority's file as ca_file"),
+    ("invalid ca certificate", "its certificate is signed by something that is no authority: give the right ca_file"),
+    ("certificate required", "it wants a certificate of the client: give client_cert_file and client_key_file"),
+    ("unknown ca", "it does not trust the client's certificate: give one that its authority has signed"),
+    ("bad certificate", "it does not accept the client's certificate: give one that its authority has signed"),
+    ("key values mismatch", "client_key_file is not the key of client_cert_file"),
+    ("key_values_mismatch", "client_key_file is not the key of client_cert_file"),
+    ("wrong version number", "it speaks plain HTTP: give its URL with http://"),
+    ("record layer failure", "it speaks plain HTTP: give its URL with http://"),
+    ("no start line", "a file of a certificate or key is not in PEM format"),
+    ("pem lib", "a file of a certificate or key is not in PEM format, or the key is not that of the certificate"),
+)
+"""What OpenSSL says, in small letters, and what to do about it."""
+
+
+def _failure_hint(error: BaseException, cause: BaseException) -> str:
     if isinstance(error, requests.exceptions.ProxyError):
         return "; the proxy comes from HTTP_PROXY or HTTPS_PROXY, and NO_PROXY leaves hosts out"
-    return ""
+    text = str(cause).lower().replace("_", " ")
+    hint = next((hint for words, hint in _TLS_HINTS if words.replace("_", " ") in text), None)
+    return "" if hint is None else f"; {hint}"
+
+
+def _refusal_hint(settings: ConnectionSettings, url: Url, status: int, text: str) -> str:
+    if "no org id" in text.lower():
+        return "; it wants a tenant: give it as tenant"
+    if status == 400 and "http request to an https server" in text.lower():
+        return "; it speaks TLS: give its URL with https://"
+    if status not in (401, 403):
+        return ""
+    if settings.has_bearer_token:
+        source = f"in {settings.bearer_token_file}" if settings.bearer_token_file else "given"
+        return f"; it does not accept the bearer token {source}"
+    if settings.has_basic_auth or url.has_credentials:
+        return "; it does not accept the username and password given"
+    return "; it wants credentials: give basic_auth or bearer_token_file in --connections.file, or by environment"

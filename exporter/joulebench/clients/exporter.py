@@ -13,7 +13,7 @@ from joulebench.clients.connection import HttpClient, RequestFailed
 from joulebench.errors import EnergyApiError, EnergyRefused
 from joulebench.metrics import THROTTLE_REASONS
 from joulebench.parsing import as_float
-from joulebench.settings import Url
+from joulebench.settings import ConnectionSettings, Url, connection_settings
 from joulebench.units import Joules, Seconds
 
 MAX_RESPONSE_BYTES = 1 << 26
@@ -49,9 +49,15 @@ class EnergyAnswer:
 class ExporterApi:
     """For one thread. ``timeout`` is in seconds and comes on top of the wait that is asked for."""
 
-    def __init__(self, url: str | Url, timeout: float = 2.0) -> None:
+    def __init__(self, url: str | Url, timeout: float = 2.0, settings: ConnectionSettings | None = None) -> None:
         self.url = url if isinstance(url, Url) else Url.parse(url, "--exporter-url")
-        self._client = HttpClient(self.url, timeout, max_bytes=MAX_RESPONSE_BYTES, max_seconds=MAX_RESPONSE_SECONDS)
+        self._client = HttpClient(
+            self.url,
+            timeout,
+            settings=settings or connection_settings("exporter"),
+            max_bytes=MAX_RESPONSE_BYTES,
+            max_seconds=MAX_RESPONSE_SECONDS,
+        )
 
     def energy(self, start: Seconds, end: Seconds, wait: float = 0.0) -> EnergyAnswer:
         """Energy between two unix times; waits up to ``wait`` seconds for the counter to pass the end.
@@ -65,7 +71,8 @@ class ExporterApi:
             raise EnergyApiError(f"{self.url}: {error}") from error
         if response.status != 200:
             kind = EnergyRefused if response.status == 400 else EnergyApiError
-            raise kind(f"{self.url}/api/v1/energy: {response.status} {response.shown_text}")
+            hint = self._client.refusal_hint(response.status, response.shown_text)
+            raise kind(f"{self.url}/api/v1/energy: {response.status} {response.shown_text}{hint}")
         try:
             return _parse_answer(response.json())
         except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -18,7 +18,7 @@ from joulebench.clients.connection import HttpClient, PatientRetry, RequestFaile
 from joulebench.clients.matrix import Column
 from joulebench.clock import Clock
 from joulebench.errors import PrometheusError, QueryRefused
-from joulebench.settings import Url
+from joulebench.settings import ConnectionSettings, Url, connection_settings
 
 PATIENCE_SECONDS = 10.0
 
@@ -48,12 +48,13 @@ class PrometheusApi:
         patience: float = PATIENCE_SECONDS,
         clock: Clock | None = None,
         wait: Callable[[float], object] | None = None,
+        settings: ConnectionSettings | None = None,
     ) -> None:
         self._url = url if isinstance(url, Url) else Url.parse(url, "--prometheus-url")
-        self._client = HttpClient(
-            self._url, timeout, retries=PatientRetry(patience=patience, clock=clock, wait=wait), headers=_HEADERS
-        )
-        self._impatient = HttpClient(self._url, timeout, headers=_HEADERS)
+        settings = settings or connection_settings("prometheus")
+        retries = PatientRetry(patience=patience, clock=clock, wait=wait)
+        self._client = HttpClient(self._url, timeout, settings=settings, retries=retries, headers=_HEADERS)
+        self._impatient = HttpClient(self._url, timeout, settings=settings, headers=_HEADERS)
         self.warnings: dict[str, None] = {}
         """What the server warned of, each once, in the order of first sight."""
 
@@ -115,6 +116,8 @@ class PrometheusApi:
                 response = ask()
         except RequestFailed as error:
             raise PrometheusError(f"{self.shown_url}: {error}") from error
+        if hint := client.refusal_hint(response.status, response.shown_text):
+            raise PrometheusError(f"{self.shown_url}: HTTP {response.status} {response.shown_text}{hint}")
         if response.status in _STARTING_UP:
             raise PrometheusError(f"{self.shown_url}: HTTP {response.status} {response.shown_text}")
         return response.status, response.body

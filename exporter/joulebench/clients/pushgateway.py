@@ -16,7 +16,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from joulebench.clients.connection import HttpClient, RequestFailed, Response
 from joulebench.errors import GatewayError
 from joulebench.metrics.families import Family
-from joulebench.settings import Url
+from joulebench.settings import ConnectionSettings, Url, connection_settings
 
 MAX_RESPONSE_BYTES = 1 << 28
 
@@ -42,9 +42,11 @@ def _part(name: str, value: str) -> str:
 class Pushgateway:
     """For one thread. Every method raises GatewayError when the gateway cannot be reached in ``timeout`` seconds."""
 
-    def __init__(self, url: str | Url, timeout: float = 5.0) -> None:
+    def __init__(self, url: str | Url, timeout: float = 5.0, settings: ConnectionSettings | None = None) -> None:
         self.url = url if isinstance(url, Url) else Url.parse(url, "--gateway-url")
-        self._client = HttpClient(self.url, timeout, max_bytes=MAX_RESPONSE_BYTES)
+        self._client = HttpClient(
+            self.url, timeout, settings=settings or connection_settings("pushgateway"), max_bytes=MAX_RESPONSE_BYTES
+        )
 
     def put(self, families: Iterable[Family], key: Mapping[str, str]) -> None:
         """Replaces the group. Raises GatewayRefused with the gateway's own words where it does not take it."""
@@ -72,7 +74,8 @@ class Pushgateway:
         except RequestFailed as error:
             raise GatewayError(f"{self.url}: {error}") from error
         if response.status >= 300:
-            raise GatewayRefused(f"{method} {self.url}{path}: {response.status} {response.shown_text}")
+            hint = self._client.refusal_hint(response.status, response.shown_text)
+            raise GatewayRefused(f"{method} {self.url}{path}: {response.status} {response.shown_text}{hint}")
         return response
 
 
