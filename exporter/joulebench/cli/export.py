@@ -15,8 +15,6 @@ from rich.table import Table
 
 from joulebench import settings
 from joulebench.cli import options
-from joulebench.clients.prometheus import PrometheusApi
-from joulebench.clients.pushgateway import Pushgateway
 
 if TYPE_CHECKING:
     from joulebench.results.export import Export
@@ -50,6 +48,8 @@ def export_command(
 ) -> int:
     """Write result JSON and CSV of a run from Prometheus and the journal, and print a summary."""
     # Their numpy would make every help wait.
+    from joulebench.clients.prometheus import PrometheusApi
+    from joulebench.clients.pushgateway import Pushgateway
     from joulebench.results.export import LOOKBACK_SECONDS, Options, export, release_groups
 
     given = Options(

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
-from joulebench.clients.prometheus import PrometheusApi
 from joulebench.clock import wait_until
 from joulebench.errors import ProcessError, UserError
 from joulebench.stack import programs
@@ -118,6 +117,9 @@ class NativeStack:
             *(["joulebench", "joulebench-energy"] if self.with_exporter else []),
         ]
         scraped = f'count(up{{job=~"{"|".join(jobs)}"}} == 1) == {len(jobs)}'
+        # Its numpy would make every help of a command wait.
+        from joulebench.clients.prometheus import PrometheusApi
+
         api = PrometheusApi(self.prometheus_url)
         try:
             if not wait_until(lambda: bool(api.query(scraped)), FIRST_SCRAPE_SECONDS):
