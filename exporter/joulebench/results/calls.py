@@ -101,7 +101,7 @@ def calls_exceed_task(calls: Sequence[CallResult], task_high: float | None) -> l
     )
     apart = all(a[1] <= b[0] for a, b in pairwise(known))
     exceed = task_high is not None and apart and sum(low for _, _, low in known) > task_high + TOLERANCE_JOULES
-    return [Reason.CALLS_EXCEED_TASK.value] if exceed else []
+    return [Reason.CALLS_EXCEED_TASK] if exceed else []
 
 
 def efficiency(
@@ -128,7 +128,7 @@ def efficiency(
         calls_with_energy=len(joules) or (pushed[0] if pushed else 0),
         tool_wait_joules=tool_wait,
         notes={**notes, "calls": sorted({reason for call in calls if call.joules is not None for reason in call.reasons})},
-        reason=None if alone else Reason.OVERLAP.value,
+        reason=None if alone else Reason.OVERLAP,
     )
 
 

@@ -32,6 +32,7 @@ from joulebench.results.timeseries import (
     mean_of_rows,
     window_means,
 )
+from joulebench.schema.reasons import Reason
 from joulebench.schema.result import GaugeStats, HardwareMetrics
 from joulebench.units import BYTES_PER_MIB, kwh_from_joules
 
@@ -148,7 +149,7 @@ def _energies(gpu: GpuSamples, cuts: _Cuts, doubtful: Sequence[bool]) -> list[Gp
     found = _curve_energies(gpu.energy, method, cuts)
     if any(doubtful):
         nothing = _curve_energies(NO_CURVE, method, cuts)
-        stepped = missing(method, ("clock_step",))
+        stepped = missing(method, (Reason.CLOCK_STEP,))
         found = [
             (stepped if one[0] else None, *other[1:]) if doubt else one
             for one, other, doubt in zip(found, nothing, doubtful, strict=True)

@@ -78,13 +78,13 @@ def task_energy(
     uuids = list(answered) or list(known)
     gpus = tuple(_choose_energy(uuid, answered.get(uuid), known.get(uuid)) for uuid in uuids)
     if not gpus:
-        why = why_no_samples if readings is None and own is None else "no_gpu"
+        why = why_no_samples if readings is None and own is None else Reason.NO_GPU
         return TaskEnergy(missing("none", (why,)), (), None, task.exporter_source)
     used = [known[uuid].samples for uuid in uuids if uuid in known]
     energy = _judged(total(gpu.chosen for gpu in gpus), _findings(task, gpus, used))
     if len(used) < len(uuids):
         # The joules are in no question; it is the reason why a GPU has no statistics.
-        energy = replace(energy, reasons=(*energy.reasons, why_no_samples if readings is None else Reason.NOT_SCRAPED.value))
+        energy = replace(energy, reasons=(*energy.reasons, why_no_samples if readings is None else Reason.NOT_SCRAPED))
     sources = {gpu.source for gpu in gpus}
     return TaskEnergy(
         total=energy,
@@ -96,10 +96,10 @@ def task_energy(
 
 def _why_no_window(task: Task) -> tuple[str, ...]:
     if task.values.end is None:
-        return ("no_end",)
+        return (Reason.NO_END,)
     if task.values.start is None:
-        return ("no_start",)
-    return ("ends_before_start", "clock_step") if task.values.end < task.values.start else ("clock_step",)
+        return (Reason.NO_START,)
+    return (Reason.ENDS_BEFORE_START, Reason.CLOCK_STEP) if task.values.end < task.values.start else (Reason.CLOCK_STEP,)
 
 
 def _choose_energy(uuid: str, answer: GpuJoules | None, readings: GpuReadings | None) -> ChosenEnergy:
@@ -114,7 +114,7 @@ def _choose_energy(uuid: str, answer: GpuJoules | None, readings: GpuReadings | 
     elif stored is not None:
         chosen, source = stored, "prometheus"
     else:
-        chosen, source = missing("none", ("no_samples",)), "prometheus"
+        chosen, source = missing("none", (Reason.NO_SAMPLES,)), "prometheus"
     return ChosenEnergy(index, uuid, chosen, source, answered, stored)
 
 
@@ -133,10 +133,10 @@ def _as_window(answer: GpuJoules, method: str | None) -> WindowEnergy:
     """The exporter's answer. Read back from pushed gauges it has no verdict: then the bounds give one."""
     quality, reasons = answer.quality, answer.reasons
     if quality not in QUALITIES:
-        quality, reasons = ("missing", ("no_answer",)) if answer.joules is None else ("ok", ())
+        quality, reasons = ("missing", (Reason.NO_ANSWER,)) if answer.joules is None else ("ok", ())
         if answer.joules is not None and answer.low is not None and answer.high is not None:
             wide = answer.high - answer.low > 0.2 * answer.joules
-            quality, reasons = ("short", ("short",)) if wide else ("ok", ())
+            quality, reasons = ("short", (Reason.SHORT,)) if wide else ("ok", ())
     return WindowEnergy(
         joules=answer.joules,
         low=answer.low,
@@ -155,20 +155,20 @@ def _findings(task: Task, gpus: Sequence[ChosenEnergy], used: Sequence[GpuSample
     assert task.window is not None
     found: list[str] = []
     if any(gpu.exporter and gpu.prometheus and disagree(gpu.exporter, gpu.prometheus) for gpu in gpus):
-        found.append("energy_disagreement")
+        found.append(Reason.ENERGY_DISAGREEMENT)
     if not task.exporter_energy and len({instance for gpu in used for instance in gpu.instances}) > 1:
-        found.append(Reason.SEVERAL_EXPORTERS.value)
+        found.append(Reason.SEVERAL_EXPORTERS)
     if any((gpu.gauges[metrics.GPU_UP.name].between(*task.window).value == 0).any() for gpu in used):
-        found.append("gpu_lost")
+        found.append(Reason.GPU_LOST)
     if any(_used_by_others(gpu, *task.window) for gpu in used):
-        found.append("foreign_process")
+        found.append(Reason.FOREIGN_PROCESS)
     if task.disagreements:
-        found.append("sources_disagree")
+        found.append(Reason.SOURCES_DISAGREE)
     offsets = [task.gateway_clock_offset, exporter_clock_offset(used, *task.window)]
     if any(offset is not None and abs(offset) > CLOCK_TOLERANCE_SECONDS for offset in offsets):
-        found.append("clock_offset")
+        found.append(Reason.CLOCK_OFFSET)
     if _own_clock_stepped(task) or any(_stepped(gpu, *task.window) for gpu in used):
-        found.append("clock_step")
+        found.append(Reason.CLOCK_STEP)
     return found
 
 
@@ -192,7 +192,7 @@ def _contradicts(claim: WindowEnergy, bounds: WindowEnergy) -> bool:
 
     An estimate stands for itself only where it has no bounds, and not where it can only be a guess.
     """
-    guess = _is_partial(claim) or "gap" in claim.reasons
+    guess = _is_partial(claim) or Reason.GAP in claim.reasons
     sure = None if guess else claim.joules
     least, most = sure if claim.low is None else claim.low, sure if claim.high is None else claim.high
     too_much = least is not None and bounds.high is not None and least > bounds.high + TOLERANCE_JOULES
@@ -213,7 +213,7 @@ def _is_partial(energy: WindowEnergy) -> bool:
 
 
 def _in_part(reasons: Sequence[str]) -> bool:
-    return any(reason == "reset" or reason.startswith("uncovered") for reason in reasons)
+    return any(reason == Reason.RESET or reason.startswith("uncovered") for reason in reasons)
 
 
 def _judged(energy: WindowEnergy, findings: Sequence[str]) -> WindowEnergy:

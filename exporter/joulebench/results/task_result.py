@@ -93,7 +93,7 @@ class ExportContext:
     samples: Samples | None
     idle: Mapping[str, IdlePower] = field(default_factory=dict)
     servers: ServerMetrics = field(default_factory=ServerMetrics)
-    why_no_samples: str = Reason.PROMETHEUS_NOT_ASKED.value
+    why_no_samples: str = Reason.PROMETHEUS_NOT_ASKED
 
     def gpus(self, uuids: Gpus) -> list[GpuSamples]:
         """Samples of these GPUs, of all where it is not known which."""
@@ -223,11 +223,11 @@ def _findings(
         return []
     found = []
     if attribution is not None and attribution.overlap_fraction > 0:
-        found.append(Reason.OVERLAP.value)
+        found.append(Reason.OVERLAP)
     if throttled is not None and throttled > THROTTLED_SHARE * seconds:
-        found.append(Reason.THROTTLED.value)
+        found.append(Reason.THROTTLED)
     if is_below_idle(context.idle, _uuids(energy), energy.total, seconds):
-        found.append(Reason.BELOW_IDLE.value)
+        found.append(Reason.BELOW_IDLE)
     return found
 
 

@@ -102,7 +102,7 @@ def throttle_result(gpus: Sequence[Throttling], margins: Sequence[float | None])
 
 
 def disagreement_reasons(gpus: Sequence[Throttling]) -> list[str]:
-    return [Reason.THROTTLE_DISAGREEMENT.value] if any(gpu.disagreements for gpu in gpus) else []
+    return [Reason.THROTTLE_DISAGREEMENT] if any(gpu.disagreements for gpu in gpus) else []
 
 
 def _common_source(sources: set[str]) -> str | None:
