@@ -9,8 +9,9 @@ a ``UserError`` that lists the devices.
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from joulebench.errors import UserError
@@ -47,12 +48,66 @@ class DeviceName:
         return self.name if self.host is None else f"{self.host}:{self.name}"
 
     def matches(self, device: Device) -> bool:
-        if self.host is not None and not _is_host(self.host, device.host):
+        if self.host is not None and not is_host(self.host, device.host):
             return False
         if self.name.isdecimal():
             return device.parent is None and int(self.name) == device.index
         wanted, uuid = self.name.lower(), device.uuid.lower()
         return uuid.startswith(wanted) or uuid.partition("-")[2].startswith(wanted)
+
+
+ENV_GPUS = "JOULEBENCH_GPUS"
+ENV_SERVER = "JOULEBENCH_SERVER_URL"
+ENV_SLURM_JOB = "SLURM_JOB_ID"
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceChoice:
+    """Which devices a task is charged for; all devices of the exporters where nothing is given.
+
+    ``gpus``: named by the user. ``server``: address of the model server, by which exporters find the devices that it uses.
+    ``job``: id of the Slurm job that everything runs in.
+    """
+
+    gpus: tuple[DeviceName, ...] = ()
+    server: str | None = None
+    job: str | None = None
+
+    @classmethod
+    def from_settings(
+        cls,
+        gpus: str | int | Iterable[str | int] | None = None,
+        server: str | None = None,
+        environ: Mapping[str, str] | None = None,
+        setting: str = "gpus",
+    ) -> DeviceChoice:
+        """What is given first, ``JOULEBENCH_GPUS`` and ``JOULEBENCH_SERVER_URL`` second, a Slurm job last. Raises UserError."""
+        environ = os.environ if environ is None else environ
+        names: tuple[DeviceName, ...] = ()
+        if gpus is not None:
+            names = parse_devices(gpus, setting)
+        elif environ.get(ENV_GPUS, "").strip():
+            names = parse_devices(environ[ENV_GPUS], ENV_GPUS)
+        server = server or environ.get(ENV_SERVER, "").strip() or None
+        job = environ.get(ENV_SLURM_JOB, "").strip()
+        return cls(names, server, job if job.isdecimal() and not names and server is None else None)
+
+    def environment(self) -> dict[str, str]:
+        """The variables that give a child process the same choice."""
+        named = {ENV_GPUS: ",".join(map(str, self.gpus)), ENV_SERVER: self.server or ""}
+        return {name: value for name, value in named.items() if value}
+
+
+def parse_server(text: str) -> tuple[str, int]:
+    """Returns (host, port) of ``HOST:PORT``, ``[IPv6]:PORT`` or an http(s) URL. Raises ValueError saying what is wrong."""
+    scheme, separator, rest = text.strip().rpartition("://")
+    authority = rest.partition("/")[0].rpartition("@")[2]
+    host, colon, port = authority.rpartition(":")
+    if not colon or "]" in port:
+        host, port = authority, {"http": "80", "https": "443"}.get(scheme if separator else "", "")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ValueError(f"{text[:80]!r} is not HOST:PORT, such as 127.0.0.1:11434")
+    return host.strip("[]"), int(port)
 
 
 def parse_devices(names: str | int | Iterable[str | int], setting: str) -> tuple[DeviceName, ...]:
@@ -89,7 +144,7 @@ def resolve_devices(names: Sequence[DeviceName], known: Sequence[Device], settin
     return tuple(chosen.values())
 
 
-def _is_host(wanted: str, host: str) -> bool:
+def is_host(wanted: str, host: str) -> bool:
     """Whether ``host`` is the named one: equal, or equal without its port or its domain."""
     if wanted == host:
         return True

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -103,8 +103,13 @@ class Endpoints:
 
     gateway: Url | None
     prometheus: Url | None
-    exporter: Url | None
+    exporters: tuple[Url, ...]
     runs_dir: Path
+
+    @property
+    def exporter(self) -> Url | None:
+        """The first exporter, which is the only one of most machines."""
+        return self.exporters[0] if self.exporters else None
 
     @classmethod
     def from_settings(
@@ -112,11 +117,13 @@ class Endpoints:
         *,
         gateway_url: str | None = None,
         prometheus_url: str | None = None,
-        exporter_url: str | None = None,
+        exporter_url: str | Iterable[str] | None = None,
         runs_dir: str | os.PathLike[str] | None = None,
         environ: Mapping[str, str] | None = None,
     ) -> Endpoints:
         """What is given first, the environment second, loopback last; ``none`` stands for a program that is not there.
+
+        ``exporter_url``: one address, or several separated by commas or in a list: the exporters of all hosts that serve.
 
         Raises UserError for what is no URL.
         """
@@ -124,15 +131,28 @@ class Endpoints:
         return cls(
             gateway=_endpoint(gateway_url, "gateway_url", ENV_GATEWAY_URL, DEFAULT_GATEWAY_URL, environ),
             prometheus=_endpoint(prometheus_url, "prometheus_url", ENV_PROMETHEUS_URL, DEFAULT_PROMETHEUS_URL, environ),
-            exporter=_endpoint(exporter_url, "exporter_url", ENV_EXPORTER_URL, DEFAULT_EXPORTER_URL, environ),
+            exporters=_exporters(exporter_url, environ),
             runs_dir=Path(runs_dir or from_env(ENV_RUNS_DIR, DEFAULT_RUNS_DIR, environ)),
         )
 
     def environment(self) -> dict[str, str]:
         """The variables that give a child process the same endpoints. Holds credentials: not to be printed."""
-        urls = {ENV_GATEWAY_URL: self.gateway, ENV_PROMETHEUS_URL: self.prometheus, ENV_EXPORTER_URL: self.exporter}
+        urls = {ENV_GATEWAY_URL: self.gateway, ENV_PROMETHEUS_URL: self.prometheus}
         values = {name: NO_URL if url is None else url.reveal() for name, url in urls.items()}
-        return {**values, ENV_RUNS_DIR: str(self.runs_dir)}
+        exporters = ",".join(url.reveal() for url in self.exporters) or NO_URL
+        return {**values, ENV_EXPORTER_URL: exporters, ENV_RUNS_DIR: str(self.runs_dir)}
+
+
+def _exporters(given: str | Iterable[str] | None, environ: Mapping[str, str]) -> tuple[Url, ...]:
+    """Raises UserError for what is no URL, and for ``none`` beside an address."""
+    if given is not None:
+        value, name = given, "exporter_url"
+    else:
+        value, name = from_env(ENV_EXPORTER_URL, DEFAULT_EXPORTER_URL, environ), ENV_EXPORTER_URL
+    words = [word.strip() for word in (value.split(",") if isinstance(value, str) else value)]
+    if words == [NO_URL]:
+        return ()
+    return tuple(dict.fromkeys(Url.parse(word, name, DEFAULT_EXPORTER_URL) for word in words))
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ ROOMS: dict[str, set[str]] = {
     "confidence": set(),
     "llm": {"confidence"},
     "schema": set(),
-    "clients": {"energy"},
+    "clients": {"energy", "schema"},
     "ollama": {"clients"},
     "gpu": {"energy"},
     "exporter": {"gpu", "ollama", "energy", "schema"},

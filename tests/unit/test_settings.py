@@ -64,7 +64,7 @@ def test_a_url_never_shows_its_credentials(value: str, caplog: pytest.LogCapture
     url = Url.parse(value, "--url")
     with caplog.at_level(logging.INFO):
         logging.getLogger("t").info("asking %s and %r", url, url)
-    shown = [str(url), repr(url), f"{url}", caplog.text, str(Endpoints(url, None, url, Path("runs")))]
+    shown = [str(url), repr(url), f"{url}", caplog.text, str(Endpoints(url, None, (url,), Path("runs")))]
     assert not [text for text in shown if SECRET in text]
     assert "***@" in str(url)
     assert SECRET not in url.base

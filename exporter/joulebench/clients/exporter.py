@@ -1,19 +1,26 @@
-"""The exporter's window energy API: ``GET /api/v1/energy?start=&end=&wait=``.
+"""The window energy API of one exporter or of several: ``GET /api/v1/energy?start=&end=&wait=&gpus=&server=``.
 
-What the exporter does not know is null there and None here; an answer that is not of this form is an error, never a 0.
+What the exporter does not know is null there and None here; an answer that is not of this form is an error, never a 0. Of several
+exporters the answers are added up; one that does not answer makes the total unknown.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
+from urllib.parse import urlsplit
 
 from joulebench.clients.connection import HttpClient, RequestFailed
-from joulebench.errors import EnergyApiError, EnergyRefused
+from joulebench.clock import Clock
+from joulebench.devices import Device, DeviceChoice, is_host, parse_server, resolve_devices
+from joulebench.errors import EnergyApiError, EnergyRefused, UserError
 from joulebench.metrics import THROTTLE_REASONS
-from joulebench.parsing import as_float
-from joulebench.settings import ConnectionSettings, Url, connection_settings
+from joulebench.parsing import as_float, sum_or_none
+from joulebench.schema.reasons import QUALITIES, Reason
+from joulebench.settings import ConnectionSettings, Url, connection_settings, is_loopback
 from joulebench.units import Joules, Seconds
 
 MAX_RESPONSE_BYTES = 1 << 26
@@ -38,12 +45,18 @@ class GpuWindow:
 
 @dataclass(frozen=True, slots=True)
 class EnergyAnswer:
-    """``source``: nvml, simulated or none. ``raw_gpus`` and ``raw_total`` are the answer's own objects, for the journal."""
+    """``source``: nvml, simulated or none. ``raw_gpus`` and ``raw_total`` are the answer's own objects, for the journal.
+
+    ``basis``: how the devices are known: declared, observed or assumed; None from an exporter of an earlier version.
+    ``missing_hosts``: exporters that should have been in the answer and are not.
+    """
 
     source: str
     gpus: tuple[GpuWindow, ...]
     raw_gpus: list[Any]
     raw_total: Mapping[str, Any]
+    basis: str | None = None
+    missing_hosts: tuple[str, ...] = ()
 
 
 class ExporterApi:
@@ -59,12 +72,13 @@ class ExporterApi:
             max_seconds=MAX_RESPONSE_SECONDS,
         )
 
-    def energy(self, start: Seconds, end: Seconds, wait: float = 0.0) -> EnergyAnswer:
+    def energy(self, start: Seconds, end: Seconds, wait: float = 0.0, devices: Mapping[str, str] | None = None) -> EnergyAnswer:
         """Energy between two unix times; waits up to ``wait`` seconds for the counter to pass the end.
 
-        Raises EnergyApiError, or EnergyRefused where asking again would be of no use.
+        ``devices``: parameters that choose devices, such as ``{"server": "127.0.0.1:11434"}``. Raises EnergyApiError, or
+        EnergyRefused where asking again would be of no use.
         """
-        parameters = {"start": repr(float(start)), "end": repr(float(end)), "wait": repr(float(wait))}
+        parameters = {"start": repr(float(start)), "end": repr(float(end)), "wait": repr(float(wait)), **(devices or {})}
         try:
             response = self._client.request("GET", "/api/v1/energy", params=parameters, extra_seconds=wait)
         except RequestFailed as error:
@@ -82,6 +96,160 @@ class ExporterApi:
         self._client.close()
 
 
+class ExporterGroup:
+    """The exporters of all hosts that may serve, asked as one. For one thread; several exporters are asked side by side.
+
+    A server on this machine is looked for by the exporters on this machine, one elsewhere by the exporter of its host.
+    """
+
+    def __init__(self, urls: Sequence[Url], choice: DeviceChoice, clock: Clock, timeout: float = 2.0) -> None:
+        self._apis = {_host(url): ExporterApi(url, timeout) for url in urls}
+        self._choice = choice
+        self._clock = clock
+        self._threads = ThreadPoolExecutor(len(urls), "joulebench-exporters") if len(urls) > 1 else None
+        self._known: dict[str, tuple[Device, ...]] = {}
+
+    def energy(self, start: Seconds, end: Seconds, wait: float = 0.0) -> EnergyAnswer:
+        """As ``ExporterApi.energy``, of the chosen devices of all hosts.
+
+        Raises EnergyApiError where no host answers, EnergyRefused where a host refuses or no device is what was declared.
+        """
+        questions, missing = self._questions()
+        answers: dict[str, EnergyAnswer] = {}
+        errors: list[EnergyApiError] = []
+        for host, outcome in self._side_by_side(
+            {host: partial(self._apis[host].energy, start, end, wait, devices) for host, devices in questions.items()}
+        ).items():
+            if isinstance(outcome, EnergyRefused):
+                raise outcome
+            if isinstance(outcome, EnergyApiError):
+                errors.append(outcome)
+                missing.append(host)
+            else:
+                answers[host] = outcome
+        if not answers:
+            raise errors[0] if errors else EnergyApiError(f"{', '.join(missing)}: no exporter answers")
+        return _combine(answers, tuple(dict.fromkeys(missing)))
+
+    def close(self) -> None:
+        if self._threads is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+        for api in self._apis.values():
+            api.close()
+
+    def check(self) -> None:
+        """Raises UserError where a declared device is none of those that the exporters have; silent where one does not answer."""
+        if self._choice.gpus and not self._learn_devices():
+            resolve_devices(self._choice.gpus, self._all_devices(), "gpus")
+
+    def _questions(self) -> tuple[dict[str, Mapping[str, str]], list[str]]:
+        """Returns the parameters for each host that is to be asked, and the hosts that cannot be asked for what they have."""
+        choice = self._choice
+        if choice.gpus:
+            return self._declared_questions()
+        if choice.job is not None:
+            return {host: {"job": choice.job} for host in self._apis}, []
+        if choice.server is None:
+            return {host: {} for host in self._apis}, []
+        name, port = parse_server(choice.server)
+        asked = [host for host in self._apis if _is_same_host(name, host)] or list(self._apis)
+        shown = f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
+        return {host: {"server": shown} for host in asked}, []
+
+    def _declared_questions(self) -> tuple[dict[str, Mapping[str, str]], list[str]]:
+        silent = self._learn_devices()
+        known = self._all_devices()
+        names = self._choice.gpus
+        if silent:
+            # What no other host has may be a device of the host that is silent.
+            names = tuple(name for name in names if any(name.matches(device) for device in known))
+        try:
+            devices = resolve_devices(names, known, "gpus")
+        except UserError as error:
+            raise EnergyRefused(str(error)) from error
+        by_host: dict[str, list[str]] = {}
+        for device in devices:
+            by_host.setdefault(device.host, []).append(device.uuid)
+        server = {} if self._choice.server is None else {"server": self._choice.server}
+        questions: dict[str, Mapping[str, str]] = {host: {"gpus": ",".join(uuids), **server} for host, uuids in by_host.items()}
+        return questions, list(silent) if len(names) < len(self._choice.gpus) else []
+
+    def _all_devices(self) -> list[Device]:
+        return [device for devices in self._known.values() for device in devices]
+
+    def _learn_devices(self) -> list[str]:
+        """Asks the exporters whose devices are unknown for them. Returns the hosts that do not answer."""
+        now = self._clock.unix()
+        unknown = {
+            host: partial(api.energy, Seconds(now - 1.0), Seconds(now), 0.0)
+            for host, api in self._apis.items()
+            if host not in self._known
+        }
+        silent = []
+        for host, outcome in self._side_by_side(unknown).items():
+            if isinstance(outcome, EnergyApiError):
+                silent.append(host)
+            else:
+                self._known[host] = tuple(Device(host, int(gpu.gpu), gpu.uuid) for gpu in outcome.gpus)
+        return silent
+
+    def _side_by_side(self, calls: Mapping[str, Callable[[], EnergyAnswer]]) -> dict[str, EnergyAnswer | EnergyApiError]:
+        if self._threads is None:
+            return {host: _outcome(call) for host, call in calls.items()}
+        futures = {host: self._threads.submit(_outcome, call) for host, call in calls.items()}
+        return {host: future.result() for host, future in futures.items()}
+
+
+def _outcome(call: Callable[[], EnergyAnswer]) -> EnergyAnswer | EnergyApiError:
+    try:
+        return call()
+    except EnergyApiError as error:
+        return error
+
+
+def _host(url: Url) -> str:
+    return urlsplit(url.base).netloc
+
+
+def _is_same_host(name: str, host: str) -> bool:
+    exporter_name = urlsplit(f"//{host}").hostname or ""
+    return is_host(name, host) or (is_loopback(name) and is_loopback(exporter_name))
+
+
+BASES = ("declared", "observed", "assumed")
+"""From the surest to the weakest."""
+
+
+def _combine(answers: Mapping[str, EnergyAnswer], missing: tuple[str, ...]) -> EnergyAnswer:
+    """The answers of several hosts as one. A host that observed nothing has no part where another one observed something."""
+    if any(answer.basis == "observed" for answer in answers.values()):
+        answers = {host: answer for host, answer in answers.items() if answer.basis != "assumed"}
+    if len(answers) == 1 and not missing:
+        (host, answer) = next(iter(answers.items()))
+        return replace(answer, raw_gpus=[{**gpu, "host": host} for gpu in answer.raw_gpus])
+    totals = [answer.raw_total for answer in answers.values()]
+    reasons = [*dict.fromkeys(reason for total in totals for reason in total.get("reasons", ()))]
+    total: dict[str, Any] = {name: sum_or_none(as_float(one.get(name)) for one in totals) for name in ("joules", "low", "high")}
+    quality = max((str(one.get("quality")) for one in totals), key=_rank)
+    if missing:
+        total, quality = {"joules": None, "low": total["low"], "high": None}, "missing"
+        reasons.append(Reason.HOST_MISSING.value)
+    sources = {answer.source for answer in answers.values()}
+    bases = [answer.basis for answer in answers.values()]
+    return EnergyAnswer(
+        source=sources.pop() if len(sources) == 1 else "mixed",
+        gpus=tuple(gpu for answer in answers.values() for gpu in answer.gpus),
+        raw_gpus=[{**gpu, "host": host} for host, answer in answers.items() for gpu in answer.raw_gpus],
+        raw_total={**total, "quality": quality, "reasons": reasons},
+        basis=None if None in bases else max(filter(None, bases), key=BASES.index),
+        missing_hosts=missing,
+    )
+
+
+def _rank(quality: str) -> int:
+    return QUALITIES.index(quality) if quality in QUALITIES else len(QUALITIES)
+
+
 def _parse_answer(body: Any) -> EnergyAnswer:
     gpus = tuple(
         GpuWindow(
@@ -97,7 +265,14 @@ def _parse_answer(body: Any) -> EnergyAnswer:
     )
     if not isinstance(body["total"], Mapping):
         raise TypeError("total is no object")
-    return EnergyAnswer(source=str(body["source"]), gpus=gpus, raw_gpus=list(body["gpus"]), raw_total=body["total"])
+    basis = body.get("basis")
+    return EnergyAnswer(
+        source=str(body["source"]),
+        gpus=gpus,
+        raw_gpus=list(body["gpus"]),
+        raw_total=body["total"],
+        basis=basis if basis in BASES else None,
+    )
 
 
 def _joules(gpu: Mapping[str, Any], name: str) -> Joules | None:

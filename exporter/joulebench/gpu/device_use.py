@@ -13,7 +13,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
-from joulebench.gpu.owners import Owner, ServedBy, parse_server
+from joulebench.devices import parse_server
+from joulebench.gpu.owners import Owner, ServedBy
 from joulebench.gpu.reading import ProcessUse
 
 MAX_SAMPLES = 4096

@@ -261,18 +261,6 @@ def process_age(pid: int, proc: Path = Path("/proc")) -> float | None:
     return max(float(uptime[0]) - int(words[19]) / os.sysconf("SC_CLK_TCK"), 0.0)
 
 
-def parse_server(text: str) -> tuple[str, int]:
-    """Returns (host, port) of ``HOST:PORT``, ``[IPv6]:PORT`` or an http(s) URL. Raises ValueError saying what is wrong."""
-    scheme, separator, rest = text.strip().rpartition("://")
-    authority = rest.partition("/")[0].rpartition("@")[2]
-    host, colon, port = authority.rpartition(":")
-    if not colon or "]" in port:
-        host, port = authority, {"http": "80", "https": "443"}.get(scheme if separator else "", "")
-    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise ValueError(f"{text[:80]!r} is not HOST:PORT, such as 127.0.0.1:11434")
-    return host.strip("[]"), int(port)
-
-
 def _listening_sockets(base: Path, own_addresses: frozenset[str]) -> Iterator[tuple[str, Endpoint]]:
     """Yields (inode, endpoint) of all sockets of a network namespace that accept connections."""
     for table in ("tcp", "tcp6"):

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Protocol
 
-from joulebench.clients.exporter import EnergyAnswer, ExporterApi
+from joulebench.clients.exporter import EnergyAnswer
 from joulebench.clock import Clock, SystemClock
 from joulebench.errors import EnergyApiError, EnergyRefused
 from joulebench.parsing import sum_or_none
@@ -204,6 +204,8 @@ class ExporterEnergyRequests:
             start=request.start,
             end=request.end,
             source=answer.source,
+            basis=answer.basis,
+            missing_hosts=list(answer.missing_hosts),
             gpus=answer.raw_gpus,
             total=answer.raw_total,
         )
@@ -290,7 +292,7 @@ class IdleMeter:
     exporter. ``reason``: why idle power could not be measured, None while it could.
     """
 
-    def __init__(self, connect: Callable[[], ExporterApi] | None, clock: Clock, journal: Journal) -> None:
+    def __init__(self, connect: Callable[[], EnergyApi] | None, clock: Clock, journal: Journal) -> None:
         self._connect = connect
         self._clock = clock
         self._journal = journal

@@ -22,10 +22,11 @@ from pathlib import Path
 from types import TracebackType
 
 from joulebench import __version__
-from joulebench.clients.exporter import ExporterApi
+from joulebench.clients.exporter import ExporterGroup
 from joulebench.clients.prometheus import PrometheusApi
 from joulebench.clients.pushgateway import Pushgateway
 from joulebench.clock import Clock, SystemClock
+from joulebench.devices import DeviceChoice
 from joulebench.errors import UserError, format_error
 from joulebench.push import ids
 from joulebench.push.energy import ExporterEnergyRequests, GpuIdlePower, IdleMeter, NullEnergyRequests
@@ -57,8 +58,10 @@ class Run:
     ``JOULEBENCH_PROMETHEUS_URL``, ``JOULEBENCH_EXPORTER_URL``), else are the usual ports of this machine; ``none`` says that
     there is no Prometheus (finished groups then stay on the gateway), no Pushgateway (the journal alone has the run) or no
     exporter (no window energies are asked for). ``endpoints`` gives them all at once, in place of the four arguments.
-    ``drain_seconds``: how long the end of the run waits for pushes and acknowledgements. Raises UserError on a value that
-    cannot be used.
+    ``gpus``: the GPUs that serve the model, by index, UUID, beginning of a UUID or ``host:index`` (``JOULEBENCH_GPUS``).
+    ``server``: address of the model server (``JOULEBENCH_SERVER_URL``), by which an exporter finds the GPUs that it uses.
+    Without either, tasks are charged for all GPUs of the exporters. ``drain_seconds``: how long the end of the run waits for
+    pushes and acknowledgements. Raises UserError on a value that cannot be used.
     """
 
     def __init__(
@@ -70,9 +73,11 @@ class Run:
         worker: str | None = None,
         gateway_url: str | None = None,
         prometheus_url: str | None = None,
-        exporter_url: str | None = None,
+        exporter_url: str | Iterable[str] | None = None,
         runs_dir: str | os.PathLike[str] | None = None,
         endpoints: Endpoints | None = None,
+        gpus: str | int | Iterable[str | int] | None = None,
+        server: str | None = None,
         clock: Clock | None = None,
         planned_tasks: int | None = None,
         configuration: Mapping[str, object] | None = None,
@@ -86,6 +91,7 @@ class Run:
         self._endpoints = endpoints or Endpoints.from_settings(
             gateway_url=gateway_url, prometheus_url=prometheus_url, exporter_url=exporter_url, runs_dir=runs_dir
         )
+        self.devices = DeviceChoice.from_settings(gpus, server)
         self.directory: Path = self._endpoints.runs_dir / self.run_id
         self._planned_tasks = planned_tasks
         self._configuration = dict(configuration) if configuration else None
@@ -265,8 +271,8 @@ class _Worker:
 
         pushes = self._open_gateway(journal, count_failure)
         self.recorder = RunRecorder(self._clock, journal, state, group, pushes, self._open_exporter(journal, pushes))
-        exporter = self._endpoints.exporter
-        self.idle = IdleMeter(None if exporter is None else lambda: ExporterApi(exporter), self._clock, journal)
+        connect = self._connect_exporters if self._endpoints.exporters else None
+        self.idle = IdleMeter(connect, self._clock, journal)
         self.started_at = self._clock.unix()
         journal.write(
             events.RUN_START, self.started_at, None, model_name=run.model, suite=run.suite, version=__version__, **details
@@ -306,11 +312,16 @@ class _Worker:
         return self._pusher
 
     def _open_exporter(self, journal: Journal, pushes: Pushes) -> EnergyRequests:
-        if self._endpoints.exporter is None:
+        if not self._endpoints.exporters:
             return NullEnergyRequests(pushes)
-        self._requests = ExporterEnergyRequests(ExporterApi(self._endpoints.exporter), journal, pushes, self._errors)
+        exporters = self._connect_exporters()
+        exporters.check()
+        self._requests = ExporterEnergyRequests(exporters, journal, pushes, self._errors)
         self._requests.start()
         return self._requests
+
+    def _connect_exporters(self) -> ExporterGroup:
+        return ExporterGroup(self._endpoints.exporters, self._run.devices, self._clock)
 
     def _drain(self, drain: float) -> dict[str, object]:
         """The fields of PUSH_STATE."""

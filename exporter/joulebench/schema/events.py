@@ -55,10 +55,13 @@ COMMON: Mapping[str, EventField] = {
 _ENERGY = {
     "start": EventField("unix s", "Start of the window."),
     "end": EventField("unix s", "End of the window."),
-    "source": EventField("", "`nvml`, `simulated`, or `none` for an exporter without a GPU."),
+    "source": EventField("", "`nvml`, `simulated`, `mixed`, or `none` for an exporter without a GPU."),
+    "basis": EventField("", "How the devices are known: `declared`, `observed` or `assumed`."),
+    "missing_hosts": EventField("", "Exporters that should be part of the total and did not answer."),
     "gpus": EventField(
         "",
-        "One object a GPU: `gpu`, `uuid`, `method`, `samples`, `joules`, `low`, `high`, `quality`, `reasons`, `throttled_seconds`.",
+        "One object a GPU: `host`, `gpu`, `uuid`, `method`, `samples`, `joules`, `low`, `high`, `quality`, `reasons`, `share`,"
+        " `throttled_seconds`.",
     ),
     "total": EventField("", "All GPUs: `joules`, `low`, `high`, `quality`, `reasons`."),
 }

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from joulebench.gpu.owners import Owner, parse_cgroup, parse_server, process_age, read_processes
+from joulebench.devices import parse_server
+from joulebench.gpu.owners import Owner, parse_cgroup, process_age, read_processes
 from tests.fakes.proc_tree import ProcTree
 
 HEX = "4f" * 32

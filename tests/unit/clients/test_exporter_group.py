@@ -1,0 +1,215 @@
+"""Several exporters asked as one: each for its own devices, and never a total without a host that should be in it."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from joulebench.clients.exporter import EnergyAnswer, ExporterGroup
+from joulebench.clock import SystemClock
+from joulebench.devices import DeviceChoice
+from joulebench.errors import EnergyApiError, EnergyRefused, UserError
+from joulebench.settings import Url
+from joulebench.units import Seconds
+
+START, END = Seconds(1000.0), Seconds(1010.0)
+
+
+class Host:
+    """An exporter with GPUs of fixed joules. ``serving``: UUIDs that it observes for any server or job."""
+
+    def __init__(self, joules: Mapping[str, float | None], serving: tuple[str, ...] = ()) -> None:
+        self.joules = joules
+        self.serving = serving
+        self.questions: list[dict[str, str]] = []
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        self._thread.start()
+
+    @property
+    def name(self) -> str:
+        return f"127.0.0.1:{self._server.server_address[1]}"
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def answer(self, question: Mapping[str, str]) -> dict[str, Any]:
+        basis, chosen = "assumed", list(self.joules)
+        if "gpus" in question:
+            basis, chosen = "declared", question["gpus"].split(",")
+        elif self.serving and question.keys() & {"server", "job"}:
+            basis, chosen = "observed", list(self.serving)
+        gpus = [self._gpu(uuid) for uuid in chosen]
+        known = [gpu["joules"] for gpu in gpus if gpu["joules"] is not None]
+        joules = sum(known) if len(known) == len(gpus) else None
+        total: dict[str, Any] = {
+            "joules": joules,
+            "low": joules,
+            "high": joules,
+            "quality": "ok" if joules else "missing",
+            "reasons": [],
+        }
+        return {"start": START, "end": END, "basis": basis, "gpus": gpus, "total": total, "source": "nvml"}
+
+    def _gpu(self, uuid: str) -> dict[str, Any]:
+        joules, index = self.joules[uuid], list(self.joules).index(uuid)
+        return {"gpu": str(index), "uuid": uuid, "joules": joules, "low": joules, "high": joules, "quality": "ok", "reasons": []}
+
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        host = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def log_message(self, format: str, *args: object) -> None: ...  # noqa: A002
+
+            def do_GET(self) -> None:
+                question = {key: values[0] for key, values in parse_qs(urlsplit(self.path).query).items()}
+                host.questions.append({key: question[key] for key in question if key not in ("start", "end", "wait")})
+                body = json.dumps(host.answer(question)).encode()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+        return Handler
+
+
+A = {"GPU-a0": 10.0, "GPU-a1": 20.0, "GPU-a2": 400.0}
+B = {"GPU-b0": 3.0, "GPU-b1": 4.0}
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+def start(stack: ExitStack, joules: Mapping[str, float | None], serving: tuple[str, ...] = ()) -> Host:
+    host = Host(joules, serving)
+    stack.callback(host.stop)
+    return host
+
+
+def group(stack: ExitStack, *hosts: str, choice: DeviceChoice | None = None) -> ExporterGroup:
+    urls = [Url.parse(f"http://{host}", "test") for host in hosts]
+    made = ExporterGroup(urls, choice or DeviceChoice(), SystemClock(), timeout=2.0)
+    stack.callback(made.close)
+    return made
+
+
+def ask(exporters: ExporterGroup) -> EnergyAnswer:
+    return exporters.energy(START, END)
+
+
+def declared(names: str) -> DeviceChoice:
+    return DeviceChoice.from_settings(names, environ={})
+
+
+def test_hosts_are_added_up_and_each_gpu_names_its_host(stack: ExitStack) -> None:
+    a, b = start(stack, A), start(stack, B)
+    answer = ask(group(stack, a.name, b.name))
+    assert answer.raw_total["joules"] == 437.0
+    assert [(gpu["host"], gpu["uuid"]) for gpu in answer.raw_gpus] == [
+        *((a.name, uuid) for uuid in A),
+        *((b.name, uuid) for uuid in B),
+    ]
+    assert answer.basis == "assumed"
+
+
+def test_declared_devices_are_asked_of_their_own_hosts(stack: ExitStack) -> None:
+    a, b = start(stack, A), start(stack, B)
+    answer = ask(group(stack, a.name, b.name, choice=declared(f"GPU-a0,GPU-a1,{b.name}:0,GPU-b1")))
+    assert answer.raw_total["joules"] == 37.0
+    assert answer.basis == "declared"
+    assert (a.questions[-1], b.questions[-1]) == ({"gpus": "GPU-a0,GPU-a1"}, {"gpus": "GPU-b0,GPU-b1"})
+
+
+def test_a_host_without_a_declared_device_is_not_asked(stack: ExitStack) -> None:
+    a, b = start(stack, A), start(stack, B)
+    answer = ask(group(stack, a.name, b.name, choice=declared("GPU-b0")))
+    assert answer.raw_total["joules"] == 3.0
+    assert a.questions == [{}], "for its list of devices only"
+
+
+def test_a_host_that_is_gone_makes_the_total_unknown_and_never_smaller(stack: ExitStack) -> None:
+    a, gone = start(stack, A), Host(B)
+    name = gone.name
+    exporters = group(stack, a.name, name)
+    assert ask(exporters).raw_total["joules"] == 437.0
+    gone.stop()
+    answer = ask(exporters)
+    assert (answer.raw_total["joules"], answer.raw_total["high"], answer.raw_total["quality"]) == (None, None, "missing")
+    assert answer.raw_total["low"] == 430.0
+    assert answer.raw_total["reasons"] == ["host_missing"]
+    assert answer.missing_hosts == (name,)
+
+
+def test_a_declared_device_that_no_answering_host_has_may_be_one_of_the_silent_host(stack: ExitStack) -> None:
+    a, gone = start(stack, A), Host(B)
+    name = gone.name
+    gone.stop()
+    answer = ask(group(stack, a.name, name, choice=declared("GPU-a0,GPU-b0")))
+    assert answer.raw_total["joules"] is None
+    assert answer.missing_hosts == (name,)
+    whole = ask(group(stack, a.name, name, choice=declared("GPU-a0,GPU-a1")))
+    assert (whole.raw_total["joules"], whole.missing_hosts) == (30.0, ())
+
+
+def test_no_host_that_answers_is_an_error_to_be_tried_again(stack: ExitStack) -> None:
+    gone = Host(A)
+    gone.stop()
+    with pytest.raises(EnergyApiError) as failed:
+        ask(group(stack, gone.name, gone.name.replace("127.0.0.1", "localhost")))
+    assert not isinstance(failed.value, EnergyRefused)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"), [("GPU-zz", "gpus: GPU-zz matches no GPU; there are: "), ("0", "gpus: 0 matches 2 GPUs; put the host")]
+)
+def test_a_name_that_means_none_or_two_is_an_error_at_the_start_and_later(stack: ExitStack, names: str, message: str) -> None:
+    a, b = start(stack, A), start(stack, B)
+    exporters = group(stack, a.name, b.name, choice=declared(names))
+    with pytest.raises(UserError) as refused:
+        exporters.check()
+    assert str(refused.value).startswith(message)
+    assert f"{b.name}:1 (GPU-b1)" in str(refused.value)
+    with pytest.raises(EnergyRefused):
+        ask(exporters)
+
+
+def test_where_one_host_observes_the_server_the_others_have_no_part(stack: ExitStack) -> None:
+    a, b = start(stack, A, ("GPU-a1",)), start(stack, B)
+    answer = ask(group(stack, a.name, b.name, choice=DeviceChoice(server="http://127.0.0.1:11434")))
+    assert (answer.basis, answer.raw_total["joules"]) == ("observed", 20.0)
+    assert a.questions == b.questions == [{"server": "127.0.0.1:11434"}]
+
+
+def test_a_slurm_job_is_looked_for_on_every_host(stack: ExitStack) -> None:
+    a, b = start(stack, A, ("GPU-a0",)), start(stack, B, ("GPU-b0", "GPU-b1"))
+    choice = DeviceChoice.from_settings(environ={"SLURM_JOB_ID": "42"})
+    answer = ask(group(stack, a.name, b.name, choice=choice))
+    assert (answer.basis, answer.raw_total["joules"]) == ("observed", 17.0)
+    assert a.questions == b.questions == [{"job": "42"}]
+
+
+def test_a_gpu_of_unknown_energy_makes_the_total_unknown(stack: ExitStack) -> None:
+    a, b = start(stack, A), start(stack, {"GPU-b0": None})
+    assert ask(group(stack, a.name, b.name)).raw_total["joules"] is None
+
+
+def test_the_choice_comes_from_arguments_first_and_the_environment_second() -> None:
+    environ = {"JOULEBENCH_GPUS": "GPU-5c1d", "JOULEBENCH_SERVER_URL": "http://box:8000", "SLURM_JOB_ID": "42"}
+    assert DeviceChoice.from_settings("0", environ=environ).gpus[0].name == "0"
+    by_environment = DeviceChoice.from_settings(environ=environ)
+    assert (str(by_environment.gpus[0]), by_environment.server, by_environment.job) == ("GPU-5c1d", "http://box:8000", None)
+    assert DeviceChoice.from_settings(environ=by_environment.environment()) == by_environment
+    with pytest.raises(UserError, match=r"^JOULEBENCH_GPUS: "):
+        DeviceChoice.from_settings(environ={"JOULEBENCH_GPUS": "a card"})
