@@ -221,7 +221,7 @@ def _findings(
     seconds = _seconds(task)
     if seconds is None:
         return []
-    found = []
+    found: list[str] = []
     if attribution is not None and attribution.overlap_fraction > 0:
         found.append(Reason.OVERLAP)
     if throttled is not None and throttled > THROTTLED_SHARE * seconds:
