@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -35,3 +37,17 @@ def test_every_relative_link_leads_somewhere(paper: Path) -> None:
     links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", paper.read_text(encoding="utf-8"))
     broken = [link for link in links if not (paper.parent / link).exists()]
     assert not broken, f"{paper.name} links to {', '.join(broken)}"
+
+
+@pytest.mark.parametrize(
+    ("schema", "path"),
+    [
+        *(("vendor.github-workflows", path) for path in sorted(ROOT.glob(".github/workflows/*.yml"))),
+        ("vendor.dependabot", ROOT / ".github/dependabot.yml"),
+    ],
+    ids=lambda value: value.name if isinstance(value, Path) else value,
+)
+def test_the_forges_configuration_follows_its_schema(schema: str, path: Path) -> None:
+    tool = Path(sys.executable).with_name("check-jsonschema")
+    done = subprocess.run([tool, "--builtin-schema", schema, path], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
