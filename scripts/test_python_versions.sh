@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 versions=(3.10 3.11 3.12 3.13)
-tests=(tests/unit/energy tests/unit/push tests/unit/schema tests/unit/stack tests/unit/results/test_export.py tests/unit/confidence tests/contract/test_imports.py tests/contract/test_help.py)
+tests=(tests/unit/energy tests/unit/push/test_run.py tests/unit/schema tests/unit/stack tests/unit/results/test_export.py tests/unit/confidence tests/contract/test_imports.py tests/contract/test_help.py)
 
 interpreter() {
     local candidate

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 REPORT = ROOT / ".build" / "fresh-machine"
 TASKS = 18
 LIMIT_SECONDS = 600.0
-QUARTER = "tests/contract tests/unit/energy tests/unit/exporter tests/unit/gpu tests/unit/stack"
+QUARTER = "tests/contract tests/unit/energy tests/unit/gpu tests/unit/stack"
 """The part of the test suite that runs here: what compiles the fake NVML, starts programs and reads the package's own files."""
 
 
