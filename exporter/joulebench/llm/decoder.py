@@ -83,8 +83,8 @@ class ReplyDecoder:
 
     @property
     def has_failed(self) -> bool:
-        """Whether the server has reported an error so far."""
-        return self._reader.reply.error is not None
+        """Whether the server has reported an error before any output of the model."""
+        return self._reader.reply.error is not None and not self._reader.has_output
 
     @property
     def ended_well(self) -> bool:

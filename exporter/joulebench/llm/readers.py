@@ -118,6 +118,11 @@ class ReplyReader:
             reply.decode_seconds, reply.decode_tokens = reply.arrivals.decode_time(reply.completion_tokens)
         return reply
 
+    @property
+    def has_output(self) -> bool:
+        """Whether the model has generated anything that was seen so far."""
+        return bool(self._texts or self._rows or self._calls or self.reply.arrivals.count)
+
     def _read(self, value: Json, now: float | None) -> None:
         raise NotImplementedError
 
@@ -166,7 +171,7 @@ class OpenAIReader(ReplyReader):
         has_rows = self._add_rows(as_dict(choice.get("logprobs")).get("content"))
         has_partial_call = False
         for position, call in enumerate(map(as_dict, as_list(message.get("tool_calls")))):
-            has_partial_call |= self._read_call(position, call)
+            has_partial_call |= self._read_call(position, call, is_whole="message" in choice)
         self._say(content)
         finish_reason = as_text(choice.get("finish_reason"))
         if content or thinking or has_rows or has_partial_call:
@@ -186,13 +191,14 @@ class OpenAIReader(ReplyReader):
         cached = as_dict(usage.get("prompt_tokens_details")).get("cached_tokens")
         reply.cached_tokens = _latest(reply.cached_tokens, cached)
 
-    def _read_call(self, position: int, part: Json) -> bool:
-        """Returns whether the part can be a token: a call that comes complete cannot."""
+    def _read_call(self, position: int, part: Json, *, is_whole: bool) -> bool:
+        """Returns whether the part can be a token: a call that comes complete cannot. ``is_whole``: of a reply that is not
+        streamed, where each part is a call."""
         function = as_dict(part.get("function"))
         name, call_id, arguments = as_text(function.get("name")), as_text(part.get("id")), function.get("arguments")
         index = as_count(part.get("index"))
         call = self._call_of(part, call_id, position if index is None else index)
-        if call is None or _begins_new_call(call, name, call_id, arguments):
+        if is_whole or call is None or _begins_new_call(call, name, call_id, arguments):
             call = self._add_call(_CallBuilder(name, call_id, arguments))
             is_partial = not call.has_complete_arguments
         else:
@@ -217,13 +223,17 @@ class OpenAIReader(ReplyReader):
 def _begins_new_call(call: _CallBuilder, name: str, call_id: str, arguments: object) -> bool:
     """Returns whether a part that has the index of ``call`` begins another call: servers give several calls the same index.
 
-    A new id does, and a name where the call before has a name and complete arguments, or none and this part brings its own.
+    A new id does, and a name where the call before has a name and complete arguments, or none and this part brings its own. With
+    the id of the call before, both have to have complete arguments.
     """
-    if call_id and call.call_id:
-        return call_id != call.call_id
+    if call_id and call.call_id and call_id != call.call_id:
+        return True
     if not name or not call.name:
         return False
-    return call.has_complete_arguments if call.has_arguments else _CallBuilder("", "", arguments).has_complete_arguments
+    brings_arguments = _CallBuilder("", "", arguments).has_complete_arguments
+    if call_id and call_id == call.call_id:
+        return call.has_complete_arguments and brings_arguments
+    return call.has_complete_arguments if call.has_arguments else brings_arguments
 
 
 class OllamaReader(ReplyReader):

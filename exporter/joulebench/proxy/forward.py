@@ -146,18 +146,29 @@ class Forwarder:
                 response = await self._try_extended(request, extended, exchange)
                 if response is not None:
                     return response
-            async with self._request(request, exchange.target, body) as upstream:
-                self._was_reachable = True
-                if extended.is_extended and upstream.status < 400:
-                    now = self._clock.monotonic()
-                    self._additions.remember_refusal(exchange.request, extended, exchange.refusal, now)
-                    self._metrics.count_refused_additions(exchange.key)
-                decoder = exchange.start_reply(upstream)
-                relayed = await relaying.relay(request, upstream, self._clock.monotonic, decoder)
-                return exchange.end(upstream, relayed)
+                try:
+                    return await self._forward_plain(request, body, exchange, extended)
+                except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
+                    if isinstance(error, aiohttp.ClientConnectorError):
+                        raise
+                    # Servers close a connection after an error, also without saying so: this was the kept one.
+            return await self._forward_plain(request, body, exchange, extended)
         except aiohttp.ClientError as error:
             exchange.result = "unreachable" if isinstance(error, aiohttp.ClientConnectorError) else "broken"
             return self._unreachable(error, exchange.request.api)
+
+    async def _forward_plain(
+        self, request: web.BaseRequest, body: bytes, exchange: _Exchange, extended: ExtendedRequest
+    ) -> web.StreamResponse:
+        """Sends the request as the client wrote it; where ``extended`` failed and this does not, the additions were refused."""
+        async with self._request(request, exchange.target, body) as upstream:
+            self._was_reachable = True
+            if extended.is_extended and upstream.status < 400:
+                now = self._clock.monotonic()
+                self._additions.remember_refusal(exchange.request, extended, exchange.refusal, now)
+                self._metrics.count_refused_additions(exchange.key)
+            decoder = exchange.start_reply(upstream)
+            return exchange.end(upstream, await relaying.relay(request, upstream, self._clock.monotonic, decoder))
 
     async def _try_extended(
         self, request: web.BaseRequest, extended: ExtendedRequest, exchange: _Exchange

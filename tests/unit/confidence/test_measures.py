@@ -311,3 +311,23 @@ def test_one_declared_tool_leaves_nothing_to_choose() -> None:
 def test_deep_or_long_garbage_is_survived() -> None:
     for text in ("{" * 2000, "[TOOL_CALLS]" + "[" * 500, '{"a":' * 200, "<tool_call>" * 300, '"' * 5000):
         assert all(isinstance(attempt, AttemptedCall) for attempt in find_attempted_calls(text, WEATHER))
+
+
+def test_tokens_that_a_grammar_forced_have_no_confidence() -> None:
+    """vLLM with tool_choice=required: forced tokens are exactly 0.0 and every alternative -9999."""
+    forced = (("x", -9999.0), ("y", -9999.0))
+    texts = ['{"', "name", '":"', "get", '","', "arguments", '":{"', "city", '":"', "Oslo", '"}}']
+    masked = [TokenLogprob(text, 0.0, ((text, 0.0), *forced)) for text in texts]
+    (confidence,) = tool_call_confidences(masked, ["get"], ["get", "put"])
+    assert (confidence.span_status, confidence.score, dict(confidence.measures)) == ("masked", None, {})
+    # One forced token of the name is enough: what is left is not the model's choice of a tool.
+    partly = [row if row.token == "get" else TokenLogprob(row.token, -0.1, ((row.token, -0.1), ("z", -2.4))) for row in masked]
+    (confidence,) = tool_call_confidences(partly, ["get"], ["get", "put"])
+    assert (confidence.span_status, confidence.score) == ("masked", None)
+
+
+def test_certainty_with_real_alternatives_is_not_taken_for_a_forced_token() -> None:
+    texts = ['{"name":"', "get", '","arguments":{}}']
+    certain = [TokenLogprob(text, 0.0, ((text, 0.0), ("x", -31.5))) for text in texts]
+    (confidence,) = tool_call_confidences(certain, ["get"], ["get", "put"])
+    assert (confidence.span_status, confidence.score) == ("ok", 1.0)
