@@ -82,6 +82,23 @@ class PriceList:
                 return one.per_unit
         return self.electricity.per_unit if self.electricity else None
 
+    def mean_electricity(self, start: float, end: float) -> float | None:
+        """Mean price of a joule between two unix times, each hour at its own price."""
+        borders = {border % 24 for hours in self.time_of_use for border in (hours.since, hours.until)}
+        if end <= start or not borders:
+            return self.electricity_at(start)
+        paid, at = 0.0, start
+        while at < end:
+            hour = (at / SECONDS_PER_HOUR + self.utc_offset_hours) % 24
+            # Half a millisecond into the next price: an hour of a float may lie just before its border.
+            until = min(at + (min((border - hour) % 24 or 24.0 for border in borders)) * SECONDS_PER_HOUR + 5e-4, end)
+            price = self.electricity_at((at + until) / 2)
+            if price is None:
+                return None
+            paid += price * (until - at)
+            at = until
+        return paid / (end - start)
+
 
 def load(path: Path) -> PriceList:
     """Raises UserError for a file that cannot be read or is no price list."""

@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
 
-from joulebench.analysis.compare import BETTER, PERHAPS_BETTER, PERHAPS_WORSE, WORSE, Arm, compare
-from joulebench.analysis.runs import Row
+from joulebench.analysis.comparison import BETTER, PERHAPS_BETTER, PERHAPS_WORSE, WORSE, Arm, compare
+from joulebench.analysis.runs import Attempt
 from joulebench.clock import Clock
 from tests.benchmarks.report import Report, Target
-from tests.fakes.scripted_run import Scripted, row_of
+from tests.fakes.scripted_run import Scripted, attempt_of
 
 REPETITIONS = 400
 LEAST_COVERAGE = 0.93
@@ -54,7 +54,7 @@ class Kind:
         return 1 / (1 + math.exp(self.hardness - model.skill))
 
 
-def _attempts(model: Model, kinds: list[Kind], attempts: int, random: Random) -> Iterator[Row]:
+def _attempts(model: Model, kinds: list[Kind], attempts: int, random: Random) -> Iterator[Attempt]:
     for number, kind in enumerate(kinds):
         for attempt in range(attempts):
             good = random.random() < kind.chance(model)
@@ -62,7 +62,7 @@ def _attempts(model: Model, kinds: list[Kind], attempts: int, random: Random) ->
             tokens = max(1, round(80 * kind.size * random.lognormvariate(0.0, 0.1)))
             task_id = f"t{number}" if not attempt else f"t{number}#{attempt + 1}"
             seconds = joules / 300
-            yield row_of(
+            yield attempt_of(
                 Scripted(task_id, good, joules, seconds, 0.1 * seconds, 500, None, tokens, model.name), model.name, 1e9 + number
             )
 
@@ -105,7 +105,7 @@ def run(report: Report, clock: Clock) -> None:
                 key = one.measure.key
                 wanted = (truth[0][key], truth[1][key], truth[1][key] - truth[0][key])
                 for place, (estimate, value) in enumerate(zip((one.base, one.arm, one.difference), wanted, strict=True)):
-                    held[key][place] += estimate.interval is not None and estimate.interval.holds(value)
+                    held[key][place] += estimate.interval is not None and estimate.interval.contains(value)
             found += pair.differences[0].finding == "better"
         rows = [(key, *(f"{100 * count / REPETITIONS:.1f} %" for count in counts)) for key, counts in held.items()]
         worst = min([worst, *(count / REPETITIONS for counts in held.values() for count in counts)])

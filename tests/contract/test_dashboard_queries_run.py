@@ -220,12 +220,12 @@ def test_costs_are_joules_and_tokens_times_prices(prometheus: PrometheusApi) -> 
 
 def test_local_and_api_costs_are_those_of_the_report(prometheus: PrometheusApi) -> None:
     """PromQL and the report's code are two ways to the same sum, cached prompt tokens included."""
-    done = cost.Work(2, 1, 0, 2 * JOULES_OF_TASK, 10.0, 16, 8, 8, WATTS, None)
+    done = cost.Workload(2, 1, 0, 2 * JOULES_OF_TASK, 10.0, 16, 0.5, "", 8, WATTS, None, None)
     per_kwh = PRICES[m.PRICE_ELECTRICITY] * JOULES_PER_KWH
-    at = cost.Terms(per_kwh, PRICES[m.PRICE_HARDWARE] * 3600, 1.0, PRICES[m.PRICE_PUE], WATTS)
-    assert number(answer(prometheus, "Local cost")) == pytest.approx(cost.local(done, at).total)
+    at = cost.CostTerms(per_kwh, per_kwh, PRICES[m.PRICE_HARDWARE] * 3600, 1.0, PRICES[m.PRICE_PUE], WATTS)
+    assert number(answer(prometheus, "Local cost")) == pytest.approx(cost.local_cost(done, at).total)
     price = ApiPrice("small-api", dict.fromkeys(m.API_TOKENS, PRICES[m.PRICE_API]), 0.0)
-    assert number(answer(prometheus, "API cost")) == pytest.approx(cost.api(done, price))
+    assert number(answer(prometheus, "API cost")) == pytest.approx(cost.api_cost(done, price))
 
 
 def test_a_range_that_is_one_task_shows_its_end_and_no_other_task(prometheus: PrometheusApi) -> None:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from joulebench.analysis.runs import Row, row
+from joulebench.analysis.runs import Attempt, attempt_of_result
+from joulebench.schema import result_from_json
 
 START = 1_790_000_000.0
 
@@ -144,6 +145,6 @@ def record(one: Scripted, run_id: str, start: float) -> dict[str, Any]:
     }
 
 
-def row_of(one: Scripted, run_id: str, start: float) -> Row:
-    """The row that would be read from its result file."""
-    return row(Path("result_scripted.json"), record(one, run_id, start))
+def attempt_of(one: Scripted, run_id: str, start: float) -> Attempt:
+    """The attempt that would be loaded from its result file."""
+    return attempt_of_result(result_from_json(record(one, run_id, start), Path("result_scripted.json")))

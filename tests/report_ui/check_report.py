@@ -88,7 +88,7 @@ def test_the_page_is_whole_asks_nobody_and_its_sliders_reckon(tmp_path: Path, si
             assert dearer[3:5] == before[3:5]
             await _slide(page, "years", 6)
             assert float((await _cells(page))[1]) < float(dearer[1])
-            await _slide(page, "utilisation", 100)
+            await _slide(page, "utilization", 100)
             assert float((await _cells(page))[2]) < float(before[2])
             count = await page.value("document.getElementById('which').options.length")
             assert count == 80

@@ -95,7 +95,7 @@ def report() -> Truth:
     found |= _pair()
     found |= {"told_together[0]": Within(0, 6), "told_together[1]": Within(0, 6)}
     return found | {
-        "cost.utilisation": Is(UTILISATION),
+        "cost.utilization": Is(UTILISATION),
         "cost.apis[small].per_token.prompt": Is(PROMPT),
         "cost.apis[small].per_token.cached_prompt": Is(CACHED),
         "cost.apis[small].per_token.completion": Is(COMPLETION),
@@ -263,7 +263,7 @@ def _cost(run: str, model: Model) -> Truth:
         f"{place}.work.weighted_price": Is(PER_KWH),
         f"{place}.terms.per_kwh": Is(PER_KWH),
         f"{place}.terms.per_hour": Is(PER_HOUR),
-        f"{place}.terms.utilisation": Is(UTILISATION),
+        f"{place}.terms.utilization": Is(UTILISATION),
         f"{place}.terms.pue": Is(PUE),
         f"{place}.terms.idle_watts": Is(idle_watts),
         f"{place}.local.electricity": Is(electricity, JOULES),
@@ -279,7 +279,7 @@ def _cost(run: str, model: Model) -> Truth:
     even: tuple[Check, Check] = (Unknown(), Unknown())
     if whole > electricity and share <= 1:
         even = Is(share, JOULES), Is(share * tokens / (3600 * hours) * 86400, JOULES)
-    found |= {f"{place}.apis[small].utilisation": even[0], f"{place}.apis[small].tokens_per_day": even[1]}
+    found |= {f"{place}.apis[small].utilization": even[0], f"{place}.apis[small].tokens_per_day": even[1]}
     for index, at in enumerate((0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)):
         found |= {f"{place}.sensitivity[{index}][0]": Is(at), f"{place}.sensitivity[{index}][1]": Is(local(at), JOULES)}
     return found

@@ -1,7 +1,7 @@
-"""Finished runs as rows, one for each attempt at a task, read from result files and run.json.
+"""Finished runs as attempts at tasks, from result files (ours and the MCPWorld client's) and run.json.
 
-What a row does not know is None. A task that ran beside others has the joules that it was attributed, which is what it may be
-charged with, and says so in ``exclusions``.
+An unknown value is None. A task that ran beside others has the joules that it was attributed, which is what it is charged, and
+names the overlap in ``exclusions``.
 """
 
 from __future__ import annotations
@@ -13,24 +13,28 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from joulebench.analysis import result_files
-from joulebench.errors import UserError
-from joulebench.parsing import as_float, as_int, as_name
-from joulebench.schema.result import RUN_FILE_NAME
+from msgspec import UNSET
 
-THROTTLED, OVERLAP, SUSPECT, NO_ENERGY, NO_END = "throttled", "overlap", "suspect", "no joules", "never ended"
+from joulebench.errors import UserError
+from joulebench.parsing import as_count, as_float, as_list, sum_or_none
+from joulebench.schema import Reason, TaskResult, events, iterate_results
+from joulebench.schema.result import RUN_FILE_NAME, CallResult
+
+THROTTLED, OVERLAP, SUSPECT = Reason.THROTTLED.value, Reason.OVERLAP.value, "suspect"
+NO_ENERGY, NO_END = "no joules", "never ended"
 EXCLUSIONS = (THROTTLED, OVERLAP, SUSPECT, NO_ENERGY, NO_END)
-"""Why a row does not count in a comparison. The last two cannot be waived: there is no number to count."""
+"""Why an attempt does not count in a comparison. The last two cannot be waived: there is no number to count."""
 WAIVABLE = (THROTTLED, OVERLAP, SUSPECT)
 
 _REPEAT = re.compile(r"#\d+$")
+_LABEL_LENGTH = 120
 
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
     """``events``: (kind, start, end, label) in seconds after the start of the task. ``power``: (start, end, watts) of its fifths.
 
-    ``uuids`` of its GPUs; ``samples`` by ``power``, ``util`` or ``temp``: (seconds, value), where a Prometheus was asked.
+    ``uuids`` of its GPUs; ``samples`` by ``power``, ``util`` or ``temp``: (seconds, value), from Prometheus where it was queried.
     """
 
     events: tuple[tuple[str, float, float, str], ...]
@@ -40,10 +44,11 @@ class Timeline:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class Attempt:
     """One attempt. ``task`` is the same for all attempts at it. Joules, seconds, tokens, celsius, MiB, percent.
 
-    ``seconds_by_phase`` and ``joules_by_phase`` hold only phases that are known; ``joules_low`` and ``joules_high`` are bounds.
+    ``seconds_by_phase`` and ``joules_by_phase`` contain known phases only; ``joules_low`` and ``joules_high`` are bounds.
+    ``cached_tokens`` and ``prompt_tokens_with_cache_count``: sums over the calls whose server reports cached tokens.
     """
 
     run: str
@@ -66,6 +71,7 @@ class Row:
     exclusions: tuple[str, ...]
     prompt_tokens: int | None
     cached_tokens: int | None
+    prompt_tokens_with_cache_count: int | None
     completion_tokens: int | None
     decode_tokens: int | None
     decode_seconds: float | None
@@ -87,116 +93,93 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
-    """All rows of one directory. ``planned`` and ``notes`` as run.json tells them."""
+class RunResults:
+    """All attempts of one directory. ``planned`` and ``notes`` from run.json."""
 
     name: str
     directory: Path
-    rows: tuple[Row, ...]
+    attempts: tuple[Attempt, ...]
     planned: int | None = None
     notes: tuple[str, ...] = field(default=())
 
     @property
     def missing(self) -> int:
         """Planned tasks that left no result."""
-        return max(0, (self.planned or 0) - len(self.rows))
+        return max(0, (self.planned or 0) - len(self.attempts))
 
 
-def read(directory: Path, *, timelines: bool = False) -> Run:
+def load_run(directory: Path, *, timelines: bool = False) -> RunResults:
     """Raises UserError for a directory without result files."""
     if not directory.is_dir():
         raise UserError(f"{directory} is no directory; give the directory of an exported run, as runs/RUN_ID")
-    rows = tuple(_rows(directory, timelines=timelines))
-    if not rows:
-        raise UserError(
-            f"{directory}: no {result_files.PATTERN}; export the run first: joulebench export --run-id {directory.name}"
-        )
-    told = _run_record(directory)
-    planned = as_int(told.get("planned_tasks"))
-    return Run(rows[0].run or directory.name, directory, rows, planned, tuple(map(str, told.get("notes") or ())))
+    attempts = tuple(attempt_of_result(result, directory.name, timelines=timelines) for result in iterate_results([directory]))
+    names = sorted({attempt.run for attempt in attempts})
+    if len(names) > 1:
+        raise UserError(f"{directory}: has results of {len(names)} runs ({', '.join(names[:5])}); give the directory of each run")
+    record = _run_record(directory)
+    planned, notes = as_count(record.get("planned_tasks")), tuple(map(str, as_list(record.get("notes"))))
+    return RunResults(names[0], directory, attempts, planned, notes)
 
 
 def _run_record(directory: Path) -> Mapping[str, Any]:
     try:
-        told = json.loads((directory / RUN_FILE_NAME).read_bytes())
+        record = json.loads((directory / RUN_FILE_NAME).read_bytes())
     except (OSError, ValueError):
         return {}
-    return told if isinstance(told, dict) else {}
+    return record if isinstance(record, dict) else {}
 
 
-def _rows(directory: Path, *, timelines: bool) -> Iterator[Row]:
-    for path, record in result_files.read(directory):
-        yield _checked(path, record, timelines=timelines)
-
-
-def _checked(path: Path, record: Mapping[str, Any], *, timelines: bool) -> Row:
-    try:
-        return row(path, record, timelines=timelines)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise result_files.wrong(path, repr(error)) from error
-
-
-def row(path: Path, record: Mapping[str, Any], *, timelines: bool = False) -> Row:
-    """Of one result file's content."""
-    meta, computed, measured = record["metadata"], record["computed_metrics"], record["measurement"]
-    usage, sure = computed["llm_token_usage"], computed["tool_confidence_metrics"]
-    status = computed["task_completion_status"]
-    gpu, shares = _section(record, "gpu_hardware_metrics"), _section(record, "attribution")
-    phases = _section(_section(record, "phases"), "by_phase")
-    overlap = as_float(shares.get("overlap_fraction"))
-    calls = _calls(record)
-    joules = as_float(shares.get("attributed")) if overlap else as_float(measured["joules"])
-    low, high = (shares.get("lower"), shares.get("upper")) if overlap else (measured["low_joules"], measured["high_joules"])
-    reasons = tuple(map(str, measured.get("reasons") or ()))
-    quality = as_name(measured.get("quality")) or "missing"
-    success = status.get("success")
-    task_id = str(meta["task_id"])
-    seconds = as_float(computed["total_duration_seconds"])
-    return Row(
-        run=str(meta["run_id"]),
-        suite=as_name(meta.get("suite")) or "",
-        model=as_name(meta.get("model_name")) or "unknown",
+def attempt_of_result(result: TaskResult, run: str = "", *, timelines: bool = False) -> Attempt:
+    """``run``: of a file without a run of its own, as the MCPWorld client writes."""
+    meta, computed, measured, shares = result.metadata, result.computed_metrics, result.measurement, result.attribution
+    hardware = result.gpu_hardware_metrics
+    overlapped = result.overlapped
+    low, high = (shares.lower, shares.upper) if overlapped else (measured.low_joules, measured.high_joules)
+    quality = measured.quality or "missing"
+    reasons = tuple(measured.reasons)
+    task_id = meta.task_id or meta.task_config_at_start.task_id or (result.path.stem if result.path else "")
+    cached, with_count = _cached_tokens(result.calls)
+    return Attempt(
+        run=meta.run_id or run,
+        suite=meta.suite or "",
+        model=meta.model_name or "unknown",
         task=_REPEAT.sub("", task_id),
         task_id=task_id,
-        name=as_name(meta.get("task_name")) or task_id,
-        worker=as_name(meta.get("worker")) or "",
-        start=as_float(meta.get("session_start_unix")),
-        status=as_name(status.get("status")) or "unknown",
-        success=success if isinstance(success, bool) else None,
-        seconds=seconds,
-        joules=joules,
-        joules_low=as_float(low),
-        joules_high=as_float(high),
-        simulated=measured.get("simulated") is True,
+        name=meta.task_name or meta.task_config_at_start.task_name or task_id,
+        worker=meta.worker or "",
+        start=meta.session_start_unix,
+        status=computed.task_completion_status.status or "unknown",
+        success=computed.task_completion_status.success,
+        seconds=computed.total_duration_seconds,
+        joules=result.charged_joules,
+        joules_low=None if low is UNSET else low,
+        joules_high=None if high is UNSET else high,
+        simulated=measured.simulated is True,
         quality=quality,
         reasons=reasons,
-        exclusions=tuple(_exclusions(quality, reasons, joules, seconds)),
-        prompt_tokens=as_int(usage.get("total_prompt_tokens")),
-        cached_tokens=_whole(calls, "cached_tokens"),
-        completion_tokens=as_int(usage.get("total_completion_tokens")),
-        decode_tokens=_decoded(calls)[0],
-        decode_seconds=_decoded(calls)[1],
-        ttft_seconds=_mean([value for one in calls if (value := as_float(one.get("ttft_seconds"))) is not None]),
-        seconds_by_phase=_by_phase(phases, "seconds"),
-        joules_by_phase={} if overlap else _by_phase(phases, "joules"),
-        confidence=as_float(sure.get("avg_tool_confidence")),
-        least_confidence=as_float(sure.get("min_tool_confidence")),
-        tool_calls=as_int(computed["tool_usage_stats"].get("total_tool_calls")),
-        throttled_seconds=as_float(_section(record, "throttle").get("throttled_seconds")),
-        power_watts=as_float(gpu.get("avg_power_w")),
-        util_percent=as_float(gpu.get("avg_gpu_util_pct")),
-        max_temp_c=as_float(gpu.get("max_temp_c")),
-        peak_vram_mib=as_float(gpu.get("peak_vram_mb")),
-        idle_watts=as_float(_section(record, "idle").get("watts")),
-        gpus=tuple(sorted(as_name(one.get("name")) or "unknown GPU" for one in record.get("per_gpu") or ())),
-        file=path.name,
-        timeline=_timeline(record, gpu, calls) if timelines else None,
+        exclusions=tuple(_exclusions(quality, reasons, result.charged_joules, computed.total_duration_seconds)),
+        prompt_tokens=computed.llm_token_usage.total_prompt_tokens,
+        cached_tokens=cached,
+        prompt_tokens_with_cache_count=with_count,
+        completion_tokens=computed.llm_token_usage.total_completion_tokens,
+        decode_tokens=_decode_sums(result.calls)[0],
+        decode_seconds=_decode_sums(result.calls)[1],
+        ttft_seconds=_mean([call.ttft_seconds for call in result.calls if call.ttft_seconds is not None]),
+        seconds_by_phase=_known_phases(result, "seconds"),
+        joules_by_phase={} if overlapped else _known_phases(result, "joules"),
+        confidence=computed.tool_confidence_metrics.avg_tool_confidence,
+        least_confidence=computed.tool_confidence_metrics.min_tool_confidence,
+        tool_calls=computed.tool_usage_stats.total_tool_calls,
+        throttled_seconds=result.throttle.throttled_seconds,
+        power_watts=hardware.avg_power_w if hardware else None,
+        util_percent=hardware.avg_gpu_util_pct if hardware else None,
+        max_temp_c=hardware.max_temp_c if hardware else None,
+        peak_vram_mib=hardware.peak_vram_mb if hardware else None,
+        idle_watts=result.idle.watts,
+        gpus=tuple(sorted(gpu.name or "unknown GPU" for gpu in result.per_gpu)),
+        file=result.path.name if result.path else "",
+        timeline=_timeline(result) if timelines else None,
     )
-
-
-def _section(record: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    found = record.get(name)
-    return found if isinstance(found, Mapping) else {}
 
 
 def _exclusions(quality: str, reasons: Sequence[str], joules: float | None, seconds: float | None) -> Iterator[str]:
@@ -211,65 +194,72 @@ def _exclusions(quality: str, reasons: Sequence[str], joules: float | None, seco
         yield SUSPECT
 
 
-def _calls(record: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-    """Rows of the calls; of a file written before there were any, the events that ended them."""
-    found = record.get("calls")
-    if isinstance(found, list):
-        return found
-    ends = [event for event in record["raw_events"] if event["event_type"] == "LLM_QUERY_END"]
-    return [{**event, "start": event["timestamp"] - (as_float(event.get("duration_seconds")) or 0.0)} for event in ends]
+def _cached_tokens(calls: Sequence[CallResult]) -> tuple[int | None, int | None]:
+    """(cached tokens, prompt tokens) over the calls whose server reports both; None where no call does."""
+    both = [(call.cached_tokens, call.prompt_tokens) for call in calls if None not in (call.cached_tokens, call.prompt_tokens)]
+    return sum_or_none(cached for cached, _ in both), sum_or_none(prompt for _, prompt in both)
 
 
-def _whole(calls: Sequence[Mapping[str, Any]], name: str) -> int | None:
-    """The sum, where every call tells."""
-    told = [as_int(one.get(name)) for one in calls]
-    known = [one for one in told if one is not None]
-    return sum(known) if told and len(known) == len(told) else None
-
-
-def _decoded(calls: Sequence[Mapping[str, Any]]) -> tuple[int | None, float | None]:
-    """(tokens, seconds) of the calls that tell both."""
-    both = [(as_int(one.get("decode_tokens")), as_float(one.get("decode_seconds"))) for one in calls]
-    known = [(tokens, seconds) for tokens, seconds in both if tokens is not None and seconds]
-    return (sum(tokens for tokens, _ in known), sum(seconds for _, seconds in known)) if known else (None, None)
+def _decode_sums(calls: Sequence[CallResult]) -> tuple[int | None, float | None]:
+    """(tokens, seconds) over the calls that report both."""
+    both = [(call.decode_tokens, call.decode_seconds) for call in calls if call.decode_tokens is not None and call.decode_seconds]
+    return sum_or_none(tokens for tokens, _ in both), sum_or_none(seconds for _, seconds in both)
 
 
 def _mean(values: Sequence[float]) -> float | None:
     return sum(values) / len(values) if values else None
 
 
-def _by_phase(phases: Mapping[str, Any], name: str) -> dict[str, float]:
-    return {phase: value for phase, one in phases.items() if (value := as_float(one.get(name))) is not None}
+def _known_phases(result: TaskResult, name: str) -> dict[str, float]:
+    phases = result.phases.by_phase or {}
+    return {phase: value for phase, each in phases.items() if (value := getattr(each, name)) is not None}
 
 
-def _timeline(record: Mapping[str, Any], gpu: Mapping[str, Any], calls: Sequence[Mapping[str, Any]]) -> Timeline | None:
-    start, end = (as_float(record["metadata"].get(f"session_{edge}_unix")) for edge in ("start", "end"))
-    if start is None or end is None:
+def _timeline(result: TaskResult) -> Timeline | None:
+    window, hardware = result.window, result.gpu_hardware_metrics
+    if window is None:
         return None
-    events: list[tuple[str, float, float, str]] = []
-    for call in calls:
-        if (begun := as_float(call.get("start"))) is not None:
-            seconds = as_float(call.get("duration_seconds"))
-            first = begun + (as_float(call.get("ttft_seconds")) or 0.0)
-            done = end if seconds is None else begun + seconds
-            if first > begun:
-                events.append(("prefill", begun, first, f"call {call.get('call')}: until the first token"))
-            events.append(("decode", first, done, f"call {call.get('call')}: {call.get('completion_tokens')} tokens"))
-    ends = {e.get("tool_call"): e for e in record["raw_events"] if e["event_type"] == "TOOL_CALL_END"}
-    for event in record["raw_events"]:
-        at = float(event["timestamp"])
-        if event["event_type"] == "TOOL_CALL_START":
-            told = ends.get(event.get("tool_call"), {})
-            sure = as_float(event.get("confidence"))
-            label = f"{event.get('tool_name')}: {told.get('outcome')}" + ("" if sure is None else f", confidence {sure:.2f}")
-            events.append(("tool", at, float(told.get("timestamp", end)), label))
-        elif event["event_type"] == "KEY_STEP_COMPLETED":
-            events.append(("step", at, at, f"step {event.get('step_index')} {event.get('step_name') or ''}".strip()))
-    fifths = [as_float(gpu.get(f"avg_power_q{i}_w")) for i in range(1, 6)]
-    part = (end - start) / 5
-    power = [(i * part, (i + 1) * part, watts) for i, watts in enumerate(fifths) if watts is not None]
+    start, end = window
+    marks = [*_call_marks(result.calls, end), *_event_marks(result.raw_events, end)]
+    fifths = [getattr(hardware, f"avg_power_q{part}_w") if hardware else None for part in range(1, 6)]
+    length = (end - start) / 5
+    power = [(part * length, (part + 1) * length, watts) for part, watts in enumerate(fifths) if watts is not None]
     return Timeline(
-        tuple((kind, round(a - start, 3), round(b - start, 3), label[:120]) for kind, a, b, label in events),
-        tuple((round(a, 3), round(b, 3), round(watts, 1)) for a, b, watts in power),
-        tuple(str(one.get("uuid")) for one in record.get("per_gpu") or ()),
+        tuple(
+            (kind, round(begin - start, 3), round(until - start, 3), label[:_LABEL_LENGTH]) for kind, begin, until, label in marks
+        ),
+        tuple((round(begin, 3), round(until, 3), round(watts, 1)) for begin, until, watts in power),
+        tuple(str(gpu.uuid) for gpu in result.per_gpu),
     )
+
+
+def _call_marks(calls: Sequence[CallResult], end: float) -> Iterator[tuple[str, float, float, str]]:
+    for call in calls:
+        if call.start is None:
+            continue
+        first = call.start + (call.ttft_seconds or 0.0)
+        done = end if call.duration_seconds is None else call.start + call.duration_seconds
+        if first > call.start:
+            yield "prefill", call.start, first, f"call {call.call}: until the first token"
+        yield "decode", first, done, f"call {call.call}: {call.completion_tokens} tokens"
+
+
+def _event_marks(raw_events: Sequence[Mapping[str, Any]], end: float) -> Iterator[tuple[str, float, float, str]]:
+    ends = {event.get("tool_call"): event for event in raw_events if event["event_type"] == events.TOOL_CALL_END}
+    for event in raw_events:
+        at = as_float(event.get("timestamp"))
+        if at is None:
+            continue
+        if event["event_type"] == events.TOOL_CALL_START:
+            ended = ends.get(event.get("tool_call"), {})
+            confidence = as_float(event.get("confidence"))
+            label = f"{event.get('tool_name')}: {ended.get('outcome')}"
+            until = as_float(ended.get("timestamp"))
+            yield (
+                "tool",
+                at,
+                end if until is None else until,
+                label + ("" if confidence is None else f", confidence {confidence:.2f}"),
+            )
+        elif event["event_type"] == events.KEY_STEP_COMPLETED:
+            yield "step", at, at, f"step {event.get('step_index')} {event.get('step_name') or ''}".strip()

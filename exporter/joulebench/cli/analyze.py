@@ -18,12 +18,11 @@ from joulebench.clock import SystemClock
 from joulebench.errors import PrometheusError, UserError
 
 if TYPE_CHECKING:
-    from joulebench.analysis.bottlenecks.observed import Observed
-    from joulebench.analysis.runs import Run
+    from joulebench.analysis.bottlenecks.tasks import TaskRun
+    from joulebench.analysis.runs import RunResults
 
-INSTALL = "pip install 'joulebench[analysis]'"
 ALLOW = ("suite", "simulated", "throttled", "overlap", "suspect")
-"""As in analysis.compare, whose numpy the help does not need."""
+"""As in analysis.comparison, whose scipy the help does not need."""
 
 runs_argument = click.argument("runs", nargs=-1, required=True, type=options.DIRECTORY, metavar="RUN...")
 allow_option = click.option(
@@ -50,23 +49,20 @@ def compare(runs: tuple[str, ...], allow: tuple[str, ...], output_format: str) -
     RUN is the directory of an exported run, as runs/RUN_ID; every model of a run is compared, or only MODEL. Exits with 0 where
     all pairs were compared, with 1 where a pair was refused.
     """
-    from joulebench.analysis import runs as exported
-    from joulebench.analysis import show_comparison
-    from joulebench.analysis.compare import arms_of, parsed
-    from joulebench.analysis.compare import compare as compare_arms
+    from joulebench.analysis.comparison import arms_of_runs, parse_selection
+    from joulebench.analysis.comparison import compare as compare_arms
+    from joulebench.analysis.runs import load_run
+    from joulebench.analysis.text import comparison_text, comparison_values
 
-    arms = arms_of([(exported.read(directory), model) for directory, model in map(parsed, runs)])
+    arms = arms_of_runs([(load_run(directory), model) for directory, model in map(parse_selection, runs)])
     comparison = compare_arms(arms, allow)
-    if output_format == "json":
-        print(json.dumps(show_comparison.as_values(comparison), indent=1))
-    else:
-        print(show_comparison.as_text(comparison))
+    print(json.dumps(comparison_values(comparison), indent=1) if output_format == "json" else comparison_text(comparison))
     return 1 if comparison.refused else 0
 
 
 @analyze_command.command("report", short_help="Write an HTML report that compares finished runs.")
 @runs_argument
-@options.format_option("html", "json", "md", "csv", help_="Format of the report; html needs plotly.")
+@options.format_option("html", "json", "md", "csv", help_="Format of the report; html needs jinja2 and plotly.")
 @click.option(
     "--out",
     type=options.FILE,
@@ -90,6 +86,9 @@ def compare(runs: tuple[str, ...], allow: tuple[str, ...], output_format: str) -
     default=0.25,
     help="Share of its hours in which the machine is busy (0-1).",
 )
+@click.option(
+    "--no-cache", is_flag=True, help="Cost of APIs as if no prompt token were cached.  [default: the cached share of the run]"
+)
 @allow_option
 def report(
     runs: tuple[Path, ...],
@@ -98,57 +97,63 @@ def report(
     prometheus_url: str | None,
     prices_file: Path | None,
     utilization: float,
+    no_cache: bool,
     allow: tuple[str, ...],
 ) -> int:
     """Write an HTML report that compares finished runs, with costs and exclusions, or its numbers as JSON, Markdown or CSV.
 
     RUN is the directory of an exported run, as runs/RUN_ID.
     """
-    from joulebench.analysis import runs as exported
-    from joulebench.analysis.report import content, failures, findings, html, text
+    from joulebench.analysis.report.content import build_content, load_failures, load_findings
+    from joulebench.analysis.report.formats import report_csv, report_json, report_markdown
+    from joulebench.analysis.report.timelines import timeline_values
+    from joulebench.analysis.runs import load_run
     from joulebench.files import write_atomic
 
     is_html = output_format == "html"
-    loaded = [exported.read(directory, timelines=is_html) for directory in runs]
+    loaded = [load_run(directory, timelines=is_html) for directory in runs]
     if prometheus_url and is_html:
         loaded = _with_samples(loaded, prometheus_url)
     created = f"{datetime.fromtimestamp(SystemClock().unix(), tz=timezone.utc):%Y-%m-%d %H:%M} UTC"
-    built = content.build(
+    content = build_content(
         loaded,
         _prices(prices_file),
         utilization,
         allow,
         created,
-        findings=findings.read(runs),
-        failures=failures.read(runs),
+        findings=load_findings(runs),
+        failures=load_failures(runs),
+        cache=not no_cache,
     )
     match output_format:
         case "html":
-            written = html.page(built, content.timelines(loaded))
+            from joulebench.analysis.report.page import render_page
+
+            text = render_page(content, timeline_values(loaded))
         case "json":
-            written = text.as_json(built)
+            text = report_json(content)
         case "md":
-            written = text.as_markdown(built)
+            text = report_markdown(content)
         case _:
-            written = text.as_csv(built)
+            text = report_csv(content)
     path = out or (runs[0] / "report.html" if is_html else None)
     if path is None:
-        print(written, end="")
+        print(text, end="")
         return 0
-    write_atomic(path, written)
-    print("\n".join(built["verdict"]))
+    write_atomic(path, text)
+    print("\n".join(content["summary"]))
     print(f"written to {path}")
     return 0
 
 
-def _with_samples(loaded: list[Run], url: str) -> list[Run]:
+def _with_samples(loaded: list[RunResults], url: str) -> list[RunResults]:
     """Returns the runs with stored samples, and unchanged where Prometheus fails, which is printed."""
-    from joulebench.analysis.report import samples
+    from joulebench.analysis.report.timelines import add_samples, timeline_windows
     from joulebench.clients.prometheus import PrometheusApi
     from joulebench.results.fetch import fetch_samples
 
     try:
-        return samples.with_samples(loaded, fetch_samples(PrometheusApi(url, patience=0.0), samples.windows(loaded)))
+        return add_samples(loaded, fetch_samples(PrometheusApi(url, patience=0.0), timeline_windows(loaded)))
     except PrometheusError as error:
         print(f"timelines without stored samples: {error}", file=sys.stderr)
         return loaded
@@ -172,11 +177,11 @@ def doctor(results: Path, as_json: bool, strict: bool, idle_watts: float | None,
     RESULTS is a directory with result_*.json, of our benchmark or of the MCPWorld client. Exits with 0 where nothing is wrong,
     with 1 where a check failed.
     """
-    from joulebench.doctor.examine import examine
-    from joulebench.doctor.finding import FAILURE, WARNING
-    from joulebench.doctor.plausible import Given
+    from joulebench.doctor.examine import examine_results
+    from joulebench.doctor.findings import FAILURE, WARNING
+    from joulebench.doctor.plausibility_checks import KnownPower
 
-    checked = examine(results, Given(idle_watts, limit_watts))
+    checked = examine_results(results, KnownPower(idle_watts, limit_watts))
     if as_json:
         print(json.dumps(checked.data(), indent=2, allow_nan=False))
     else:
@@ -188,28 +193,25 @@ def doctor(results: Path, as_json: bool, strict: bool, idle_watts: float | None,
 @analyze_command.command("confidence", short_help="Test whether the confidence of tool calls predicts failures.")
 @runs_argument
 @options.format_option("text", "json")
-@click.option("--plot", type=options.FILE, metavar="FILE.svg", help="Write reliability diagrams to this file.")
+@click.option("--plot", type=options.FILE, metavar="FILE.html", help="Write reliability diagrams to this page; needs plotly.")
 def confidence(runs: tuple[Path, ...], output_format: str, plot: Path | None) -> int:
     """Test whether the confidence of tool calls predicts that they fail.
 
     For each model, every confidence measure against every outcome: AUROC with its interval, Brier, ECE, AURC. Refused, with exit
     code 1, where there are fewer than 50 failures. Needs scikit-learn: pip install 'joulebench[analysis]'
     """
-    from joulebench.analysis.prediction import records
+    from joulebench.analysis.prediction.confidence import confidence_reports
+    from joulebench.analysis.prediction.records import load_task_records
+    from joulebench.analysis.prediction.text import confidence_text
 
     _require_directories(runs)
-    tasks = records.read(runs)
-    try:
-        from joulebench.analysis.prediction import confidence as prediction
-        from joulebench.analysis.prediction import show_confidence as show
-    except ImportError as error:
-        raise _missing_library(error) from error
-    reports = prediction.reports(tasks)
-    print(json.dumps([asdict(report) for report in reports], indent=1) if output_format == "json" else show.as_text(reports))
+    reports = confidence_reports(load_task_records(runs))
+    print(json.dumps([asdict(report) for report in reports], indent=1) if output_format == "json" else confidence_text(reports))
     if plot:
+        from joulebench.analysis.report.figures import confidence_page
         from joulebench.files import write_atomic
 
-        write_atomic(plot, show.as_svg(reports))
+        write_atomic(plot, confidence_page(reports), option="--plot")
     return 1 if any(report.refused for report in reports) else 0
 
 
@@ -217,31 +219,28 @@ def confidence(runs: tuple[Path, ...], output_format: str, plot: Path | None) ->
 @runs_argument
 @options.format_option("text", "json", "csv", help_="csv: failure_risk of each task, to be joined on run_id and task_id.")
 def failures(runs: tuple[Path, ...], output_format: str) -> int:
-    """Predict how likely each task is to fail from the confidence of its calls, and show what makes the model unsure.
+    """Predict how likely each task is to fail from the confidence of its calls, and show where its confidence is low.
 
     For each model the risk of failure of every task, predicted from other tasks, with AUROC, Brier score, its skill and the
     reliability of the risks; confidence by tool and by task; the tool calls of lowest confidence with their text. Refused, with
     exit code 1, where there are fewer than 50 failures. Needs scikit-learn: pip install 'joulebench[analysis]'
     """
-    from joulebench.analysis.prediction import records
+    from joulebench.analysis.prediction.failures import predict_failures
+    from joulebench.analysis.prediction.low_confidence import summarize_low_confidence
+    from joulebench.analysis.prediction.records import load_task_records
+    from joulebench.analysis.prediction.text import failure_values, failures_text, risks_csv
 
     _require_directories(runs)
-    tasks = records.read(runs)
-    try:
-        from joulebench.analysis.prediction import failures as prediction
-        from joulebench.analysis.prediction import show_failures
-        from joulebench.analysis.prediction.doubts import doubts
-    except ImportError as error:
-        raise _missing_library(error) from error
-    predicted = prediction.predictions(tasks)
+    tasks = load_task_records(runs)
+    predictions = predict_failures(tasks)
     match output_format:
         case "csv":
-            print(show_failures.as_csv(predicted), end="")
+            print(risks_csv(predictions), end="")
         case "json":
-            print(json.dumps(show_failures.as_values(predicted, doubts(tasks)), indent=1, allow_nan=False))
+            print(json.dumps(failure_values(predictions, summarize_low_confidence(tasks)), indent=1, allow_nan=False))
         case _:
-            print(show_failures.as_text(predicted, doubts(tasks)))
-    return 1 if any(model.refused for model in predicted) else 0
+            print(failures_text(predictions, summarize_low_confidence(tasks)))
+    return 1 if any(prediction.refused for prediction in predictions) else 0
 
 
 Sizes = Mapping[str, Mapping[str, float]]
@@ -310,55 +309,48 @@ def _require_directories(runs: Sequence[Path]) -> None:
             raise UserError(f"{directory} is no directory; give the directory of an exported run, as runs/RUN_ID")
 
 
-def _missing_library(error: ImportError) -> UserError:
-    return UserError(f"this analysis needs {error.name}; install it with: {INSTALL}")
-
-
 def _print_limits(
-    runs: Sequence[Path], analyze: Callable[[Sequence[Observed], Sizes], DataAndLines], sizes: Sizes, output_format: str
+    runs: Sequence[Path], analyze: Callable[[Sequence[TaskRun], Sizes], DataAndLines], sizes: Sizes, output_format: str
 ) -> int:
     """Findings are advice and no failure: returns 0."""
-    from joulebench.analysis.bottlenecks import observed
+    from joulebench.analysis.bottlenecks.tasks import load_task_runs
 
     _require_directories(runs)
-    data, lines = analyze(observed.read(runs), sizes)
+    data, lines = analyze(load_task_runs(runs), sizes)
     print(json.dumps(data, indent=1, allow_nan=False) if output_format == "json" else "\n".join(lines))
     return 0
 
 
-def _bottlenecks(tasks: Sequence[Observed], sizes: Sizes) -> DataAndLines:
-    from joulebench.analysis.bottlenecks import bottlenecks
-    from joulebench.analysis.bottlenecks import show as show_limits
+def _bottlenecks(tasks: Sequence[TaskRun], sizes: Sizes) -> DataAndLines:
+    from joulebench.analysis.bottlenecks.bottlenecks import ModelSizes, find_bottlenecks
+    from joulebench.analysis.bottlenecks.text import bottlenecks_text
 
-    limits = bottlenecks.limits(tasks, bottlenecks.Known(sizes["weights"], sizes["kv_token"]))
-    return [model.data() for model in limits], [line for model in limits for line in show_limits.bottlenecks(model)]
-
-
-def _throttling(tasks: Sequence[Observed], _: Sizes) -> DataAndLines:
-    try:
-        from joulebench.analysis.bottlenecks import show as show_limits
-        from joulebench.analysis.bottlenecks import throttling
-    except ImportError as error:
-        raise _missing_library(error) from error
-
-    by_model = throttling.throttling(tasks)
-    return [model.data() for model in by_model], [line for model in by_model for line in show_limits.throttling(model)]
+    models = find_bottlenecks(tasks, ModelSizes(sizes["weights"], sizes["kv_token"]))
+    return [model.data() for model in models], [line for model in models for line in bottlenecks_text(model)]
 
 
-def _balance(tasks: Sequence[Observed], _: Sizes) -> DataAndLines:
-    from joulebench.analysis.bottlenecks import balance
-    from joulebench.analysis.bottlenecks import show as show_limits
+def _throttling(tasks: Sequence[TaskRun], _: Sizes) -> DataAndLines:
+    from joulebench.analysis.bottlenecks.text import throttling_text
+    from joulebench.analysis.bottlenecks.throttling import throttling_of_tasks
 
-    by_model = balance.balance(tasks)
-    return [model.data() for model in by_model], [line for model in by_model for line in show_limits.balance(model)]
+    models = throttling_of_tasks(tasks)
+    return [model.data() for model in models], [line for model in models for line in throttling_text(model)]
 
 
-def _kv_cache(tasks: Sequence[Observed], sizes: Sizes) -> DataAndLines:
-    from joulebench.analysis.bottlenecks import kv_cache
-    from joulebench.analysis.bottlenecks import show as show_limits
+def _balance(tasks: Sequence[TaskRun], _: Sizes) -> DataAndLines:
+    from joulebench.analysis.bottlenecks.balance import balance_of_tasks
+    from joulebench.analysis.bottlenecks.text import balance_text
 
-    by_model = kv_cache.kv_cache(tasks, sizes["kv_token"])
-    return [model.data() for model in by_model], [line for model in by_model for line in show_limits.kv_cache(model)]
+    models = balance_of_tasks(tasks)
+    return [model.data() for model in models], [line for model in models for line in balance_text(model)]
+
+
+def _kv_cache(tasks: Sequence[TaskRun], sizes: Sizes) -> DataAndLines:
+    from joulebench.analysis.bottlenecks.kv_cache import kv_cache_of_tasks
+    from joulebench.analysis.bottlenecks.text import kv_cache_text
+
+    models = kv_cache_of_tasks(tasks, sizes["kv_token"])
+    return [model.data() for model in models], [line for model in models for line in kv_cache_text(model)]
 
 
 def _sizes(given: Sequence[str], flag: str) -> dict[str, float]:

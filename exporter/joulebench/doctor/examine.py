@@ -7,31 +7,31 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from joulebench.doctor import correlation, measured, plausible
-from joulebench.doctor.facts import gather
-from joulebench.doctor.finding import FAILURE, WARNING, Finding, worst
-from joulebench.doctor.plausible import Given
+from joulebench.doctor.findings import FAILURE, WARNING, CheckResult, worst_severity
+from joulebench.doctor.measurement_checks import measurement_checks
+from joulebench.doctor.plausibility_checks import KnownPower, plausibility_checks
+from joulebench.doctor.values import load_readable_results
 from joulebench.errors import UserError
 
 SHOWN_CASES = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class DoctorReport:
     root: Path
     tasks: int
-    findings: list[Finding]
+    findings: list[CheckResult]
 
     @property
     def verdict(self) -> str:
-        return worst(self.findings)
+        return worst_severity(self.findings)
 
     def data(self) -> dict[str, Any]:
         """As JSON can hold it."""
-        found = [asdict(finding) for finding in self.findings]
-        for finding in found:
+        findings = [asdict(finding) for finding in self.findings]
+        for finding in findings:
             finding["cases"] = [{"path": str(case["path"]), "saw": case["saw"]} for case in finding["cases"]]
-        return {"results": str(self.root), "tasks": self.tasks, "verdict": self.verdict, "findings": found}
+        return {"results": str(self.root), "tasks": self.tasks, "verdict": self.verdict, "findings": findings}
 
     def lines(self, cases: int = SHOWN_CASES) -> Iterator[str]:
         width = max(len(finding.check) for finding in self.findings)
@@ -49,22 +49,21 @@ class Report:
         yield f"{self.tasks} tasks; {counts}"
 
 
-def examine(root: Path, given: Given | None = None) -> Report:
+def examine_results(root: Path, power: KnownPower | None = None) -> DoctorReport:
     """Raises UserError where there are no results."""
     if not root.exists():
         raise UserError(f"RESULTS: {root} does not exist; give a directory with result_*.json, or one such file")
-    found = gather(root)
-    if not found.tasks and not found.unreadable:
+    results = load_readable_results(root)
+    if not results.tasks and not results.unreadable:
         raise UserError(f"RESULTS: no result_*.json below {root}; give the directory of a run, or the client's log directory")
     findings = [
-        *measured.checks(found),
-        *plausible.checks(found.tasks, given or Given()),
-        *correlation.checks(found.tasks),
+        *measurement_checks(results),
+        *plausibility_checks(results.tasks, power or KnownPower()),
     ]
-    return Report(root, len(found.tasks), findings)
+    return DoctorReport(root, len(results.tasks), findings)
 
 
-def _counts(findings: Sequence[Finding]) -> list[tuple[str, int]]:
+def _counts(findings: Sequence[CheckResult]) -> list[tuple[str, int]]:
     counts: dict[str, int] = {}
     for finding in findings:
         counts[finding.severity] = counts.get(finding.severity, 0) + 1

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from joulebench.analysis.bottlenecks import observed
-from joulebench.analysis.bottlenecks.observed import Observed
+from joulebench.analysis.bottlenecks.tasks import TaskRun, load_task_runs
 from tests.fakes.scripted_run import Scripted, write
 
 CARD = "NVIDIA A10"
@@ -123,5 +122,5 @@ def task(
     return Scripted(task_id, seconds=sum(phases.values()), extra=extra, **more)
 
 
-def read(directory: Path, *tasks: Scripted) -> list[Observed]:
-    return observed.read([write(directory / "run", tasks)])
+def read(directory: Path, *tasks: Scripted) -> list[TaskRun]:
+    return load_task_runs([write(directory / "run", tasks)])

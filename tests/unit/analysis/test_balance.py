@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from joulebench import cli
-from joulebench.analysis.bottlenecks.balance import Balance, balance
+from joulebench.analysis.bottlenecks.balance import Balance, balance_of_tasks
 from tests.fakes.scripted_run import Scripted, write
 from tests.unit.analysis.limited import Gpu, Turn, read, task
 
@@ -15,7 +15,7 @@ TEN = [Turn(prefill=1.0, decode=9.0)]
 
 
 def found(directory: Path, *tasks: Scripted) -> Balance:
-    (one,) = balance(read(directory, *tasks))
+    (one,) = balance_of_tasks(read(directory, *tasks))
     return one
 
 
@@ -82,7 +82,7 @@ def test_the_command_shows_each_card(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_bytes_over_links_are_summed_with_their_bounds(tmp_path: Path) -> None:
     counting = Gpu(links={("pcie", "tx"): (100.0, 90.0, 120.0), ("nvlink", "rx"): (8.0, 8.0, 8.0)})
     partly = Gpu(links={("pcie", "tx"): (50.0, 40.0, 60.0)})
-    (of,) = balance(read(tmp_path, task("a", gpus=[counting, Gpu()]), task("b", gpus=[partly, Gpu()])))
+    (of,) = balance_of_tasks(read(tmp_path, task("a", gpus=[counting, Gpu()]), task("b", gpus=[partly, Gpu()])))
     first, second = of.cards
     assert {name: (one.value, one.low, one.high) for name, one in first.links.items()} == {"pcie_tx": (150.0, 130.0, 180.0)}
     assert second.links == {}

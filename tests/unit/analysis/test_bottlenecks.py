@@ -9,20 +9,19 @@ from pathlib import Path
 import pytest
 
 from joulebench import cli
-from joulebench.analysis.bottlenecks.bottlenecks import Known, Limits, limits
-from joulebench.analysis.bottlenecks.waiting import of_task
+from joulebench.analysis.bottlenecks.bottlenecks import Bottlenecks, ModelSizes, find_bottlenecks, waiting_of_task
 from tests.fakes.scripted_run import Scripted, write
 from tests.unit.analysis.limited import Gpu, Turn, read, task
 
 MIB = 2**20
 
 
-def found(directory: Path, *tasks: Scripted, known: Known | None = None) -> Limits:
-    (one,) = limits(read(directory, *tasks), known)
+def found(directory: Path, *tasks: Scripted, known: ModelSizes | None = None) -> Bottlenecks:
+    (one,) = find_bottlenecks(read(directory, *tasks), known)
     return one
 
 
-def kinds(of: Limits) -> list[str]:
+def kinds(of: Bottlenecks) -> list[str]:
     return [finding.kind for finding in of.findings]
 
 
@@ -45,8 +44,9 @@ def test_each_task_has_its_own_shares(tmp_path: Path) -> None:
 
 def test_queue_is_not_told_where_the_server_does_not_time_its_work(tmp_path: Path) -> None:
     (one,) = read(tmp_path, task("a", [Turn(queue=5.0)]))
-    blind = replace(one, calls=tuple(replace(call, prefill_seconds=None) for call in one.calls))
-    told, untold = of_task(one), of_task(blind)
+    told = waiting_of_task(one)
+    one.result.calls[0].prefill_seconds = None
+    untold = waiting_of_task(one)
     assert told is not None
     assert untold is not None
     assert (told.seconds["queue"], "queue" in untold.seconds, untold.seconds["agent"]) == (5.0, False, 5.0)
@@ -99,7 +99,7 @@ def test_prompts_computed_again_are_found_by_the_tokens_of_the_call_before(tmp_p
 
 def test_decode_is_held_against_the_roof_of_the_card(tmp_path: Path) -> None:
     """600 GB/s over 6 GB of weights is a roof of 100 tokens/s."""
-    known = Known(weights={"model-a": 6e9})
+    known = ModelSizes(weights={"model-a": 6e9})
     fast = found(tmp_path / "fast", task("a", [Turn(reply=160, decode=2.0)]), known=known)
     assert fast.decode is not None
     assert [fast.decode.tokens_per_second, fast.decode.share, fast.decode.ceiling] == pytest.approx([80.0, 0.8, 100.0])
@@ -132,12 +132,13 @@ def test_of_a_card_that_is_not_known_nothing_is_told(tmp_path: Path, one: Script
 
 def test_weights_that_do_not_fit_into_what_was_in_use_run_on_the_cpu(tmp_path: Path) -> None:
     half = task("a", gpus=[Gpu(vram=3e9 / MIB)])
-    assert "layers run on the CPU" in kinds(found(tmp_path / "half", half, known=Known(weights={"model-a": 6e9})))
-    assert "layers run on the CPU" not in kinds(found(tmp_path / "whole", half, known=Known(weights={"model-a": 2.5e9})))
+    assert "layers run on the CPU" in kinds(found(tmp_path / "half", half, known=ModelSizes(weights={"model-a": 6e9})))
+    assert "layers run on the CPU" not in kinds(found(tmp_path / "whole", half, known=ModelSizes(weights={"model-a": 2.5e9})))
 
 
 def test_free_memory_is_told_in_tokens_where_their_size_is_known(tmp_path: Path) -> None:
-    of = found(tmp_path, task("a", gpus=[Gpu(vram=8 * 1024)]), known=Known(cache_token={"model-a": 16 * 1024 * MIB / 100_000}))
+    sizes = ModelSizes(cache_token={"model-a": 16 * 1024 * MIB / 100_000})
+    of = found(tmp_path, task("a", gpus=[Gpu(vram=8 * 1024)]), known=sizes)
     assert of.memory[0].more_tokens == pytest.approx(100_000, abs=1)
     assert of.memory[0].free_share == pytest.approx(2 / 3)
 
@@ -149,7 +150,7 @@ def test_the_command_prints_text_and_json(tmp_path: Path, capsys: pytest.Capture
     flags = ["--weights", f"model-a={weights}", "--kv-token", "model-a=1024"]
     assert cli.main(["analyze", "bottlenecks", str(tmp_path / "run"), *flags]) == 0
     shown = capsys.readouterr().out
-    assert "    a: waited 75 % (tool 75 %, prefill 8 %, decode 17 %; utilisation 80 %)" in shown
+    assert "    a: waited 75 % (tool 75 %, prefill 8 %, decode 17 %; utilization 80 %)" in shown
     assert "model-a: the GPU waits for tools" in shown
     assert "model-b\n  THE GPU WAS SIMULATED" in shown
     assert cli.main(["analyze", "bottlenecks", str(tmp_path / "run"), *flags, "--format", "json"]) == 0
@@ -186,6 +187,6 @@ def test_calls_of_an_older_result_file_are_read_from_its_events(tmp_path: Path) 
     older = replace(whole, extra={**whole.extra, "calls": None, "raw_events": [ended]})
     (one,) = read(tmp_path, older)
     assert [call.prompt_tokens for call in one.calls] == [700]
-    waiting = of_task(one)
+    waiting = waiting_of_task(one)
     assert waiting is not None
     assert waiting.seconds["queue"] == 3.0

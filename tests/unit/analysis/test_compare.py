@@ -10,9 +10,7 @@ from pathlib import Path
 import pytest
 
 from joulebench import cli
-from joulebench.analysis import runs
-from joulebench.analysis.bootstrap import Draws, Interval, holm, share
-from joulebench.analysis.compare import (
+from joulebench.analysis.comparison import (
     ALLOWABLE,
     BETTER,
     NONE,
@@ -22,10 +20,11 @@ from joulebench.analysis.compare import (
     WORSE,
     Comparison,
     Difference,
-    arms_of,
+    arms_of_runs,
     compare,
-    parsed,
+    parse_selection,
 )
+from joulebench.analysis.runs import load_run
 from joulebench.cli import analyze as command
 from joulebench.errors import UserError
 from tests.fakes.scripted_run import Scripted, write
@@ -36,8 +35,8 @@ THRIFTY = [replace(one, model="model-b", joules=(one.joules or 0) / 2, completio
 
 
 def compared(folder: Path, *arms: Sequence[Scripted], allow: Sequence[str] = ()) -> Comparison:
-    found = [runs.read(write(folder / f"run-{place}", rows)) for place, rows in enumerate(arms)]
-    return compare(arms_of([(run, None) for run in found]), allow)
+    found = [load_run(write(folder / f"run-{place}", rows)) for place, rows in enumerate(arms)]
+    return compare(arms_of_runs([(run, None) for run in found]), allow)
 
 
 def differences(comparison: Comparison) -> dict[str, Difference]:
@@ -63,7 +62,7 @@ def test_every_measure_is_the_ratio_of_the_sums(tmp_path: Path) -> None:
     assert energy.difference.value == pytest.approx(joules / 20 - joules / 10)
     assert energy.quotient.value == pytest.approx(0.5)
     assert energy.difference.interval is not None
-    assert energy.difference.interval.holds(-joules / 20)
+    assert energy.difference.interval.contains(-joules / 20)
 
 
 def test_the_same_tasks_at_half_the_joules_are_better_and_the_other_way_round_worse(tmp_path: Path) -> None:
@@ -99,8 +98,8 @@ def test_an_outcome_that_nobody_knows_is_no_success(tmp_path: Path) -> None:
     assert differences(compared(tmp_path, BASE, unknown))["success_rate"].arm.value == 0
 
 
-def test_below_five_tasks_no_interval_is_told(tmp_path: Path) -> None:
-    found = differences(compared(tmp_path, BASE[:4], THRIFTY[:4]))
+def test_below_six_tasks_there_is_no_interval_and_no_finding(tmp_path: Path) -> None:
+    found = differences(compared(tmp_path, BASE[:5], THRIFTY[:5]))
     assert {one.finding for one in found.values()} == {TOO_FEW}
     assert found["joules_per_success"].difference.interval is None
 
@@ -147,19 +146,30 @@ def test_a_few_doubtful_attempts_are_left_out_with_their_reason(tmp_path: Path) 
     doubtful = [replace(THRIFTY[0], quality="suspect", reasons=("throttled",), joules=1e9), *THRIFTY[1:]]
     doubtful[1] = replace(doubtful[1], joules=None, quality="missing", reasons=("no_samples",))
     comparison = compared(tmp_path, BASE, doubtful)
-    assert [(one.task_id, one.reason) for one in comparison.excluded] == [("t0", "throttled"), ("t1", "no joules (no_samples)")]
-    assert comparison.pairs[0].tasks == TASKS - 2
+    assert [(one.task_id, one.reason, one.energy_only) for one in comparison.excluded] == [
+        ("t0", "throttled", False),
+        ("t1", "no joules (no_samples)", True),
+    ]
+    assert comparison.pairs[0].tasks == TASKS - 1
+    assert {key: one.tasks for key, one in differences(comparison).items()} == {
+        "joules_per_success": TASKS - 2,
+        "success_rate": TASKS - 1,
+        "success_per_joule": TASKS - 2,
+        "tokens_per_joule": TASKS - 2,
+        "joules_per_completion_token": TASKS - 2,
+        "seconds_per_task": TASKS - 1,
+    }
     assert differences(comparison)["joules_per_success"].finding == BETTER
 
 
 def test_models_of_one_run_are_arms_and_one_can_be_picked(tmp_path: Path) -> None:
     directory = write(tmp_path / "both", [*BASE, *THRIFTY])
-    assert [arm.label for arm in arms_of([(runs.read(directory), None)])] == ["model-a", "model-b"]
-    assert parsed(f"{directory}@qwen3:8b") == (directory, "qwen3:8b")
+    assert [arm.label for arm in arms_of_runs([(load_run(directory), None)])] == ["model-a", "model-b"]
+    assert parse_selection(f"{directory}@qwen3:8b") == (directory, "qwen3:8b")
     with pytest.raises(UserError, match="no such model; it has model-a, model-b"):
-        arms_of([(runs.read(directory), "qwen3:8b")])
+        arms_of_runs([(load_run(directory), "qwen3:8b")])
     with pytest.raises(UserError, match="only model-a to compare"):
-        compare(arms_of([(runs.read(directory), "model-a")]))
+        compare(arms_of_runs([(load_run(directory), "model-a")]))
 
 
 def test_the_command_prints_and_tells_by_its_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -184,59 +194,9 @@ def test_the_commands_offer_what_can_be_allowed() -> None:
 
 def test_a_file_that_is_no_result_is_told_by_name(tmp_path: Path) -> None:
     directory = write(tmp_path / "a", BASE[:1])
-    (directory / "result_zzz.json").write_text('{"metadata": {}}')
-    with pytest.raises(UserError, match=r"result_zzz\.json: not a result file"):
-        runs.read(directory)
-
-
-def test_a_share_of_one_still_knows_that_the_next_task_may_fail() -> None:
-    import numpy as np
-
-    sure = share(np.ones(20), np.ones(20))
-    assert sure.value == 1
-    assert sure.interval is not None
-    assert sure.interval.low is not None
-    assert 0.75 < sure.interval.low < 0.87
-
-
-def test_a_resample_without_success_leaves_the_interval_open_above() -> None:
-    import numpy as np
-
-    successes = np.zeros(20)
-    successes[3] = 1
-    estimate = Draws(20).ratio(np.full(20, 100.0), successes)
-    assert estimate.value == 2000
-    assert estimate.interval is not None
-    assert estimate.interval.high is None
-    assert estimate.interval.holds(1e12)
-    assert not Interval(1.0, 2.0).holds(3.0)
-
-
-def test_holm_raises_levels_by_how_many_there_are_and_keeps_their_order() -> None:
-    assert holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
-    assert holm([0.5, 0.9]) == [1.0, 1.0]
-    assert holm([]) == []
-
-
-def test_a_level_is_below_five_percent_just_where_the_interval_excludes_zero() -> None:
-    import numpy as np
-
-    random = np.random.default_rng(4)
-    below: list[float] = []
-    above: list[float] = []
-    for shift in np.linspace(0.0, 0.6, 80):
-        tops = random.lognormal(0.0, 0.5, 30)
-        paired = tops * random.lognormal(shift, 0.8, 30)
-        found = Draws(30).difference(paired, np.ones(30), tops, np.ones(30))
-        assert found.interval is not None
-        assert found.p is not None
-        (above if found.interval.holds(0.0) else below).append(found.p)
-    assert len(below) > 10
-    assert len(above) >= 10
-    # The interval ends at a resample, the level lies between two of them.
-    assert max(below) < 0.055
-    assert min(above) > 0.045
-    assert min(below) < 0.005
+    (directory / "result_zzz.json").write_text('{"measurement": {}}')
+    with pytest.raises(UserError, match=r"result_zzz\.json: has neither metadata nor raw_events"):
+        load_run(directory)
 
 
 def test_many_differences_make_each_finding_harder(tmp_path: Path) -> None:
@@ -261,9 +221,46 @@ def test_arms_that_did_not_take_turns_are_told(tmp_path: Path) -> None:
     write(later, [*(replace(one, task_id=f"early-{n}") for n, one in enumerate(BASE)), *BASE])
     for path in sorted(later.glob("result_*.json"))[:TASKS]:
         path.unlink()
-    found = [runs.read(write(tmp_path / "run-0", BASE)), runs.read(later)]
-    (pair,) = compare(arms_of([(run, None) for run in found])).pairs
-    assert any("ran when model-a in run-0 was done" in note for note in pair.notes), pair.notes
+    found = [load_run(write(tmp_path / "run-0", BASE)), load_run(later)]
+    (pair,) = compare(arms_of_runs([(run, None) for run in found])).pairs
+    assert any("ran after model-a in run-0" in note for note in pair.notes), pair.notes
     assert any("same model in both" in note for note in pair.notes)
     (turns,) = compared(tmp_path / "turns", BASE, THRIFTY).pairs
-    assert not any("was done" in note or "same model" in note for note in turns.notes)
+    assert not any("ran after" in note or "same model" in note for note in turns.notes)
+
+
+def test_without_any_joules_success_is_still_compared(tmp_path: Path) -> None:
+    """Ten tasks that only the other model solves: the exact p-value is 2 / 2**10."""
+    base = [replace(one, joules=None, quality="missing") for one in BASE]
+    other = [replace(one, model="model-b", joules=None, quality="missing", success=True) for one in BASE]
+    found = differences(compared(tmp_path, base, other))
+    assert found["success_rate"].p == pytest.approx(2 / 2**10)
+    assert (found["success_rate"].finding, found["success_rate"].discordant) == (BETTER, 10)
+    assert (found["joules_per_success"].finding, found["joules_per_success"].tasks) == (UNKNOWN, 0)
+
+
+def test_few_different_outcomes_are_no_finding_and_say_how_many_tasks_would_do(tmp_path: Path) -> None:
+    """Three of 18 tasks that only one model solves: McNemar's exact p-value is 2 / 2**3; six such tasks take twice as many."""
+    base = [replace(one, success=True) for one in BASE[:18]]
+    worse = [replace(one, model="model-b", success=n >= 3) for n, one in enumerate(base)]
+    comparison = compared(tmp_path, base, worse)
+    rate = differences(comparison)["success_rate"]
+    assert rate.p == pytest.approx(0.25)
+    assert (rate.finding, rate.discordant, rate.tasks_needed) == (NONE, 3, 36)
+    assert any("about 36 tasks would do" in note for note in comparison.pairs[0].notes)
+
+
+def test_zero_successes_bound_what_a_success_may_cost(tmp_path: Path) -> None:
+    """Of 20 failures of 100 J each the success rate is at most Wilson's t**2 / (20 + t**2) with t of 19 degrees of freedom."""
+    none = [replace(one, model="model-b", success=False, joules=100.0) for one in BASE]
+    found = differences(compared(tmp_path, BASE, none))
+    most = 2.093**2 / (20 + 2.093**2)
+    per_joule, per_success = found["success_per_joule"].arm, found["joules_per_success"].arm
+    assert per_joule.value == 0
+    assert per_joule.interval is not None
+    assert per_joule.interval.low == 0
+    assert per_joule.interval.high == pytest.approx(most / 100, rel=1e-3)
+    assert per_success.value is None
+    assert per_success.interval is not None
+    assert per_success.interval.high is None
+    assert per_success.interval.low == pytest.approx(100 / most, rel=1e-3)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from joulebench.analysis import cost, runs
+from joulebench.analysis import cost
+from joulebench.analysis.runs import load_run
 from joulebench.errors import UserError
 from joulebench.prices import PriceList, load
 from tests.fakes.scripted_run import START, Scripted, write
@@ -37,54 +38,54 @@ def prices(folder: Path, text: str = PRICES) -> PriceList:
     return load(path)
 
 
-def work(folder: Path, *attempts: Scripted, listed: PriceList | None = None) -> cost.Work:
-    return cost.work(runs.read(write(folder / "run", attempts)).rows, listed or prices(folder))
+def work(folder: Path, *attempts: Scripted, listed: PriceList | None = None) -> cost.Workload:
+    return cost.workload_of_attempts(load_run(write(folder / "run", attempts)).attempts, listed or prices(folder))
 
 
 def test_both_sides_by_hand(tmp_path: Path) -> None:
     listed = prices(tmp_path)
     done = work(tmp_path, HOUR)
-    at = cost.terms(done, listed, utilisation=0.25)
-    found = cost.local(done, at)
+    at = cost.cost_terms(done, listed, utilization=0.25)
+    found = cost.local_cost(done, at)
     assert found.electricity == pytest.approx(1 * 0.30 * 1.5)
     assert found.hardware == pytest.approx(4 * 1.0)
     assert found.idle == pytest.approx(3 * 0.1 * 0.30 * 1.5)
-    assert cost.api(done, listed.api[0]) == pytest.approx(3 + 0.1 + 1)
-    assert cost.left_unpriced(done, listed) == []
+    assert cost.api_cost(done, listed.api[0]) == pytest.approx(3 + 0.1 + 1)
+    assert cost.missing_prices(done, listed) == []
 
 
 def test_at_break_even_both_sides_cost_the_same(tmp_path: Path) -> None:
     listed = prices(tmp_path)
     done = work(tmp_path, HOUR)
-    at = cost.terms(done, listed)
-    from_api = cost.api(done, listed.api[0])
+    at = cost.cost_terms(done, listed)
+    from_api = cost.api_cost(done, listed.api[0])
     found = cost.break_even(done, at, from_api)
-    assert found.utilisation == pytest.approx((1.0 + 0.045) / (4.1 - 0.45 + 0.045))
-    there = replace(at, utilisation=found.utilisation or 0)
-    assert cost.local(done, there).total == pytest.approx(from_api)
-    assert found.tokens_per_day == pytest.approx(4_100_000 * 24 * (found.utilisation or 0))
+    assert found.utilization == pytest.approx((1.0 + 0.045) / (4.1 - 0.45 + 0.045))
+    there = replace(at, utilization=found.utilization or 0)
+    assert cost.local_cost(done, there).total == pytest.approx(from_api)
+    assert found.tokens_per_day == pytest.approx(4_100_000 * 24 * (found.utilization or 0))
 
 
 @pytest.mark.parametrize(
     ("api_cost", "per_hour", "idle", "finding"),
-    [(0.40, 1.0, 100.0, "never: the electricity"), (1.0, 1.0, 100.0, "never: the machine"), (1.0, 0.0, 0.0, "always")],
+    [(0.40, 1.0, 100.0, "never: the electricity"), (1.0, 1.0, 100.0, "never: local costs more"), (1.0, 0.0, 0.0, "always")],
 )
 def test_where_there_is_no_break_even_the_reason_is_told(
     tmp_path: Path, api_cost: float, per_hour: float, idle: float, finding: str
 ) -> None:
     done = work(tmp_path, HOUR)
-    at = cost.Terms(per_kwh=0.30, per_hour=per_hour, utilisation=0.25, pue=1.5, idle_watts=idle)
+    at = cost.CostTerms(per_kwh=0.30, idle_per_kwh=0.30, per_hour=per_hour, utilization=0.25, pue=1.5, idle_watts=idle)
     found = cost.break_even(done, at, api_cost)
-    assert found.utilisation is None
+    assert found.utilization is None
     assert found.finding.startswith(finding)
 
 
 def test_tasks_side_by_side_pay_once_for_the_machine_and_unknown_ones_are_left_out(tmp_path: Path) -> None:
     together = [replace(HOUR, task_id=name) for name in "ab"]
     directory = write(tmp_path / "run", [*together, replace(HOUR, task_id="c", joules=None)])
-    rows = [replace(row, start=START) for row in runs.read(directory).rows]
-    done = cost.work(rows)
-    assert (done.attempts, done.left_out, done.busy_seconds, done.joules) == (2, 1, 3600.0, 7.2e6)
+    rows = [replace(row, start=START) for row in load_run(directory).attempts]
+    done = cost.workload_of_attempts(rows)
+    assert (done.attempts, done.excluded, done.busy_seconds, done.joules) == (2, 1, 3600.0, 7.2e6)
 
 
 def test_electricity_costs_what_it_costs_at_that_hour(tmp_path: Path) -> None:
@@ -112,6 +113,32 @@ def test_a_price_that_cannot_be_meant_is_refused(tmp_path: Path, wrong: str, sai
 
 def test_what_has_no_price_is_told(tmp_path: Path) -> None:
     done = work(tmp_path, replace(HOUR, idle_watts=None, cached_tokens=None))
-    told = " ".join(cost.left_unpriced(done, prices(tmp_path, "currency: EUR\n")))
-    for what in ("electricity", "hardware", "idle power", "PUE", "cached tokens"):
+    told = " ".join(cost.missing_prices(done, prices(tmp_path, "currency: EUR\n")))
+    for what in ("electricity", "hardware", "idle power", "PUE"):
         assert what in told
+    assert (done.cached_share, done.cached_source) == (None, "no server reports cached tokens: none are assumed")
+
+
+def test_a_task_across_a_border_pays_both_prices_and_idle_hours_the_mean_of_a_day(tmp_path: Path) -> None:
+    """An hour that begins a quarter before the cheap hours: 0.25 x 0.3 + 0.75 x 0.1; a day has 8 cheap hours of 24."""
+    text = PRICES.replace("as_of: 2026-11-01}\nhardware", "as_of: 2026-11-01, utc_offset_hours: 2,\n TIMES}\nhardware")
+    listed = prices(tmp_path, text.replace("TIMES", "time_of_use: [{from: 22, to: 6, per_kwh: 0.1}]"))
+    begun = datetime(2026, 11, 2, 19, 45, tzinfo=timezone.utc).timestamp()
+    attempts = [replace(each, start=begun) for each in load_run(write(tmp_path / "run", [HOUR])).attempts]
+    done = cost.workload_of_attempts(attempts, listed)
+    assert done.price_per_kwh == pytest.approx(0.25 * 0.3 + 0.75 * 0.1, rel=1e-6)
+    assert done.idle_price_per_kwh == pytest.approx((16 * 0.3 + 8 * 0.1) / 24, rel=1e-6)
+    terms = cost.cost_terms(done, listed, utilization=0.5)
+    assert cost.local_cost(done, terms).idle == pytest.approx(0.1 * (16 * 0.3 + 8 * 0.1) / 24 * 1.5, rel=1e-6)
+
+
+def test_the_cached_share_is_of_attempts_that_report_it_and_can_be_left_aside(tmp_path: Path) -> None:
+    silent = replace(HOUR, task_id="silent", prompt_tokens=2_000_000, cached_tokens=None)
+    attempts = load_run(write(tmp_path / "run", [HOUR, silent])).attempts
+    listed = prices(tmp_path)
+    done = cost.workload_of_attempts(attempts, listed)
+    assert (done.cached_share, done.cached_source) == (0.25, "as the server reports in 1 of 2 attempts")
+    assert cost.api_cost(done, listed.api[0]) == pytest.approx(4.5 + 1.5 * 0.1 + 2)
+    uncached = cost.workload_of_attempts(attempts, listed, cache=False)
+    assert uncached.cached_source == "as if nothing were cached"
+    assert cost.api_cost(uncached, listed.api[0]) == pytest.approx(6 + 2)

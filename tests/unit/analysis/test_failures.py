@@ -9,18 +9,17 @@ import csv
 import io
 import json
 import random
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from joulebench import cli
-from joulebench.analysis.prediction import combined
 from joulebench.analysis.prediction.confidence import ABOVE, NULL
-from joulebench.analysis.prediction.doubts import LEAST_SURE, MOST_TEXT, SURE_BUT_FAILED, UNDECLARED, doubts
-from joulebench.analysis.prediction.failures import FEW_TASKS, NO_CALL, NO_TOKENS, Prediction, predictions
-from joulebench.analysis.prediction.records import read
-from joulebench.analysis.report.figures import reliability
+from joulebench.analysis.prediction.failures import FEW_TASKS, NO_CALL, NO_TOKENS, Prediction, predict_failures
+from joulebench.analysis.prediction.low_confidence import LOWEST, MOST_TEXT, OVERCONFIDENT, UNDECLARED, summarize_low_confidence
+from joulebench.analysis.prediction.records import load_task_records
 from tests.fakes.scripted_run import Scripted, write
 from tests.unit.analysis.runs import Call, Event, planted, task_events, write_journal
 
@@ -38,7 +37,7 @@ def drawn(directory: Path, tasks: int, slope: float, seed: int = 3) -> Path:
 
 
 def only(directory: Path) -> Prediction:
-    (found,) = predictions(read([directory]))
+    (found,) = predict_failures(load_task_records([directory]))
     return found
 
 
@@ -117,13 +116,13 @@ def test_tools_and_tasks_have_their_mean_confidence_and_interval(tmp_path: Path)
                 event["tool_name"] = "write"
         events += made
     events += task_events("x", [Call("undeclared", 0.7)], success=True, start=9e5)
-    found = doubts(read([write_journal(tmp_path / "r", events)]))
+    found = summarize_low_confidence(load_task_records([write_journal(tmp_path / "r", events)]))
     assert [one.name for one in found.tools] == ["write", UNDECLARED, "t"]
     unsure = found.tools[0]
     assert (unsure.calls, unsure.scored, unsure.attempts) == (20, 20, 11)
     assert unsure.confidence.value == pytest.approx(0.2 + 9.5 / 100)
     assert unsure.confidence.interval is not None
-    assert unsure.confidence.interval.holds(0.295)
+    assert unsure.confidence.interval.contains(0.295)
     assert unsure.failed.value == 0.25
     repeated = next(one for one in found.tasks if one.name == "t0")
     assert (repeated.attempts, repeated.calls) == (10, 20)
@@ -136,12 +135,12 @@ def test_the_worst_calls_have_their_text_cut_and_only_from_their_own_journal(tmp
     events[3]["args"] = {"text": "</script>\u202e" + "x" * 5000}
     events[8]["error"] = "no\nsuch file"
     directory = write_journal(tmp_path / "r", events)
-    calls = doubts(read([directory])).calls
+    calls = summarize_low_confidence(load_task_records([directory])).calls
     assert [(one.kind, one.score) for one in calls] == [
-        (LEAST_SURE, 0.1),
-        (LEAST_SURE, 0.8),
-        (LEAST_SURE, 0.9),
-        (SURE_BUT_FAILED, 0.9),
+        (LOWEST, 0.1),
+        (LOWEST, 0.8),
+        (LOWEST, 0.9),
+        (OVERCONFIDENT, 0.9),
     ]
     assert calls[0].args is not None
     assert calls[0].args.startswith('{"text": "</script> xxx')
@@ -149,11 +148,11 @@ def test_the_worst_calls_have_their_text_cut_and_only_from_their_own_journal(tmp
     assert calls[3].answer == "no such file"
     journal = directory / "journal-w.jsonl"
     elsewhere = tmp_path / "elsewhere.jsonl"
-    tasks = read([directory])
+    tasks = load_task_records([directory])
     journal.rename(elsewhere)
-    assert {one.args for one in doubts(tasks).calls} == {None}
+    assert {one.args for one in summarize_low_confidence(tasks).calls} == {None}
     journal.symlink_to(elsewhere)
-    assert {one.args for one in doubts(tasks).calls} == {None}
+    assert {one.args for one in summarize_low_confidence(tasks).calls} == {None}
 
 
 def test_the_command_tells_text_json_and_a_table_to_join(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -188,29 +187,18 @@ def test_a_report_has_the_risk_of_each_task(tmp_path: Path, capsys: pytest.Captu
     assert all(0 < risk < 1 for risk in risks)
     assert cli.main(["report", str(run)]) == 0
     page = (run / "report.html").read_text(encoding="utf-8")
-    assert 'id="reliability"' in page
+    assert 'id="figure-reliability"' in page
     assert "Worst tool calls" in page
     assert "<b>t" not in page.partition('<script type="application/json"')[0]
     assert cli.main(["report", str(run), "--format", "csv"]) == 0
     assert f"task,model-a,t0,failure_risk,{str(risks[0])[:6]}" in capsys.readouterr().out
 
 
-def test_a_report_without_scikit_learn_says_what_is_missing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_analysis_without_scikit_learn_says_what_is_missing(tmp_path: Path) -> None:
     run = write(tmp_path / "run", [Scripted(f"t{n}", n % 2 == 0, confidence=0.5) for n in range(120)])
-    combined._sklearn.cache_clear()
-    for name in [name for name in sys.modules if name.partition(".")[0] == "sklearn"]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "sklearn", None)
-    assert cli.main(["report", str(run), "--format", "md"]) == 0
-    assert "No prediction: the analysis needs sklearn" in capsys.readouterr().out
-    assert cli.main(["analyze", "failures", str(run)]) == 2
-    assert "pip install 'joulebench[analysis]'" in capsys.readouterr().err
-
-
-def test_a_reliability_curve_names_each_bin_and_escapes() -> None:
-    drawn = reliability([("<m>", [{"n": 10, "risk": 0.2, "failed": 0.3, "low": 0.1, "high": 0.6}])], simulated=True)
-    assert "&lt;m&gt;: risk 20%, failed 30% of 10" in drawn
-    assert "SIMULATED" in drawn
-    assert reliability([]) == ""
+    code = "import sys; sys.modules['sklearn'] = None; from joulebench import cli; sys.exit(cli.main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, "analyze", "failures", str(run)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "the analysis needs sklearn" in done.stderr
+    assert "pip install 'joulebench[analysis]'" in done.stderr

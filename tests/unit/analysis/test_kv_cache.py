@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from joulebench import cli
-from joulebench.analysis.bottlenecks.kv_cache import KvCache, kv_cache
+from joulebench.analysis.bottlenecks.kv_cache import KvCache, kv_cache_of_tasks
 from tests.fakes.scripted_run import Scripted, write
 from tests.unit.analysis.limited import Gpu, Turn, read, task
 
@@ -16,7 +16,7 @@ MIB = 2**20
 
 
 def found(directory: Path, *tasks: Scripted, token_bytes: float | None = None) -> KvCache:
-    (one,) = kv_cache(read(directory, *tasks), None if token_bytes is None else {"model-a": token_bytes})
+    (one,) = kv_cache_of_tasks(read(directory, *tasks), None if token_bytes is None else {"model-a": token_bytes})
     return one
 
 
@@ -92,7 +92,7 @@ def test_the_command_shows_turns(tmp_path: Path, capsys: pytest.CaptureFixture[s
     write(tmp_path / "run", [task("a", [Turn(prompt=100, reply=50), Turn(prompt=200, reply=100)])])
     assert cli.main(["analyze", "kv-cache", str(tmp_path / "run"), "--kv-token", f"model-a={MIB}"]) == 0
     shown = capsys.readouterr().out
-    assert "turn 2: 300 tokens held (+150), 300.0 MiB, mean of 1 tasks" in shown
+    assert "turn 2: 300 tokens in context (+150), 300.0 MiB, mean of 1 tasks" in shown
     assert cli.main(["analyze", "kv-cache", str(tmp_path / "run"), "--format", "json"]) == 0
 
 

@@ -6,25 +6,25 @@ from pathlib import Path
 
 import pytest
 
-from joulebench.analysis.bottlenecks.bottlenecks import Known, Limits, limits
-from joulebench.analysis.bottlenecks.observed import Finding
+from joulebench.analysis.bottlenecks.bottlenecks import Bottlenecks, ModelSizes, find_bottlenecks
+from joulebench.analysis.bottlenecks.tasks import Finding
 from tests.fakes.scripted_run import Scripted
 from tests.unit.analysis.limited import Gpu, Turn, read, task
 
 HALF = {"size_bytes": 12e9, "vram_bytes": 6e9, "offload_ratio": 0.5}
 
 
-def found(directory: Path, *tasks: Scripted, known: Known | None = None) -> Limits:
-    (one,) = limits(read(directory, *tasks), known)
+def found(directory: Path, *tasks: Scripted, known: ModelSizes | None = None) -> Bottlenecks:
+    (one,) = find_bottlenecks(read(directory, *tasks), known)
     return one
 
 
-def finding(of: Limits, kind: str) -> Finding:
+def finding(of: Bottlenecks, kind: str) -> Finding:
     (one,) = [one for one in of.findings if one.kind == kind]
     return one
 
 
-def kinds(of: Limits) -> list[str]:
+def kinds(of: Bottlenecks) -> list[str]:
     return [one.kind for one in of.findings]
 
 
@@ -47,7 +47,7 @@ def test_no_gain_is_told_where_the_card_is_busy_all_the_time(tmp_path: Path) -> 
     assert (of.offload.cpu_seconds, of.offload.gain_seconds) == (0.0, 0.0)
 
 
-def test_without_utilisation_the_share_stands_alone(tmp_path: Path) -> None:
+def test_without_utilization_the_share_stands_alone(tmp_path: Path) -> None:
     of = found(tmp_path, task("a", gpus=[Gpu(util=None)], server=HALF))
     assert of.offload is not None
     assert (of.offload.cpu_share, of.offload.cpu_seconds, of.offload.gain_seconds) == (0.5, None, None)
@@ -60,14 +60,14 @@ def test_a_model_on_the_card_is_no_finding(tmp_path: Path, server: dict[str, flo
 
 
 def test_the_bandwidth_of_a_card_is_no_roof_for_layers_elsewhere(tmp_path: Path) -> None:
-    known = Known(weights={"model-a": 12e9})
+    known = ModelSizes(weights={"model-a": 12e9})
     assert found(tmp_path / "half", task("a", server=HALF), known=known).decode is None
     assert found(tmp_path / "whole", task("a"), known=known).decode is not None
 
 
 def test_the_server_s_account_stands_above_the_size_of_the_file(tmp_path: Path) -> None:
     whole = {**HALF, "offload_ratio": 1.0}
-    known = Known(weights={"model-a": 1e12})
+    known = ModelSizes(weights={"model-a": 1e12})
     assert "layers run on the CPU" not in kinds(found(tmp_path / "told", task("a", server=whole), known=known))
     assert "layers run on the CPU" in kinds(found(tmp_path / "untold", task("a"), known=known))
 
@@ -76,11 +76,11 @@ def test_a_queue_that_the_server_counts_is_told_by_little_s_law(tmp_path: Path) 
     """Three wait while one is worked on: three quarters of the time in the server."""
     one = task("a", server={"running_requests": 1.0, "waiting_requests": 3.0})
     of = found(tmp_path, one)
-    assert of.tasks[0].queue_of_requests == pytest.approx(0.75)
+    assert of.tasks[0].queued_request_share == pytest.approx(0.75)
     assert finding(of, "calls wait before the server works on them").evidence.startswith("75 % of the time")
     calm = task("a", server={"running_requests": 1.0, "waiting_requests": 0.0})
     assert "calls wait before the server works on them" not in kinds(found(tmp_path / "calm", calm))
-    assert found(tmp_path / "untold", task("a")).tasks[0].queue_of_requests is None
+    assert found(tmp_path / "untold", task("a")).tasks[0].queued_request_share is None
 
 
 def test_what_a_higher_power_limit_could_bring_has_bounds(tmp_path: Path) -> None:

@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from joulebench.analysis.prediction.records import read
+from joulebench.analysis.prediction.records import load_task_records
 from joulebench.errors import UserError
 from tests.unit.analysis.runs import MODEL, Call, task_events, write_journal
 
 
 def test_a_journal_tells_outcomes_measures_and_joules(tmp_path: Path) -> None:
     calls = [Call("ok", 0.8, joules=5.0), Call("malformed", None, joules=7.0, measures={"name_joint": 0.3})]
-    (task,) = read([write_journal(tmp_path / "r1", task_events("a#2", calls, success=False, start=0.0, joules=15.0))])
+    journal = write_journal(tmp_path / "r1", task_events("a#2", calls, success=False, start=0.0, joules=15.0))
+    (task,) = load_task_records([journal])
     assert (task.run, task.name, task.model, task.success, task.joules) == ("r1", "a", MODEL, False, 15.0)
     assert [call.outcome for call in task.calls] == ["ok", "malformed"]
     assert task.calls[0].measures == {"naive_mean": 0.8, "score": 0.8}
@@ -29,7 +30,7 @@ def test_joules_of_tasks_at_the_same_time_are_not_known(tmp_path: Path) -> None:
         for name, start in (("a", 0.0), ("b", 5.0), ("c", 50.0))
         for event in task_events(name, [Call(joules=1.0)], success=True, start=start, joules=2.0)
     ]
-    assert [task.joules for task in read([write_journal(tmp_path / "r1", events)])] == [None, None, 2.0]
+    assert [task.joules for task in load_task_records([write_journal(tmp_path / "r1", events)])] == [None, None, 2.0]
 
 
 def test_result_files_go_before_the_journal(tmp_path: Path) -> None:
@@ -44,17 +45,17 @@ def test_result_files_go_before_the_journal(tmp_path: Path) -> None:
     }
     path = tmp_path / "result_x.json"
     path.write_text(json.dumps(record), encoding="utf-8")
-    (task,) = read([tmp_path])
+    (task,) = load_task_records([tmp_path])
     assert (task.run, task.model, task.joules, task.call_joules, task.simulated) == ("r7", "m", 3.5, {1: 3.0}, True)
     record["attribution"] = {"overlap_fraction": 0.4}
     path.write_text(json.dumps(record), encoding="utf-8")
-    (task,) = read([tmp_path])
+    (task,) = load_task_records([tmp_path])
     assert (task.joules, task.call_joules) == (None, {})
 
 
 def test_what_is_no_run_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="give the directory of a run"):
-        read([tmp_path])
+        load_task_records([tmp_path])
     (tmp_path / "result_x.json").write_text("{}", encoding="utf-8")
-    with pytest.raises(UserError, match="not a result file"):
-        read([tmp_path])
+    with pytest.raises(UserError, match="it is no result of a task"):
+        load_task_records([tmp_path])

@@ -13,8 +13,11 @@ from typing import Any
 import pytest
 
 from joulebench import cli, metrics
-from joulebench.analysis import runs
-from joulebench.analysis.report import content, html, samples, text
+from joulebench.analysis.report.content import build_content
+from joulebench.analysis.report.formats import report_csv, report_json, report_markdown
+from joulebench.analysis.report.page import render_page
+from joulebench.analysis.report.timelines import add_samples, timeline_values, timeline_windows
+from joulebench.analysis.runs import load_run
 from joulebench.prices import load
 from joulebench.results.fetch import GpuSamples, Samples
 from joulebench.results.timeseries import TimeSeries
@@ -28,8 +31,8 @@ API = "api: [{model: small, prompt: 1, completion: 10, as_of: 2026-06-15}]\n"
 
 def built(folder: Path, *attempts: Scripted, allow: tuple[str, ...] = ()) -> dict[str, Any]:
     (folder / "prices.yml").write_text(PRICES + API)
-    run = runs.read(write(folder / "run", attempts, planned=len(attempts) + 2), timelines=True)
-    return content.build([run], load(folder / "prices.yml"), 0.5, allow, "today")
+    run = load_run(write(folder / "run", attempts, planned=len(attempts) + 2), timelines=True)
+    return build_content([run], load(folder / "prices.yml"), 0.5, allow, "today")
 
 
 def test_the_numbers_of_a_model_are_those_of_its_attempts(tmp_path: Path) -> None:
@@ -46,8 +49,8 @@ def test_the_numbers_of_a_model_are_those_of_its_attempts(tmp_path: Path) -> Non
 
 
 def test_the_verdict_has_three_sentences_and_names_the_winner(tmp_path: Path) -> None:
-    energy, success, caveats = built(tmp_path, *CHEAP, *DEAR)["verdict"]
-    assert energy.startswith("cheap spends the fewest joules: 149 J [")
+    energy, success, caveats = built(tmp_path, *CHEAP, *DEAR)["summary"]
+    assert energy.startswith("cheap uses the fewest joules: 149 J [")
     assert success.startswith("cheap finishes 75.0 % [")
     assert "no difference shown from dear" in success
     assert caveats == "All 48 attempts count; 2 planned tasks left no result."
@@ -55,18 +58,18 @@ def test_the_verdict_has_three_sentences_and_names_the_winner(tmp_path: Path) ->
 
 def test_no_winner_is_named_where_no_difference_is_shown(tmp_path: Path) -> None:
     same = [replace(one, model="same") for one in CHEAP]
-    assert built(tmp_path, *CHEAP, *same)["verdict"][0].startswith("No winner by energy can be named: ")
+    assert built(tmp_path, *CHEAP, *same)["summary"][0].startswith("No winner by energy can be named: ")
 
 
 def test_a_comparison_that_was_refused_is_told_in_the_verdict(tmp_path: Path) -> None:
     other = [replace(one, suite="other") for one in DEAR]
-    energy, success, _ = built(tmp_path, *CHEAP, *other)["verdict"]
+    energy, success, _ = built(tmp_path, *CHEAP, *other)["summary"]
     assert "not compared, different suites" in energy
     assert "not compared with dear" in success
 
 
 def test_a_run_without_a_success_says_so(tmp_path: Path) -> None:
-    verdict = built(tmp_path, *(replace(one, success=False) for one in CHEAP))["verdict"]
+    verdict = built(tmp_path, *(replace(one, success=False) for one in CHEAP))["summary"]
     assert verdict[:2] == [
         "No model finished a task that counts, so there are no joules per successful task.",
         "0 of 24 attempts succeeded.",
@@ -77,40 +80,42 @@ def test_what_is_left_out_is_listed_with_its_reason(tmp_path: Path) -> None:
     odd = [replace(CHEAP[0], quality="suspect", reasons=("throttled",)), replace(CHEAP[1], joules=None, quality="missing")]
     found = built(tmp_path, *odd, *CHEAP[2:])
     assert [(one["task_id"], one["reason"]) for one in found["excluded"]] == [("t0", "throttled"), ("t1", "no joules")]
-    assert "2 of 24 attempts do not count (1 throttled, 1 no joules)" in found["verdict"][2]
-    assert found["models"][0]["counted"] == 22
+    assert "1 of 24 attempts do not count (1 throttled)" in found["summary"][2]
+    assert "1 attempts without joules count for success and time only" in found["summary"][2]
+    assert (found["models"][0]["counted"], found["models"][0]["without_joules"]) == (23, 1)
+    assert found["models"][0]["measures"]["joules_per_success"]["value"] == pytest.approx(sum(range(102, 124)) / 17)
     told = built(tmp_path / "run", *odd, *CHEAP[2:], allow=("throttled",))
-    assert told["models"][0]["counted"] == 23
+    assert told["models"][0]["counted"] == 24
 
 
 def test_every_format_tells_the_same(tmp_path: Path) -> None:
     found = built(tmp_path, *CHEAP, *DEAR)
     value = found["models"][0]["measures"]["joules_per_success"]
-    assert json.loads(text.as_json(found)) == json.loads(json.dumps(found))
-    rows = list(csv.DictReader(io.StringIO(text.as_csv(found))))
+    assert json.loads(report_json(found)) == json.loads(json.dumps(found))
+    rows = list(csv.DictReader(io.StringIO(report_csv(found))))
     (row,) = (
         one for one in rows if one["section"] == "model" and one["model"] == "cheap" and one["measure"] == "joules_per_success"
     )
     assert [float(row[name]) for name in ("value", "low", "high")] == pytest.approx(list(value.values()))
     shown = f"149 [{value['low']:.3g} to {value['high']:.3g}]"
-    assert f"| {shown} |" in text.as_markdown(found)
-    page = html.page(found, [])
+    assert f"| {shown} |" in report_markdown(found)
+    page = render_page(found, [])
     assert f'<td class="n">{shown}</td>' in page
 
 
 def test_what_a_task_is_called_stays_text(tmp_path: Path) -> None:
     name = "</script><b>|`bad\n=1+1"
     found = built(tmp_path, replace(CHEAP[0], task_id=name, name=name, model="<i>m"), *CHEAP[1:])
-    page = html.page(found, content.timelines([runs.read(tmp_path / "run", timelines=True)]))
+    page = render_page(found, timeline_values([load_run(tmp_path / "run", timelines=True)]))
     assert "<b>" not in re.sub(r"<script>.*</script>", "", page, flags=re.DOTALL)
     assert "<i>m" not in re.sub(r"<script>.*</script>", "", page, flags=re.DOTALL)
     assert "&lt;/script&gt;<b>" not in page
-    assert "\\|`bad =1+1" in text.as_markdown(found)
+    assert "\\|`bad =1+1" in report_markdown(found)
 
 
 def test_the_timeline_has_the_phases_tools_and_power_of_a_task(tmp_path: Path) -> None:
     built(tmp_path, CHEAP[0])
-    (line,) = content.timelines([runs.read(tmp_path / "run", timelines=True)])
+    (line,) = timeline_values([load_run(tmp_path / "run", timelines=True)])
     assert [event[:3] for event in line["events"]] == [("prefill", 0, 0.9), ("decode", 0.9, 9), ("tool", 9, 10)]
     assert line["events"][2][3] == "read_file: ok, confidence 0.50"
     assert line["power"] == tuple((2.0 * part, 2.0 * part + 2, 10.0) for part in range(5))
@@ -118,13 +123,13 @@ def test_the_timeline_has_the_phases_tools_and_power_of_a_task(tmp_path: Path) -
 
 def test_a_timeline_shows_what_was_stored_of_its_own_gpus(tmp_path: Path) -> None:
     built(tmp_path, CHEAP[0])
-    found = [runs.read(tmp_path / "run", timelines=True)]
+    found = [load_run(tmp_path / "run", timelines=True)]
     ticks = [START - 5 + n / 10 for n in range(400)]
     names = (metrics.GPU_POWER.name, metrics.GPU_UTILIZATION.name)
     gpus = [GpuSamples(str(n), f"GPU-{n}", gauges={names[0]: TimeSeries.of((at, 50.0 + n) for at in ticks)}) for n in range(2)]
     gpus[0].gauges[names[1]] = TimeSeries.of((at, 0.5) for at in ticks)
-    assert samples.windows(found) == [(START, START + 10)]
-    (line,) = content.timelines(samples.with_samples(found, Samples(gpus)))
+    assert timeline_windows(found) == [(START, START + 10)]
+    (line,) = timeline_values(add_samples(found, Samples(gpus)))
     assert {name: len(points) for name, points in line["samples"].items()} == {"power": 51, "util": 51}
     assert line["samples"]["power"][-1] == (10.0, 50.0)
     assert line["samples"]["util"][0] == (0.0, 50.0)
@@ -156,6 +161,7 @@ def test_the_command_writes_each_format(tmp_path: Path, capsys: pytest.CaptureFi
         assert (tmp_path / format_).stat().st_size > 1000
     capsys.readouterr()
     assert cli.main([*given, "--format", "json"]) == 0
-    assert json.loads(capsys.readouterr().out)["cost"]["utilisation"] == 0.25
-    assert cli.main(["report", str(tmp_path)]) == 2
+    assert json.loads(capsys.readouterr().out)["cost"]["utilization"] == 0.25
+    (tmp_path / "empty").mkdir()
+    assert cli.main(["report", str(tmp_path / "empty")]) == 2
     assert "export the run first" in capsys.readouterr().err

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from joulebench import cli
-from joulebench.analysis.bottlenecks.throttling import Throttling, throttling
+from joulebench.analysis.bottlenecks.throttling import Throttling, throttling_of_tasks
 from tests.fakes.scripted_run import Scripted, write
 from tests.unit.analysis.limited import Turn, read, task
 
@@ -18,7 +18,7 @@ def turn(rate: float, *, hot: float | None = 0.0, celsius: float | None = None, 
 
 
 def found(directory: Path, *tasks: Scripted) -> Throttling:
-    (one,) = throttling(read(directory, *tasks))
+    (one,) = throttling_of_tasks(read(directory, *tasks))
     return one
 
 
@@ -50,14 +50,14 @@ def test_the_interval_holds_the_truth(tmp_path: Path) -> None:
     for seed in range(40):
         interval = found(tmp_path / str(seed), *script(seed, 70, 100)).slowdown.interval
         assert interval is not None
-        held += interval.holds(0.7)
+        held += interval.contains(0.7)
     assert held >= 34
 
 
 def test_no_slowdown_is_no_finding(tmp_path: Path) -> None:
     of = found(tmp_path, *script(3, 100, 100))
     assert of.slowdown.interval is not None
-    assert of.slowdown.interval.holds(1.0)
+    assert of.slowdown.interval.contains(1.0)
     assert of.findings == ()
 
 
@@ -107,6 +107,6 @@ def test_tasks_left_out_of_comparisons_are_named(tmp_path: Path, capsys: pytest.
     write(tmp_path / "shown", tasks)
     assert cli.main(["analyze", "throttling", str(tmp_path / "shown")]) == 0
     shown = capsys.readouterr().out
-    assert "left out of comparisons: 1 tasks (hot)" in shown
+    assert "excluded from comparisons: 1 tasks (hot)" in shown
     assert "rate inside / outside: 0." in shown
     assert cli.main(["analyze", "throttling", str(tmp_path / "shown"), "--format", "json"]) == 0

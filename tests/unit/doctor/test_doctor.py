@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from joulebench import cli
-from joulebench.doctor import anchors, correlation
-from joulebench.doctor.examine import Report, examine
-from joulebench.doctor.finding import FAILURE, OK, SKIPPED, WARNING, Finding
-from joulebench.doctor.plausible import Given
+from joulebench.doctor import reference_ranges
+from joulebench.doctor.examine import DoctorReport, examine_results
+from joulebench.doctor.findings import FAILURE, OK, SKIPPED, WARNING, CheckResult
+from joulebench.doctor.plausibility_checks import KnownPower, pearson
 from joulebench.errors import UserError
 
 Json = dict[str, Any]
@@ -54,6 +54,7 @@ def good(index: int = 0, model: str = "qwen3:8b", seconds: float = 10.0) -> Json
             "joules": joules,
             "low_joules": joules * 0.99,
             "high_joules": joules * 1.01,
+            "quality": "ok",
             "coverage": 1.0,
             "longest_gap_seconds": 0.1,
             "counter_resets": 0,
@@ -61,7 +62,7 @@ def good(index: int = 0, model: str = "qwen3:8b", seconds: float = 10.0) -> Json
             "reasons": [],
             "clock_offset_seconds": {"benchmark_to_gateway": 0.001, "exporter_to_prometheus": -0.002},
         },
-        "per_gpu": [{"gpu": "0", "name": "NVIDIA H100 80GB HBM3"}],
+        "per_gpu": [{"gpu": "0", "name": "NVIDIA H100 80GB HBM3", "power_w": {"mean": 248.0}}],
         "throttle": {"throttled_seconds": 0.0},
         "attribution": {"overlap_fraction": 0.0},
     }
@@ -78,13 +79,13 @@ def well() -> list[Json]:
     return [good(index, seconds=5.0 + index) for index in range(6)]
 
 
-def found(report: Report, check: str) -> Finding:
+def found(report: DoctorReport, check: str) -> CheckResult:
     (finding,) = [one for one in report.findings if one.check == check]
     return finding
 
 
 def test_good_results_pass_every_check_that_they_tell_of(tmp_path: Path) -> None:
-    report = examine(write(tmp_path / "r", well()))
+    report = examine_results(write(tmp_path / "r", well()))
     assert {one.check: one.severity for one in report.findings if one.severity != OK} == {"failures by confidence": SKIPPED}
     assert (report.verdict, report.tasks) == (SKIPPED, 6)
     assert cli.main(["doctor", str(tmp_path / "r"), "--strict"]) == 0
@@ -112,8 +113,8 @@ SPOILED: list[tuple[str, str, Spoil]] = [
     ("overlap", WARNING, lambda b: at(b, "attribution").update(overlap_fraction=0.4)),
     ("other programs", WARNING, lambda b: at(b, "measurement").update(reasons=["foreign_process"])),
     ("throttling", WARNING, lambda b: at(b, "throttle").update(throttled_seconds=2.0)),
-    ("power", FAILURE, lambda b: at(b, "gpu_hardware_metrics").update(avg_power_w=3.0)),
-    ("power", FAILURE, lambda b: at(b, "gpu_hardware_metrics").update(avg_power_w=900.0)),
+    ("power above idle", FAILURE, lambda b: at(b, "gpu_hardware_metrics").update(avg_power_w=3.0)),
+    ("power within limit", FAILURE, lambda b: at(b, "gpu_hardware_metrics").update(avg_power_w=900.0)),
     ("joules per token", WARNING, lambda b: at(b, "computed_metrics", "llm_token_usage").update(total_completion_tokens=2)),
     ("joules per token", WARNING, lambda b: at(b, "computed_metrics", "llm_token_usage").update(total_completion_tokens=10**7)),
     (
@@ -133,7 +134,7 @@ def test_what_is_wrong_is_found_with_its_file_its_reason_and_its_fix(
 ) -> None:
     bodies = copy.deepcopy(well())
     spoil(bodies[2])
-    report = examine(write(tmp_path / "r", bodies))
+    report = examine_results(write(tmp_path / "r", bodies))
     finding = found(report, check)
     assert finding.severity == severity
     assert [case.path.name for case in finding.cases] == ["result_2.json"]
@@ -146,7 +147,7 @@ def test_what_is_wrong_is_found_with_its_file_its_reason_and_its_fix(
 
 def test_what_a_file_does_not_tell_is_not_judged(tmp_path: Path) -> None:
     bare = {"metadata": {"session_start_unix": 1.0}, "raw_events": [], "computed_metrics": "ERROR_GETTING_VALUE: x"}
-    report = examine(write(tmp_path / "r", [bare]))
+    report = examine_results(write(tmp_path / "r", [bare]))
     assert found(report, "energy known").severity == FAILURE
     assert found(report, "status").severity == WARNING
     others = {
@@ -158,25 +159,25 @@ def test_what_a_file_does_not_tell_is_not_judged(tmp_path: Path) -> None:
 def test_a_torn_file_and_a_copy_are_told(tmp_path: Path) -> None:
     root = write(tmp_path / "r", [good(0), good(0), good(1)])
     (root / "result_9.json").write_text('{"metadata":')
-    report = examine(root)
+    report = examine_results(root)
     assert found(report, "readable").severity == FAILURE
     assert [case.path.name for case in found(report, "each task once").cases] == ["result_1.json"]
 
 
 def test_what_the_user_knows_counts_before_tables(tmp_path: Path) -> None:
     root = write(tmp_path / "r", well())
-    assert found(examine(root, Given(limit_watts=200.0)), "power").severity == FAILURE
-    assert found(examine(root, Given(idle_watts=280.0)), "power").severity == FAILURE
-    assert found(examine(root, Given(idle_watts=60.0, limit_watts=300.0)), "power").severity == OK
+    assert found(examine_results(root, KnownPower(limit_watts=200.0)), "power within limit").severity == FAILURE
+    assert found(examine_results(root, KnownPower(idle_watts=280.0)), "power above idle").severity == FAILURE
+    assert found(examine_results(root, KnownPower(idle_watts=60.0, limit_watts=300.0)), "power within limit").severity == OK
 
 
 def test_energy_that_does_not_follow_duration_is_told(tmp_path: Path) -> None:
     bodies = well()
     for index, body in enumerate(bodies):
         body["measurement"]["joules"] = 1000.0 + 100 * ((index * 5) % 6)
-    assert found(examine(write(tmp_path / "r", bodies)), "energy and duration").severity == WARNING
+    assert found(examine_results(write(tmp_path / "r", bodies)), "energy and duration").severity == WARNING
     few = write(tmp_path / "few", well()[:3])
-    assert found(examine(few), "energy and duration").severity == SKIPPED
+    assert found(examine_results(few), "energy and duration").severity == SKIPPED
 
 
 @pytest.mark.parametrize(("sure_calls_fail", "severity"), [(False, OK), (True, WARNING)])
@@ -190,7 +191,7 @@ def test_failures_are_counted_by_confidence(tmp_path: Path, sure_calls_fail: boo
             {"event_type": "TOOL_CALL_START", "tool_name": "a", "confidence": confidence},
             {"event_type": "TOOL_CALL_END", "tool_name": "a", "success": not failed},
         ]
-    finding = found(examine(write(tmp_path / "r", [body])), "failures by confidence")
+    finding = found(examine_results(write(tmp_path / "r", [body])), "failures by confidence")
     assert finding.severity == severity
     assert "AUROC" in finding.reason
 
@@ -209,7 +210,7 @@ def test_the_report_is_data_on_request(tmp_path: Path, capsys: pytest.CaptureFix
 def test_bad_input_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path / "none", tmp_path):
         with pytest.raises(UserError, match="RESULTS"):
-            examine(path)
+            examine_results(path)
     assert cli.main(["doctor", str(write(tmp_path / "r", [good()])), "--idle-watts", "-4"]) == 2
 
 
@@ -229,7 +230,7 @@ def test_bad_input_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_a_models_size_is_read_from_its_name(name: str, size: tuple[float, float] | None) -> None:
-    assert anchors.size_of(name) == size
+    assert reference_ranges.size_of(name) == size
 
 
 @pytest.mark.parametrize(
@@ -237,15 +238,13 @@ def test_a_models_size_is_read_from_its_name(name: str, size: tuple[float, float
     [("Qwen3-8B", 0.072), ("Qwen3-8B", 3.0), ("Llama-3.1-70B", 3.759), ("Qwen3-30B-A3B", 0.186), ("Qwen2.5-3B", 0.83)],
 )
 def test_published_measurements_lie_in_the_ranges(model: str, joules: float) -> None:
-    size = anchors.size_of(model)
+    size = reference_ranges.size_of(model)
     assert size is not None
-    low, high = anchors.joules_per_token(size)
+    low, high = reference_ranges.joules_per_token(size)
     assert low <= joules <= high
 
 
-def test_correlation_and_auroc_by_hand() -> None:
-    assert correlation.pearson([(1, 2), (2, 4), (3, 6)]) == pytest.approx(1.0)
-    assert correlation.pearson([(1, 3), (2, 2), (3, 1)]) == pytest.approx(-1.0)
-    assert correlation.pearson([(1, 5), (2, 5)]) is None
-    assert correlation.auroc([0.9, 0.8], [0.1, 0.85]) == pytest.approx(0.75)
-    assert correlation.auroc([0.5], [0.5]) == pytest.approx(0.5)
+def test_correlation_by_hand() -> None:
+    assert pearson([(1, 2), (2, 4), (3, 6)]) == pytest.approx(1.0)
+    assert pearson([(1, 3), (2, 2), (3, 1)]) == pytest.approx(-1.0)
+    assert pearson([(1, 5), (2, 5)]) is None

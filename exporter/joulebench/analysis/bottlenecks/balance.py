@@ -10,7 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from joulebench.analysis.bottlenecks.observed import Bounded, Finding, Gpu, Observed, by_model
+from joulebench.analysis.bottlenecks.tasks import Finding, TaskRun, group_by_model, mean_utilization, mean_watts, peak_vram_mib
+from joulebench.parsing import sum_or_none
+from joulebench.schema.result import GpuResult
 
 WAITING_SHARE = 0.2
 """Of the time of the tasks, from which a card that waits is worth a finding."""
@@ -19,8 +21,17 @@ BUSY = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Card:
-    """Of one GPU over all tasks: mean utilisation in percent and watts by time, highest MiB, all joules; None where not known.
+class BytesMoved:
+    """Bytes with bounds; ``high`` is None where no upper bound is known."""
+
+    value: float
+    low: float
+    high: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class GpuBalance:
+    """Of one GPU over all tasks: mean utilization in percent and watts by time, highest MiB, all joules; None where not known.
 
     ``links``: bytes by ``pcie_tx``, ``nvlink_rx`` and so on, those that the card counted in every task.
     """
@@ -31,7 +42,7 @@ class Card:
     watts: float | None
     peak_vram_mib: float | None
     joules: float | None
-    links: dict[str, Bounded]
+    links: dict[str, BytesMoved]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +61,7 @@ class Balance:
     model: str
     simulated: bool
     seconds: float
-    cards: tuple[Card, ...]
+    cards: tuple[GpuBalance, ...]
     imbalance: float | None
     tasks: tuple[TaskBalance, ...]
     findings: tuple[Finding, ...]
@@ -59,36 +70,36 @@ class Balance:
         return asdict(self)
 
 
-def balance(tasks: Sequence[Observed]) -> list[Balance]:
-    return [_of_model(model, own) for model, own in by_model(tasks).items()]
+def balance_of_tasks(tasks: Sequence[TaskRun]) -> list[Balance]:
+    return [_of_model(model, own) for model, own in group_by_model(tasks).items()]
 
 
-def _of_model(model: str, tasks: Sequence[Observed]) -> Balance:
-    several = [task for task in tasks if task.row.seconds and len(task.gpus) > 1]
-    found = [one for task in several if (one := _of_task(task)) is not None]
-    told = {one.task for one in found}
-    seconds = sum(task.row.seconds or 0.0 for task in several if task.row.task_id in told)
+def _of_model(model: str, tasks: Sequence[TaskRun]) -> Balance:
+    several = [task for task in tasks if task.attempt.seconds and len(task.gpus) > 1]
+    balances = [each for task in several if (each := _of_task(task)) is not None]
+    used = {each.task for each in balances}
+    seconds = sum(task.attempt.seconds or 0.0 for task in several if task.attempt.task_id in used)
     cards = _cards(tasks)
     utils = [card.util for card in cards if card.util is not None]
     whole = _imbalance(utils) if len(utils) == len(cards) > 1 else None
     return Balance(
         model=model,
-        simulated=any(task.row.simulated for task in tasks),
+        simulated=any(task.attempt.simulated for task in tasks),
         seconds=seconds,
         cards=cards,
         imbalance=whole,
-        tasks=tuple(found),
-        findings=tuple(_findings(model, found, seconds, cards)),
+        tasks=tuple(balances),
+        findings=tuple(_findings(model, balances, seconds, cards)),
     )
 
 
-def _of_task(task: Observed) -> TaskBalance | None:
-    utils = {gpu.gpu: gpu.util for gpu in task.gpus if gpu.util is not None}
+def _of_task(task: TaskRun) -> TaskBalance | None:
+    utils = {gpu.gpu or "": util for gpu in task.gpus if (util := mean_utilization(gpu)) is not None}
     if len(utils) < len(task.gpus) or max(utils.values()) < BUSY:
         return None
-    busiest, seconds = max(utils.values()), task.row.seconds or 0.0
+    busiest, seconds = max(utils.values()), task.attempt.seconds or 0.0
     idle = {gpu: seconds * (busiest - util) / 100 for gpu, util in utils.items()}
-    return TaskBalance(task.row.task_id, _imbalance(list(utils.values())) or 0.0, idle)
+    return TaskBalance(task.attempt.task_id, _imbalance(list(utils.values())) or 0.0, idle)
 
 
 def _imbalance(values: Sequence[float]) -> float | None:
@@ -96,46 +107,58 @@ def _imbalance(values: Sequence[float]) -> float | None:
     return max(values) / mean - 1 if mean > 0 else None
 
 
-def _cards(tasks: Sequence[Observed]) -> tuple[Card, ...]:
-    seen = {(gpu.gpu, gpu.name): gpu for task in tasks for gpu in task.gpus}
-    found = []
-    for index, name in sorted(seen):
-        own = [(gpu, task.row.seconds or 0.0) for task in tasks for gpu in task.gpus if (gpu.gpu, gpu.name) == (index, name)]
-        joules = [gpu.joules for gpu, _ in own]
-        found.append(
-            Card(
+def _cards(tasks: Sequence[TaskRun]) -> tuple[GpuBalance, ...]:
+    every = [(gpu, task.attempt.seconds or 0.0) for task in tasks for gpu in task.gpus]
+    cards = []
+    for index, name in sorted({_key(gpu) for gpu, _ in every}):
+        own = [(gpu, seconds) for gpu, seconds in every if _key(gpu) == (index, name)]
+        cards.append(
+            GpuBalance(
                 gpu=index,
                 name=name,
-                util=_by_time(own, lambda gpu: gpu.util),
-                watts=_by_time(own, lambda gpu: gpu.watts),
-                peak_vram_mib=max((gpu.peak_vram_mib for gpu, _ in own if gpu.peak_vram_mib is not None), default=None),
-                joules=None if None in joules else sum(one for one in joules if one is not None),
+                util=_mean_by_time(own, mean_utilization),
+                watts=_mean_by_time(own, mean_watts),
+                peak_vram_mib=max((peak for gpu, _ in own if (peak := peak_vram_mib(gpu)) is not None), default=None),
+                joules=sum_or_none(gpu.energy.joules for gpu, _ in own),
                 links=_links([gpu for gpu, _ in own]),
             )
         )
-    return tuple(found)
+    return tuple(cards)
 
 
-def _links(own: Sequence[Gpu]) -> dict[str, Bounded]:
-    found = {}
-    for link, direction in sorted(set.intersection(*({*gpu.links} for gpu in own))):
-        told = [gpu.links[link, direction] for gpu in own]
-        highs = [one.high for one in told if one.high is not None]
-        found[f"{link}_{direction}"] = Bounded(
-            sum(one.value for one in told),
-            sum(one.low for one in told),
-            sum(highs) if len(highs) == len(told) else None,
+def _key(gpu: GpuResult) -> tuple[str, str]:
+    return gpu.gpu or "", gpu.name or ""
+
+
+def _links(own: Sequence[GpuResult]) -> dict[str, BytesMoved]:
+    """By link and direction, those that the card counted in every task."""
+    counted = [
+        {
+            f"{link}_{way}": moved
+            for link, ways in gpu.link_bytes.items()
+            for way, moved in ways.items()
+            if moved.bytes is not None
+        }
+        for gpu in own
+    ]
+    links = {}
+    for name in sorted(set.intersection(*map(set, counted))):
+        of_link = [each[name] for each in counted]
+        links[name] = BytesMoved(
+            sum(moved.bytes or 0.0 for moved in of_link),
+            sum(moved.low or 0.0 for moved in of_link),
+            sum_or_none(moved.high for moved in of_link),
         )
-    return found
+    return links
 
 
-def _by_time(own: Sequence[tuple[Gpu, float]], value: Callable[[Gpu], float | None]) -> float | None:
+def _mean_by_time(own: Sequence[tuple[GpuResult, float]], value: Callable[[GpuResult], float | None]) -> float | None:
     known = [(one, seconds) for gpu, seconds in own if (one := value(gpu)) is not None]
     total = sum(seconds for _, seconds in known)
     return sum(one * seconds for one, seconds in known) / total if total else None
 
 
-def _findings(model: str, tasks: Sequence[TaskBalance], seconds: float, cards: Sequence[Card]) -> Sequence[Finding]:
+def _findings(model: str, tasks: Sequence[TaskBalance], seconds: float, cards: Sequence[GpuBalance]) -> Sequence[Finding]:
     if not seconds:
         return []
     idle = {card.gpu: sum(task.idle_seconds.get(card.gpu, 0.0) for task in tasks) for card in cards}
@@ -161,7 +184,7 @@ def _findings(model: str, tasks: Sequence[TaskBalance], seconds: float, cards: S
     return found
 
 
-def _unused(model: str, card: Card) -> Finding:
+def _unused(model: str, card: GpuBalance) -> Finding:
     joules = "" if card.joules is None else f", and its {card.joules:.0f} J are in those of the tasks"
     return Finding(
         kind=f"GPU {card.gpu} has no work",

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from joulebench.analysis.bootstrap import LEAST_TASKS, Draws, Estimate, Floats, Interval
-from joulebench.analysis.bottlenecks.observed import Call, Finding, Observed, by_model
+from joulebench.analysis.bottlenecks.tasks import Finding, TaskRun, group_by_model
+from joulebench.analysis.statistics import LEAST_TASKS, Estimate, Floats, Interval, TaskResampler, TaskSums
+from joulebench.schema.result import CallResult
 
 INSIDE_SHARE = 0.5
 LEAST_CALLS = 5
@@ -23,8 +24,8 @@ LEAST_CALLS = 5
 class Throttling:
     """Rates in tokens/s. ``slowdown``: rate inside / rate outside. Lost seconds and tokens are those of the calls inside.
 
-    ``onset_c``: the hottest that the card was in the first call of a throttled spell, the lowest of all. ``suspect``: tasks that
-    a comparison leaves out for it. ``refused``: why there is no slowdown.
+    ``onset_c``: the hottest temperature in the first call of a throttled stretch, the lowest of all stretches. ``suspect``: tasks
+    that a comparison excludes for it. ``refused``: why there is no slowdown.
     """
 
     model: str
@@ -46,20 +47,20 @@ class Throttling:
         return asdict(self)
 
 
-def throttling(tasks: Sequence[Observed]) -> list[Throttling]:
-    return [_of_model(model, own) for model, own in by_model(tasks).items()]
+def throttling_of_tasks(tasks: Sequence[TaskRun]) -> list[Throttling]:
+    return [_of_model(model, own) for model, own in group_by_model(tasks).items()]
 
 
-def is_inside(call: Call) -> bool | None:
-    """None for a call that is neither wholly outside nor mostly inside, or of which it is not known."""
-    if call.throttled_seconds is None or not call.seconds:
+def is_inside(call: CallResult) -> bool | None:
+    """None for a call that is neither fully outside nor mostly inside, or where it is not known."""
+    if call.throttled_seconds is None or not call.duration_seconds:
         return None
     if call.throttled_seconds <= 0:
         return False
-    return True if call.throttled_seconds >= INSIDE_SHARE * call.seconds else None
+    return True if call.throttled_seconds >= INSIDE_SHARE * call.duration_seconds else None
 
 
-def _of_model(model: str, tasks: Sequence[Observed]) -> Throttling:
+def _of_model(model: str, tasks: Sequence[TaskRun]) -> Throttling:
     # By task: tokens and seconds inside, tokens and seconds outside.
     sums, calls = np.zeros((4, len(tasks))), [0, 0]
     for number, task in enumerate(tasks):
@@ -81,9 +82,9 @@ def _of_model(model: str, tasks: Sequence[Observed]) -> Throttling:
     lost = _lost(slowdown, seconds)
     return Throttling(
         model=model,
-        simulated=any(task.row.simulated for task in tasks),
+        simulated=any(task.attempt.simulated for task in tasks),
         tasks=len(tasks),
-        suspect=tuple(task.row.task_id for task in tasks if "throttled" in task.row.exclusions),
+        suspect=tuple(task.attempt.task_id for task in tasks if "throttled" in task.attempt.exclusions),
         calls_inside=inside,
         calls_outside=outside,
         rate_inside=rate_inside,
@@ -106,10 +107,10 @@ def _refusal(inside: int, outside: int) -> str:
 
 def _slowdown(sums: Floats) -> Estimate:
     both = sums[:, sums.any(axis=0)]
-    found = Draws(both.shape[1]).quotient(*both)
-    # A resample of few tasks that were throttled says little of throttling, however many others there are.
+    estimate = TaskResampler(both.shape[1]).quotient(TaskSums(both[0], both[1]), TaskSums(both[2], both[3]))
+    # A resample of few throttled tasks says little about throttling, however many others there are.
     enough = min((both[1] > 0).sum(), (both[3] > 0).sum()) >= LEAST_TASKS
-    return found if enough else Estimate(found.value)
+    return estimate if enough else Estimate(estimate.value)
 
 
 def _lost(slowdown: Estimate, of: float) -> Estimate:
@@ -121,7 +122,7 @@ def _lost(slowdown: Estimate, of: float) -> Estimate:
     return Estimate(of * (1 - slowdown.value), bounds)
 
 
-def _onset(tasks: Sequence[Observed]) -> float | None:
+def _onset(tasks: Sequence[TaskRun]) -> float | None:
     found = []
     for task in tasks:
         before: bool | None = False
@@ -141,13 +142,13 @@ def _findings(model: str, slowdown: Estimate, lost: Estimate, calls: int) -> Ite
         kind="throttling slows decode down",
         scope=model,
         evidence=f"inside throttled spans decode runs at {100 * slowdown.value:.0f} % of the rate outside"
-        f" (95 %: {shown(interval, 100)} %), over {calls} calls",
+        f" (95 %: {format_bounds(interval, 100)} %), over {calls} calls",
         gain=f"{lost.value:.1f} s of decode" if lost.value is not None else "",
-        next_step="cool the card or lower its power limit, then run these tasks again; they are left out of comparisons",
+        next_step="cool the card or lower its power limit, then run these tasks again; they are excluded from comparisons",
     )
 
 
-def shown(interval: Interval | None, scale: float = 1.0) -> str:
+def format_bounds(interval: Interval | None, scale: float = 1.0) -> str:
     if interval is None:
         return "not known"
     low, high = ("?" if one is None else f"{scale * one:.1f}" for one in (interval.low, interval.high))

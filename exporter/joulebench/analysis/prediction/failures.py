@@ -1,7 +1,7 @@
-"""Whether a task will fail, by the confidence of its calls: a risk for each task, and what such risks are worth.
+"""Predicts whether a task fails from the confidence of its calls: a risk for each task, and how good these risks are.
 
 The risk of a task comes from a regression that was fitted to, and calibrated on, tasks of other names. Below the needed failures
-nothing is predicted. Where the risks tell no more than the base rate, that is the finding.
+nothing is predicted. Where the risks are no better than the base rate, that is the finding.
 """
 
 from __future__ import annotations
@@ -12,31 +12,30 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from joulebench.analysis.bootstrap import Draws, Estimate, Interval, wilson
-from joulebench.analysis.prediction import combined
-from joulebench.analysis.prediction.confidence import LEAST_FAILURES, LEAST_SUCCESSES, finding_of, refusal
-from joulebench.analysis.prediction.levels import Sample, task_sample
-from joulebench.analysis.prediction.records import SCORE, TaskRecord
-from joulebench.analysis.prediction.statistics import (
+from joulebench.analysis.prediction import regression
+from joulebench.analysis.prediction.calibration import (
     BINS,
     Bools,
-    Floats,
     auroc,
     auroc_interval,
     brier,
+    calibration_noise_floor,
     expected_calibration_error,
-    reliability,
+    reliability_bins,
 )
+from joulebench.analysis.prediction.confidence import LEAST_FAILURES, LEAST_SUCCESSES, auroc_finding, refusal_reason
+from joulebench.analysis.prediction.records import SCORE, Sample, TaskRecord, task_sample
+from joulebench.analysis.statistics import Estimate, Floats, Interval, TaskResampler, TaskSums, wilson
 
 LEAST_IN_BIN = 30
-"""Tasks in a bin of the curve: of fewer, the share that failed is mostly chance."""
-NO_CALL, NO_TOKENS, REFUSED = "no tool call", "tokens of a call not found", "refused"
-FEW_TASKS = f"fewer than {combined.FOLDS} tasks with a failure or with a success; none can be left out for a test"
+"""Tasks in a bin of the reliability curve: of fewer, the share that failed is mostly chance."""
+NO_CALL, NO_TOKENS, REFUSED = "no tool call", "tokens of a call not located", "refused"
+FEW_TASKS = f"fewer than {regression.FOLDS} tasks with a failure or with a success; none can be left out for a test"
 
 
 @dataclass(frozen=True, slots=True)
 class Risk:
-    """``risk`` is P(failure), None where ``why`` says why not; ``success`` None where nobody knows it, which is predicted too."""
+    """``risk`` is P(failure), None where ``why`` says why not; ``success`` is None for an unknown outcome."""
 
     run: str
     task_id: str
@@ -51,8 +50,8 @@ class Risk:
 
 
 @dataclass(frozen=True, slots=True)
-class Bin:
-    """One of the bins of equal mass: mean ``risk``, and the share of ``n`` that ``failed`` with its 95 % interval."""
+class RiskBin:
+    """One of the bins of about equal size: mean ``risk``, and the share of ``n`` that ``failed`` with its 95 % interval."""
 
     n: int
     risk: float
@@ -66,7 +65,8 @@ class Prediction:
     """``tasks`` with a known outcome and a usable confidence, ``failures`` of them; numbers are None where ``refused`` says why.
 
     ``more_tasks``: how many more tasks would, at this rate, bring the failures that are missing. ``skill``: 1 - Brier / Brier of
-    the base rate, so 0 is worth nothing and 1 knows all; its interval resamples whole tasks.
+    the base rate: 0 is no better than the base rate, 1 is perfect; its interval resamples whole tasks. ``ece_noise``: mean ECE of
+    perfectly calibrated risks of as many tasks.
     """
 
     model: str
@@ -83,26 +83,27 @@ class Prediction:
     brier_base: float | None = None
     skill: Estimate = field(default_factory=lambda: Estimate(None))
     ece: float | None = None
-    bins: tuple[Bin, ...] = ()
+    ece_noise: float | None = None
+    bins: tuple[RiskBin, ...] = ()
     risks: tuple[Risk, ...] = ()
 
     @property
     def beats_base_rate(self) -> bool | None:
-        """Whether the risks are shown to be worth more than the base rate; None where there are none."""
+        """Whether the risks are significantly better than the base rate; None where there are none."""
         if self.skill.value is None:
             return None
         interval = self.skill.interval
         return interval is not None and interval.low is not None and interval.low > 0
 
     @property
-    def told(self) -> str:
-        """The finding in words: whether risks order the tasks, and whether they are worth more than the base rate."""
-        worth = {True: "; worth more than the base rate", False: "; not shown to be worth more than the base rate", None: ""}
+    def summary(self) -> str:
+        """The finding in words: whether risks order the tasks, and whether they are better than the base rate."""
+        worth = {True: "; better than the base rate", False: "; not shown to be better than the base rate", None: ""}
         return self.refused or f"{self.finding}{worth[self.beats_base_rate]}"
 
 
-def predictions(tasks: Sequence[TaskRecord]) -> list[Prediction]:
-    """One for each model. Raises UserError where scikit-learn is missing and there are failures enough to need it."""
+def predict_failures(tasks: Sequence[TaskRecord]) -> list[Prediction]:
+    """A prediction for each model."""
     return [
         _prediction(model, [task for task in tasks if task.model == model]) for model in sorted({task.model for task in tasks})
     ]
@@ -113,53 +114,58 @@ def _prediction(model: str, tasks: Sequence[TaskRecord]) -> Prediction:
     usable = [(task, sample) for task in tasks if (sample := task_sample(task)) is not None and SCORE in sample.measures]
     known = [sample for task, sample in usable if task.success is not None]
     failures = sum(not sample.good for sample in known)
-    refused = refusal(len(known), failures)
-    found = None if refused else combined.predicted(known, [sample for task, sample in usable if task.success is None])
-    if found is None:
+    refused = refusal_reason(len(known), failures)
+    predicted = None if refused else regression.predict(known, [sample for task, sample in usable if task.success is None])
+    if predicted is None:
         why = refused or FEW_TASKS
         risks = tuple(_risk(task, None, _unusable(task) or REFUSED) for task in tasks)
-        return Prediction(model, runs, len(known), failures, why, _more(len(known), failures) if refused else None, risks=risks)
-    of_known, of_others = map(iter, found)
+        return Prediction(
+            model, runs, len(known), failures, why, _more_tasks(len(known), failures) if refused else None, risks=risks
+        )
+    of_known, of_others = map(iter, predicted)
     by_task = {id(task): 1 - float(next(of_others if task.success is None else of_known)) for task, _ in usable}
     risks = tuple(_risk(task, by_task.get(id(task)), _unusable(task)) for task in tasks)
-    return _judged(model, runs, known, found[0], risks)
+    return _evaluate(model, runs, known, predicted[0], risks)
 
 
-def _judged(model: str, runs: tuple[str, ...], known: Sequence[Sample], sure: Floats, risks: tuple[Risk, ...]) -> Prediction:
+def _evaluate(model: str, runs: tuple[str, ...], known: Sequence[Sample], scores: Floats, risks: tuple[Risk, ...]) -> Prediction:
     good: Bools = np.array([sample.good for sample in known], dtype=np.bool_)
     groups = [sample.group for sample in known]
-    low, high = auroc_interval(sure, good, groups) or (None, None)
+    low, high = auroc_interval(scores, good, groups) or (None, None)
     base = np.full(len(known), good.mean())
-    bins = reliability(sure, good, max(2, min(BINS, len(known) // LEAST_IN_BIN)))
+    bins = reliability_bins(scores, good, max(2, min(BINS, len(known) // LEAST_IN_BIN)))
     return Prediction(
         model=model,
         runs=runs,
         tasks=len(known),
         failures=int((~good).sum()),
-        auroc=auroc(sure, good),
+        auroc=auroc(scores, good),
         auroc_low=low,
         auroc_high=high,
-        finding=finding_of(low, high),
-        brier=brier(sure, good),
+        finding=auroc_finding(low, high),
+        brier=brier(scores, good),
         brier_base=brier(base, good),
-        skill=_skill((sure - good) ** 2, (base - good) ** 2, groups),
-        ece=expected_calibration_error(reliability(sure, good)),
-        bins=tuple(Bin(one.n, 1 - one.sure, 1 - one.good, *wilson(1 - one.good, one.n)) for one in reversed(bins)),
+        skill=_skill((scores - good) ** 2, (base - good) ** 2, groups),
+        ece=expected_calibration_error(reliability_bins(scores, good)),
+        ece_noise=calibration_noise_floor(scores),
+        bins=tuple(
+            RiskBin(each.n, 1 - each.predicted, 1 - each.observed, *wilson(1 - each.observed, each.n)) for each in reversed(bins)
+        ),
         risks=risks,
     )
 
 
 def _skill(errors: Floats, of_base: Floats, groups: Sequence[str]) -> Estimate:
     _, place = np.unique(np.array(groups), return_inverse=True)
-    top, bottom = (np.bincount(place, one).astype(np.float64) for one in (errors, of_base))
-    ratio = Draws(len(top)).ratio(top, bottom)
+    errors_by_task, base_by_task = (np.bincount(place, each).astype(np.float64) for each in (errors, of_base))
+    ratio = TaskResampler(len(errors_by_task)).ratio(TaskSums(errors_by_task, base_by_task))
     if ratio.value is None or ratio.interval is None:
         return Estimate(None if ratio.value is None else 1 - ratio.value)
     ends = [None if end is None else 1 - end for end in (ratio.interval.high, ratio.interval.low)]
     return Estimate(1 - ratio.value, Interval(*ends))
 
 
-def _more(n: int, failures: int) -> int | None:
+def _more_tasks(n: int, failures: int) -> int | None:
     """Tasks until there are enough failures and successes, at the rate of these; None where there were none of one kind."""
     rate = failures / n if n else 0.0
     if not 0 < rate < 1:

@@ -1,120 +1,126 @@
-"""All numbers of a report as plain values, from which every format is made, so that none can tell another story.
+"""All numbers of a report as plain values, from which every format is made, so that they agree.
 
-A number that is not known is None.
+An unknown number is None.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
-from joulebench.analysis import compare, measures
-from joulebench.analysis.compare import Arm, Comparison
-from joulebench.analysis.report import costs, verdict
-from joulebench.analysis.runs import Row, Run
-from joulebench.analysis.show_comparison import estimate_values, pair_values
+from joulebench.analysis import comparison
+from joulebench.analysis.bottlenecks.balance import balance_of_tasks
+from joulebench.analysis.bottlenecks.bottlenecks import find_bottlenecks
+from joulebench.analysis.bottlenecks.kv_cache import kv_cache_of_tasks
+from joulebench.analysis.bottlenecks.tasks import Finding, load_task_runs
+from joulebench.analysis.bottlenecks.throttling import throttling_of_tasks
+from joulebench.analysis.comparison import Arm, Comparison
+from joulebench.analysis.cost import cost_values
+from joulebench.analysis.prediction.failures import predict_failures
+from joulebench.analysis.prediction.low_confidence import summarize_low_confidence
+from joulebench.analysis.prediction.records import load_task_records
+from joulebench.analysis.prediction.text import failure_values
+from joulebench.analysis.report.summary import lowest_energy_model, summary_sentences
+from joulebench.analysis.runs import Attempt, RunResults
+from joulebench.analysis.text import estimate_values, excluded_values, pair_values
 from joulebench.prices import PriceList
 
 Content = dict[str, Any]
 
 PHASES = ("prefill", "decode", "llm_unsplit", "load", "tool_wait", "other")
-MOST_TIMELINES = 2000
-MOST_DOUBTS = 20
-"""Tasks of a model whose confidence is told by itself, the least sure first; every task has its lowest confidence beside it."""
+MOST_LOW_CONFIDENCE = 20
+"""Tasks of a model in the table of confidence by task, the lowest first; the table of tasks has that of every task."""
 MOST_PAIRED = 12
-"""Arms of which every pair is compared; of more, each with the one that spends the fewest joules per success."""
+"""Arms of which every pair is compared; of more, each with the one that uses the fewest joules per success."""
 
 
-def build(
-    found: Sequence[Run],
+def build_content(
+    runs: Sequence[RunResults],
     prices: PriceList | None,
-    utilisation: float,
+    utilization: float,
     allow: Collection[str],
     created: str,
     *,
     findings: Sequence[Content] = (),
     failures: Content | None = None,
+    cache: bool = True,
 ) -> Content:
-    """``findings`` and ``failures`` as ``report.findings`` and ``report.failures`` read them; ``created``: when, as text."""
-    arms = compare.arms_of([(run, None) for run in found])
-    kept = {arm.label: [row for row in arm.rows if not compare.reasons(row, allow)] for arm in arms}
-    models = [_model(arm, kept[arm.label]) for arm in arms]
+    """``findings`` and ``failures`` as ``load_findings`` and ``load_failures`` give them; ``created``: when, as text.
+
+    ``cache`` False: the API cost as if no prompt token had been cached.
+    """
+    arms = comparison.arms_of_runs([(run, None) for run in runs])
+    counted = {arm.label: [each for each in arm.attempts if not comparison.exclusion_reasons(each, allow)] for arm in arms}
+    models = [_model(arm, counted[arm.label]) for arm in arms]
     for model in models:
-        model["pareto"] = _on_front(model, models)
-    compared = compare.settled([pair for one in _comparisons(arms, models, allow) for pair in one.pairs])
-    pairs = [pair_values(pair) for pair in compared]
-    excluded = [
-        {"arm": one.arm, "task_id": one.task_id, "reason": one.reason, "file": one.file}
-        for arm in arms
-        for one in compare.excluded(arm, allow)
-    ]
-    told = [one for prediction in failures["predictions"] for one in prediction["risks"]] if failures else []
-    risks = {(one["run"], one["task_id"], one["worker"]): one for one in told}
+        model["pareto"] = _on_pareto_front(model, models)
+    pairs = comparison.apply_holm([pair for each in _comparisons(arms, models, allow) for pair in each.pairs])
+    predicted = [risk for prediction in failures["predictions"] for risk in prediction["risks"]] if failures else []
+    risks = {(risk["run"], risk["task_id"], risk["worker"]): risk for risk in predicted}
     content: Content = {
         "created": created,
         "simulated": any(arm.simulated for arm in arms),
         "allowed": sorted(allow),
-        "runs": [_run(run) for run in found],
+        "runs": [_run(run) for run in runs],
         "models": models,
-        "pairs": pairs,
-        "told_together": list(compare.told_together(compared)),
-        "tasks": [_task(arm, row, allow, risks) for arm in arms for row in arm.rows],
-        "excluded": excluded,
+        "pairs": [pair_values(pair) for pair in pairs],
+        "comparison_counts": list(comparison.comparison_counts(pairs)),
+        "tasks": [_task(arm, attempt, allow, risks) for arm in arms for attempt in arm.attempts],
+        "excluded": [excluded_values(each) for arm in arms for each in comparison.excluded_attempts(arm, allow)],
         "findings": list(findings),
         "failures": _without_risks(failures),
-        "cost": None if prices is None else costs.build(kept, prices, utilisation),
+        "cost": None if prices is None else cost_values(counted, prices, utilization, cache=cache),
     }
-    return {"verdict": verdict.sentences(content), **content}
+    return {"summary": summary_sentences(content), **content}
 
 
-def timelines(found: Sequence[Run]) -> list[Content]:
-    return [
-        {
-            "label": f"{row.task_id} · {row.model} · {row.status} · {run.name}",
-            "events": row.timeline.events,
-            "power": row.timeline.power,
-            "samples": row.timeline.samples,
-            "seconds": row.seconds,
-            "util": row.util_percent,
-            "temp": row.max_temp_c,
-            "simulated": row.simulated,
-        }
-        for run, row in shown(found)
-        if row.timeline is not None
-    ]
+def load_findings(directories: Iterable[Path]) -> list[Content]:
+    """Findings of all bottleneck analyses over all runs; a finding that two analyses make is listed once."""
+    tasks = load_task_runs(directories)
+    findings: dict[tuple[str, str], Finding] = {}
+    for of_model in (
+        *(each.findings for each in find_bottlenecks(tasks)),
+        *(each.findings for each in throttling_of_tasks(tasks)),
+        *(each.findings for each in balance_of_tasks(tasks)),
+        *(each.findings for each in kv_cache_of_tasks(tasks)),
+    ):
+        for finding in of_model:
+            findings.setdefault((finding.scope, finding.kind), finding)
+    return [{**asdict(finding), "tasks": list(finding.tasks)} for finding in findings.values()]
 
 
-def shown(found: Sequence[Run]) -> list[tuple[Run, Row]]:
-    """Those whose timelines a page holds: the failures first, then the longest, as many as it can."""
-    rows = [(run, row) for run in found for row in run.rows if row.timeline is not None]
-    rows.sort(key=lambda one: (one[1].success is True, -(one[1].seconds or 0.0)))
-    return rows[:MOST_TIMELINES]
+def load_failures(directories: Iterable[Path]) -> Content:
+    """Failure predictions and low confidence over all runs."""
+    tasks = load_task_records(list(directories))
+    return failure_values(predict_failures(tasks), summarize_low_confidence(tasks))
 
 
 def _comparisons(arms: Sequence[Arm], models: Sequence[Content], allow: Collection[str]) -> Iterator[Comparison]:
     if 2 <= len(arms) <= MOST_PAIRED:
-        yield compare.compare(arms, allow)
+        yield comparison.compare(arms, allow)
     elif len(arms) > MOST_PAIRED:
-        best = verdict.least(models)
+        best = lowest_energy_model(models)
         base = next((arm for arm in arms if best is not None and arm.label == best["label"]), arms[0])
-        yield from (compare.compare([base, arm], allow) for arm in arms if arm is not base)
+        yield from (comparison.compare([base, arm], allow) for arm in arms if arm is not base)
 
 
-def _run(run: Run) -> Content:
+def _run(run: RunResults) -> Content:
     return {
         "run": run.name,
-        "attempts": len(run.rows),
+        "attempts": len(run.attempts),
         "planned": run.planned,
         "missing": run.missing,
-        "suites": sorted({row.suite for row in run.rows}),
-        "gpus": sorted({" + ".join(row.gpus) for row in run.rows if row.gpus}),
+        "suites": sorted({each.suite for each in run.attempts}),
+        "gpus": sorted({" + ".join(each.gpus) for each in run.attempts if each.gpus}),
         "notes": list(run.notes),
     }
 
 
-def _model(arm: Arm, kept: Sequence[Row]) -> Content:
-    decoded = [(row.decode_tokens, row.decode_seconds) for row in kept]
+def _model(arm: Arm, counted: Sequence[Attempt]) -> Content:
+    decoded = [(each.decode_tokens, each.decode_seconds) for each in counted]
     tokens = sum(a for a, b in decoded if a is not None and b is not None)
     seconds = sum(b for a, b in decoded if a is not None and b is not None)
     return {
@@ -122,100 +128,105 @@ def _model(arm: Arm, kept: Sequence[Row]) -> Content:
         "run": arm.run,
         "model": arm.model,
         "simulated": arm.simulated,
-        "attempts": len(arm.rows),
-        "counted": len(kept),
-        "tasks": len({row.task for row in kept}),
-        "successes": sum(row.success is True for row in kept),
-        "measures": {key: estimate_values(one) for key, one in measures.of_rows(kept).items()} if kept else {},
-        "joules": _sum(row.joules for row in kept),
-        "joules_low": _sum(row.joules_low for row in kept),
-        "joules_high": _sum(row.joules_high for row in kept),
-        "ttft_seconds": _mean(row.ttft_seconds for row in kept),
+        "attempts": len(arm.attempts),
+        "counted": len(counted),
+        "tasks": len({each.task for each in counted}),
+        "without_joules": sum(each.joules is None for each in counted),
+        "successes": sum(each.success is True for each in counted),
+        "measures": {key: estimate_values(estimate) for key, estimate in comparison.measure_estimates(counted).items()}
+        if counted
+        else {},
+        "joules": _sum(each.joules for each in counted),
+        "joules_low": _sum(each.joules_low for each in counted),
+        "joules_high": _sum(each.joules_high for each in counted),
+        "ttft_seconds": _mean(each.ttft_seconds for each in counted),
         "decode_tokens_per_second": tokens / seconds if seconds else None,
-        "seconds_share": _shares([row.seconds_by_phase for row in kept]),
-        "joules_share": _shares([row.joules_by_phase for row in kept]),
-        "confidence": _mean(row.confidence for row in kept),
-        "least_confidence": min((row.least_confidence for row in kept if row.least_confidence is not None), default=None),
-        "throttled_seconds": _sum((row.throttled_seconds for row in arm.rows), some=True),
-        "max_temp_c": max((row.max_temp_c for row in arm.rows if row.max_temp_c is not None), default=None),
-        "peak_vram_mib": max((row.peak_vram_mib for row in arm.rows if row.peak_vram_mib is not None), default=None),
-        "quality": dict(Counter(row.quality for row in arm.rows)),
+        "seconds_share": _shares([each.seconds_by_phase for each in counted]),
+        "joules_share": _shares([each.joules_by_phase for each in counted]),
+        "confidence": _mean(each.confidence for each in counted),
+        "least_confidence": min((each.least_confidence for each in counted if each.least_confidence is not None), default=None),
+        "throttled_seconds": _sum((each.throttled_seconds for each in arm.attempts), some=True),
+        "max_temp_c": max((each.max_temp_c for each in arm.attempts if each.max_temp_c is not None), default=None),
+        "peak_vram_mib": max((each.peak_vram_mib for each in arm.attempts if each.peak_vram_mib is not None), default=None),
+        "quality": dict(Counter(each.quality for each in arm.attempts)),
     }
 
 
 def _without_risks(failures: Content | None) -> Content | None:
-    """They stand with the tasks."""
+    """The risks are in the table of tasks."""
     if failures is None:
         return None
-    told = [{key: value for key, value in one.items() if key != "risks"} for one in failures["predictions"]]
+    predictions = [{key: value for key, value in each.items() if key != "risks"} for each in failures["predictions"]]
     tasks: list[Content] = []
     seen = Counter[str]()
-    for one in failures["tasks"]:
-        seen[one["model"]] += 1
-        if seen[one["model"]] <= MOST_DOUBTS:
-            tasks.append(one)
-    return {**failures, "predictions": told, "tasks": tasks}
+    for task in failures["tasks"]:
+        seen[task["model"]] += 1
+        if seen[task["model"]] <= MOST_LOW_CONFIDENCE:
+            tasks.append(task)
+    return {**failures, "predictions": predictions, "tasks": tasks}
 
 
 Risks = Mapping[tuple[str, str, str], Content]
 """By run, task_id and worker."""
 
 
-def _task(arm: Arm, row: Row, allow: Collection[str], risks: Risks) -> Content:
-    risk = risks.get((row.run, row.task_id, row.worker), {})
+def _task(arm: Arm, each: Attempt, allow: Collection[str], risks: Risks) -> Content:
+    risk = risks.get((each.run, each.task_id, each.worker), {})
     return {
         "arm": arm.label,
-        "task_id": row.task_id,
-        "name": row.name,
-        "status": row.status,
-        "success": row.success,
-        "seconds": row.seconds,
-        "joules": row.joules,
-        "joules_low": row.joules_low,
-        "joules_high": row.joules_high,
-        "ttft_seconds": row.ttft_seconds,
-        "decode_tokens_per_second": row.decode_tokens / row.decode_seconds if row.decode_tokens and row.decode_seconds else None,
-        "prompt_tokens": row.prompt_tokens,
-        "completion_tokens": row.completion_tokens,
-        "seconds_share": _shares([row.seconds_by_phase]),
-        "tool_calls": row.tool_calls,
-        "least_confidence": row.least_confidence,
+        "task_id": each.task_id,
+        "name": each.name,
+        "status": each.status,
+        "success": each.success,
+        "seconds": each.seconds,
+        "joules": each.joules,
+        "joules_low": each.joules_low,
+        "joules_high": each.joules_high,
+        "ttft_seconds": each.ttft_seconds,
+        "decode_tokens_per_second": each.decode_tokens / each.decode_seconds
+        if each.decode_tokens and each.decode_seconds
+        else None,
+        "prompt_tokens": each.prompt_tokens,
+        "completion_tokens": each.completion_tokens,
+        "seconds_share": _shares([each.seconds_by_phase]),
+        "tool_calls": each.tool_calls,
+        "least_confidence": each.least_confidence,
         "failure_risk": risk.get("risk"),
         "failure_risk_reason": risk.get("why", ""),
-        "throttled_seconds": row.throttled_seconds,
-        "quality": row.quality,
-        "reasons": list(row.reasons),
-        "excluded": compare.reasons(row, allow),
-        "simulated": row.simulated,
+        "throttled_seconds": each.throttled_seconds,
+        "quality": each.quality,
+        "reasons": list(each.reasons),
+        "excluded": [reason for reason in each.exclusions if reason not in allow],
+        "simulated": each.simulated,
     }
 
 
-def _on_front(one: Content, models: Sequence[Content]) -> bool:
-    """Whether no other has as many successes for fewer joules each, or more for as many. One without successes is not on it."""
+def _on_pareto_front(own: Content, models: Sequence[Content]) -> bool:
+    """Whether no other model has as many successes for fewer joules each, or more for as many; False without successes."""
 
     def place(model: Content) -> tuple[float, float] | None:
         joules = model["measures"].get("joules_per_success", {}).get("value")
         rate = model["measures"].get("success_rate", {}).get("value")
         return None if joules is None or rate is None else (joules, -rate)
 
-    mine = place(one)
-    others = [other for model in models if model is not one and (other := place(model)) is not None]
+    mine = place(own)
+    others = [other for model in models if model is not own and (other := place(model)) is not None]
     return mine is not None and not any(a <= mine[0] and b <= mine[1] and (a, b) != mine for a, b in others)
 
 
 def _shares(by_phase: Sequence[Mapping[str, float]]) -> dict[str, float]:
     sums = Counter[str]()
-    for one in by_phase:
-        sums.update(one)
-    whole = sum(sums.values())
-    return {phase: sums[phase] / whole for phase in PHASES if phase in sums} if whole else {}
+    for phases in by_phase:
+        sums.update(phases)
+    total = sum(sums.values())
+    return {phase: sums[phase] / total for phase in PHASES if phase in sums} if total else {}
 
 
 def _sum(values: Iterator[float | None], *, some: bool = False) -> float | None:
-    """Of all of them, or with ``some`` of those that are known; None where none is."""
-    found = list(values)
-    known = [value for value in found if value is not None]
-    return sum(known) if known and (some or len(known) == len(found)) else None
+    """Sum of all values, or with ``some`` of the known ones; None where there is none."""
+    given = list(values)
+    known = [value for value in given if value is not None]
+    return sum(known) if known and (some or len(known) == len(given)) else None
 
 
 def _mean(values: Iterator[float | None]) -> float | None:

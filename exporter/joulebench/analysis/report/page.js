@@ -1,9 +1,9 @@
 "use strict";
-// Draws the charts that are turned, reckons costs as analysis/cost.py does, and lays long tables out as they are looked at.
-// What the page tells stands in it without this: its tables, and its charts that nobody turns.
+// Draws the charts, computes costs as analysis/cost.py does, and lays long tables out as they are scrolled.
+// Without it the page still has every number, in its tables.
 (function () {
   const data = JSON.parse(document.getElementById("data").textContent);
-  const colours = ["#0969da", "#cf5c00", "#1a7f37", "#8250df", "#bf3989", "#57606a", "#9a6700", "#0b7285"];
+  const colors = ["#0969da", "#cf5c00", "#1a7f37", "#8250df", "#bf3989", "#57606a", "#9a6700", "#0b7285"];
   const config = { displaylogo: false, responsive: true, showTips: false };
   const byId = (id) => document.getElementById(id);
   document.documentElement.classList.add("js");
@@ -47,7 +47,7 @@
   window.addEventListener("beforeprint", () => { if (document.readyState !== "loading") [...waiting.keys()].forEach(drawNow); });
 
   const FIRST_ROWS = 100, MORE_ROWS = 200;
-  const told = (row, column) => (row.split("</td>")[column] || "").replace(/<[^>]*>/g, "");
+  const cellText = (row, column) => (row.split("</td>")[column] || "").replace(/<[^>]*>/g, "");
 
   // One row of HTML a line, escaped where it was made. A script finds them unparsed in <noscript>, so they cost nothing yet.
   function longTables() {
@@ -99,7 +99,7 @@
         heads.forEach((one) => one.removeAttribute("aria-sort"));
         head.setAttribute("aria-sort", turned < 0 ? "descending" : "ascending");
         const key = (row) => {
-          const text = told(row, column), value = parseFloat(text.replace(/,/g, ""));
+          const text = cellText(row, column), value = parseFloat(text.replace(/,/g, ""));
           return head.className === "n" ? (isNaN(value) ? -turned * Infinity : value) : text;
         };
         const keyed = new Map(all.map((row) => [row, key(row)]));
@@ -120,13 +120,21 @@
       textangle: -18, opacity: 0.18, font: { size: 84, color: "#b35900" } }] : [],
   }, more);
 
+  function figures() {
+    for (const place of document.querySelectorAll("[data-figure]")) {
+      const figure = data.figures[place.dataset.figure];
+      if (figure.layout.height) place.style.height = figure.layout.height + "px";
+      whenSeen(place, () => library().newPlot(place, figure.data, figure.layout, config));
+    }
+  }
+
   function timeline() {
     const select = byId("which");
     if (!select) return;
     data.timelines.forEach((one, place) => select.add(new Option(one.label, place)));
     const lanes = { prefill: 0, decode: 0, tool: 1, step: 2 };
     const names = ["model", "tool", "step"];
-    const colour = { prefill: "#54aeff", decode: "#0969da", tool: "#e3b341", step: "#1a7f37" };
+    const color = { prefill: "#54aeff", decode: "#0969da", tool: "#e3b341", step: "#1a7f37" };
     // A level line needs some room about it: without, an axis shows fractions of a degree.
     const span = (one) => {
       const seen = one.samples.temp ? one.samples.temp.map((point) => point[1]) : one.temp === null ? [] : [one.temp];
@@ -136,7 +144,7 @@
       const one = data.timelines[select.value];
       const traces = Object.keys(lanes).map((kind) => {
         const events = one.events.filter((event) => event[0] === kind);
-        return { type: "bar", orientation: "h", name: kind, yaxis: "y4", marker: { color: colour[kind] }, width: 0.7,
+        return { type: "bar", orientation: "h", name: kind, yaxis: "y4", marker: { color: color[kind] }, width: 0.7,
           base: events.map((event) => event[1]), x: events.map((event) => Math.max(event[2] - event[1], one.seconds / 400)),
           y: events.map(() => names[lanes[kind]]), hovertext: events.map((event) => plain(event[3])), hoverinfo: "text" };
       });
@@ -148,8 +156,8 @@
       else if (one.power.length) traces.push({ type: "scatter", mode: "lines", name: "power (W), mean of each fifth", yaxis: "y",
         line: { color: "#cf222e", shape: "hv" }, x: [...one.power.map((part) => part[0]), one.seconds],
         y: [...one.power.map((part) => part[2]), one.power[one.power.length - 1][2]] });
-      if (one.samples.util) stored("util", "y2", "utilisation (%)", "#1a7f37");
-      else if (one.util !== null) level(one.util, "y2", "utilisation (%), mean", "#1a7f37");
+      if (one.samples.util) stored("util", "y2", "utilization (%)", "#1a7f37");
+      else if (one.util !== null) level(one.util, "y2", "utilization (%), mean", "#1a7f37");
       if (one.samples.temp) stored("temp", "y3", "temperature (°C)", "#8250df");
       else if (one.temp !== null) level(one.temp, "y3", "temperature (°C), maximum", "#8250df");
       library().react("timeline", traces, layout(plain(one.label), one.simulated, {
@@ -165,15 +173,15 @@
     select.addEventListener("change", () => { drawNow(byId("timeline")); draw(); });
   }
 
-  function local(work, t, utilisation) {
-    const hours = work.busy_seconds / 3600, perKwh = t.per_kwh * t.pue;
-    const electricity = (work.joules / 3.6e6) * perKwh;
-    const machine = hours * t.per_hour, idle = hours * (t.idle_watts / 1000) * perKwh;
-    return { electricity, machine, idle, total: electricity + machine / utilisation + (idle * (1 - utilisation)) / utilisation };
+  function local(work, t, utilization) {
+    const hours = work.busy_seconds / 3600;
+    const electricity = (work.joules / 3.6e6) * t.per_kwh * t.pue;
+    const machine = hours * t.per_hour, idle = hours * (t.idle_watts / 1000) * t.idle_per_kwh * t.pue;
+    return { electricity, machine, idle, total: electricity + machine / utilization + (idle * (1 - utilization)) / utilization };
   }
 
-  function fromApi(work, price) {
-    const cached = work.cached_tokens || 0;
+  function fromApi(work, price, cachedShare) {
+    const cached = work.prompt_tokens * cachedShare;
     const cachedPrice = price.cached_prompt === undefined ? price.prompt : price.cached_prompt;
     return (work.prompt_tokens - cached) * price.prompt + cached * cachedPrice + work.completion_tokens * price.completion;
   }
@@ -183,7 +191,7 @@
     if (api <= here.electricity) return [null, "never: electricity alone costs more"];
     if (!(here.machine + here.idle)) return [null, "always"];
     const share = (here.machine + here.idle) / (api - here.electricity + here.idle);
-    return share > 1 ? [null, "never: dearer even when always busy"] : [share, ""];
+    return share > 1 ? [null, "never: local costs more even when always busy"] : [share, ""];
   }
 
   function cost() {
@@ -194,9 +202,10 @@
     const inputs = {
       per_kwh: ["electricity, " + c.currency + " per kWh", first.per_kwh, 0, Math.max(1, 3 * first.per_kwh), 0.005],
       price: ["hardware, " + c.currency, first.per_hour * years * hoursPerYear, 0, Math.max(20000, 3 * first.per_hour * years * hoursPerYear), 10],
-      years: ["years it is kept", years, 1, 10, 0.5],
-      utilisation: ["utilisation, % of its hours", 100 * c.utilisation, 1, 100, 1],
+      years: ["years of use", years, 1, 10, 0.5],
+      utilization: ["utilization, % of its hours", 100 * c.utilization, 1, 100, 1],
       pue: ["PUE", first.pue, 1, 2.5, 0.05],
+      cached_share: ["cached prompt tokens at the API, %", 100 * (c.arms[0].work.cached_share || 0), 0, 100, 1],
       idle_watts: ["idle power, W", first.idle_watts, 0, Math.max(500, 2 * first.idle_watts), 1],
     };
     const touched = new Set();
@@ -205,31 +214,33 @@
     for (const [key, [label, value, low, high, step]] of Object.entries(inputs)) {
       const row = document.createElement("label"), input = document.createElement("input"), out = document.createElement("output");
       Object.assign(input, { type: "range", id: "slider-" + key, min: low, max: high, step, value });
-      out.id = "told-" + key;
+      out.id = "value-" + key;
       row.append(label, out, input);
       place.append(row);
-      input.addEventListener("input", () => { touched.add(key); reckon(); });
+      input.addEventListener("input", () => { touched.add(key); compute(); });
     }
     // Until a slider is moved its number is the one of the price list, not the step of the slider beside it.
     const read = (key) => (touched.has(key) ? Number(byId("slider-" + key).value) : inputs[key][1]);
     const apis = byId("api");
     c.apis.forEach((one, at) => apis.add(new Option(one.model + " (" + one.as_of + ")", at)));
-    apis.addEventListener("change", reckon);
+    apis.addEventListener("change", compute);
 
     function terms(arm) {
-      return { per_kwh: touched.has("per_kwh") ? read("per_kwh") : arm.terms.per_kwh, per_hour: read("price") / (read("years") * hoursPerYear),
+      return { per_kwh: touched.has("per_kwh") ? read("per_kwh") : arm.terms.per_kwh,
+        idle_per_kwh: touched.has("per_kwh") ? read("per_kwh") : arm.terms.idle_per_kwh,
+        cached_share: touched.has("cached_share") ? read("cached_share") / 100 : arm.work.cached_share || 0, per_hour: read("price") / (read("years") * hoursPerYear),
         pue: read("pue"), idle_watts: touched.has("idle_watts") ? read("idle_watts") : arm.terms.idle_watts };
     }
 
-    function reckon() {
-      for (const key of Object.keys(inputs)) byId("told-" + key).textContent = shown(read(key));
-      const utilisation = read("utilisation") / 100, api = c.apis[apis.value];
+    function compute() {
+      for (const key of Object.keys(inputs)) byId("value-" + key).textContent = shown(read(key));
+      const utilization = read("utilization") / 100, api = c.apis[apis.value];
       const body = byId("live-rows");
       body.replaceChildren();
       const traces = [];
       c.arms.forEach((arm, at) => {
-        const t = terms(arm), work = arm.work, here = local(work, t, utilisation).total;
-        const there = api ? fromApi(work, api.per_token) : null;
+        const t = terms(arm), work = arm.work, here = local(work, t, utilization).total;
+        const there = api ? fromApi(work, api.per_token, t.cached_share) : null;
         const [share, why] = api ? breakEven(work, t, there) : [null, "no API listed"];
         const perDay = share === null || !work.busy_seconds ? null : (work.tokens / work.busy_seconds) * 86400 * share;
         const by = (whole, count) => (whole === null || !count ? null : whole / count);
@@ -245,22 +256,23 @@
         body.append(row);
         const count = work.successes || work.attempts;
         const shares = Array.from({ length: 100 }, (_, n) => (n + 1) / 100);
-        const tint = colours[at % colours.length];
+        const tint = colors[at % colors.length];
         traces.push({ type: "scatter", mode: "lines", name: plain(arm.label) + ", local", line: { color: tint }, x: shares,
           y: shares.map((u) => local(work, t, u).total / count) });
         if (there !== null) traces.push({ type: "scatter", mode: "lines", name: plain(arm.label) + "'s tokens from " + plain(api.model),
           line: { color: tint, dash: "dash" }, x: [0.01, 1], y: [there / count, there / count] });
       });
-      if (drawn) library().react("sensitivity", traces, layout("Cost per success (" + c.currency + ") by utilisation; where a line crosses its dashes is break-even",
-        data.simulated, { xaxis: { tickformat: ".0%", title: { text: "utilisation" } }, yaxis: { type: "log", title: { text: c.currency } },
+      if (drawn) library().react("sensitivity", traces, layout("Cost per success (" + c.currency + ") by utilization; where a line crosses its dashed line is break-even",
+        data.simulated, { xaxis: { tickformat: ".0%", title: { text: "utilization" } }, yaxis: { type: "log", title: { text: c.currency } },
           legend: { orientation: "h", y: -0.2 },
-          shapes: [{ type: "line", x0: utilisation, x1: utilisation, yref: "paper", y0: 0, y1: 1, line: { color: "#8c959f", dash: "dot" } }] }), config);
+          shapes: [{ type: "line", x0: utilization, x1: utilization, yref: "paper", y0: 0, y1: 1, line: { color: "#8c959f", dash: "dot" } }] }), config);
     }
-    reckon();
-    whenSeen(byId("sensitivity"), () => { drawn = true; reckon(); });
+    compute();
+    whenSeen(byId("sensitivity"), () => { drawn = true; compute(); });
   }
 
   longTables();
+  figures();
   cost();
   timeline();
   performance.mark("ready");

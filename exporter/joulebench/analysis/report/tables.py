@@ -2,39 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from joulebench.analysis.measures import MEASURES, SUCCESS_RATE
-from joulebench.analysis.report import doubts
+from joulebench.analysis.comparison import MEASURES, SUCCESS_RATE
 from joulebench.analysis.report.content import PHASES, Content
-from joulebench.analysis.report.table import Table, bounded
-from joulebench.analysis.show_comparison import number, together
+from joulebench.analysis.text import correction_note, format_number
 
 ALGEBRA = (
-    "local(u) = E + H / u + I (1 - u) / u, with u the share of its hours in which the machine works on tasks;"
+    "local(u) = E + H / u + I (1 - u) / u, where u is the share of its hours in which the machine works on tasks;"
     " E = kWh of the tasks x price x PUE, H = their hours x price of an hour of the machine (its price / its years),"
-    " I = their hours x idle kW x price x PUE.",
-    "From an API the same tokens cost A = (prompt - cached) x its price + cached x its price + completion x its price.",
+    " I = their hours x idle kW x price x PUE. Prices follow the time of use; idle hours pay the mean over a day.",
+    "From an API the same tokens cost A = prompt x ((1 - c) x prompt price + c x cached price) + completion x its price, where"
+    " c is the cached share of the prompt tokens.",
     "Both are equal at u = (H + I) / (A - E + I); tokens per day at break-even = tokens per busy second x 86,400 x u."
-    " The API is taken to succeed as often as the model did here.",
+    " The API is assumed to succeed as often as the model did here.",
 )
 
 
-def all_of(content: Content) -> Iterator[Table]:
-    yield models(content)
-    yield phases(content)
-    yield findings(content)
-    yield from comparisons(content)
+@dataclass(frozen=True, slots=True)
+class Table:
+    """By place: columns that are ``numbers``, ``names`` that stay on one line, and ``labels`` of models, which need some room."""
+
+    key: str
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    numbers: frozenset[int] = frozenset()
+    notes: Sequence[str] = ()
+    names: frozenset[int] = frozenset()
+    labels: frozenset[int] = frozenset()
+
+
+def _bounded(estimate: Mapping[str, Any] | None, *, percent: bool = False) -> str:
+    """The value with its interval in brackets, if there is one."""
+    if estimate is None or (estimate["value"] is None and estimate["low"] is None):
+        return "-"
+    value = format_number(estimate["value"], percent=percent)
+    low, high = estimate["low"], estimate["high"]
+    if low is None and high is None:
+        return value
+    ends = ("unbounded" if end is None else format_number(end, percent=percent) for end in (low, high))
+    return f"{value} [{' to '.join(ends)}]"
+
+
+def all_tables(content: Content) -> Iterator[Table]:
+    yield models_table(content)
+    yield phases_table(content)
+    yield findings_table(content)
+    yield from comparison_tables(content)
     if content["cost"] is not None:
-        yield costs(content)
+        yield costs_table(content)
     if content["failures"] is not None:
-        yield from doubts.all_of(content["failures"])
-    yield tasks(content)
-    yield excluded(content)
-    yield runs(content)
+        yield from failure_tables(content["failures"])
+    yield tasks_table(content)
+    yield excluded_table(content)
+    yield runs_table(content)
 
 
-def models(content: Content) -> Table:
+def models_table(content: Content) -> Table:
     columns = ["model", "Pareto front", "successes / attempts", *(_head(m.label, m.unit) for m in MEASURES)]
     columns += ["TTFT (s)", "decode tokens/s", "confidence", "lowest", "throttled (s)", "max °C", "peak VRAM (MiB)", "quality"]
     rows = [
@@ -42,30 +69,33 @@ def models(content: Content) -> Table:
             _marked(model["label"], model["simulated"]),
             "yes" if model["pareto"] else "",
             f"{model['successes']} / {model['counted']}",
-            *(bounded(model["measures"].get(m.key), percent=m is SUCCESS_RATE) for m in MEASURES),
-            *(number(model[key]) for key in ("ttft_seconds", "decode_tokens_per_second", "confidence", "least_confidence")),
-            *(number(model[key]) for key in ("throttled_seconds", "max_temp_c", "peak_vram_mib")),
+            *(_bounded(model["measures"].get(m.key), percent=m is SUCCESS_RATE) for m in MEASURES),
+            *(
+                format_number(model[key])
+                for key in ("ttft_seconds", "decode_tokens_per_second", "confidence", "least_confidence")
+            ),
+            *(format_number(model[key]) for key in ("throttled_seconds", "max_temp_c", "peak_vram_mib")),
             ", ".join(f"{count} {quality}" for quality, count in model["quality"].items()),
         ]
         for model in content["models"]
     ]
     notes = [
-        "95 % intervals in brackets, each by itself, by resampling whole tasks. Energy per successful task counts the joules of"
-        " failures too."
+        "95 % intervals in brackets, each by itself, by resampling whole tasks. Energy per successful task includes the"
+        " joules of failures."
     ]
     return Table("models", "Models", columns, rows, frozenset(range(2, len(columns) - 1)), notes, labels=frozenset((0,)))
 
 
-def phases(content: Content) -> Table:
+def phases_table(content: Content) -> Table:
     rows = []
     for model in content["models"]:
         for what, unit in (("seconds_share", "time"), ("joules_share", "joules")):
             shares = [model[what].get(phase) for phase in PHASES]
-            rows.append([model["label"], unit, *(number(share, percent=True) for share in shares)])
+            rows.append([model["label"], unit, *(format_number(share, percent=True) for share in shares)])
     named = [phase.replace("_", " ").replace("llm", "LLM") for phase in PHASES]
     return Table(
         "phases",
-        "Phases: where time and joules went",
+        "Time and energy by phase",
         ["model", "share of", *named],
         rows,
         frozenset(range(2, 8)),
@@ -73,29 +103,29 @@ def phases(content: Content) -> Table:
     )
 
 
-def findings(content: Content) -> Table:
+def findings_table(content: Content) -> Table:
     rows = [
         [one["scope"], one["kind"], one["evidence"], one["gain"] or "-", one["next_step"], ", ".join(one["tasks"])]
         for one in content["findings"]
     ]
-    columns = ["of", "finding", "evidence", "estimated gain", "next step", "clearest in"]
-    return Table("findings", "What limits them", columns, rows, labels=frozenset((0, 1)))
+    columns = ["model", "finding", "evidence", "estimated gain", "next step", "clearest in"]
+    return Table("findings", "Bottlenecks", columns, rows, labels=frozenset((0, 1)))
 
 
-def comparisons(content: Content) -> Iterator[Table]:
+def comparison_tables(content: Content) -> Iterator[Table]:
     for place, pair in enumerate(content["pairs"]):
         rows = []
         for measure in MEASURES:
             one = pair["measures"].get(measure.key)
             if one is not None:
                 percent = measure is SUCCESS_RATE
-                cells = [bounded(one[name], percent=percent) for name in ("base", "arm", "difference")]
-                rows.append([_head(measure.label, measure.unit), *cells, bounded(one["quotient"]), one["finding"]])
+                cells = [_bounded(one[name], percent=percent) for name in ("base", "arm", "difference")]
+                rows.append([_head(measure.label, measure.unit), *cells, _bounded(one["quotient"]), one["finding"]])
         notes = [*(f"Refused: {why}" for why in pair["refusals"]), *(f"Note: {note}" for note in pair["notes"])]
         notes.insert(
             0, f"{pair['tasks']} tasks in common, {pair['attempts']['arm']} against {pair['attempts']['base']} attempts."
         )
-        if place == 0 and (corrected := together(content["told_together"])):
+        if place == 0 and (corrected := correction_note(content["comparison_counts"])):
             notes.append(corrected)
         columns = ["", pair["base"], pair["arm"], "difference", "times", f"{pair['arm']} is"]
         yield Table(
@@ -110,33 +140,111 @@ def comparisons(content: Content) -> Iterator[Table]:
         )
 
 
-def costs(content: Content) -> Table:
+def costs_table(content: Content) -> Table:
     cost = content["cost"]
     unit = cost["currency"]
     columns = ["model", f"local, task ({unit})", f"local, success ({unit})", "electricity", "hardware", "idle"]
-    columns += ["API", f"API, task ({unit})", f"API, success ({unit})", "break-even utilisation", "break-even tokens/day"]
+    columns += ["API", f"API, task ({unit})", f"API, success ({unit})", "break-even utilization", "break-even tokens/day"]
     rows = []
     for arm in cost["arms"]:
         here = arm["local"]
-        parts = [number(here[key] / here["total"] if here["total"] else None, percent=True) for key in columns[3:6]]
-        local = [arm["label"], number(here["per_task"]), number(here["per_success"]), *parts]
+        parts = [format_number(here[key] / here["total"] if here["total"] else None, percent=True) for key in columns[3:6]]
+        local = [arm["label"], format_number(here["per_task"]), format_number(here["per_success"]), *parts]
         if not arm["apis"]:
             rows.append([*local, "none listed", "", "", "", ""])
         for api in arm["apis"]:
-            even = number(api["utilisation"], percent=True) if api["utilisation"] is not None else api["finding"]
-            each = [number(api[key]) for key in ("per_task", "per_success")]
-            rows.append([*local, api["model"], *each, even, number(api["tokens_per_day"])])
+            even = format_number(api["utilization"], percent=True) if api["utilization"] is not None else api["finding"]
+            each = [format_number(api[key]) for key in ("per_task", "per_success")]
+            rows.append([*local, api["model"], *each, even, format_number(api["tokens_per_day"])])
     listed = ", ".join(f"{api['model']} {api['as_of']}" for api in cost["apis"])
     dates = ", ".join(f"{what} {day}" for what, day in cost["as_of"].items())
     notes = [
         *ALGEBRA,
-        f"Here u = {number(cost['utilisation'], percent=True)}. Prices as of: {dates or 'none'}; APIs: {listed or 'none'}.",
-        *(f"Left out: {note}." for note in cost["left_out"]),
+        f"Here u = {format_number(cost['utilization'], percent=True)}.",
+        f"Prices as of: {dates or 'none'}; APIs: {listed or 'none'}.",
+        *map(_cached_note, cost["arms"]),
+        *(f"Note: {note}." for note in cost["not_included"]),
     ]
     return Table("costs", "Cost", columns, rows, frozenset((1, 2, 3, 4, 5, 7, 8, 10)), notes, frozenset((6,)), frozenset((0,)))
 
 
-def tasks(content: Content) -> Table:
+def _cached_note(arm: Content) -> str:
+    share = format_number(arm["work"]["cached_share"], percent=True)
+    return f"Cached share of the prompt tokens of {arm['label']}: {share}, {arm['work']['cached_source']}."
+
+
+def failure_tables(failures: Content) -> Iterator[Table]:
+    yield prediction_table(failures)
+    yield _confidence_by("low-confidence-tools", "Confidence by tool", "tool", "tasks", failures["tools"])
+    yield _confidence_by("low-confidence-tasks", "Lowest confidence by task", "task", "attempts", failures["tasks"])
+    yield worst_calls_table(failures)
+
+
+def prediction_table(failures: Content) -> Table:
+    rows = []
+    for one in failures["predictions"]:
+        start = [one["model"], format_number(one["tasks"]), format_number(one["failures"])]
+        if one["refused"]:
+            more = "" if one["more_tasks"] is None else f", in about {one['more_tasks']} more tasks at this rate"
+            rows.append([*start, *[""] * 5, f"refused: {one['refused']}{more}"])
+            continue
+        area = {"value": one["auroc"], "low": one["auroc_low"], "high": one["auroc_high"]}
+        worth = [
+            _bounded(area),
+            format_number(one["brier"]),
+            format_number(one["brier_base"]),
+            _bounded(one["skill"]),
+            f"{format_number(one['ece'])} [{format_number(one['ece_noise'])}]",
+        ]
+        rows.append([*start, *worth, one["summary"]])
+    columns = ["model", "tasks", "failures", "AUROC", "Brier", "Brier of the base rate", "skill", "ECE", "finding"]
+    notes = [
+        "The failure risk of each task (see Tasks) comes from a logistic regression over the confidence measures that"
+        " was fitted to and calibrated on tasks of other names. Skill = 1 - Brier / Brier of the base rate: 0 is no better.",
+        "ECE: in brackets the one that perfectly calibrated risks of as many tasks would show.",
+    ]
+    return Table("prediction", "Failure prediction", columns, rows, frozenset(range(1, 8)), notes, labels=frozenset((0,)))
+
+
+def _confidence_by(key: str, title: str, what: str, units: str, summaries: Sequence[Content]) -> Table:
+    rows = [
+        [
+            one["name"],
+            one["model"],
+            *(format_number(one[name]) for name in ("calls", "scored", "attempts")),
+            _bounded(one["confidence"]),
+            _bounded(one["failed"], percent=True),
+        ]
+        for one in summaries
+    ]
+    columns = [what, "model", "calls", "with a confidence", units, "mean confidence", "calls that failed"]
+    return Table(key, title, columns, rows, frozenset(range(2, 7)), labels=frozenset((0, 1)))
+
+
+def worst_calls_table(failures: Content) -> Table:
+    outcome = {True: "success", False: "failure", None: "unknown"}
+    rows = [
+        [
+            one["kind"],
+            format_number(one["score"]),
+            one["tool"],
+            "-" if one["args"] is None else one["args"],
+            one["outcome"],
+            "-" if one["answer"] is None else one["answer"],
+            one["task_id"],
+            outcome[one["success"]],
+            one["model"],
+        ]
+        for one in failures["calls"]
+    ]
+    columns = ["why listed", "confidence", "tool", "arguments", "outcome", "answer or error", "task", "task's outcome", "model"]
+    notes = ["For each model the calls with the lowest confidence, and failed calls with the highest. Text is from the journal."]
+    return Table(
+        "low-confidence-calls", "Worst tool calls", columns, rows, frozenset((1,)), notes, frozenset((0, 4, 6)), frozenset((8,))
+    )
+
+
+def tasks_table(content: Content) -> Table:
     columns = ["task", "model", "status", "s", "J", "J, low to high", "TTFT (s)", "decode tokens/s", "tokens in", "tokens out"]
     columns += ["tool wait", "tool calls", "lowest confidence", "failure risk", "throttled (s)", "quality", "reasons"]
     rows = [
@@ -144,14 +252,17 @@ def tasks(content: Content) -> Table:
             task["task_id"],
             _marked(task["arm"], task["simulated"]),
             task["status"],
-            *(number(task[key]) for key in ("seconds", "joules")),
-            "" if task["joules_low"] is None else f"{number(task['joules_low'])} to {number(task['joules_high'])}",
-            *(number(task[key]) for key in ("ttft_seconds", "decode_tokens_per_second", "prompt_tokens", "completion_tokens")),
-            number(task["seconds_share"].get("tool_wait"), percent=True),
-            *(number(task[key]) for key in ("tool_calls", "least_confidence")),
-            number(task["failure_risk"], percent=True),
-            number(task["throttled_seconds"]),
-            task["quality"] + (" (left out)" if task["excluded"] else ""),
+            *(format_number(task[key]) for key in ("seconds", "joules")),
+            "" if task["joules_low"] is None else f"{format_number(task['joules_low'])} to {format_number(task['joules_high'])}",
+            *(
+                format_number(task[key])
+                for key in ("ttft_seconds", "decode_tokens_per_second", "prompt_tokens", "completion_tokens")
+            ),
+            format_number(task["seconds_share"].get("tool_wait"), percent=True),
+            *(format_number(task[key]) for key in ("tool_calls", "least_confidence")),
+            format_number(task["failure_risk"], percent=True),
+            format_number(task["throttled_seconds"]),
+            task["quality"] + (" (excluded)" if task["excluded"] else ""),
             ", ".join(task["reasons"]),
         ]
         for task in content["tasks"]
@@ -159,11 +270,14 @@ def tasks(content: Content) -> Table:
     return Table("tasks", "Tasks", columns, rows, frozenset(range(3, 15)), (), frozenset((0, 2)), frozenset((1,)))
 
 
-def excluded(content: Content) -> Table:
-    rows = [[one["task_id"], one["arm"], one["reason"], one["file"]] for one in content["excluded"]]
+def excluded_table(content: Content) -> Table:
+    rows = [
+        [each["task_id"], each["arm"], each["reason"] + (" (energy only)" if each["energy_only"] else ""), each["file"]]
+        for each in content["excluded"]
+    ]
     return Table(
         "excluded",
-        "Left out, and why",
+        "Excluded attempts",
         ["task", "model", "reason", "file"],
         rows,
         names=frozenset((0, 3)),
@@ -171,11 +285,11 @@ def excluded(content: Content) -> Table:
     )
 
 
-def runs(content: Content) -> Table:
+def runs_table(content: Content) -> Table:
     rows = [
         [
             run["run"],
-            *(number(run[key]) for key in ("attempts", "planned", "missing")),
+            *(format_number(run[key]) for key in ("attempts", "planned", "missing")),
             ", ".join(run["suites"]),
             ", ".join(run["gpus"]) or "-",
             "; ".join(run["notes"]),

@@ -1,4 +1,4 @@
-"""The content as JSON, Markdown and CSV."""
+"""The report as JSON, Markdown and CSV."""
 
 from __future__ import annotations
 
@@ -8,22 +8,21 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from joulebench.analysis.report import tables
 from joulebench.analysis.report.content import Content
-from joulebench.analysis.report.table import Table
+from joulebench.analysis.report.tables import Table, all_tables
 from joulebench.results.write import csv_cell
 
 COLUMNS = ("section", "model", "item", "measure", "value", "low", "high")
 
 
-def as_json(content: Content) -> str:
+def report_json(content: Content) -> str:
     return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def as_markdown(content: Content) -> str:
+def report_markdown(content: Content) -> str:
     lines = ["# Joulebench report", "", f"Of {', '.join(run['run'] for run in content['runs'])}; made {content['created']}.", ""]
-    lines += [*content["verdict"], ""]
-    for table in tables.all_of(content):
+    lines += [*content["summary"], ""]
+    for table in all_tables(content):
         lines += [f"## {table.title}", "", *table.notes, *([""] if table.notes else []), *_markdown(table), ""]
     return "\n".join(lines)
 
@@ -38,11 +37,11 @@ def _markdown(table: Table) -> Iterator[str]:
 
 
 def _plain(text: str) -> str:
-    """Data cannot become a csv_cell, an element or a line of its own."""
+    """Data cannot become a cell, an element or a line of its own."""
     return " ".join(text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").split())
 
 
-def as_csv(content: Content) -> str:
+def report_csv(content: Content) -> str:
     """One line for each number, with its interval where it has one."""
     out = io.StringIO(newline="")
     writer = csv.writer(out, lineterminator="\n")

@@ -57,25 +57,47 @@ def tokens_per_second(size: Size | None) -> tuple[float, float]:
 
 
 BOARD_POWER: tuple[tuple[str, float], ...] = (
+    ("GB300", 1400.0),
+    ("GB200", 1200.0),
     ("B200", 1000.0),
     ("H200", 700.0),
     ("H100 PCIe", 350.0),
     ("H100", 700.0),
     ("A100-PCIE", 300.0),
+    ("A100 80GB PCIe", 300.0),
+    ("A100-SXM4-80GB", 500.0),
     ("A100", 400.0),
+    ("A10G", 300.0),
+    ("A10", 150.0),
+    ("RTX A5000", 230.0),
     ("L40S", 350.0),
+    ("RTX PRO 6000 Blackwell Max-Q", 325.0),
     ("RTX 6000 Ada", 300.0),
-    ("RTX 5090", 575.0),
-    ("RTX 4090", 450.0),
-    ("RTX 4080", 320.0),
-    ("RTX 3090 Ti", 450.0),
-    ("RTX 3090", 350.0),
-    ("RTX 3080", 320.0),
+    ("RTX 4000 SFF Ada", 70.0),
+    ("RTX 5090", 600.0),
+    ("RTX 4090", 600.0),
+    ("RTX 4080", 400.0),
+    ("RTX 3090", 480.0),
+    ("RTX 3080", 375.0),
+    ("RTX 3060", 190.0),
+    ("RTX 2080", 350.0),
+    ("RTX 2070", 200.0),
+    ("GTX 1080 Ti", 300.0),
+    ("TITAN V", 300.0),
     ("Tesla T4", 70.0),
+    ("P100", 250.0),
     ("V100", 300.0),
+    ("Quadro P2000", 75.0),
 )
-"""Watts by a part of the card's name, the more exact name first."""
+"""Highest power limit in watts that the driver of such a card allows, by a part of its name, the more exact name first.
+
+From NVML on real cards where one was recorded, else from the maker's data sheet. Laptop chips have limits of their own, that each
+machine sets.
+"""
 
 
 def board_power(name: str) -> Watts | None:
+    """None for a card that is not in the table, and for laptop chips."""
+    if "laptop" in name.lower() or "max-q design" in name.lower():
+        return None
     return next((Watts(watts) for part, watts in BOARD_POWER if part.lower() in name.lower()), None)
