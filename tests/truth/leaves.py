@@ -1,4 +1,4 @@
-"""Every number of a document by its place, and what the truth says of it."""
+"""The numbers of a document by their place, and what the truth says about them."""
 
 from __future__ import annotations
 
@@ -84,17 +84,11 @@ Check = Is | AtMost | AtLeast | Within | Unknown
 Truth = dict[str, Check]
 
 
-def wrong(found: Mapping[str, Number], truth: Mapping[str, Check], chosen: tuple[str, ...] = ()) -> list[str]:
-    """What differs, without a truth, or missing. Under ``chosen`` a document shows only some of what is true."""
-    told = [
-        f"{place} is {found[place]!r}, and should be {truth.get(place)}" for place in found if not _holds(found, truth, place)
-    ]
-    missing = [place for place in truth if place not in found and not place.startswith(chosen or ("\0",))]
-    return [*told, *(f"{place} is missing; the truth is {truth[place]}" for place in missing)]
-
-
-def _holds(found: Mapping[str, Number], truth: Mapping[str, Check], place: str) -> bool:
-    return place in truth and truth[place].holds(found[place])
+def wrong(found: Mapping[str, Number], truth: Mapping[str, Check]) -> list[str]:
+    """Numbers that differ from the truth or are missing; numbers without a truth are left to invariants."""
+    differing = [(place, check) for place, check in truth.items() if place in found and not check.holds(found[place])]
+    false = [f"{place} is {found[place]!r}, and should be {check}" for place, check in differing]
+    return [*false, *(f"{place} is missing; the truth is {check}" for place, check in truth.items() if place not in found)]
 
 
 def numbers(document: Any) -> dict[str, Number]:
