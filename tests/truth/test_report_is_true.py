@@ -80,12 +80,12 @@ def prices(runs: list[str]) -> tuple[str, ...]:
 
 
 def test_headline_numbers_of_the_report_are_true(ask: Ask, prices: tuple[str, ...]) -> None:
-    assert wrong(numbers(ask("report", flags=prices)), expected.report()) == []
+    assert wrong(numbers(ask("analyze", "report", flags=prices)), expected.report()) == []
     assert 100 < len(expected.report()) < 250
 
 
 def test_numbers_of_tasks_agree_with_the_script_and_with_each_other(ask: Ask, prices: tuple[str, ...]) -> None:
-    report = ask("report", flags=prices)
+    report = ask("analyze", "report", flags=prices)
     by_name = {(task.model.name, task.name): task for tasks in script.RUNS.values() for task in tasks}
     for shown in report["tasks"]:
         task = by_name[shown["arm"], shown["task_id"]]
@@ -123,7 +123,7 @@ def test_numbers_of_tasks_in_the_analyses_add_up(ask: Ask) -> None:
 
 
 def test_headline_numbers_of_a_comparison_are_true(ask: Ask) -> None:
-    assert wrong(numbers(ask("compare")), expected.comparison()) == []
+    assert wrong(numbers(ask("analyze", "compare")), expected.comparison()) == []
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,8 @@ def test_headline_numbers_of_an_analysis_are_true(
 
 
 def test_findings_are_those_that_the_script_holds_and_their_numbers_are_true(ask: Ask, prices: tuple[str, ...]) -> None:
-    found = {(one["scope"], one["kind"]): f"{one['evidence']} | {one['gain']}" for one in ask("report", flags=prices)["findings"]}
+    findings = ask("analyze", "report", flags=prices)["findings"]
+    found = {(one["scope"], one["kind"]): f"{one['evidence']} | {one['gain']}" for one in findings}
     truths = list(expected.findings())
     assert set(found) == {(model, kind) for model, kind, _ in truths}
     for model, kind, part in truths:
@@ -151,7 +152,7 @@ def test_findings_are_those_that_the_script_holds_and_their_numbers_are_true(ask
 
 
 def test_the_verdict_holds_the_numbers_of_the_report(ask: Ask, prices: tuple[str, ...]) -> None:
-    energy, success, caveats = ask("report", flags=prices)["summary"]
+    energy, success, caveats = ask("analyze", "report", flags=prices)["summary"]
     best = expected.measures(expected.COUNTED["run-a"])
     (joules,) = re.findall(r"([\d,]+) J ", energy)
     assert float(joules.replace(",", "")) == pytest.approx(best["joules_per_success"].value, rel=expected.JOULES)
@@ -175,7 +176,7 @@ def test_of_simulated_cards_the_numbers_are_as_true_and_marked(simulated: list[s
 
 
 def test_levels_belong_to_the_findings_that_they_carry(ask: Ask, prices: tuple[str, ...]) -> None:
-    (pair,) = ask("report", flags=prices)["pairs"]
+    (pair,) = ask("analyze", "report", flags=prices)["pairs"]
     better = {key for key, one in pair["measures"].items() if one["p_adjusted"] < 0.05}
     assert better == {key for key, one in pair["measures"].items() if one["finding"] in ("better", "worse")}
     assert pair["measures"]["joules_per_success"]["finding"] == "worse"
@@ -183,7 +184,7 @@ def test_levels_belong_to_the_findings_that_they_carry(ask: Ask, prices: tuple[s
 
 
 def test_lists_that_show_the_first_of_something_show_the_least_sure(ask: Ask, prices: tuple[str, ...]) -> None:
-    failures = ask("report", flags=prices)["failures"]
+    failures = ask("analyze", "report", flags=prices)["failures"]
     for tasks in script.RUNS.values():
         name = tasks[0].model.name
         by_task = {task.name: sum(call.confidence for call in task.calls) / len(task.calls) for task in tasks}

@@ -20,7 +20,7 @@ import numpy as np
 from joulebench.analysis import runs
 from joulebench.analysis.runs import Attempt, RunResults
 from joulebench.analysis.statistics import (
-    LEAST_TASKS,
+    LEAST_TESTED,
     Estimate,
     TaskResampler,
     TaskSums,
@@ -333,7 +333,7 @@ def _difference(measure: Measure, base: Sequence[Attempt], arm: Sequence[Attempt
     elif measure is SUCCESS_PER_JOULE and 0.0 in (of_base.value, of_arm.value):
         difference = combined_difference(of_arm, of_base)
     p = None
-    if difference.value is not None and len(common) >= LEAST_TASKS:
+    if difference.value is not None and len(common) >= LEAST_TESTED:
         p = (success_p_value if measure is SUCCESS_RATE else permutation_p_value)(arm_sums, base_sums)
     quotient = resampler.quotient(arm_sums, base_sums)
     return Difference(
@@ -342,17 +342,17 @@ def _difference(measure: Measure, base: Sequence[Attempt], arm: Sequence[Attempt
 
 
 def _tasks_needed(tasks: int, discordant: int) -> int | None:
-    """Tasks that at this rate of different outcomes bring LEAST_TASKS of them; None where there are enough, or none at all."""
-    if tasks < LEAST_TASKS:
-        return LEAST_TASKS
-    return ceil(LEAST_TASKS * tasks / discordant) if 0 < discordant < LEAST_TASKS else None
+    """Tasks that at this rate of different outcomes bring LEAST_TESTED of them; None where there are enough, or none at all."""
+    if tasks < LEAST_TESTED:
+        return LEAST_TESTED
+    return ceil(LEAST_TESTED * tasks / discordant) if 0 < discordant < LEAST_TESTED else None
 
 
 def _success_note(differences: Sequence[Difference]) -> Iterator[str]:
     for each in differences:
         if each.measure is SUCCESS_RATE and each.discordant is not None and each.tasks_needed is not None:
             yield (
-                f"success rates: {each.discordant} of {each.tasks} tasks have different outcomes; fewer than {LEAST_TASKS} cannot"
+                f"success rates: {each.discordant} of {each.tasks} tasks have different outcomes; fewer than {LEAST_TESTED} cannot"
                 f" show a difference, about {each.tasks_needed} tasks would do at this rate"
             )
 
@@ -402,8 +402,8 @@ def _notes(base: Arm, arm: Arm, common: Collection[str], uneven: bool) -> Iterat
         yield "the joules are those of a SIMULATED GPU"
     if uneven:
         yield "attempts at a task differ in number, so each task weighs the same whatever their number"
-    if 0 < len(common) < LEAST_TASKS:
-        yield f"{len(common)} tasks in common; an interval or a finding needs {LEAST_TASKS}"
+    if 0 < len(common) < LEAST_TESTED:
+        yield f"{len(common)} tasks in common; a finding needs {LEAST_TESTED}"
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -414,7 +414,7 @@ def _finding(difference: Difference, adjusted: float | None) -> str:
     estimate = difference.difference
     if estimate.value is None:
         return UNKNOWN
-    if difference.tasks < LEAST_TASKS or difference.p is None:
+    if difference.tasks < LEAST_TESTED or difference.p is None:
         return TOO_FEW
     if difference.p >= LEVEL or estimate.interval is None or estimate.interval.contains(0.0):
         return NONE

@@ -34,7 +34,9 @@ Floats = NDArray[np.float64]
 RESAMPLES = 2000
 PERMUTATIONS = 9999
 SEED = 20
-LEAST_TASKS = 6
+LEAST_TASKS = 5
+"""Of fewer tasks there is no interval: resampling four tasks shows how they were drawn, not how the next will be."""
+LEAST_TESTED = 6
 """Of fewer tasks no two-sided permutation test can reach 5 %: 2 of the 2**5 ways to swap five tasks are as extreme as any."""
 _BATCH = 250
 """Resamples that are summed together; of ten thousand tasks these are 20 MB."""
@@ -215,7 +217,7 @@ def success_p_value(arm: TaskSums, base: TaskSums) -> float:
 
 
 def discordant_tasks(arm: TaskSums, base: TaskSums) -> int:
-    """Tasks at which the arms succeeded differently often. Fewer than LEAST_TASKS of them can never reach 5 %."""
+    """Tasks at which the arms succeeded differently often. Fewer than LEAST_TESTED of them can never reach 5 %."""
     return int(np.sum(arm.numerator * base.denominator != base.numerator * arm.denominator))
 
 

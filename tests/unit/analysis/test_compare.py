@@ -98,10 +98,12 @@ def test_an_outcome_that_nobody_knows_is_no_success(tmp_path: Path) -> None:
     assert differences(compared(tmp_path, BASE, unknown))["success_rate"].arm.value == 0
 
 
-def test_below_six_tasks_there_is_no_interval_and_no_finding(tmp_path: Path) -> None:
-    found = differences(compared(tmp_path, BASE[:5], THRIFTY[:5]))
-    assert {one.finding for one in found.values()} == {TOO_FEW}
-    assert found["joules_per_success"].difference.interval is None
+def test_below_six_tasks_there_is_no_finding_and_below_five_no_interval(tmp_path: Path) -> None:
+    five = differences(compared(tmp_path / "five", BASE[:5], THRIFTY[:5]))
+    assert {one.finding for one in five.values()} == {TOO_FEW}
+    four = differences(compared(tmp_path / "four", BASE[:4], THRIFTY[:4]))
+    assert {one.finding for one in four.values()} == {TOO_FEW}
+    assert four["joules_per_success"].difference.interval is None
 
 
 def test_repeats_belong_to_their_task_and_uneven_ones_weigh_the_same(tmp_path: Path) -> None:
