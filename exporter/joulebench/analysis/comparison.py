@@ -352,8 +352,8 @@ def _success_note(differences: Sequence[Difference]) -> Iterator[str]:
     for each in differences:
         if each.measure is SUCCESS_RATE and each.discordant is not None and each.tasks_needed is not None:
             yield (
-                f"success rates: {each.discordant} of {each.tasks} tasks have different outcomes; fewer than {LEAST_TESTED} cannot"
-                f" show a difference, about {each.tasks_needed} tasks would do at this rate"
+                f"success rates: {each.discordant} of {each.tasks} tasks have different outcomes; fewer than {LEAST_TESTED}"
+                f" cannot show a difference, about {each.tasks_needed} tasks would do at this rate"
             )
 
 
