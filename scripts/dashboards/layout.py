@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from scripts.dashboards.panels import DATASOURCE, Json
-from scripts.dashboards.promql import FIRING, JOB, TASK_LABELS, select
+from scripts.dashboards.promql import FIRING, JOB, select
 
 from joulebench import metrics as m
 
@@ -223,18 +223,16 @@ def variables(*more: Json, single_run: bool = False) -> list[Json]:
     ]
 
 
-def marks(*more: Json) -> list[Json]:
-    named = f"on ({TASK_LABELS}) group_left (task_name) {select(m.TASK_INFO)}"
-    return [
-        annotation(
-            "Task starts",
-            f"floor({select(m.TASK_START)} * 1000) * {named}",
-            "blue",
-            "{{task_name}} starts",
-            "{{model}}, task {{task_id}}, worker {{worker}}",
-            step="1s",
-            useValueForTime=True,
-        ),
-        *more,
-        annotation("Alerts", FIRING, "red", "{{alertname}}", "{{severity}} {{instance}} {{gpu}} {{run_id}}", step="5s"),
-    ]
+def marks(*more: Json, task_starts: bool = True) -> list[Json]:
+    """``task_starts`` are for boards of minutes: 2,000 lines in a day hide the graph, and take seconds to fetch."""
+    starts = annotation(
+        "Task starts",
+        f"floor({select(m.TASK_START)} * 1000)",
+        "blue",
+        "{{task_id}} starts",
+        "{{model}}, worker {{worker}}",
+        step="1s",
+        useValueForTime=True,
+    )
+    alerts = annotation("Alerts", FIRING, "red", "{{alertname}}", "{{severity}} {{instance}} {{gpu}} {{run_id}}", step="5s")
+    return [*([starts] if task_starts else []), *more, alerts]

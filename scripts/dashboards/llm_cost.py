@@ -76,7 +76,7 @@ def build() -> Json:
         " intervals: joulebench report.",
         layout,
         variables=variables(*price_variables()),
-        annotations=marks(),
+        annotations=marks(task_starts=False),
         since="now-1h",
         refresh="30s",
     )

@@ -66,7 +66,7 @@ def build() -> Json:
         "Which task was slow, dear, unsure or throttled, and how do models compare? For intervals and tests: joulebench report.",
         layout,
         variables=variables(*price_variables()),
-        annotations=marks(),
+        annotations=marks(task_starts=False),
         since="now-1h",
         refresh="30s",
     )

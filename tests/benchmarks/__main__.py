@@ -11,7 +11,7 @@ from tests.benchmarks.report import Report
 from tests.contract.sources import ROOT as CHECKOUT
 
 PARTS = ("accuracy", "cost", "push", "export", "proxy", "monitor", "intervals", "report")
-ON_DEMAND = ("export_speed",)
+ON_DEMAND = ("export_speed", "boards")
 """Parts that take minutes to set up; only where they are named."""
 
 
@@ -59,6 +59,10 @@ def main() -> None:
                     from tests.benchmarks import monitor_rows
 
                     monitor_rows.run(report, clock)
+                case "boards":
+                    from tests.benchmarks import boards
+
+                    boards.run(report, clock)
                 case "export_speed":
                     from tests.benchmarks import export_speed
 
