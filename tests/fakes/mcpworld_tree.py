@@ -178,7 +178,7 @@ def _body(one: Made, events: list[Json], end: float) -> Json:
                 "total_task_time_ms": 9000.0,
                 "overhead_percentage": 0.1,
             },
-            "token_efficiency_metrics": {"token_efficiency_ratio": tokens / 3003, "average_tokens_per_call": 7.5},
+            "token_efficiency_metrics": {"token_efficiency_ratio": 3003 / tokens, "average_tokens_per_call": 7.5},
             "tool_hallucination_metrics": {
                 "hallucination_detected": False,
                 "total_hallucinated_calls": 0,
@@ -306,7 +306,7 @@ def _timed_out(one: Made) -> None:
 def _work_after_verdict(one: Made) -> None:
     end = next(event for event in one.events if event["event_type"] == "TASK_END")
     end["timestamp"] = one.calls[-1][0] + 0.5
-    one.headline = (one.start, _last_work(one))
+    one.headline = (one.start, one.body["metadata"]["session_end_unix"])
 
 
 def _streamed(one: Made) -> None:

@@ -384,8 +384,8 @@ def range_command(**flags: Any) -> int:
     """
     from joulebench.bench import suites
     from joulebench.bench.task_range.runner import PlannedTask, TaskRangeRunner
-    from joulebench.mcpworld.session import clean_model_name
     from joulebench.push import ids
+    from joulebench.schema.client_identity import clean_model_name
 
     given = RangeFlags(**flags)
     _require_at_most_one({"--base-url": given.base_url, "--ollama-url": given.ollama_url, "--embedded": given.embedded})

@@ -20,8 +20,9 @@ from typing import Any
 
 from joulebench import settings
 from joulebench.mcpworld.replay import ReplayClock, TaskReplay
-from joulebench.parsing import as_float
+from joulebench.parsing import as_dict, as_float, as_name
 from joulebench.push.run import Run
+from joulebench.schema.client_identity import UNKNOWN, ClientIdentity, identify
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +30,9 @@ DRAIN_SECONDS = 5.0
 """How long the end of the evaluator's process waits for the last pushes; the journal has them anyway."""
 LATE_SECONDS = 3600.0
 """An event that says it happened longer ago, or this far ahead, is taken to happen now."""
+SESSION_KEYS = ("infrastructure_tag", "temperature", "available_tools")
+CONFIG_KEYS = ("task_id", "task_name", "description", "total_key_steps", "exec_mode")
+"""Of the task's configuration; the rest of it may be long and hold secrets."""
 _MARK = "_joulebench_hook"
 
 
@@ -41,6 +45,8 @@ class Hook:
         self._lock = threading.RLock()
         self._tasks: dict[str, TaskReplay] = {}
         self._opened = self._closed = self._broken = False
+        self.sessions: object = None
+        """``results`` of the evaluator's collector: the sessions by task id."""
 
     @property
     def run_id(self) -> str:
@@ -52,7 +58,8 @@ class Hook:
 
     def session_over(self, task_id: object = None) -> None:
         """The evaluator is done with the task, or with all. Never raises."""
-        self._safely(lambda: self._end(None if task_id is None else str(task_id)))
+        now = self._clock.real.unix()
+        self._safely(lambda: self._end(None if task_id is None else str(task_id), now))
 
     def close(self) -> None:
         """Ends what is open and waits a moment for the last pushes. Never raises."""
@@ -76,13 +83,26 @@ class Hook:
             self._opened = True
             atexit.register(self.close)
         self._end(task_id)
-        self._tasks[task_id] = TaskReplay(self._run.task(task_id), self._clock, at)
+        metadata = self._metadata(task_id)
+        identity = identify(metadata, task_id=task_id)
+        task = self._run.task(
+            as_name(as_dict(metadata.get("task_config_at_start")).get("task_name")) or identity.task,
+            task_id=identity.task_key,
+            model=None if identity.model == UNKNOWN else identity.model,
+            metadata=_metadata_to_keep(metadata, identity),
+        )
+        self._tasks[task_id] = TaskReplay(task, self._clock, at)
 
-    def _end(self, task_id: str | None) -> None:
+    def _metadata(self, task_id: str) -> Mapping[str, object]:
+        """Returns what the evaluator's collector knows of the session, as its result file will have it."""
+        session = as_dict(self.sessions).get(task_id)
+        return as_dict(as_dict(session).get("metadata"))
+
+    def _end(self, task_id: str | None, session_end: float | None = None) -> None:
         for name in [task_id] if task_id is not None else list(self._tasks):
             task = self._tasks.get(name)
             if task is not None:
-                task.end()
+                task.end(session_end)
 
     def _close(self) -> None:
         self._end(None)
@@ -100,6 +120,27 @@ class Hook:
                     "joulebench could not take an event of the evaluator; the benchmark goes on without its measurement"
                 )
             self._broken = True
+
+
+def _metadata_to_keep(metadata: Mapping[str, object], identity: ClientIdentity) -> dict[str, object]:
+    """Returns what the result file is to say of the task, under the client's keys."""
+    config = as_dict(metadata.get("task_config_at_start"))
+    kept: dict[str, object] = {name: metadata[name] for name in SESSION_KEYS if metadata.get(name) not in (None, "")}
+    kept.setdefault("infrastructure_tag", os.environ.get(settings.ENV_INFRASTRUCTURE) or None)
+    kept.setdefault("temperature", _temperature())
+    kept["application"] = None if identity.application == UNKNOWN else identity.application
+    kept["task_config_at_start"] = {name: config[name] for name in CONFIG_KEYS if name in config} | {
+        "application_info": {"name": as_dict(config.get("application_info")).get("name")}
+    }
+    return {name: value for name, value in kept.items() if value is not None}
+
+
+def _temperature() -> float | None:
+    """Returns the client's own setting, which it reads from the environment."""
+    try:
+        return as_float(float(os.environ.get("LLM_TEMPERATURE", "")))
+    except ValueError:
+        return None
 
 
 def attach(
@@ -137,18 +178,18 @@ def attach(
             drain_seconds=DRAIN_SECONDS,
         )
         hook = Hook(run, clock)
-        _wrap(collector, "record_event", hook.event, first=False)
+        _wrap(collector, hook, "record_event", hook.event, first=False)
     except Exception:
         log.exception("joulebench is not attached; the benchmark goes on without its measurement")
         return None
     for name in ("end_session", "save_results"):
         if callable(getattr(collector, name, None)):
-            _wrap(collector, name, hook.session_over, first=True)
+            _wrap(collector, hook, name, hook.session_over, first=True)
     setattr(collector, _MARK, hook)
     return hook
 
 
-def _wrap(collector: Any, name: str, listener: Callable[..., None], *, first: bool) -> None:
+def _wrap(collector: Any, hook: Hook, name: str, listener: Callable[..., None], *, first: bool) -> None:
     """``first``: the listener is called before the original; else after it, so for nothing that the original refuses."""
     original = getattr(collector, name)
     is_class = isinstance(collector, type)
@@ -156,6 +197,7 @@ def _wrap(collector: Any, name: str, listener: Callable[..., None], *, first: bo
     @functools.wraps(original)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         arguments = _listener_arguments(listener, args[1:] if is_class else args, kwargs)
+        hook.sessions = getattr(args[0] if is_class else collector, "results", None)
         if first:
             listener(*arguments)
         answer = original(*args, **kwargs)

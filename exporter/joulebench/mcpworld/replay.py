@@ -1,9 +1,9 @@
 """One task as an evaluator reports it, event by event, replayed into our task with its calls and tools at the events' own
 times.
 
-The evaluator does not keep order: a call without an end, an end without a start and events after the verdict are ordinary.
-The task ends with its verdict, or where none comes with the agent's last event, so that waiting for a verdict is not
-charged.
+The evaluator does not keep order: a call without an end, an end without a start and work after the verdict are ordinary.
+A verdict is
+not the end of a task: its session ends it, and the last verdict counts.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from joulebench.clock import Clock, SystemClock
 from joulebench.confidence.measures import CallConfidence
 from joulebench.mcpworld.client_events import was_streamed
 from joulebench.mcpworld.client_names import VERDICTS
+from joulebench.mcpworld.windows import task_end
 from joulebench.parsing import as_float, as_int, as_name
 from joulebench.push.call import Call, Tool
 from joulebench.push.task import Task
@@ -65,18 +67,19 @@ class TaskReplay:
         self.ended = False
         self._task = task
         self._clock = clock
-        self._last_work = start
-        self._worked = False
+        self._start = start
+        self._last_work: float | None = None
+        self._last_task_end: float | None = None
         self._declared: Collection[str] = ()
         self._call: tuple[Call, float] | None = None
         self._first_token: float | None = None
         self._tools: list[tuple[str, Tool]] = []
-        self._verdict_at: float | None = None
+        self._verdict: _Verdict | None = None
         with clock.at(start):
             task.__enter__()
 
     def event(self, kind: str, at: float, data: Data) -> None:
-        """Any event but TASK_START. Events after the end change nothing."""
+        """Replays any event but TASK_START. Events after the end of the session change nothing."""
         if self.ended:
             return
         handler = _HANDLERS.get(kind)
@@ -84,21 +87,28 @@ class TaskReplay:
             return
         with self._clock.at(at):
             handler(self, at, data)
-        if self._verdict_at is not None and self._call is None and not self._tools:
-            self.end(max(self._verdict_at, self._last_work))
 
-    def end(self, at: float | None = None) -> None:
-        """The task is over, by default since the agent's last event; what was still open broke off."""
+    def end(self, session_end: float | None = None) -> None:
+        """Ends the task with its session, whose unix time may be given; what is still open broke off.
+
+        Which time the task is charged until is ``windows.task_end``'s to say, as for a file of the client.
+        """
         if self.ended:
             return
         self.ended = True
-        if at is None:
-            at = self._last_work if self._worked else self._clock.unix()
-        with self._clock.at(at):
+        at, _ = task_end(
+            self._verdict.at if self._verdict is not None else None,
+            self._last_work,
+            self._last_task_end,
+            self._clock.unix() if session_end is None else session_end,
+        )
+        with self._clock.at(self._start if at is None else max(at, self._start)):
             for name, tool in reversed(self._tools):
                 self._close_tool(name, tool, None, "the tool call has no end")
             if self._call is not None:
                 self._call[0].fail("the call has no end")
+            if self._verdict is not None:
+                self._verdict.give(self._task)
             self._task.__exit__(None, None, None)
 
     def _tools_initialized(self, at: float, data: Data) -> None:  # noqa: ARG002
@@ -152,15 +162,15 @@ class TaskReplay:
     def _tool_end(self, at: float, data: Data) -> None:
         self._works(at)
         name = as_name(data.get("tool_name")) or ""
-        mine = next((one for one in reversed(self._tools) if one[0] == name), None)
-        if mine is None:
+        opened = next((tool for tool in reversed(self._tools) if tool[0] == name), None)
+        if opened is None:
             return
-        self._tools.remove(mine)
+        self._tools.remove(opened)
         result = data.get("result")
         if result is not None:
-            mine[1].result(str(result))
+            opened[1].result(str(result))
         success = data.get("success")
-        self._close_tool(name, mine[1], success if isinstance(success, bool) else None, str(data.get("error") or ""))
+        self._close_tool(name, opened[1], success if isinstance(success, bool) else None, str(data.get("error") or ""))
 
     def _close_tool(self, name: str, tool: Tool, success: bool | None, error: str) -> None:
         if self._declared and name not in self._declared:
@@ -174,21 +184,30 @@ class TaskReplay:
         if index is not None:
             self._task.key_step(index, as_name(data.get("step_name")) or "")
 
+    def _agent_error(self, at: float, data: Data) -> None:  # noqa: ARG002
+        details = next((text for name in ("message", "details", "stack_trace") if (text := as_name(data.get(name)))), "")
+        self._task.agent_error(as_name(data.get("error")) or "error", details, as_name(data.get("tool_name")))
+
     def _task_end(self, at: float, data: Data) -> None:
-        status, reason = data.get("status"), as_name(data.get("reason")) or ""
-        if status not in VERDICTS or self._verdict_at is not None:
-            # Somebody ended it, which is no verdict; one may still come.
-            return
-        self._verdict_at = at
-        if status == "success":
-            self._task.succeed()
-        elif status == "failure":
-            self._task.fail(reason)
-        else:
-            self._task.time_out(reason)
+        """Notes the verdict; the last one counts, and one that says only that the task was stopped is none."""
+        self._last_task_end = at
+        status = data.get("status")
+        if status in VERDICTS:
+            self._verdict = _Verdict(at, str(status), as_name(data.get("reason")) or "")
 
     def _works(self, at: float) -> None:
-        self._last_work, self._worked = max(self._last_work, at), True
+        self._last_work = at if self._last_work is None else max(self._last_work, at)
+
+
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    at: float
+    status: str
+    reason: str
+
+    def give(self, task: Task) -> None:
+        judge = {"success": task.succeed, "failure": task.fail, "timeout": task.time_out}[self.status]
+        judge(self.reason)
 
 
 _HANDLERS = {
@@ -200,6 +219,7 @@ _HANDLERS = {
     "TOOL_CALL_END": TaskReplay._tool_end,
     "KEY_STEP_COMPLETED": TaskReplay._key_step,
     "TASK_END": TaskReplay._task_end,
+    "AGENT_ERROR_OCCURRED": TaskReplay._agent_error,
 }
 
 

@@ -1,83 +1,23 @@
 """One finished session of the client: its file, its identity, its windows and its events, ready to be measured.
 
-The client has three ids for one task, and its shortest, ``01``, names two of them. The key that tells measurements apart is
-application, folder id, model, infrastructure tag and start of the session together. Nothing is raised for oddities inside a
+Nothing is raised for oddities inside a
 file; a file that cannot be used at all says why.
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from pathlib import Path, PurePath
-from typing import NamedTuple
+from pathlib import Path
 
 from joulebench.mcpworld.client_events import journal_events
 from joulebench.mcpworld.document import Document, read_document
 from joulebench.mcpworld.windows import Windows, in_order, windows
-from joulebench.parsing import as_float, as_name
+from joulebench.parsing import as_name
 from joulebench.results.journal import task_values
 from joulebench.results.merge import Task, TaskKey
 from joulebench.schema import UnreadableResult
+from joulebench.schema.client_identity import ClientIdentity, identify
 from joulebench.schema.result import Event
-
-_STAMP = re.compile(r"result_\d{8}_\d{6}_")
-_FOLDER_ID = re.compile(r"task\d+_\w+")
-_RUNS = "_runs"
-
-
-class Identity(NamedTuple):
-    """``task``: folder id such as ``task01_updateColorTheme``. ``start``: unix seconds of the session, None where not told."""
-
-    application: str
-    task: str
-    model: str
-    infrastructure: str
-    start: float | None
-
-    @property
-    def task_key(self) -> str:
-        """``vscode/task01_updateColorTheme``: the id in the client's summaries, and the shortest that names one task."""
-        return f"{self.application}/{self.task}"
-
-    def __str__(self) -> str:
-        return "|".join([self.task_key, self.model, self.infrastructure, "" if self.start is None else f"{self.start:.3f}"])
-
-
-def identify(document: Document) -> Identity:
-    metadata = document.section("metadata")
-    config = document.section("metadata", "task_config_at_start")
-    model = as_name(metadata.get("model_name")) or "unknown"
-    infrastructure = as_name(metadata.get("infrastructure_tag")) or ""
-    application = as_name(document.section("metadata", "task_config_at_start", "application_info").get("name"))
-    return Identity(
-        application=(application or _application_of(document.path) or "unknown").lower(),
-        task=_folder_id(document.path, model, infrastructure) or as_name(config.get("task_id")) or document.path.stem,
-        model=model,
-        infrastructure=infrastructure,
-        start=as_float(metadata.get("session_start_unix")),
-    )
-
-
-def clean_model_name(model: str) -> str:
-    """Returns a model's name as file and folder names have it."""
-    return model.replace(":", "-").replace("/", "_")
-
-
-def _folder_id(path: PurePath, model: str, infrastructure: str) -> str | None:
-    rest = _STAMP.sub("", path.stem, count=1)
-    for part in (clean_model_name(model), infrastructure):
-        if part:
-            rest = rest.removeprefix(f"{part}_")
-    if rest != path.stem and _FOLDER_ID.fullmatch(rest):
-        return rest
-    found = _FOLDER_ID.search(path.stem)
-    return found[0] if found else None
-
-
-def _application_of(path: PurePath) -> str | None:
-    """From ``.../vscode_runs/...``, for a file without its configuration."""
-    return next((part.removesuffix(_RUNS) for part in reversed(path.parts) if part.endswith(_RUNS)), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +25,7 @@ class Session:
     """``task``: the session as the export knows tasks, over its headline window. ``first_tokens``: how many were stamped."""
 
     document: Document
-    identity: Identity
+    identity: ClientIdentity
     windows: Windows
     task: Task
     first_tokens: int
@@ -111,7 +51,7 @@ def load_session(path: Path) -> Session:
     times = windows(raw, metadata)
     if times.headline is None:
         raise UnreadableResult("tells no window: neither its events nor its session have a start and an end")
-    identity = identify(document)
+    identity = identify(metadata, path)
     declared = metadata.get("available_tools")
     tools = [name for name in declared if isinstance(name, str)] if isinstance(declared, list) else []
     events = journal_events(raw, times.headline, tools)
@@ -124,7 +64,7 @@ def load_session(path: Path) -> Session:
     )
 
 
-def _task(document: Document, identity: Identity, times: Windows, events: list[Event]) -> Task:
+def _task(document: Document, identity: ClientIdentity, times: Windows, events: list[Event]) -> Task:
     assert times.headline is not None
     start, end = times.headline
     config = document.section("metadata", "task_config_at_start")

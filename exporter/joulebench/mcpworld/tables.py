@@ -18,10 +18,10 @@ from joulebench.errors import UserError
 from joulebench.files import csv_text, lock_directory, write_atomic
 from joulebench.mcpworld.client_names import HARDWARE_COLUMNS, METRICS_COLUMNS, SUMMARY_COLUMNS
 from joulebench.mcpworld.document import Document, read_document
-from joulebench.mcpworld.session import identify
 from joulebench.parsing import as_count, as_float, as_name
 from joulebench.results.gpu_stats import ratio
 from joulebench.schema import UnreadableResult, find_result_files
+from joulebench.schema.client_identity import identify
 
 FAILED_METRIC = "ERROR_GETTING_VALUE"
 
@@ -267,7 +267,7 @@ def _our_cells(document: Document, root: Path) -> dict[str, str]:
     measured, windows, speed = (document.section(name) for name in ("measurement", "windows", "generation"))
     headline, agent, session, wait = (document.section("windows", n) for n in ("headline", "agent", "session", "evaluator_wait"))
     status = document.section("computed_metrics", "task_completion_status").get("status")
-    identity = identify(document)
+    identity = identify(document.section("metadata"), document.path)
     reasons = measured.get("reasons")
     tokens = as_float(document.section("computed_metrics", "llm_token_usage").get("total_completion_tokens"))
     shown = {

@@ -1,8 +1,8 @@
 """The windows of a session, from its events: what the agent worked, what the task took, what the evaluator waited.
 
 The client's energy covers the session and its duration the task, and where no verdict comes its runner waits two minutes more
-beside an idle GPU. The headline window ends with the verdict, or with the agent's last event where there is none: then a task
-that nobody decided is not charged for the waiting.
+beside an idle GPU. The headline window ends as ``task_end`` says: with the verdict, with the session where the agent worked on
+after it, or with the agent's last event where there is no verdict, so that a task is not charged for the waiting.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class Windows:
     """Unix seconds; None where the events do not tell.
 
     ``headline``: what the task is charged for, begun with the task and ended by what ``ends_with`` says: ``verdict``,
-    ``last_agent_event`` (no verdict, or work went on after it), ``task_end`` or ``session_end``. ``agent``: first LLM call to
-    last event of a call or tool. ``task``: TASK_START to the last TASK_END, as the client's own duration has it.
+    ``last_agent_event`` (no verdict), ``task_end`` or ``session_end`` (work went on after the verdict). ``agent``: first LLM
+    call to last event of a call or tool. ``task``: TASK_START to the last TASK_END, as the client's own duration has it.
     ``evaluator_wait``: from the agent's last event to the end of the session.
     """
 
@@ -67,8 +67,12 @@ def windows(events: Sequence[RawEvent], metadata: Mapping[str, Any]) -> Windows:
     verdicts = [event for event in ends if event.get("status") in VERDICTS]
     worked = [event for event in events if event["event_type"] in AGENT_EVENTS]
     last_work = _at(worked[-1]) if worked else None
-    verdict = verdicts[0] if verdicts else None
-    end, ends_with = _end(_at(verdict) if verdict else None, last_work, _at(ends[-1]) if ends else None, session)
+    end, ends_with = task_end(
+        _at(verdicts[-1]) if verdicts else None,
+        last_work,
+        _at(ends[-1]) if ends else None,
+        session[1] if session else None,
+    )
     calls = _times(events, "LLM_QUERY_START")
     return Windows(
         headline=_interval(start, end),
@@ -82,15 +86,25 @@ def windows(events: Sequence[RawEvent], metadata: Mapping[str, Any]) -> Windows:
     )
 
 
-def _end(verdict: float | None, work: float | None, task_end: float | None, session: Interval | None) -> tuple[float | None, str]:
+def task_end(
+    verdict: float | None, work: float | None, last_task_end: float | None, session_end: float | None
+) -> tuple[float | None, str]:
+    """Returns until when a task is charged, in unix seconds, and by what that is known.
+
+    A verdict ends it, unless the agent worked on after the verdict: then the end of the session does. Where no verdict came, the
+    agent's last event does, so that the time in which the evaluator waited for a verdict is not charged.
+    """
     if verdict is not None:
-        # The agent may finish its call after the verdict: that work is the task's.
-        return (verdict, "verdict") if work is None or work <= verdict else (work, "last_agent_event")
+        if work is None or work <= verdict:
+            return verdict, "verdict"
+        if session_end is not None and session_end >= work:
+            return session_end, "session_end"
+        return work, "last_agent_event"
     if work is not None:
         return work, "last_agent_event"
-    if task_end is not None:
-        return task_end, "task_end"
-    return (session[1] if session else None), "session_end"
+    if last_task_end is not None:
+        return last_task_end, "task_end"
+    return session_end, "session_end"
 
 
 def _notes(

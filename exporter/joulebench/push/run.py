@@ -126,8 +126,18 @@ class Run:
             f"a Run cannot be sent to another process; open one there with Run(run_id={self.run_id!r}): a worker of the same run"
         )
 
-    def task(self, name: str, task_id: str | None = None, model: str | None = None) -> Task:
-        """A task, to be used in ``with``. ``task_id`` (else the name) becomes ``id#2`` where this run has it already."""
+    def task(
+        self,
+        name: str,
+        task_id: str | None = None,
+        model: str | None = None,
+        *,
+        metadata: Mapping[str, object] | None = None,
+    ) -> Task:
+        """A task, to be used in ``with``. ``task_id`` (else the name) becomes ``id#2`` where this run has it already.
+
+        ``metadata``: what is known of the task beside its name, for the journal and the result file; anything that is JSON.
+        """
         worker = self._open()
         unique_id = worker.task_ids.claim(bounded_name(name if task_id is None else task_id) or bounded_name(name) or "task")
         state = State(
@@ -141,7 +151,7 @@ class Run:
             )
         )
         group = Group({**worker.identity, "task_id": unique_id}, lambda sent: task_families(state.snapshot(), sent))
-        return Task(TaskRecorder(worker.recorder, unique_id, state, group))
+        return Task(TaskRecorder(worker.recorder, unique_id, state, group), metadata)
 
     def declare_tools(self, names: Iterable[str]) -> None:
         """The tools that there are, for confidences by tool on the dashboards; may be called again with more.

@@ -7,7 +7,7 @@ block is recorded (``TimeoutError`` as ``timeout``, any other as ``error``) and 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 
 from joulebench.confidence.measures import CallConfidence
@@ -25,13 +25,14 @@ from joulebench.units import Joules, Seconds
 class Task:
     """Made by ``Run.task``. ``task_id`` is the id as recorded: it differs from the given one where that was already taken."""
 
-    def __init__(self, recorder: TaskRecorder) -> None:
+    def __init__(self, recorder: TaskRecorder, metadata: Mapping[str, object] | None = None) -> None:
         totals = recorder.state.snapshot()
         self.task_id = recorder.task_id
         self.name = totals.task_name
         self.model = totals.model
         self._suite = totals.suite
         self._recorder = recorder
+        self._details: dict[str, object] = {"task_metadata": dict(metadata)} if metadata else {}
         self._started = recorder.clock.monotonic()
         self._lock = threading.Lock()
         self._calls = 0
@@ -49,7 +50,9 @@ class Task:
         with self._recorder.run as run:
             run.start_task(self.model)
         self._recorder.run_recorder.energy.task_started(self._recorder, start)
-        self._recorder.write(events.TASK_START, start, task_name=self.name, model_name=self.model, suite=self._suite)
+        self._recorder.write(
+            events.TASK_START, start, task_name=self.name, model_name=self.model, suite=self._suite, **self._details
+        )
         self._recorder.changed()
         return self
 
@@ -79,9 +82,9 @@ class Task:
         joules: Joules | None = sum_or_none(gpu.joules for gpu in self._recorder.state.snapshot().energy)
         return joules
 
-    def succeed(self) -> None:
+    def succeed(self, reason: str = "") -> None:
         """The task was graded and passed."""
-        self._judge("success", True, "")
+        self._judge("success", True, reason)
 
     def fail(self, reason: str = "") -> None:
         """The task was graded and did not pass."""
@@ -96,6 +99,17 @@ class Task:
         if not self._recorder.is_inherited:
             self._recorder.write(
                 events.KEY_STEP_COMPLETED, self._recorder.clock.unix(), step_index=index, step_name=bounded_name(name)
+            )
+
+    def agent_error(self, error: str, message: str = "", tool_name: str | None = None) -> None:
+        """Something went wrong in the benchmark itself, outside of its LLM and tool calls."""
+        if not self._recorder.is_inherited:
+            self._recorder.write(
+                events.AGENT_ERROR_OCCURRED,
+                self._recorder.clock.unix(),
+                error=plain_text(error, MAX_ERROR_CHARACTERS),
+                message=plain_text(message, MAX_ERROR_CHARACTERS),
+                tool_name=tool_name,
             )
 
     def call(self, model: str | None = None) -> Call:

@@ -18,6 +18,7 @@ LLM_QUERY_END = "LLM_QUERY_END"
 TOOL_CALL_START = "TOOL_CALL_START"
 TOOL_CALL_END = "TOOL_CALL_END"
 KEY_STEP_COMPLETED = "KEY_STEP_COMPLETED"
+AGENT_ERROR_OCCURRED = "AGENT_ERROR_OCCURRED"
 TASK_ENERGY = "TASK_ENERGY"
 CALL_ENERGY = "CALL_ENERGY"
 IDLE_POWER = "IDLE_POWER"
@@ -85,6 +86,10 @@ EVENTS: Mapping[str, EventType] = {
             "task_name": EventField("", "Name of the task, equal over repetitions."),
             "model_name": EventField("", "The model."),
             "suite": EventField("", "The suite."),
+            "task_metadata": EventField(
+                "",
+                "What the benchmark knows of the task beside: `infrastructure_tag`, `temperature`, `application`, its configuration.",
+            ),
         },
     ),
     TASK_END: EventType(
@@ -146,6 +151,14 @@ EVENTS: Mapping[str, EventType] = {
     KEY_STEP_COMPLETED: EventType(
         "A step towards the goal of the task was reached.",
         {"step_index": EventField("", "Number of the step."), "step_name": EventField("", "Its name.")},
+    ),
+    AGENT_ERROR_OCCURRED: EventType(
+        "Something went wrong in the benchmark itself, outside of its calls.",
+        {
+            "error": EventField("", "Kind of the error; `loop_detection` where the agent repeated its tool calls."),
+            "message": EventField("", "What happened, in words."),
+            "tool_name": EventField("", "The tool that it concerns."),
+        },
     ),
     TASK_ENERGY: EventType("The exporter's energy of the task's window; of several the last counts.", _ENERGY),
     CALL_ENERGY: EventType(

@@ -155,7 +155,7 @@ def test_a_repeated_end_counts_once_and_work_after_the_verdict_counts(done: Tree
         done.made[3].headline[1],
         ["task_end_repeated"],
     )
-    assert worked["windows"]["headline"]["end"] == done.made[26].calls[-1][1]
+    assert worked["windows"]["headline"]["end"] == done.made[26].body["metadata"]["session_end_unix"]
 
 
 def test_the_clients_own_numbers_are_kept_beside(done: Tree) -> None:
