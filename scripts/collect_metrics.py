@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import sys
-
-from joulebench.cli import main
+from clone_environment import run
 
 if __name__ == "__main__":
-    sys.exit(main(["collect-metrics", *sys.argv[1:]]))
+    run("collect-metrics")

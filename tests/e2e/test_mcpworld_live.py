@@ -84,7 +84,9 @@ def lived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lived]:
         places = ["--run-id", RUN_ID, "--runs-dir", str(directory / "runs"), "--prometheus-url", stack.prometheus_url]
         joulebench("export", *places)
         found = [json.loads(path.read_text()) for path in (directory / "runs" / RUN_ID).glob("result_*.json")]
-        yield Lived(directory, stack, gpus, codes, {one["metadata"]["task_id"]: one for one in found})
+        by_id = {one["metadata"]["task_id"]: one for one in found}
+        assert set(by_id) == {f"vscode/{task_id}" for task_id in ENDINGS}
+        yield Lived(directory, stack, gpus, codes, {name.partition("/")[2]: one for name, one in by_id.items()})
 
 
 def test_the_client_is_as_it_was(lived: Lived) -> None:

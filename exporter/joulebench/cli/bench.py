@@ -63,6 +63,7 @@ class BenchFlags:
     warm_up: bool
     api_key_env: str | None
     run_id: str | None
+    infrastructure_tag: str | None
     gateway_url: str
     prometheus_url: str
     exporter_url: str
@@ -149,6 +150,7 @@ def _require_at_most_one(given: Mapping[str, object]) -> None:
 )
 @click.option("--api-key-env", metavar="NAME", help="Environment variable that holds the server's API key.")
 @click.option("--run-id", metavar="ID", help="Name of the run.  [default: made from the time]")
+@options.infrastructure_option()
 @options.gateway_option()
 @options.prometheus_option("Prometheus, which confirms that it has scraped what was pushed.")
 @options.exporter_option("The exporter that answers how many joules a task took.")
@@ -177,7 +179,12 @@ def bench_command(**flags: Any) -> int:
     planned = len(suite.tasks) * given.repeat
     context_tokens = _context_tokens(given, suite.context_tokens)
     with _model(given, clock, context_tokens) as model:
-        configuration = {"suite": given.suite, "examples": examples, "context_tokens": context_tokens}
+        configuration = {
+            "suite": given.suite,
+            "examples": examples,
+            "context_tokens": context_tokens,
+            "infrastructure_tag": given.infrastructure_tag,
+        }
         pushing = Run(
             model.name,
             suite.name,
@@ -327,6 +334,7 @@ class RangeFlags:
     base_url: str | None
     ollama_url: str | None
     embedded: bool
+    infrastructure_tag: str | None
     task_timeout: float | None
     kill_after: float
     interval: float
@@ -355,6 +363,7 @@ class RangeFlags:
     help="Front part of the run ids, TAG-MODEL.  [default: the suite's name]",
 )
 @click.option("--run-id", metavar="ID", help="With one model: the run to begin or to resume.")
+@options.infrastructure_option()
 @click.option("--base-url", type=options.URL, help="OpenAI-compatible server.")
 @click.option("--ollama-url", type=options.URL, help=f"Ollama server.  {OLLAMA_DEFAULT}")
 @click.option("--embedded", is_flag=True, help="Serve the small embedded model.")
@@ -425,6 +434,7 @@ def _paths(flags: RangeFlags, suite_name: str, model: str, run_id: str) -> Paths
         ("--gateway-url", flags.gateway_url),
         ("--exporter-url", flags.exporter_url),
         ("--prometheus-url", flags.prometheus_url),
+        ("--infrastructure-tag", flags.infrastructure_tag),
     ):
         if value:
             bench += [flag, value]

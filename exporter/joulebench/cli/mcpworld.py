@@ -26,6 +26,12 @@ if TYPE_CHECKING:
 OUR_PATHS = "JOULEBENCH_PYTHONPATH"
 NEEDED = ("joulebench", "prometheus_client", "requests", "urllib3", "certifi", "idna", "charset_normalizer")
 NO_CONTAINER = "none"
+NOTHING_SEEN = (
+    "joulebench run: no task was measured: no event of the evaluator was seen. {command} started no Python that imports the"
+    " evaluator's result_collector with the environment that it was given; 'env -i', sudo, docker exec and containers drop it."
+    " Run 'joulebench run' beside that Python (docs/MCPWORLD.md: in a container), or measure the finished result files with"
+    " 'joulebench backfill LOG_DIR'"
+)
 PRIORITY = -10
 
 
@@ -43,6 +49,7 @@ def mcpworld_command() -> None:
 @click.option(
     "--suite", envvar=settings.ENV_SUITE, show_envvar=True, metavar="NAME", help="Name of the suite.  [default: mcpworld]"
 )
+@options.infrastructure_option()
 @options.gateway_option()
 @options.prometheus_option("Prometheus, or 'none'.")
 @options.exporter_option("Exporter, or 'none'.")
@@ -51,6 +58,7 @@ def mcpworld_command() -> None:
 def run(
     run_id: str | None,
     suite: str | None,
+    infrastructure_tag: str | None,
     gateway_url: str,
     prometheus_url: str,
     exporter_url: str,
@@ -59,9 +67,10 @@ def run(
 ) -> int:
     """Start the MCPWorld client as it is always started, and measure its tasks live.
 
-    COMMAND takes the place of this process, so that signals and its exit code are its own. Every Python that it starts attaches
-    to the evaluator that it imports.
+    Signals are passed on to COMMAND, and its exit code is returned. Every Python that it starts attaches to the evaluator that it
+    imports. Exits with 1 where COMMAND succeeded and no event of its evaluator was seen.
     """
+    from joulebench.mcpworld.launcher import SeenTasks, die_by, run_client
     from joulebench.mcpworld.startup import __path__ as startup
     from joulebench.push import ids
 
@@ -84,9 +93,18 @@ def run(
     }
     if suite:
         environment[settings.ENV_SUITE] = suite
+    if infrastructure_tag:
+        environment[settings.ENV_INFRASTRUCTURE] = infrastructure_tag
     export = shlex.join(["--run-id", run_id, "--runs-dir", str(runs_dir)])
     print(f"joulebench run {run_id}; results afterwards: joulebench export {export}", file=sys.stderr, flush=True)
-    os.execve(program, list(command), environment)
+    seen = SeenTasks(runs_dir / run_id)
+    code = run_client(program, command, environment)
+    if not seen.any():
+        print(NOTHING_SEEN.format(command=shlex.join(command)), file=sys.stderr, flush=True)
+        code = code or 1
+    if code < 0:
+        die_by(-code)
+    return code
 
 
 def _our_paths() -> list[str]:

@@ -203,6 +203,16 @@ def runs_dir_option(help_: str = "Directory of all runs.") -> Callable[[Decorate
     )
 
 
+def infrastructure_option() -> Callable[[Decorated], Decorated]:
+    return click.option(
+        "--infrastructure-tag",
+        envvar=settings.ENV_INFRASTRUCTURE,
+        show_envvar=True,
+        metavar="TAG",
+        help="Name of the machine or its set-up, for comparisons.",
+    )
+
+
 def format_option(*formats: str, help_: str = "Format of the output.") -> Callable[[Decorated], Decorated]:
     return click.option("--format", "output_format", type=click.Choice(formats), default=formats[0], help=help_)
 

@@ -26,8 +26,8 @@ from joulebench.schema.client_identity import UNKNOWN, ClientIdentity, identify
 
 log = logging.getLogger(__name__)
 
-DRAIN_SECONDS = 5.0
-"""How long the end of the evaluator's process waits for the last pushes; the journal has them anyway."""
+DRAIN_SECONDS = 0.4
+"""How long the end of the evaluator's process waits for the last energies and pushes; Prometheus has the rest of them anyway."""
 LATE_SECONDS = 3600.0
 """An event that says it happened longer ago, or this far ahead, is taken to happen now."""
 SESSION_KEYS = ("infrastructure_tag", "temperature", "available_tools")
