@@ -23,7 +23,6 @@ from joulebench.bench.embedded import gguf
 from joulebench.cli import options
 from joulebench.clock import SystemClock
 from joulebench.errors import GpuUnavailable, OllamaError
-from joulebench.stack.native import NativeStack, Ports
 
 MISSED_FOR = {
     "prometheus": "Prometheus is missing: live boards and alerts need it; the results come from the journal and the exporter",
@@ -51,6 +50,9 @@ BLOCK = 3
 @click.option("--no-fetch", is_flag=True, help="Download nothing; go without the programs that are not installed.")
 def demo_command(runs_dir: Path, tasks: str | None, model: str | None, against: Path | None, no_fetch: bool) -> int:
     """Run the end-to-end demo: stack, benchmark and export on free ports, with nothing left running."""
+    # Its numpy would make every help wait.
+    from joulebench.stack.native import NativeStack, Ports
+
     console = Console(highlight=False, soft_wrap=True)
     gpu_source = _gpu_source(console)
     if against is not None:
