@@ -1,17 +1,20 @@
 """Joulebench: what a task of a self-hosted LLM costs in joules, and how sure the model was of each tool call.
 
-The public face is ``Run``; it is loaded on first use, so that the exporter starts without the benchmark's imports.
+The public face is ``Run``, and ``confidence(response, tools)`` for the tool calls of a single response; they are loaded on first
+use, so that the exporter starts without the benchmark's imports.
 """
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from joulebench.push.responses import response_confidence
     from joulebench.push.run import Run
 
 __version__ = "0.1.0"
-__all__ = ["Run", "__version__"]
+__all__ = ["Run", "__version__", "response_confidence"]
 
 
 def __getattr__(name: str) -> Any:
@@ -19,4 +22,11 @@ def __getattr__(name: str) -> Any:
         from joulebench.push.run import Run
 
         return Run
+    if name == "response_confidence":
+        from joulebench.push.responses import response_confidence
+
+        return response_confidence
+    if name == "confidence":
+        # A room that can be called: see its ``__call__``.
+        return importlib.import_module("joulebench.confidence")
     raise AttributeError(f"module 'joulebench' has no attribute {name!r}")

@@ -40,7 +40,7 @@ ROOMS: dict[str, set[str]] = {
     "ollama": {"clients"},
     "gpu": {"energy"},
     "exporter": {"gpu", "ollama", "energy", "schema"},
-    "push": {"clients", "confidence", "schema"},
+    "push": {"clients", "confidence", "llm", "schema"},
     "results": {"clients", "energy", "schema"},
     "mcpworld": {"push", "results", "gpu", "clients", "energy", "confidence", "schema"},
     "doctor": {"analysis", "schema"},

@@ -12,16 +12,20 @@ import logging
 import math
 import numbers
 import threading
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
+from typing import TypeAlias, TypeVar
 
 from joulebench.confidence.measures import CallConfidence
 from joulebench.errors import UserError, format_error
+from joulebench.llm.reply import Reply
 from joulebench.metrics import TOOL_OUTCOMES
-from joulebench.parsing import as_float
+from joulebench.parsing import as_float, as_unix_time
 from joulebench.push.ids import bounded_name
 from joulebench.push.journal import plain_text
 from joulebench.push.recorder import TaskRecorder
+from joulebench.push.responses import RequestedTool, ResponseReader, requested_tools
 from joulebench.schema import events
 from joulebench.units import Ratio, Seconds
 
@@ -45,11 +49,35 @@ class ServerStats:
     decode_tokens: int | None = None
     load_seconds: float | None = None
 
+    @classmethod
+    def of_reply(cls, reply: Reply) -> ServerStats:
+        return cls(
+            reply.prompt_tokens,
+            reply.cached_tokens,
+            reply.completion_tokens,
+            reply.prefill_seconds,
+            reply.decode_seconds,
+            reply.decode_tokens,
+            reply.load_seconds,
+        )
+
+
+Chunk = TypeVar("Chunk")
+NewTool: TypeAlias = "Callable[[int, str, object, CallConfidence | None], Tool]"
+"""Makes a tool call of a task from the number of its LLM call, its name, arguments and confidence."""
+
 
 class Call:
-    """``number`` counts the calls of the task from 1. Made by ``Task.call``."""
+    """``number`` counts the calls of the task from 1. Made by ``Task.call``.
 
-    def __init__(self, recorder: TaskRecorder, number: int, model: str) -> None:
+    ``requested``: the tool calls that a recorded reply asks for.
+    """
+
+    def __init__(self, recorder: TaskRecorder, number: int, model: str, new_tool: NewTool) -> None:
+        self.requested: list[RequestedTool] = []
+        self._new_tool = new_tool
+        self._reader: ResponseReader | None = None
+        self._declared: Iterable[object] = ()
         self.number = number
         self.model = model
         self._recorder = recorder
@@ -76,7 +104,9 @@ class Call:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._ended:
             return
-        if error is not None:
+        if self._reader is not None:
+            self._record(None if error is None else format_error(error))
+        elif error is not None:
             self.fail(format_error(error))
         else:
             self.finish()
@@ -108,7 +138,8 @@ class Call:
         """
         if self._ended:
             return
-        ended = self._recorder.clock.monotonic()
+        clock = self._recorder.clock
+        ended = clock.monotonic()
         completion = checked_count(completion_tokens, "completion_tokens")
         seconds = checked_seconds(decode_seconds, "decode_seconds")
         decoded = checked_count(decode_tokens, "decode_tokens")
@@ -126,21 +157,117 @@ class Call:
             decoded,
             checked_seconds(load_seconds, "load_seconds"),
         )
-        self._end(ended, None, stats)
+        self._end(clock.unix(), Seconds(ended - self._started), None, stats)
 
     def fail(self, error: str) -> None:
         """The call is over and gave no answer."""
-        if not self._ended:
-            self._end(self._recorder.clock.monotonic(), plain_text(error, MAX_ERROR_CHARACTERS), ServerStats())
+        self._end_now(error, ServerStats())
 
-    def _end(self, ended: Seconds, error: str | None, stats: ServerStats) -> None:
-        self._ended = True
+    def record(self, response: object, tools: Iterable[object] = ()) -> list[RequestedTool]:
+        """The call is over and gave ``response``: an object or dict of openai, ollama, anthropic or LiteLLM.
+
+        Token counts, times of the server and tool calls are taken from it; ``tools`` (names or declarations of the request)
+        gives the tool calls their confidence, where the request asked for log probabilities. Returns the tool calls that the
+        model asked for, each to be given to ``tool``. A response that cannot be read ends the call without numbers.
+        """
+        reader = self._open_reader(tools)
+        reader.read(response)
+        self._record(None)
+        return self.requested
+
+    def stream(self, chunks: Iterable[Chunk], tools: Iterable[object] = ()) -> Iterator[Chunk]:
+        """Passes the chunks of a streamed response on as they come, and ends the call with the last of them.
+
+        Takes the time to first token and what ``record`` takes. Where the caller stops early, the call has what came until
+        then; an error of the stream is the error of the call and goes on. ``requested`` has the tool calls afterwards.
+        """
+        reader = self._open_reader(tools)
+        try:
+            for chunk in chunks:
+                reader.read(chunk, self._recorder.clock.monotonic())
+                yield chunk
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            self._record(format_error(error))
+            raise
+        finally:
+            self._record(None)
+
+    async def astream(self, chunks: AsyncIterable[Chunk], tools: Iterable[object] = ()) -> AsyncIterator[Chunk]:
+        """``stream`` for asynchronous clients."""
+        reader = self._open_reader(tools)
+        try:
+            async for chunk in chunks:
+                reader.read(chunk, self._recorder.clock.monotonic())
+                yield chunk
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            self._record(format_error(error))
+            raise
+        finally:
+            self._record(None)
+
+    def tool(self, name: str | RequestedTool, args: object = None, confidence: CallConfidence | None = None) -> Tool:
+        """A tool call that this LLM call asked for, to be used in ``with``; a RequestedTool brings its own arguments."""
+        if isinstance(name, RequestedTool):
+            args, confidence = name.arguments, name.confidence
+            name = name.name
+        return self._new_tool(self.number, name, args, confidence)
+
+    def record_past(
+        self, start: Seconds, end: Seconds, first_token: Seconds | None, error: str | None, stats: ServerStats
+    ) -> None:
+        """The call took place between two unix times; for ``Task.add_call``."""
         recorder = self._recorder
         if recorder.is_inherited:
             return
-        end = recorder.clock.unix()
-        duration = Seconds(ended - self._started)
-        ttft = None if self._first is None else Seconds(self._first - self._started)
+        self._start = start
+        recorder.write(events.LLM_QUERY_START, start, call=self.number, model_name=self.model)
+        with recorder.state as task:
+            task.llm_calls += 1
+        if first_token is not None:
+            recorder.write(events.LLM_FIRST_TOKEN_RECEIVED, first_token, call=self.number)
+        ttft = None if first_token is None else Seconds(first_token - start)
+        self._end(end, Seconds(end - start), error, stats, ttft)
+
+    def _open_reader(self, tools: Iterable[object]) -> ResponseReader:
+        # In its own list: an iterator could be read only once.
+        self._declared = list(tools)
+        self._reader = ResponseReader(self.first_token)
+        return self._reader
+
+    def _record(self, error: str | None) -> None:
+        """Ends the call with what was read of its response; ``error``: why it broke off."""
+        if self._ended:
+            return
+        reply: Reply | None = None
+        try:
+            reply = None if self._reader is None else self._reader.finish()
+            self.requested = [] if reply is None else requested_tools(reply, self._declared)
+        except Exception:
+            log.warning("a reply could not be read; call %d of its task has no numbers", self.number, exc_info=True)
+        if reply is None:
+            self._end_now(error, ServerStats())
+            return
+        stats = ServerStats.of_reply(reply)
+        self._end_now(error or reply.error, stats)
+
+    def _end_now(self, error: str | None, stats: ServerStats) -> None:
+        clock = self._recorder.clock
+        self._end(clock.unix(), Seconds(clock.monotonic() - self._started), error, stats)
+
+    def _end(self, end: Seconds, duration: Seconds, error: str | None, stats: ServerStats, ttft: Seconds | None = None) -> None:
+        """``end``: unix time. ``ttft`` None: the time from the start to ``first_token``."""
+        recorder = self._recorder
+        if self._ended or recorder.is_inherited:
+            return
+        self._ended = True
+        if ttft is None and self._first is not None:
+            ttft = Seconds(self._first - self._started)
+        if error is not None:
+            error = plain_text(error, MAX_ERROR_CHARACTERS)
         recorder.write(
             events.LLM_QUERY_END,
             end,
@@ -208,6 +335,7 @@ class Tool:
         self._confidence = confidence
         self._score = None if confidence is None else checked_ratio(confidence.score, "confidence")
         self._started = recorder.clock.monotonic()
+        self._in_phase = False
         self._outcome = "ok"
         self._error: str | None = None
         self._result: str | None = None
@@ -217,10 +345,18 @@ class Tool:
         if recorder.is_inherited:
             return self
         self._started = recorder.clock.monotonic()
+        self._write_start(recorder.clock.unix())
+        with recorder.run as run:
+            run.change_phase(None, "tool")
+        self._in_phase = True
+        recorder.run_changed()
+        return self
+
+    def _write_start(self, start: Seconds) -> None:
         confidence = self._confidence
-        recorder.write(
+        self._recorder.write(
             events.TOOL_CALL_START,
-            recorder.clock.unix(),
+            start,
             tool_call=self.number,
             call=self._call,
             tool_name=self.name,
@@ -229,10 +365,6 @@ class Tool:
             confidence_measures=None if confidence is None else dict(confidence.measures),
             span_status=None if confidence is None else confidence.span_status,
         )
-        with recorder.run as run:
-            run.change_phase(None, "tool")
-        recorder.run_changed()
-        return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         recorder = self._recorder
@@ -240,15 +372,17 @@ class Tool:
             return
         if error is not None:
             self.outcome("tool_error", format_error(error))
-        duration = Seconds(recorder.clock.monotonic() - self._started)
-        score = self._score
+        self._end(recorder.clock.unix(), Seconds(recorder.clock.monotonic() - self._started))
+
+    def _end(self, end: Seconds, duration: Seconds) -> None:
+        recorder, score = self._recorder, self._score
         result, cut = self._result, {}
         if result is not None and len(result) > MAX_RESULT_CHARACTERS:
             cut = {"result_characters": len(result)}
             result = result[:MAX_RESULT_CHARACTERS]
         recorder.write(
             events.TOOL_CALL_END,
-            recorder.clock.unix(),
+            end,
             tool_call=self.number,
             tool_name=self.name,
             outcome=self._outcome,
@@ -264,10 +398,17 @@ class Tool:
             if score is not None:
                 task.add_confidence(score)
         with recorder.run as run:
-            run.change_phase("tool", None)
+            if self._in_phase:
+                run.change_phase("tool", None)
             if score is not None:
                 run.add_confidence(self._model, self.name, score)
         recorder.changed()
+
+    def record_past(self, start: Seconds, end: Seconds) -> None:
+        """The tool ran between two unix times; for ``Task.add_tool``."""
+        if not self._recorder.is_inherited:
+            self._write_start(start)
+            self._end(end, Seconds(end - start))
 
     def result(self, text: str) -> None:
         """What the tool answered; the journal keeps its first MAX_RESULT_CHARACTERS."""
@@ -321,6 +462,19 @@ def checked_seconds(value: object, name: str) -> float | None:
         _REFUSALS.log_once(name, value, "a number of seconds from 0")
         return None
     return number
+
+
+def checked_window(start: object, end: object, first_token: object, name: str) -> tuple[Seconds, Seconds, Seconds | None] | None:
+    """Start, end and first token as unix times in their order; None, with a warning, where they are none."""
+    times = [as_unix_time(start), as_unix_time(end), as_unix_time(first_token)]
+    begin, over, first = times
+    if begin is None or over is None or begin > over:
+        _REFUSALS.log_once(name, f"{bounded_name(start)} to {bounded_name(end)}", "a time from one unix second to a later one")
+        return None
+    if first is not None and not begin <= first <= over:
+        _REFUSALS.log_once(f"{name}: first_token", first, "a unix time between start and end")
+        first = None
+    return Seconds(begin), Seconds(over), None if first is None else Seconds(first)
 
 
 def checked_ratio(value: object, name: str) -> Ratio | None:

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from types import TracebackType
 
 from joulebench.confidence.measures import CallConfidence
 from joulebench.errors import UserError, format_error
 from joulebench.parsing import sum_or_none
-from joulebench.push.call import MAX_ERROR_CHARACTERS, Call, Tool
+from joulebench.push.call import MAX_ERROR_CHARACTERS, Call, ServerStats, Tool, checked_count, checked_window
 from joulebench.push.ids import bounded_name
 from joulebench.push.journal import plain_text
 from joulebench.push.recorder import TaskRecorder
+from joulebench.push.responses import RequestedTool, read_response, requested_tools
 from joulebench.push.totals import TaskEnd
 from joulebench.schema import events
 from joulebench.units import Joules, Seconds
@@ -117,7 +119,71 @@ class Task:
         with self._lock:
             self._calls += 1
             number = self._calls
-        return Call(self._recorder, number, bounded_name(model or "") or self.model)
+        return Call(self._recorder, number, bounded_name(model or "") or self.model, self._new_tool)
+
+    def add_call(
+        self,
+        start: float,
+        end: float,
+        *,
+        model: str | None = None,
+        first_token: float | None = None,
+        response: object = None,
+        tools: Iterable[object] = (),
+        error: str | None = None,
+        prompt_tokens: int | None = None,
+        completion_tokens: int | None = None,
+        cached_tokens: int | None = None,
+    ) -> Call | None:
+        """An LLM call that is over, for a harness that reports it afterwards; times are unix seconds.
+
+        ``response`` gives what ``Call.record`` takes; numbers that are given beside it win. Returns the call, whose tool calls
+        are added by ``add_tool(..., call=)``, and None, with a warning, for times that cannot be.
+        """
+        times = checked_window(start, end, first_token, "add_call")
+        if times is None:
+            return None
+        call = self.call(model)
+        reply = None if response is None else read_response(response)
+        if reply is not None:
+            call.requested = requested_tools(reply, tools)
+            error = error or reply.error
+        given = {
+            "prompt_tokens": checked_count(prompt_tokens, "prompt_tokens"),
+            "completion_tokens": checked_count(completion_tokens, "completion_tokens"),
+            "cached_tokens": checked_count(cached_tokens, "cached_tokens"),
+        }
+        stats = ServerStats() if reply is None else ServerStats.of_reply(reply)
+        stats = replace(stats, **{name: count for name, count in given.items() if count is not None})
+        call.record_past(*times, error, stats)
+        return call
+
+    def add_tool(
+        self,
+        name: str | RequestedTool,
+        args: object = None,
+        *,
+        start: float,
+        end: float,
+        call: Call | None = None,
+        confidence: CallConfidence | None = None,
+        outcome: str = "ok",
+        error: str = "",
+        result: str | None = None,
+    ) -> None:
+        """A tool call that is over, between two unix times; ``call`` is the LLM call that asked for it, by default the last."""
+        times = checked_window(start, end, None, "add_tool")
+        if times is None:
+            return
+        if isinstance(name, RequestedTool):
+            args, confidence = name.arguments, name.confidence
+            name = name.name
+        number = call.number if call is not None else self._last_call()
+        tool = self._new_tool(number, name, args, confidence)
+        tool.outcome(outcome, error)
+        if result is not None:
+            tool.result(result)
+        tool.record_past(times[0], times[1])
 
     def declare_tools(self, names: Iterable[str]) -> None:
         """As ``Run.declare_tools``, for a benchmark that knows a task's tools only then."""
@@ -126,14 +192,24 @@ class Task:
                 run.declare_tools(names)
 
     def tool(self, name: str, args: object, confidence: CallConfidence | None = None) -> Tool:
-        """A tool call that the model tried in the last LLM call, to be used in ``with``; ``args`` as far as they parse."""
+        """A tool call that the model tried in the last LLM call, to be used in ``with``; ``args`` as far as they parse.
+
+        Where LLM calls of a task overlap, ``Call.tool`` says which of them asked for it.
+        """
+        return self._new_tool(self._last_call(), name, args, confidence)
+
+    def _last_call(self) -> int | None:
+        with self._lock:
+            return self._calls or None
+
+    def _new_tool(self, call: int | None, name: str, args: object, confidence: CallConfidence | None) -> Tool:
         with self._lock:
             self._tools += 1
-            number, last_call = self._tools, self._calls or None
+            number = self._tools
         return Tool(
             self._recorder,
             number,
-            call=last_call,
+            call=call,
             model=self.model,
             name=bounded_name(name),
             args=args,
