@@ -89,8 +89,18 @@ class DeviceChoice:
         elif environ.get(ENV_GPUS, "").strip():
             names = parse_devices(environ[ENV_GPUS], ENV_GPUS)
         server = server or environ.get(ENV_SERVER, "").strip() or None
+        if server is not None:
+            try:
+                parse_server(server)
+            except ValueError as error:
+                raise UserError(f"server: {error}") from error
         job = environ.get(ENV_SLURM_JOB, "").strip()
         return cls(names, server, job if job.isdecimal() and not names and server is None else None)
+
+    def as_json(self) -> dict[str, object]:
+        """For the journal: the names as they were given, and the server without credentials."""
+        server = None if self.server is None else "{}:{}".format(*parse_server(self.server))
+        return {"gpus": [str(name) for name in self.gpus], "server": server, "job": self.job}
 
     def environment(self) -> dict[str, str]:
         """The variables that give a child process the same choice."""

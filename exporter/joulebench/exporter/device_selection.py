@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from joulebench.devices import Device, DeviceName, parse_devices, resolve_devices
+from joulebench.energy.devices import are_used_unequally
 from joulebench.energy.window import WindowEnergy
 from joulebench.errors import UserError
 from joulebench.gpu.device_use import GpuUse, OwnerKind, OwnerName, parse_owner
@@ -20,8 +21,6 @@ from joulebench.schema.reasons import Reason, quality_of
 
 OWNER_PARAMETERS = tuple(kind.value for kind in OwnerKind)
 DEVICE_PARAMETERS = ("gpus", *OWNER_PARAMETERS)
-UNEQUAL_POWER = 0.3
-"""A GPU with less than this part of the highest mean power did hardly what the busiest did."""
 OWN_SHARE = 0.995
 """From this share of the SM time on, a GPU is the owner's alone: the rest is a sample at the edge."""
 
@@ -132,8 +131,7 @@ def _differ(energies: Sequence[tuple[GpuIdentity, WindowEnergy]], uses: Sequence
     occupied = {use.own or use.others for use in uses if use is not None}
     if len(energies) > 1 and len(occupied) > 1:
         return True
-    watts = [energy.joules / seconds for _, energy in energies if energy.joules is not None and seconds > 0]
-    return len(watts) > 1 and min(watts) < UNEQUAL_POWER * max(watts)
+    return are_used_unequally([energy.joules for _, energy in energies], seconds)
 
 
 def _without(energy: WindowEnergy, reason: Reason) -> WindowEnergy:

@@ -108,6 +108,8 @@ class Run:
         details: dict[str, object] = {"planned_tasks": self._planned_tasks}
         if self._configuration:
             details["configuration"] = self._configuration
+        if self.devices != DeviceChoice():
+            details["devices"] = self.devices.as_json()
         self._worker.start(self._planned_tasks, details)
         return self
 

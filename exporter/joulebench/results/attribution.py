@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from joulebench.devices import Device, resolve_devices
 from joulebench.energy.allocation import METHODS, GpuBalance
 from joulebench.energy.attribution import TaskAttribution, attribute
 from joulebench.energy.bins import TaskWork
 from joulebench.energy.calls import LlmCall
 from joulebench.energy.phases import PHASES, PhaseEnergy, Timeline, timeline, total_phases
 from joulebench.energy.window import total
+from joulebench.errors import UserError
 from joulebench.parsing import as_float, as_int
 from joulebench.results.fetch import GpuSamples
 from joulebench.results.merge import Task, TaskKey
@@ -118,7 +120,7 @@ def attribute_tasks(
 
     Tasks share a GPU only with those that ran on it. ``idle_watts`` by uuid.
     """
-    own = gpus_by_task(tasks)
+    own = gpus_by_task(tasks, stored_devices(gpus))
     found = []
     for uuids in dict.fromkeys(own.values()):
         curves = {gpu.uuid: gpu.energy for gpu in gpus if uuids is None or gpu.uuid in uuids}
@@ -145,13 +147,18 @@ NO_SOURCE = "none"
 Gpus = frozenset[str]
 
 
-def gpus_by_task(tasks: Sequence[Task]) -> Mapping[TaskKey, Gpus | None]:
-    """UUIDs of the GPUs that each task ran on: those that the exporter beside its worker named; None where that is not known.
+def stored_devices(gpus: Sequence[GpuSamples]) -> list[Device]:
+    """The GPUs of which samples are stored, each as a device of the exporter that scraped it."""
+    return [Device(next(iter(sorted(gpu.instances)), ""), int(gpu.gpu) if gpu.gpu.isdecimal() else -1, gpu.uuid) for gpu in gpus]
 
-    A Prometheus may hold many machines. A task whose own question was not answered ran where its worker's other tasks ran, or
-    where all others of the run did.
+
+def gpus_by_task(tasks: Sequence[Task], stored: Sequence[Device] = ()) -> Mapping[TaskKey, Gpus | None]:
+    """UUIDs of the GPUs that each task ran on: those that its exporters named; None where that is not known.
+
+    A Prometheus may hold many machines. A task whose own question was not answered ran on the devices that its run declared,
+    among those that are ``stored``; else where its worker's other tasks ran, or where all others of the run did.
     """
-    named = {task.key: found for task in tasks if (found := _named_gpus(task)) is not None}
+    named = {task.key: found for task in tasks if (found := _named_gpus(task, stored)) is not None}
     of_run = frozenset(named.values())
     of_worker = {
         worker: frozenset(gpus for key, gpus in named.items() if key.worker == worker) for worker in {key.worker for key in named}
@@ -159,9 +166,15 @@ def gpus_by_task(tasks: Sequence[Task]) -> Mapping[TaskKey, Gpus | None]:
     return {task.key: named.get(task.key, _common_answer(of_worker.get(task.key.worker, of_run))) for task in tasks}
 
 
-def _named_gpus(task: Task) -> Gpus | None:
+def _named_gpus(task: Task, stored: Sequence[Device]) -> Gpus | None:
     if task.exporter_energy:
         return frozenset(answer.uuid for answer in task.exporter_energy)
+    if task.declared_devices and stored:
+        try:
+            return frozenset(device.uuid for device in resolve_devices(task.declared_devices, stored, "gpus"))
+        except UserError:
+            # A name that means no stored device, or two, chooses none.
+            return frozenset()
     return frozenset() if task.exporter_source == NO_SOURCE else None
 
 

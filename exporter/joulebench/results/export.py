@@ -15,10 +15,17 @@ from joulebench import __version__
 from joulebench.clients.prometheus import PrometheusApi
 from joulebench.clients.pushgateway import Pushgateway
 from joulebench.clock import Clock, SystemClock
+from joulebench.devices import DeviceName, resolve_devices
 from joulebench.errors import PrometheusError, UserError
 from joulebench.files import lock_directory, read_text, write_atomic
 from joulebench.results import pushed, queries
-from joulebench.results.attribution import AttributionGroup, attribute_tasks, attributions_by_task, gpus_by_task
+from joulebench.results.attribution import (
+    AttributionGroup,
+    attribute_tasks,
+    attributions_by_task,
+    gpus_by_task,
+    stored_devices,
+)
 from joulebench.results.fetch import CHUNK_SECONDS, Samples, fetch_samples, wait_until_scraped
 from joulebench.results.journal import Journal, known_runs, load_journals
 from joulebench.results.merge import Task, TaskKey, merge_sources
@@ -43,7 +50,10 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """``instance``: only GPUs of this scrape target, where Prometheus knows several machines. ``wait``: seconds."""
+    """``instance``: only GPUs of this scrape target, where Prometheus knows several machines. ``wait``: seconds.
+
+    ``devices``: the GPUs that served, in place of those that the run declared; for tasks that no exporter answered for.
+    """
 
     run_id: str
     runs_dir: Path
@@ -52,6 +62,7 @@ class Options:
     wait: float = 15.0
     lookback: float = LOOKBACK_SECONDS
     chunk: float = CHUNK_SECONDS
+    devices: tuple[DeviceName, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +91,10 @@ def export(options: Options, api: PrometheusApi | None, clock: Clock | None = No
     if stored.trouble:
         notes.append(stored.trouble)
     tasks = merge_sources(journal, stored.tasks)
+    if options.devices:
+        known = stored_devices(stored.samples.gpus) if stored.samples else []
+        resolve_devices(options.devices, known, "--gpus")
+        tasks = [replace(task, declared_devices=options.devices) for task in tasks]
     if not tasks and not journal.files:
         raise UserError(_unknown_run(options, api, clock.unix()))
     if api is not None:
@@ -173,7 +188,8 @@ def _results(
     tasks: Sequence[Task], groups: Sequence[AttributionGroup], context: ExportContext, report: Progress
 ) -> Iterator[TaskResult]:
     """One after another: all of them would fill the memory."""
-    shares, gpus = attributions_by_task(groups), gpus_by_task(tasks)
+    stored = stored_devices(context.samples.gpus) if context.samples else []
+    shares, gpus = attributions_by_task(groups), gpus_by_task(tasks, stored)
     results = task_results(tasks, [gpus[t.key] for t in tasks], [shares.get(t.key) for t in tasks], context)
     for done, result in enumerate(results, 1):
         yield result

@@ -16,7 +16,7 @@ import msgspec
 from joulebench.errors import UserError
 from joulebench.metrics import THROTTLE_REASONS, TOOL_OUTCOMES
 from joulebench.parsing import as_dict, as_float, as_int, as_list, as_name, as_unix_time
-from joulebench.results.merge import GpuJoules, TaskKey, TaskValues
+from joulebench.results.merge import ExporterAnswer, GpuJoules, TaskKey, TaskValues
 from joulebench.schema import events
 from joulebench.schema.events import JOURNAL_PATTERN
 from joulebench.schema.result import Event
@@ -35,7 +35,7 @@ class Journal:
     damaged: int
     files: int
     values: Mapping[TaskKey, TaskValues] = field(default_factory=dict)
-    exporter_energy: Mapping[TaskKey, tuple[tuple[GpuJoules, ...], str | None]] = field(default_factory=dict)
+    exporter_energy: Mapping[TaskKey, ExporterAnswer] = field(default_factory=dict)
     run_starts: Mapping[str, Event] = field(default_factory=dict)
 
 
@@ -155,11 +155,15 @@ def task_values(task_events: Sequence[Event], run: Mapping[str, object]) -> Task
     )
 
 
-def exporter_energy(task_events: Sequence[Event]) -> tuple[tuple[GpuJoules, ...], str | None]:
-    """The exporter's answer for the whole task and its GPU source; the last one counts."""
+def exporter_energy(task_events: Sequence[Event]) -> ExporterAnswer:
+    """The exporters' answer for the whole task; the last one counts."""
     answer = _last(task_events, events.TASK_ENERGY)
-    gpus = [_gpu(row) for row in as_list(answer.get("gpus")) if isinstance(row, dict)]
-    return tuple(gpus), as_name(answer.get("source"))
+    return ExporterAnswer(
+        gpus=tuple(_gpu(row) for row in as_list(answer.get("gpus")) if isinstance(row, dict)),
+        source=as_name(answer.get("source")),
+        basis=as_name(answer.get("basis")),
+        missing_hosts=tuple(host for host in as_list(answer.get("missing_hosts")) if isinstance(host, str)),
+    )
 
 
 def _gpu(row: Mapping[str, object]) -> GpuJoules:
@@ -175,6 +179,8 @@ def _gpu(row: Mapping[str, object]) -> GpuJoules:
         quality=as_name(row.get("quality")),
         reasons=tuple(map(str, reasons)) if isinstance(reasons, list) else (),
         throttled=throttled_seconds(row),
+        host=as_name(row.get("host")),
+        share=as_float(row.get("share")),
     )
 
 

@@ -13,7 +13,9 @@ from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
-from joulebench.parsing import as_dict, as_name
+from joulebench.devices import DeviceName, parse_devices
+from joulebench.errors import UserError
+from joulebench.parsing import as_dict, as_list, as_name
 from joulebench.schema import events as event_types
 from joulebench.schema.result import Event
 
@@ -53,11 +55,25 @@ class GpuJoules(NamedTuple):
     quality: str | None = None
     reasons: tuple[str, ...] = ()
     throttled: Mapping[str, float] = _NOTHING_KNOWN
+    host: str | None = None
+    share: float | None = None
+
+
+class ExporterAnswer(NamedTuple):
+    """What the exporters answered for the window of a task. ``source``: nvml, simulated, mixed, none; None where none was asked.
+
+    ``basis``: how the devices are known. ``missing_hosts``: exporters that should be part of the total and did not answer.
+    """
+
+    gpus: tuple[GpuJoules, ...] = ()
+    source: str | None = None
+    basis: str | None = None
+    missing_hosts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class TaskValues:
-    """Times in unix seconds, durations in seconds. ``tool_calls``: by outcome of the catalogue."""
+    """Times in unix seconds, durations in seconds. ``tool_calls``: by outcome."""
 
     task_name: str | None = None
     model_name: str | None = None
@@ -98,7 +114,8 @@ class ValueDisagreement:
 class Task:
     """A task as both sources have it. ``sources``: field -> prometheus, journal or both, for fields that are known.
 
-    ``pushed_call_energy``: calls whose joules were known, and their sum, as pushed.
+    ``pushed_call_energy``: calls whose joules were known, and their sum, as pushed. ``device_basis`` and ``missing_hosts``: of
+    the exporters' answer. ``declared_devices``: those that the run named.
     """
 
     key: TaskKey
@@ -108,6 +125,9 @@ class Task:
     events: tuple[Event, ...] = ()
     exporter_energy: tuple[GpuJoules, ...] = ()
     exporter_source: str | None = None
+    device_basis: str | None = None
+    missing_hosts: tuple[str, ...] = ()
+    declared_devices: tuple[DeviceName, ...] = ()
     call_energy: tuple[Event, ...] = ()
     pushed_call_energy: tuple[int, float] | None = None
     gateway_clock_offset: float | None = None
@@ -142,21 +162,33 @@ def _merge_task(key: TaskKey, journal: Journal, pushed: PushedTask | None) -> Ta
     events, own = journal.tasks.get(key), journal.values.get(key)
     run = journal.run_starts.get(key.worker, {})
     values, sources, disagreements = _merge_values(own, pushed.values if pushed else None)
-    energy, source = journal.exporter_energy.get(key, ((), None))
+    answer = journal.exporter_energy.get(key, ExporterAnswer())
     return Task(
         key=key,
         values=values,
         sources=sources,
         disagreements=disagreements,
         events=tuple(event for event in events or () if event["event_type"] not in _ENERGY_EVENTS),
-        exporter_energy=energy or (pushed.energy if pushed else ()),
-        exporter_source=source,
+        exporter_energy=answer.gpus or (pushed.energy if pushed else ()),
+        exporter_source=answer.source,
+        device_basis=answer.basis,
+        missing_hosts=answer.missing_hosts,
+        declared_devices=_declared_devices(run),
         call_energy=tuple(event for event in events or () if event["event_type"] == event_types.CALL_ENERGY),
         pushed_call_energy=pushed.call_energy if pushed else None,
         gateway_clock_offset=pushed.gateway_clock_offset if pushed else None,
         run_version=as_name(run.get("version")),
         run_configuration=as_dict(run.get("configuration")),
     )
+
+
+def _declared_devices(run: Event) -> tuple[DeviceName, ...]:
+    """The GPUs that a run named; none where a journal has what is no name."""
+    names = [name for name in as_list(as_dict(run.get("devices")).get("gpus")) if isinstance(name, str)]
+    try:
+        return parse_devices(names, "devices") if names else ()
+    except UserError:
+        return ()
 
 
 def _merge_values(

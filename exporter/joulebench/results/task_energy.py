@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from joulebench import metrics
+from joulebench.energy.devices import are_used_unequally
 from joulebench.energy.phases import idle_split
 from joulebench.energy.window import QUALITIES, WindowEnergy, missing, total
 from joulebench.parsing import as_float, as_list, as_name
@@ -52,12 +53,16 @@ class ChosenEnergy:
 
 @dataclass(frozen=True, slots=True)
 class TaskEnergy:
-    """``total`` carries the verdict on the task. ``gpu_source``: nvml, simulated, or None where that is not known."""
+    """``total`` carries the verdict on the task. ``gpu_source``: nvml, simulated, or None where that is not known.
+
+    ``basis``: how its devices are known: declared, observed or assumed; None without any device.
+    """
 
     total: WindowEnergy
     gpus: tuple[ChosenEnergy, ...]
     source: str | None
     gpu_source: str | None
+    basis: str | None = None
 
     @property
     def simulated(self) -> bool | None:
@@ -81,7 +86,10 @@ def task_energy(
         why = why_no_samples if readings is None and own is None else Reason.NO_GPU
         return TaskEnergy(missing("none", (why,)), (), None, task.exporter_source)
     used = [known[uuid].samples for uuid in uuids if uuid in known]
-    energy = _judged(total(gpu.chosen for gpu in gpus), _findings(task, gpus, used))
+    basis = _device_basis(task, own)
+    energy = _judged(total(gpu.chosen for gpu in gpus), _findings(task, gpus, used, basis))
+    if task.missing_hosts:
+        energy = replace(energy, joules=None, high=None, quality="missing", reasons=(*energy.reasons, Reason.HOST_MISSING))
     if len(used) < len(uuids):
         # The joules are in no question; it is the reason why a GPU has no statistics.
         energy = replace(energy, reasons=(*energy.reasons, why_no_samples if readings is None else Reason.NOT_SCRAPED))
@@ -91,7 +99,15 @@ def task_energy(
         gpus=gpus,
         source=sources.pop() if len(sources) == 1 else "mixed",
         gpu_source=_gpu_source(task, used),
+        basis=basis,
     )
+
+
+def _device_basis(task: Task, own: Collection[str] | None) -> str:
+    """Of an exporter of an earlier version, which does not say: it answered for all of its GPUs."""
+    if task.exporter_energy:
+        return task.device_basis or "assumed"
+    return "declared" if task.declared_devices and own else "assumed"
 
 
 def _why_no_window(task: Task) -> tuple[str, ...]:
@@ -107,6 +123,9 @@ def _choose_energy(uuid: str, answer: GpuJoules | None, readings: GpuReadings | 
     stored = readings.window if readings else None
     answered = _as_window(answer, gpu.method if gpu else None) if answer else None
     index = answer.gpu if answer else gpu.gpu if gpu else ""
+    if answered is not None and Reason.GPU_SHARED in answered.reasons:
+        # Samples in Prometheus are of the whole GPU: they say nothing of a part of it.
+        return ChosenEnergy(index, uuid, answered, "exporter", answered, None)
     if answered is not None and (stored is None or not _knows_more(stored, answered)):
         chosen, source = answered, "exporter"
         if stored is not None:
@@ -151,9 +170,13 @@ def _as_window(answer: GpuJoules, method: str | None) -> WindowEnergy:
     )
 
 
-def _findings(task: Task, gpus: Sequence[ChosenEnergy], used: Sequence[GpuSamples]) -> list[str]:
+def _findings(task: Task, gpus: Sequence[ChosenEnergy], used: Sequence[GpuSamples], basis: str) -> list[str]:
     assert task.window is not None
     found: list[str] = []
+    # An exporter judges its own answers, and knows who used each GPU.
+    alone = [gpu.chosen.joules for gpu in gpus if gpu.exporter is None]
+    if basis == "assumed" and are_used_unequally(alone, task.window[1] - task.window[0]):
+        found.append(Reason.DEVICES_ASSUMED)
     if any(gpu.exporter and gpu.prometheus and disagree(gpu.exporter, gpu.prometheus) for gpu in gpus):
         found.append(Reason.ENERGY_DISAGREEMENT)
     if not task.exporter_energy and len({instance for gpu in used for instance in gpu.instances}) > 1:

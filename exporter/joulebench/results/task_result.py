@@ -47,6 +47,7 @@ from joulebench.schema.result import (
     ClockOffsets,
     CompletionStatus,
     ComputedMetrics,
+    DeviceRecord,
     Disagreement,
     ErrorSource,
     ErrorSummary,
@@ -252,6 +253,18 @@ def _measurement(task: Task, energy: TaskEnergy, verdict: WindowEnergy, gpus: Se
     window.samples = None if energy.source == "exporter" and not verdict.samples else verdict.samples
     window.energy_source = energy.source
     window.gpu_source = energy.gpu_source
+    window.device_basis = energy.basis
+    hosts = {answer.uuid: answer for answer in task.exporter_energy}
+    window.devices = [
+        DeviceRecord(
+            host=hosts[gpu.uuid].host if gpu.uuid in hosts else None,
+            gpu=gpu.gpu,
+            uuid=gpu.uuid,
+            share=hosts[gpu.uuid].share if gpu.uuid in hosts else None,
+        )
+        for gpu in energy.gpus
+    ]
+    window.missing_hosts = list(task.missing_hosts)
     window.simulated = energy.simulated
     window.energy_exporter = _bounds([gpu.exporter for gpu in energy.gpus])
     window.energy_prometheus = _bounds([gpu.prometheus for gpu in energy.gpus])

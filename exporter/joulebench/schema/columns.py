@@ -15,7 +15,7 @@ import msgspec
 from joulebench.metrics import DIRECTIONS, LINKS, THROTTLE_REASONS, TOOL_OUTCOMES
 from joulebench.parsing import sum_or_none
 from joulebench.schema.fields import FieldDoc, doc, field_at
-from joulebench.schema.result import HardwareMetrics, TaskResult
+from joulebench.schema.result import DeviceRecord, HardwareMetrics, TaskResult
 
 KEY_COLUMNS = ("run_id", "task_id", "worker")
 """The key of a row."""
@@ -84,6 +84,10 @@ def _link(link: str, direction: str) -> Column:
 
     meaning = f"Bytes over {link} ({direction}), all GPUs of the task; empty where one of them does not count."
     return _computed(f"{link}_{direction}_bytes", doc("bytes", meaning), value)
+
+
+def _device_name(device: DeviceRecord) -> str:
+    return f"{device.host}/{device.uuid}" if device.host else str(device.uuid)
 
 
 def _exporter_joules(result: TaskResult) -> float | None:
@@ -207,6 +211,12 @@ COLUMNS: tuple[Column, ...] = (
     _field("server_waiting_requests", "model_server.waiting_requests"),
     _field("server_kv_cache_ratio_max", "model_server.kv_cache_ratio_max"),
     *(_link(link, direction) for link in LINKS for direction in DIRECTIONS),
+    _field("device_basis", "measurement.device_basis"),
+    _computed(
+        "devices",
+        doc("", "The devices that the task is charged for, as `host/uuid` or `uuid`, separated by spaces."),
+        lambda result: " ".join(_device_name(device) for device in result.measurement.devices) or None,
+    ),
 )
 
 COLUMN_NAMES = tuple(column.name for column in COLUMNS)

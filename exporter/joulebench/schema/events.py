@@ -71,6 +71,7 @@ EVENTS: Mapping[str, EventType] = {
     RUN_START: EventType(
         "A worker opened the run.",
         {
+            "devices": EventField("", "What the run says of its devices: `gpus`, `server`, `job`; absent where it says nothing."),
             "model_name": EventField("", "The model of tasks that name none."),
             "suite": EventField("", "The suite of the tasks."),
             "version": EventField("", "Version of Joulebench that the benchmark used."),

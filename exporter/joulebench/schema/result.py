@@ -358,6 +358,15 @@ class WindowMeasurement(Record):
     reasons: Annotated[list[str], doc("", "Why the quality is what it is.")] = msgspec.field(default_factory=list)
 
 
+class DeviceRecord(Record):
+    """A GPU that the task is charged for."""
+
+    host: Annotated[Text, doc("", "Address of the exporter that answered for it.")] = None
+    gpu: Annotated[Text, doc("", "Index on its host.")] = None
+    uuid: Annotated[Text, doc("", "UUID.")] = None
+    share: Annotated[Number, doc("ratio", "The part of a GPU that several servers used, by SM time.")] = None
+
+
 class Measurement(WindowMeasurement):
     """The energy of the task over all of its GPUs, not reduced where tasks overlap: that is ``attribution``."""
 
@@ -366,6 +375,15 @@ class Measurement(WindowMeasurement):
     )
     gpu_source: Annotated[Text, doc("", "`nvml` or `simulated`.")] = None
     simulated: Annotated[Truth, doc("", "Whether any of the joules come from a simulated GPU.")] = None
+    device_basis: Annotated[
+        Text, doc("", "How the devices are known: `declared`, `observed` (used by the model server) or `assumed` (all).")
+    ] = None
+    devices: Annotated[list[DeviceRecord], doc("", "The devices that the task is charged for.")] = msgspec.field(
+        default_factory=list
+    )
+    missing_hosts: Annotated[list[str], doc("", "Exporters that should be part of the total and did not answer.")] = (
+        msgspec.field(default_factory=list)
+    )
     energy_exporter: Annotated[JouleBounds | None, doc("", "By the exporter's own record of every counter change.")] = None
     energy_prometheus: Annotated[JouleBounds | None, doc("", "By the samples in Prometheus.")] = None
     clock_offset_seconds: Annotated[ClockOffsets, doc("", "Differences of clocks.")] = msgspec.field(default_factory=ClockOffsets)
