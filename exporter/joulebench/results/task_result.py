@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
@@ -13,7 +14,7 @@ from joulebench.energy.allocation import Share
 from joulebench.energy.attribution import TaskAttribution
 from joulebench.energy.phases import Timeline
 from joulebench.energy.window import QUALITIES, WindowEnergy
-from joulebench.parsing import as_float, as_int, as_name, sum_or_none
+from joulebench.parsing import as_count, as_dict, as_float, as_int, as_name, sum_or_none
 from joulebench.results.attribution import phase_results, task_timeline
 from joulebench.results.calls import call_results, calls_exceed_task, efficiency
 from joulebench.results.fetch import GpuSamples, Samples
@@ -40,6 +41,7 @@ from joulebench.results.throttle import (
 )
 from joulebench.results.timeseries import EMPTY
 from joulebench.schema import events
+from joulebench.schema.load import convert_tolerantly
 from joulebench.schema.reasons import Reason
 from joulebench.schema.result import (
     SCHEMA_VERSION,
@@ -60,6 +62,7 @@ from joulebench.schema.result import (
     HardwareMetrics,
     JouleBounds,
     KeySteps,
+    LoopDetections,
     Measurement,
     Metadata,
     ModelServer,
@@ -79,6 +82,9 @@ from joulebench.units import kwh_from_joules
 
 BATCH_TASKS = 500
 """Tasks whose readings are taken at once: the readings of all tasks of a long run would fill the memory."""
+LOOP = "loop_detection"
+LOOP_WORDS = {"consecutive_identical": "consecutive identical", "alternating_pattern": "alternating pattern"}
+"""How the client's agent names its loops, and by which words of the message."""
 THROTTLED_SHARE = 0.05
 """A task that was throttled for more than this share of its time is not comparable with others."""
 
@@ -186,7 +192,11 @@ def _with(energy: TaskEnergy, slowed: Sequence[Throttling]) -> Iterator[tuple[Ch
 
 
 def _metadata(task: Task, context: ExportContext) -> Metadata:
-    values = task.values
+    values, known, run = task.values, _task_metadata(task), task.run_configuration
+    config = convert_tolerantly(as_dict(known.get("task_config_at_start")), TaskConfig)
+    config.task_id = config.task_id or task.key.task_id
+    config.task_name = config.task_name or values.task_name
+    temperature = as_float(known.get("temperature"))
     return Metadata(
         run_id=context.run_id,
         task_id=task.key.task_id,
@@ -194,6 +204,9 @@ def _metadata(task: Task, context: ExportContext) -> Metadata:
         task_name=values.task_name,
         suite=values.suite,
         model_name=values.model_name,
+        temperature=as_float(run.get("temperature")) if temperature is None else temperature,
+        infrastructure_tag=as_name(known.get("infrastructure_tag")) or as_name(run.get("infrastructure_tag")),
+        application=as_name(known.get("application")) or values.suite or None,
         session_start_iso=_iso(values.start),
         session_start_unix=values.start,
         session_end_iso=_iso(values.end),
@@ -202,8 +215,13 @@ def _metadata(task: Task, context: ExportContext) -> Metadata:
         joulebench_version=context.version,
         benchmark_joulebench_version=task.run_version,
         benchmark_configuration=dict(task.run_configuration) if task.run_configuration else msgspec.UNSET,
-        task_config_at_start=TaskConfig(task_id=task.key.task_id, task_name=values.task_name),
+        task_config_at_start=config,
     )
+
+
+def _task_metadata(task: Task) -> Mapping[str, object]:
+    """What the benchmark said of the task at its start."""
+    return next((as_dict(start.get("task_metadata")) for start in _of_type(task, events.TASK_START)), {})
 
 
 def _iso(at: float | None) -> str | None:
@@ -211,8 +229,29 @@ def _iso(at: float | None) -> str | None:
 
 
 def _event(event: Event) -> Event:
-    """Flat, with its type and time first."""
-    return {"event_type": event["event_type"], "timestamp": event["timestamp"], **event}
+    """Flat, with its type and time first; ``event`` and ``data`` are what users of the MCPWorld client read."""
+    kind = event["event_type"]
+    return {"event_type": kind, "timestamp": event["timestamp"], "event": kind, **event, "data": _event_data(kind, event)}
+
+
+def _event_data(kind: str, event: Event) -> Event:
+    match kind:
+        case events.TOOL_CALL_START:
+            return {
+                "tool_name": event.get("tool_name"),
+                "arguments": event.get("args"),
+                "confidence": event.get("confidence"),
+            }
+        case events.TOOL_CALL_END:
+            return {"tool_name": event.get("tool_name"), "success": event.get("success"), "error": event.get("error")}
+        case events.LLM_QUERY_END:
+            seconds = as_float(event.get("duration_seconds"))
+            return {
+                "prompt_tokens": event.get("prompt_tokens"),
+                "completion_tokens": event.get("completion_tokens"),
+                "generation_time_ms": None if seconds is None else 1000 * seconds,
+            }
+    return {}
 
 
 def _findings(
@@ -377,8 +416,9 @@ def computed_metrics(task: Task) -> ComputedMetrics:
     """Totals as both sources agree on them; lists, minima and maxima over calls need the journal and are else empty or null."""
     values = task.values
     calls = _of_type(task, events.LLM_QUERY_END)
+    succeeded = [call for call in calls if call.get("status") != "error"]
     ttfts = _milliseconds(calls, "ttft_seconds")
-    latencies = _milliseconds(calls, "duration_seconds")
+    latencies = _milliseconds(succeeded, "duration_seconds")
     tokens = TokenUsage(
         total_prompt_tokens=values.prompt_tokens,
         total_completion_tokens=values.completion_tokens,
@@ -402,18 +442,19 @@ def computed_metrics(task: Task) -> ComputedMetrics:
             average_generation_time_ms=_mean(latencies, values.llm_seconds, values.llm_calls),
             min_generation_time_ms=min(latencies, default=None),
             max_generation_time_ms=max(latencies, default=None),
-            total_llm_calls=values.llm_calls,
+            total_llm_calls=len(latencies) if calls else _succeeded_count(task),
             all_generation_times_ms=latencies,
         ),
-        processing_overhead_metrics=_overhead(task),
+        processing_overhead_metrics=_overhead(task, sum(latencies) / 1000 if calls else values.llm_seconds),
         token_efficiency_metrics=TokenEfficiency(
-            token_efficiency_ratio=ratio(values.completion_tokens, values.prompt_tokens),
+            token_efficiency_ratio=ratio(values.prompt_tokens, values.completion_tokens),
             total_prompt_tokens=values.prompt_tokens,
             total_completion_tokens=values.completion_tokens,
             total_tokens=tokens.total_tokens,
-            average_tokens_per_call=ratio(tokens.total_tokens, values.llm_calls),
+            average_tokens_per_call=ratio(tokens.total_tokens, values.completion_tokens),
+            tokens_per_call=ratio(tokens.total_tokens, values.llm_calls),
         ),
-        throughput_metrics=_throughput(task, calls),
+        throughput_metrics=_throughput(task, calls, succeeded),
         tool_confidence_metrics=ToolConfidence(
             avg_tool_confidence=ratio(values.confidence_sum, values.confidence_count),
             min_tool_confidence=values.confidence_min,
@@ -421,6 +462,7 @@ def computed_metrics(task: Task) -> ComputedMetrics:
             tool_calls_with_confidence=values.confidence_count,
         ),
         tool_hallucination_metrics=_hallucinations(task),
+        loop_detection_metrics=_loop_detections(task),
         key_step_tracker=_key_steps(task),
     )
 
@@ -450,8 +492,14 @@ def _mean(milliseconds: Sequence[float], seconds: float | None, count: int | Non
     return 1000 * seconds / count if seconds is not None and count else None
 
 
-def _overhead(task: Task) -> OverheadMetrics:
-    whole, llm, tool = _duration(task), task.values.llm_seconds, task.values.tool_seconds
+def _succeeded_count(task: Task) -> int | None:
+    calls, errors = task.values.llm_calls, task.values.llm_errors
+    return None if calls is None or errors is None else calls - errors
+
+
+def _overhead(task: Task, llm: float | None) -> OverheadMetrics:
+    """``llm``: seconds of the successful calls; without the journal those of all calls."""
+    whole, tool = _duration(task), task.values.tool_seconds
     rest = None if whole is None else max(whole - (llm or 0.0) - (tool or 0.0), 0.0)
     return OverheadMetrics(
         processing_overhead_ms=None if rest is None else 1000 * rest,
@@ -462,22 +510,32 @@ def _overhead(task: Task) -> OverheadMetrics:
     )
 
 
-def _throughput(task: Task, calls: Sequence[Event]) -> Throughput:
-    rates = []
-    for call in calls:
-        tokens, seconds = as_float(call.get("completion_tokens")), as_float(call.get("duration_seconds"))
-        if tokens is not None and seconds:
-            rates.append(tokens / seconds)
+def _throughput(task: Task, calls: Sequence[Event], succeeded: Sequence[Event]) -> Throughput:
+    """Over the successful calls that report tokens; without the journal over all calls, by their pushed sums."""
     values = task.values
+    tokens, seconds, count = values.completion_tokens, values.llm_seconds, values.llm_calls
+    rates = []
+    if calls:
+        timed = [
+            (tokens_of_call, seconds_of_call)
+            for call in succeeded
+            if (tokens_of_call := as_int(call.get("completion_tokens")))
+            and (seconds_of_call := as_float(call.get("duration_seconds")))
+        ]
+        rates = [tokens_of_call / seconds_of_call for tokens_of_call, seconds_of_call in timed]
+        tokens, seconds = (sum(t for t, _ in timed), sum(s for _, s in timed)) if timed else (None, None)
+        count = len(timed)
+    overall = ratio(tokens, seconds)
     return Throughput(
+        tokens_per_second=overall,
         avg_tokens_per_second=sum(rates) / len(rates) if rates else None,
         min_tokens_per_second=min(rates, default=None),
         max_tokens_per_second=max(rates, default=None),
-        overall_tokens_per_second=ratio(values.completion_tokens, values.llm_seconds),
+        overall_tokens_per_second=overall,
         decode_tokens_per_second=ratio(values.decode_tokens, values.decode_seconds),
-        total_completion_tokens=values.completion_tokens,
-        total_generation_time_sec=values.llm_seconds,
-        call_count=values.llm_calls,
+        total_completion_tokens=tokens,
+        total_generation_time_sec=seconds,
+        call_count=count,
     )
 
 
@@ -512,11 +570,34 @@ def _error_summary(task: Task) -> ErrorSummary:
     by_source: dict[str, ErrorSource] = {}
     failed = [("LLM", event) for event in _of_type(task, events.LLM_QUERY_END) if event.get("status") == "error"]
     failed += [("Tool", event) for event in _of_type(task, events.TOOL_CALL_END) if event.get("success") is False]
+    failed += [("Agent", event) for event in _of_type(task, events.AGENT_ERROR_OCCURRED)]
     for source, event in failed:
         errors = by_source.setdefault(source, ErrorSource())
         errors.count += 1
-        errors.errors.append({"timestamp": event["timestamp"], "details": event.get("error") or event.get("outcome")})
+        errors.errors.append({"timestamp": event["timestamp"], "details": _error_details(event)})
     return ErrorSummary(total_error_count=len(failed), errors_by_source=by_source)
+
+
+def _error_details(event: Event) -> object:
+    return event.get("message") or event.get("error") or event.get("outcome")
+
+
+def _loop_detections(task: Task) -> LoopDetections:
+    """Known of a task whose benchmark says what it is, as the MCPWorld client does: its agent looks for loops."""
+    if not _task_metadata(task):
+        return LoopDetections()
+    details = []
+    for event in _of_type(task, events.AGENT_ERROR_OCCURRED):
+        if event.get("error") == LOOP:
+            text = str(event.get("message") or "")
+            kind = next((name for name, words in LOOP_WORDS.items() if words in text), "unknown")
+            details.append({"loop_type": kind, "description": text, "timestamp": event["timestamp"]})
+    return LoopDetections(
+        loop_detected=bool(details),
+        total_loop_detections=len(details),
+        loop_types=dict(Counter(str(loop["loop_type"]) for loop in details)),
+        loop_details=details,
+    )
 
 
 def _hallucinations(task: Task) -> Hallucinations:
@@ -534,7 +615,13 @@ def _hallucinations(task: Task) -> Hallucinations:
 def _key_steps(task: Task) -> KeySteps:
     steps = _of_type(task, events.KEY_STEP_COMPLETED)
     indices = {index for event in steps if (index := as_int(event.get("step_index"))) is not None}
+    total = as_count(as_dict(_task_metadata(task).get("task_config_at_start")).get("total_key_steps")) or None
+    highest = max(indices, default=0)
     return KeySteps(
+        total_steps=total,
+        completion_rate_by_count=None if total is None else len(indices) / total,
+        completion_rate_by_progress=None if total is None else highest / total,
+        final_step_reached=None if total is None else highest >= total,
         completed_steps_count=len(indices),
         highest_index_reached=max(indices, default=None),
         completed_indices_list=sorted(indices),

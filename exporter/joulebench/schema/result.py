@@ -32,11 +32,21 @@ class Record(msgspec.Struct, kw_only=True):
 # --- metadata ---------------------------------------------------------------------------------------------------------------
 
 
+class ApplicationInfo(Record):
+    """The application that the task works in."""
+
+    name: Annotated[Text, doc("", "Its name.")] = None
+
+
 class TaskConfig(Record):
     """The client's ``task_config_at_start``, as far as it is read."""
 
     task_id: Annotated[Text, doc("", "The task, as the suite names it.")] = None
     task_name: Annotated[Text, doc("", "Name of the task.")] = None
+    description: Annotated[Text, doc("", "What the task is, in words.")] = None
+    application_info: Annotated[ApplicationInfo, doc("", "The application.")] = msgspec.field(default_factory=ApplicationInfo)
+    total_key_steps: Annotated[Count, doc("steps", "Steps towards the goal that the grader counts.")] = None
+    exec_mode: Annotated[Text, doc("", "How the agent acts: `mixed`, `gui` or `api`.")] = None
 
 
 class Metadata(Record):
@@ -48,6 +58,11 @@ class Metadata(Record):
     task_name: Annotated[Text, doc("", "Name of the task, equal over repetitions.")] = None
     suite: Annotated[Text, doc("", "The suite.")] = None
     model_name: Annotated[Text, doc("", "The model, as the benchmark names it.")] = None
+    temperature: Annotated[Number, doc("", "Sampling temperature, as the benchmark set it.")] = None
+    infrastructure_tag: Annotated[
+        Text, doc("", "Name of the machine or its set-up, by `--infrastructure-tag` or `INFRASTRUCTURE_TAG`.")
+    ] = None
+    application: Annotated[Text, doc("", "The application that the task works in; else the suite.")] = None
     session_start_iso: Annotated[Text, doc("", "Start of the task in ISO 8601.")] = None
     session_start_unix: Annotated[Number, doc("unix s", "Start of the task, by the benchmark's wall clock.")] = None
     session_end_iso: Annotated[Text, doc("", "End of the task in ISO 8601.")] = None
@@ -125,10 +140,12 @@ class ErrorSource(Record):
 
 
 class ErrorSummary(Record):
-    """Failed LLM and tool calls. From the journal."""
+    """Failed LLM and tool calls, and errors of the benchmark itself. From the journal."""
 
     total_error_count: Annotated[Count, doc("errors", "Of all sources.")] = None
-    errors_by_source: Annotated[dict[str, ErrorSource], doc("", "By `LLM` and `Tool`.")] = msgspec.field(default_factory=dict)
+    errors_by_source: Annotated[dict[str, ErrorSource], doc("", "By `LLM`, `Tool` and `Agent`.")] = msgspec.field(
+        default_factory=dict
+    )
 
 
 class TtftMetrics(Record):
@@ -142,13 +159,15 @@ class TtftMetrics(Record):
 
 
 class GenerationTimeMetrics(Record):
-    """Latency of calls: from the request to the end of the reply, queue, load and prefill included."""
+    """Latency of successful calls: from the request to the end of the reply, queue, load and prefill included."""
 
-    average_generation_time_ms: Annotated[Number, doc("ms", "Mean over calls.")] = None
+    average_generation_time_ms: Annotated[Number, doc("ms", "Mean over successful calls.")] = None
     min_generation_time_ms: Annotated[Number, doc("ms", "Lowest; needs the journal.")] = None
     max_generation_time_ms: Annotated[Number, doc("ms", "Highest; needs the journal.")] = None
-    total_llm_calls: Annotated[Count, doc("calls", "Calls that began.")] = None
-    all_generation_times_ms: Annotated[list[float], doc("ms", "Of each call, in order.")] = msgspec.field(default_factory=list)
+    total_llm_calls: Annotated[Count, doc("calls", "Calls that succeeded.")] = None
+    all_generation_times_ms: Annotated[list[float], doc("ms", "Of each successful call, in order.")] = msgspec.field(
+        default_factory=list
+    )
 
 
 class OverheadMetrics(Record):
@@ -156,7 +175,7 @@ class OverheadMetrics(Record):
 
     processing_overhead_ms: Annotated[Number, doc("ms", "Task time less LLM and tool time, not below 0.")] = None
     total_task_time_ms: Annotated[Number, doc("ms", "Duration of the task.")] = None
-    total_llm_time_ms: Annotated[Number, doc("ms", "Sum of the calls' latencies.")] = None
+    total_llm_time_ms: Annotated[Number, doc("ms", "Sum of the successful calls' latencies.")] = None
     total_tool_time_ms: Annotated[Number, doc("ms", "Sum of the tool calls' durations.")] = None
     overhead_percentage: Annotated[Number, doc("%", "Overhead over task time.")] = None
 
@@ -164,22 +183,27 @@ class OverheadMetrics(Record):
 class TokenEfficiency(Record):
     """Ratios of token counts."""
 
-    token_efficiency_ratio: Annotated[Number, doc("ratio", "Completion tokens over prompt tokens.")] = None
+    token_efficiency_ratio: Annotated[Number, doc("ratio", "Prompt tokens over completion tokens.")] = None
     total_prompt_tokens: Annotated[Count, doc("tokens", "As in `llm_token_usage`.")] = None
     total_completion_tokens: Annotated[Count, doc("tokens", "As in `llm_token_usage`.")] = None
     total_tokens: Annotated[Count, doc("tokens", "As in `llm_token_usage`.")] = None
-    average_tokens_per_call: Annotated[Number, doc("tokens", "All tokens over calls that began.")] = None
+    average_tokens_per_call: Annotated[
+        Number,
+        doc("ratio", "All tokens over completion tokens, which is what the client gives this name; see `tokens_per_call`."),
+    ] = None
+    tokens_per_call: Annotated[Number, doc("tokens", "All tokens over calls that began.")] = None
 
 
 class Throughput(Record):
-    """Rates of completion tokens."""
+    """Rates of completion tokens, over the successful calls that report tokens."""
 
+    tokens_per_second: Annotated[Number, doc("tokens/s", "As `overall_tokens_per_second`.")] = None
     avg_tokens_per_second: Annotated[Number, doc("tokens/s", "Mean over calls of completion tokens over latency.")] = None
     min_tokens_per_second: Annotated[Number, doc("tokens/s", "Lowest of the calls.")] = None
     max_tokens_per_second: Annotated[Number, doc("tokens/s", "Highest of the calls.")] = None
     overall_tokens_per_second: Annotated[
         Number,
-        doc("tokens/s", "Completion tokens of all calls over the sum of their latencies: queue, load and prefill included."),
+        doc("tokens/s", "Completion tokens of these calls over the sum of their latencies: queue, load and prefill included."),
     ] = None
     decode_tokens_per_second: Annotated[
         Number,
@@ -189,9 +213,9 @@ class Throughput(Record):
             " first over the time after the first (n-1 intervals).",
         ),
     ] = None
-    total_completion_tokens: Annotated[Count, doc("tokens", "As in `llm_token_usage`.")] = None
-    total_generation_time_sec: Annotated[Number, doc("s", "Sum of the calls' latencies.")] = None
-    call_count: Annotated[Count, doc("calls", "Calls that began.")] = None
+    total_completion_tokens: Annotated[Count, doc("tokens", "Completion tokens of these calls.")] = None
+    total_generation_time_sec: Annotated[Number, doc("s", "Sum of these calls' latencies.")] = None
+    call_count: Annotated[Count, doc("calls", "These calls.")] = None
 
 
 class ToolConfidence(Record):
@@ -211,9 +235,26 @@ class Hallucinations(Record):
     hallucinated_tool_names: Annotated[list[str], doc("", "Their names, sorted.")] = msgspec.field(default_factory=list)
 
 
+class LoopDetections(Record):
+    """Tool calls that the agent repeated in a pattern. Null for a benchmark that does not look for loops."""
+
+    loop_detected: Annotated[Truth, doc("", "Whether there was any.")] = None
+    total_loop_detections: Annotated[Count, doc("loops", "How many.")] = None
+    loop_types: Annotated[dict[str, int], doc("loops", "By `consecutive_identical`, `alternating_pattern` and `unknown`.")] = (
+        msgspec.field(default_factory=dict)
+    )
+    loop_details: Annotated[list[dict[str, Any]], doc("", "Each with its type, description and time.")] = msgspec.field(
+        default_factory=list
+    )
+
+
 class KeySteps(Record):
     """Steps towards the goal. From KEY_STEP_COMPLETED."""
 
+    total_steps: Annotated[Count, doc("steps", "All steps of the task; null where the benchmark does not say.")] = None
+    completion_rate_by_count: Annotated[Number, doc("ratio", "Different steps over all.")] = None
+    completion_rate_by_progress: Annotated[Number, doc("ratio", "Highest number over all.")] = None
+    final_step_reached: Annotated[Truth, doc("", "Whether the highest number is that of the last step.")] = None
     completed_steps_count: Annotated[Count, doc("steps", "Different steps.")] = None
     highest_index_reached: Annotated[Count, doc("", "Highest number of a step.")] = None
     completed_indices_list: Annotated[list[int], doc("", "Numbers of the steps, sorted.")] = msgspec.field(default_factory=list)
@@ -253,6 +294,7 @@ class ComputedMetrics(Record):
     tool_hallucination_metrics: Annotated[Hallucinations, doc("", "Undeclared tools.")] = msgspec.field(
         default_factory=Hallucinations
     )
+    loop_detection_metrics: Annotated[LoopDetections, doc("", "Loops.")] = msgspec.field(default_factory=LoopDetections)
     key_step_tracker: Annotated[KeySteps, doc("", "Key steps.")] = msgspec.field(default_factory=KeySteps)
 
 
@@ -629,9 +671,13 @@ class TaskResult(Record):
     schema_version: Annotated[Count, doc("", "Of this document; absent in files of the client.")] = None
     metadata: Annotated[Metadata, doc("", "What the task is.")] = msgspec.field(default_factory=Metadata)
     llm_error_count: Annotated[Count, doc("calls", "LLM calls that failed.")] = None
-    raw_events: Annotated[list[Event], doc("", "The journal's events of the task, energies left out.")] = msgspec.field(
-        default_factory=list
-    )
+    raw_events: Annotated[
+        list[Event],
+        doc(
+            "",
+            "The journal's events of the task, energies left out; `event` repeats `event_type`, and `data` what the client's users read there.",
+        ),
+    ] = msgspec.field(default_factory=list)
     computed_metrics: Annotated[ComputedMetrics, doc("", "Totals from events.")] = msgspec.field(default_factory=ComputedMetrics)
     gpu_hardware_metrics: Annotated[HardwareMetrics | None, doc("", "All GPUs as one; null without a window.")] = None
     measurement: Annotated[Measurement, doc("", "The energy and how good it is.")] = msgspec.field(default_factory=Measurement)

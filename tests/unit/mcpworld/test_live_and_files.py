@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from joulebench import cli
 from joulebench.mcpworld.hook import Hook
 from joulebench.mcpworld.replay import ReplayClock
 from joulebench.mcpworld.session import load_session
@@ -166,3 +169,103 @@ def test_one_name_in_two_applications_is_two_tasks(tmp_path: Path) -> None:
     one = result_file(tmp_path, [START, *call(0.2, 1.0)], 2.0, f"vscode_runs/r/t/s/{named}")
     other = result_file(tmp_path, [START, *call(0.2, 1.0)], 2.0, f"x/{named}", task_config_at_start=config)
     assert [load_session(path).identity.task_key for path in (one, other)] == ["vscode/task01_open", "obsidian/task01_open"]
+
+
+CONFIG = {
+    "task_id": "01",
+    "task_name": "Theme",
+    "application_info": {"name": "vscode"},
+    "total_key_steps": 4,
+    "exec_mode": "mixed",
+}
+KNOWN = {"infrastructure_tag": "H100", "temperature": 0.7, "model_name": "qwen3:8b", "task_config_at_start": CONFIG}
+LOOP = {"error": "loop_detection", "message": "Detected 3 consecutive identical calls"}
+FULL = [
+    START,
+    *call(0.0, 2.0, prompt_tokens=100, completion_tokens=40),
+    ("TOOL_CALL_START", 2.1, {"tool_name": "f", "args": {"a": 1}, "confidence": 0.75}),
+    ("TOOL_CALL_END", 2.2, {"tool_name": "f", "success": True}),
+    ("KEY_STEP_COMPLETED", 2.3, {"step_index": 1, "step_name": "opened"}),
+    ("LLM_QUERY_START", 3.0, {"model_name": "m"}),
+    ("LLM_QUERY_END", 6.0, {"status": "error", "error": "overloaded"}),
+    ("AGENT_ERROR_OCCURRED", 6.1, LOOP),
+    *call(7.0, 9.0, prompt_tokens=200, completion_tokens=60),
+    ("KEY_STEP_COMPLETED", 9.1, {"step_index": 3, "step_name": "saved"}),
+    ("TASK_END", 9.5, {"status": "success", "reason": "the file is there"}),
+]
+
+
+@pytest.fixture
+def exported(tmp_path: Path) -> Path:
+    """The result file of FULL, measured live."""
+    replay(tmp_path, FULL, 10.0, KNOWN)
+    assert cli.main(["export", "--run-id", "r", "--runs-dir", str(tmp_path), "--prometheus-url", "none"]) == 0
+    (path,) = (tmp_path / "r").glob("result_*.json")
+    return path
+
+
+def test_a_key_of_the_client_has_the_clients_meaning(exported: Path) -> None:
+    computed = json.loads(exported.read_text())["computed_metrics"]
+    assert computed["throughput_metrics"] == {
+        "tokens_per_second": 25.0,
+        "avg_tokens_per_second": 25.0,
+        "min_tokens_per_second": 20.0,
+        "max_tokens_per_second": 30.0,
+        "overall_tokens_per_second": 25.0,
+        "decode_tokens_per_second": None,
+        "total_completion_tokens": 100,
+        "total_generation_time_sec": 4.0,
+        "call_count": 2,
+    }
+    times = computed["generation_time_metrics"]
+    assert (times["min_generation_time_ms"], times["total_llm_calls"]) == (2000.0, 2)
+    assert times["all_generation_times_ms"] == [2000.0, 2000.0]
+    efficiency = computed["token_efficiency_metrics"]
+    assert efficiency["token_efficiency_ratio"] == 3.0
+    assert efficiency["average_tokens_per_call"] == 4.0
+    assert efficiency["tokens_per_call"] == pytest.approx(400 / 3)
+    assert computed["processing_overhead_metrics"]["total_llm_time_ms"] == 4000.0
+
+
+def test_an_exported_task_has_what_the_client_knew_of_it(exported: Path) -> None:
+    body = json.loads(exported.read_text())
+    metadata, computed = body["metadata"], body["computed_metrics"]
+    assert metadata["task_id"] == "vscode/task01_x"
+    assert [metadata[name] for name in ("infrastructure_tag", "temperature", "application")] == ["H100", 0.7, "vscode"]
+    config = metadata["task_config_at_start"]
+    assert [config[name] for name in ("task_id", "task_name", "total_key_steps", "exec_mode")] == ["01", "Theme", 4, "mixed"]
+    assert computed["task_completion_status"] == {"status": "success", "reason": "the file is there", "success": True}
+    steps = computed["key_step_tracker"]
+    assert (steps["total_steps"], steps["completed_steps_count"], steps["highest_index_reached"]) == (4, 2, 3)
+    assert (steps["completion_rate_by_count"], steps["completion_rate_by_progress"]) == (0.5, 0.75)
+    assert steps["final_step_reached"] is False
+    assert computed["loop_detection_metrics"]["loop_types"] == {"consecutive_identical": 1}
+    errors = computed["error_summary"]
+    assert (errors["total_error_count"], sorted(errors["errors_by_source"])) == (2, ["Agent", "LLM"])
+
+
+def test_events_are_read_flat_and_by_their_data(exported: Path) -> None:
+    raw = json.loads(exported.read_text())["raw_events"]
+    assert all(event["event"] == event["event_type"] and isinstance(event["data"], dict) for event in raw)
+    assert [event["data"]["confidence"] for event in raw if event["event"] == "TOOL_CALL_START"] == [0.75]
+    (tool,) = [event["data"] for event in raw if event["event"] == "TOOL_CALL_START"]
+    assert (tool["tool_name"], tool["arguments"]) == ("f", {"a": 1})
+    calls = [event["data"] for event in raw if event["event"] == "LLM_QUERY_END"]
+    assert [one["generation_time_ms"] for one in calls] == [2000.0, 3000.0, 2000.0]
+    assert [(one["prompt_tokens"], one["completion_tokens"]) for one in calls] == [(100, 40), (None, None), (200, 60)]
+
+
+@pytest.mark.parametrize(
+    ("filter_", "shown"),
+    [
+        (".computed_metrics.throughput_metrics.tokens_per_second", "25"),
+        ('.raw_events[] | select(.event == "TOOL_CALL_START") | .data.confidence', "0.75"),
+        (".metadata.infrastructure_tag", '"H100"'),
+    ],
+)
+def test_the_jq_lines_that_users_have_written_down_work(filter_: str, shown: str, exported: Path) -> None:
+    program = shutil.which("jq")
+    if program is None:
+        pytest.skip("jq is not installed")
+    done = subprocess.run([program, filter_, str(exported)], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == shown
