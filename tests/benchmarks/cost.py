@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import http.client
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -15,6 +17,7 @@ from urllib.parse import urlencode
 from joulebench.clients.prometheus import PrometheusApi
 from joulebench.clock import Clock
 from joulebench.errors import ProcessError
+from joulebench.metrics import METER_POLLS
 from joulebench.results.queries import ENERGY_METRICS
 from joulebench.stack import programs
 from joulebench.stack.native import NativeStack, Ports
@@ -44,18 +47,25 @@ while True:
     held.acquire(True, max(0.0, due - time.monotonic()))
 """
 
-RSS_LIMIT, CPU_LIMIT, LATENCY_LIMIT = 60.0, 1.0, 5.0
+RSS_LIMIT, CPU_LIMIT, LATENCY_LIMIT = 60.0, 2.0, 15.0
+ASKING_THREADS = 100
+POLLS_LIMIT = 40.0
+"""A second and GPU, while that many threads ask for the energy of windows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """``alone`` and ``scraped``: share of one core; scraped means each second in full and four times a second for energy."""
+    """``alone`` and ``scraped``: share of one core; scraped means each second in full and four times a second for energy.
+
+    ``polls_under_load``: counter polls a second of the GPU with the fewest, while ``ASKING_THREADS`` threads ask for windows.
+    """
 
     alone: float
     scraped: float
     rss: int
     full: Latency
     energy: Latency | None
+    polls_under_load: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +150,42 @@ def _measure(program: Program, clock: Clock, *, energy: bool) -> Cost:
             job.result()
     full = scrape_latency(port, FULL, SCRAPES, clock, PAUSE)
     filtered = scrape_latency(port, ENERGY_ONLY, SCRAPES, clock, PAUSE) if energy else None
-    return Cost(alone, scraped, resident_bytes(program.pid), full, filtered)
+    rss = resident_bytes(program.pid)
+    polls = _polls_under_load(port, clock) if energy else None
+    return Cost(alone, scraped, rss, full, filtered, polls)
+
+
+def _polls_under_load(port: int, clock: Clock) -> float:
+    stop = threading.Event()
+    threads = [threading.Thread(target=_ask_windows, args=(port, clock, stop)) for _ in range(ASKING_THREADS)]
+    for thread in threads:
+        thread.start()
+    stop.wait(1.0)
+    before, began = _polls(port), clock.monotonic()
+    stop.wait(SECONDS)
+    after, ended = _polls(port), clock.monotonic()
+    stop.set()
+    for thread in threads:
+        thread.join()
+    return min(after[gpu] - before[gpu] for gpu in before) / (ended - began)
+
+
+def _ask_windows(port: int, clock: Clock, stop: threading.Event) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    while not stop.is_set():
+        end = clock.unix()
+        connection.request("GET", f"/api/v1/energy?start={end - 5.0!r}&end={end!r}&wait=0.5")
+        connection.getresponse().read()
+    connection.close()
+
+
+def _polls(port: int) -> dict[str, float]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection.request("GET", f"/metrics?{urlencode([('name[]', METER_POLLS.name)])}")
+    lines = connection.getresponse().read().decode().splitlines()
+    connection.close()
+    samples = [line.rpartition(" ") for line in lines if not line.startswith("#")]
+    return {series: float(value) for series, _, value in samples}
 
 
 def _seen_by_prometheus(directory: Path, environment: Mapping[str, str], clock: Clock) -> Seen | None:
@@ -204,9 +249,22 @@ def _tell(report: Report, peer: str, ours: Cost, theirs: Cost | None, why: str) 
             " counters, which are its slowest reads on a real GPU."
         )
     report.targets += [
-        Target(f"exporter, {GPUS} GPUs at 50 Hz, CPU of one core", CPU_LIMIT, 100 * ours.alone, "%"),
+        Target(f"exporter, {GPUS} GPUs at 50 Hz, scraped by both jobs, CPU of one core", CPU_LIMIT, 100 * ours.scraped, "%"),
         Target(f"exporter, {GPUS} GPUs, RSS", RSS_LIMIT, ours.rss / 2**20, "MiB"),
         Target("exporter, full scrape, p99", LATENCY_LIMIT, 1000 * ours.full.p99, "ms"),
+        Target(
+            f"exporter, full scrape, median by that of {peer}",
+            1.0,
+            None if theirs is None else ours.full.p50 / theirs.full.p50,
+            "",
+        ),
+        Target(
+            f"exporter, polls of a GPU while {ASKING_THREADS} threads ask for windows",
+            POLLS_LIMIT,
+            ours.polls_under_load,
+            "a second",
+            at_least=True,
+        ),
     ]
 
 
