@@ -38,7 +38,7 @@ ROOMS: dict[str, set[str]] = {
     "schema": set(),
     "clients": {"energy", "schema"},
     "ollama": {"clients"},
-    "gpu": {"energy"},
+    "gpu": {"energy", "schema"},
     "exporter": {"gpu", "ollama", "energy", "schema"},
     "push": {"clients", "confidence", "llm", "schema"},
     "results": {"clients", "energy", "schema"},

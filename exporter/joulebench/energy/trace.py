@@ -62,6 +62,14 @@ class CounterTrace:
             if self._capacity is not None and len(self._at) > self._capacity + max(self._capacity // 4, 1):
                 self._forget(len(self._at) - self._capacity)
 
+    def retract(self, after: float) -> None:
+        """Takes back the points later than ``after``, which turned out to be no readings; never across an epoch."""
+        with self._lock:
+            epoch = bisect_left(self._at, self._epoch_starts[-1]) + 1 if self._epoch_starts else 0
+            keep = max(bisect_right(self._at, after), epoch)
+            for column in (self._at, self._joules, self._uncertainty):
+                del column[keep:]
+
     def extend(self, at: ArrayLike, joules: ArrayLike, uncertainty: ArrayLike) -> None:
         """``append`` of many, in their order; columns whose times and joules never fall are taken in one go."""
         import numpy as np

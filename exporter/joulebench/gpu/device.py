@@ -53,6 +53,8 @@ class NvmlDevice:
             driver_version=driver_version,
         )
         self._choose_fields(driver_version)
+        self._throttle_nanoseconds: Sequence[int | None] = ()
+        self._throttle: Mapping[str, Seconds] = {}
         self._clock_max: dict[str, Hertz] = {}
         self._traffic = LinkTraffic()
         self._links = link_field_block(LINK_COUNTERS)
@@ -109,16 +111,21 @@ class NvmlDevice:
             energy=None if energy is None else joules_from_millijoules(energy),
             # A powered GPU never draws nothing: drivers answer 0 where they could not read the sensor.
             power=watts_from_milliwatts(power) if power else None,
-            throttle={
-                reason: seconds_from_nanoseconds(values[field])
-                for reason, field in self._throttle_fields.items()
-                if field in values
-            },
+            throttle=self._throttle_seconds(values),
             thermal=None if thermal is None else seconds_from_nanoseconds(thermal),
             throttle_active=_active_reasons(self._query_newest(nvml_calls.REASONS, nvml_calls.REASONS_OLD))
             if self._needs_reason_bits
             else {},
         )
+
+    def _throttle_seconds(self, values: Mapping[int | None, int]) -> Mapping[str, Seconds]:
+        # These counters mostly stand still; then the last mapping serves again.
+        nanoseconds = [values.get(field) for field in self._throttle_fields.values()]
+        if nanoseconds != self._throttle_nanoseconds:
+            pairs = zip(self._throttle_fields, nanoseconds, strict=True)
+            self._throttle = {reason: seconds_from_nanoseconds(value) for reason, value in pairs if value is not None}
+            self._throttle_nanoseconds = nanoseconds
+        return self._throttle
 
     def read_state(self) -> StateReading:
         """Reads utilization, memory, temperature, clocks and throttle reasons; older calls stand in for newer ones.

@@ -4,17 +4,26 @@ A change lies between the last poll that read the old value and the first that r
 counter's update period puts it in that interval, and its uncertainty reaches to the further end of the interval: a bound, no
 estimate. Times are monotonic seconds. A value that was not read is a gap: it widens the next interval and is never a reading.
 Counters step every 20 to 100 ms (Zeus, Alumet); split edges need the time of the steps (Yang, Adamek, Armour, arXiv 2312.02741).
+
+A reading has to be possible: since its last change a counter has grown by no less than nothing and by no more than the GPU's
+highest power allows. A reading outside of that is a candidate for a new epoch. It becomes one when later readings go on from
+it for ``CONFIRM_SECONDS``; when the counter returns to its curve before, it was a glitch and nothing happened.
 """
 
 from __future__ import annotations
 
+import logging
 from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from statistics import fmean, median
 from typing import NamedTuple
 
 from joulebench.energy.trace import CounterTrace
 from joulebench.gpu.update_period import UpdatePeriodEstimator
 from joulebench.units import Joules, Ratio, Seconds, Watts
+
+log = logging.getLogger(__name__)
 
 COUNTER, POWER, NONE = "counter", "power_integration", "none"
 
@@ -30,6 +39,20 @@ STEPS_LEARNED = 5
 LONGEST_STEP = 1.5
 """No step is longer than this many usual ones, however long the counter was not read."""
 
+DEFAULT_CEILING = 3000.0
+"""Watts that no single GPU or module draws, for a GPU whose power limits are unknown."""
+STEP_SLACK = 0.25
+"""Seconds of energy that a counter may report late, at least: one step."""
+CONFIRM_SECONDS = 5.0
+HISTORY_SECONDS = 10.0
+"""How far back a jump may be recognized as the glitch, once the counter has fallen back from it."""
+MAX_GLITCH_SPANS = 1024
+
+STALL_SECONDS = 5.0
+"""A counter that stands still for this long while at least ``STALL_WATTS`` flow has stalled."""
+STALL_WATTS = 10.0
+MAX_STALL_POINTS = 600
+
 CHECK_SECONDS = 10.0
 """Least time that counter and power are compared over."""
 CHECK_GAP_SECONDS = 0.5
@@ -43,10 +66,45 @@ class EnergySample(NamedTuple):
     uncertainty: Seconds
 
 
-class EnergyMeter:
-    """``method`` is chosen by the first counter value, or after ``PROBE_SECONDS`` without one: never a mixture."""
+class CounterPoll(NamedTuple):
+    """A counter value and the times before and after its read."""
 
-    def __init__(self, ring_seconds: float) -> None:
+    before: float
+    after: float
+    joules: Joules
+
+
+@dataclass
+class _Track:
+    """Readings that go on from each other. ``unchanged_at``: last read of the latest value; ``changed_at``: its earliest time.
+
+    ``polls``: the readings of a candidate, to be recorded if it becomes an epoch; ``readings``: how many there were.
+    """
+
+    joules: Joules
+    unchanged_at: float
+    changed_at: float
+    polls: list[CounterPoll] = field(default_factory=list)
+    readings: int = 1
+
+    def fits(self, poll: CounterPoll, ceiling: float, slack: float) -> bool:
+        """Whether the counter can have grown from this track's latest value to that of ``poll``."""
+        return self.joules <= poll.joules <= self.joules + ceiling * (poll.after - self.changed_at + slack)
+
+    def add(self, poll: CounterPoll) -> None:
+        if poll.joules != self.joules:
+            self.changed_at = self.unchanged_at
+        self.joules, self.unchanged_at = poll.joules, poll.before
+
+
+class EnergyMeter:
+    """``method`` is chosen by the first counter value, or after ``PROBE_SECONDS`` without one; a counter that stalls hands over
+    to power integration for good. ``ceiling``: watts above which the GPU cannot draw; None where its limits are unknown.
+
+    ``glitches``: counter readings that were impossible. ``name``: of the GPU, for the log.
+    """
+
+    def __init__(self, ring_seconds: float, ceiling: float | None = None, name: str = "GPU") -> None:
         self.trace = CounterTrace(capacity=max(int(ring_seconds * POINTS_PER_SECOND), 64))
         self.crosscheck = CrossCheck()
         self.method = NONE
@@ -54,19 +112,28 @@ class EnergyMeter:
         self.latest: EnergySample | None = None
         self.third_latest_at: float | None = None
         self.glitches = 0
+        self.stalled_at: float | None = None
+        self._name = name
+        self._ceiling = DEFAULT_CEILING if ceiling is None else ceiling
+        self._ring_seconds = ring_seconds
         self._last_three: deque[float] = deque(maxlen=3)
         self._first_at: float | None = None
-        # The counter: its value, the last time it was seen unchanged, and whether a fall is waiting to be confirmed.
-        self._value: Joules | None = None
-        self._unchanged_at = 0.0
-        self._falling = False
+        # The counter: the readings that were taken in, and those that may be a new epoch.
+        self._main: _Track | None = None
+        self._candidate: _Track | None = None
+        self._glitch_spans: deque[tuple[float, float]] = deque(maxlen=MAX_GLITCH_SPANS)
+        # Added to the counter before it is recorded, so that an epoch after a jump upwards falls too.
+        self._offset = 0.0
+        self._recent: deque[EnergySample] = deque()
         self._changed_at: float | None = None
         self._distances: deque[float] = deque(maxlen=STEP_DISTANCES)
         self._changes = 0
         self._period = UpdatePeriodEstimator()
-        # Integration, for a card without a counter.
+        # Integrated power, and what it was at the counter's last change and since then.
         self._power: tuple[float, Watts] | None = None
         self._integral = 0.0
+        self._integral_at_change = 0.0
+        self._integrals: deque[tuple[float, float]] = deque()
 
     def observe(self, before: float, after: float, energy: Joules | None, power: Watts | None) -> None:
         """Takes in one poll that was sent at ``before`` and answered at ``after``."""
@@ -76,12 +143,24 @@ class EnergyMeter:
         if self.method == NONE:
             self._choose_method(before, energy, power)
         if self.method == COUNTER:
-            if power is not None and self.crosscheck.ratio is None:
-                self.crosscheck.power(at, power)
+            if power is not None:
+                if self.crosscheck.ratio is None:
+                    self.crosscheck.power(at, power)
+                self._watch_power(at, power)
             if energy is not None:
-                self._observe_counter(before, after, energy)
+                self._observe_counter(CounterPoll(before, after, energy))
         elif self.method == POWER and power is not None:
             self._integrate(at, power)
+
+    def has_glitch(self, start: float, end: float) -> bool:
+        """Whether a glitch may have touched a window between two monotonic times."""
+        if self._candidate is not None and self._main is not None and end >= self._main.changed_at:
+            return True
+        return any(first <= end and start <= last for first, last in self._glitch_spans)
+
+    def method_at(self, end: float) -> str:
+        """The method behind the energy of a window that ends then."""
+        return COUNTER if self.stalled_at is not None and end <= self.stalled_at else self.method
 
     def _choose_method(self, now: float, energy: Joules | None, power: Watts | None) -> None:
         if energy is not None:
@@ -89,34 +168,148 @@ class EnergyMeter:
         elif power is not None and self._first_at is not None and now - self._first_at >= PROBE_SECONDS:
             self.method = POWER
 
-    def _observe_counter(self, before: float, after: float, joules: Joules) -> None:
-        if self._value is None or joules == self._value:
-            self._value, self._unchanged_at = joules, before
-            self._end_fall()
-            return
-        if joules < self._value and not self._falling:
-            # One low value may be a misread; a reset is still there at the next poll.
-            self._falling = True
-            return
-        if joules > self._value:
-            self._end_fall()
-        reset = joules < self._value
-        since = self._unchanged_at
-        if self.step is not None:
-            since = max(since, after - LONGEST_STEP * self.step)
-        at = self._period.estimate(since, after)
-        uncertainty = max(at - since, after - at)
-        if self._changed_at is not None and not reset:
-            self._learn_step(at - self._changed_at)
-        self._value, self._unchanged_at, self._changed_at, self._falling = joules, before, at, False
-        if self.crosscheck.ratio is None:
-            self.crosscheck.change(at, joules)
-        if reset or self.latest is None or at - self.latest.at >= MIN_SPACING:
-            self._record(at, joules, uncertainty)
+    # --- the counter ---------------------------------------------------------------------------------------------------
 
-    def _end_fall(self) -> None:
-        self.glitches += self._falling
-        self._falling = False
+    def _observe_counter(self, poll: CounterPoll) -> None:
+        main, candidate = self._main, self._candidate
+        if main is None:
+            self._main = _Track(poll.joules, poll.before, poll.before)
+            return
+        fits_main = self._fits(main, poll)
+        if candidate is None:
+            if fits_main:
+                self._take_in(poll)
+            else:
+                self._candidate = _Track(poll.joules, poll.before, poll.before, [poll])
+            return
+        continues = self._fits(candidate, poll)
+        if continues:
+            candidate.add(poll)
+            candidate.readings += 1
+            candidate.polls.append(poll)
+        if fits_main and not continues:
+            self._drop_candidate(candidate, poll)
+            self._take_in(poll)
+        elif fits_main and candidate.polls[0].joules < main.joules:
+            self._join(candidate, poll)
+        elif continues:
+            if poll.after - candidate.polls[0].before >= CONFIRM_SECONDS:
+                self._confirm(candidate)
+        else:
+            self._drop_candidate(candidate, poll)
+            self._candidate = _Track(poll.joules, poll.before, poll.before, [poll])
+
+    def _fits(self, track: _Track, poll: CounterPoll) -> bool:
+        slack = STEP_SLACK if self.step is None else max(STEP_SLACK, 1.5 * self.step)
+        return track.fits(poll, self._ceiling, slack)
+
+    def _drop_candidate(self, candidate: _Track, poll: CounterPoll) -> None:
+        """The candidate's readings were glitches: the counter is where it could be without them."""
+        assert self._main is not None
+        self.glitches += candidate.readings
+        self._mark_glitch(self._main.unchanged_at, poll.after)
+        self._candidate = None
+
+    def _join(self, candidate: _Track, poll: CounterPoll) -> None:
+        """The counter fell, and grew to where it can go on from both: which of the two was wrong is unknown.
+
+        So neither counts: recent points above the fallen value are taken back, and the counter goes on from the points before
+        them with this reading. Where there are none, it has begun a new epoch.
+        """
+        assert self._main is not None
+        first = candidate.polls[0]
+        since = self._main.changed_at
+        base = self._retract_above(first)
+        self.glitches += 1
+        self._candidate = None
+        if base is None:
+            self._mark_glitch(since, poll.after)
+            self._begin_epoch([poll])
+            return
+        self._mark_glitch(base.at, poll.after)
+        self._main = _Track(base.joules, base.at - base.uncertainty, base.at - base.uncertainty)
+        self._restart_learning()
+        self._take_in(poll)
+
+    def _confirm(self, candidate: _Track) -> None:
+        """The candidate stayed: a new epoch. Where the counter fell back from a jump, the jump is taken back too."""
+        first = candidate.polls[0]
+        assert self._main is not None
+        base = self._retract_above(first)
+        if base is not None or first.joules >= self._main.joules:
+            self.glitches += 1
+            self._mark_glitch(self._main.unchanged_at if base is None else base.at, first.after)
+        self._candidate = None
+        self._begin_epoch(candidate.polls)
+
+    def _retract_above(self, first: CounterPoll) -> EnergySample | None:
+        """Takes back recent points above a value that the counter fell to. Returns the last point before them.
+
+        None where no recent point is at or below that value, as after a reset.
+        """
+        assert self._main is not None
+        if first.joules >= self._main.joules:
+            return None
+        base = next((sample for sample in reversed(self._recent) if sample.joules <= first.joules), None)
+        if base is None:
+            return None
+        self.trace.retract(base.at)
+        while self._recent[-1].at > base.at:
+            self._recent.pop()
+        self.latest = base
+        self._last_three.clear()
+        self._last_three.extend([sample.at for sample in self._recent][-3:])
+        self.third_latest_at = self._last_three[0] if len(self._last_three) == 3 else None
+        return base
+
+    def _begin_epoch(self, polls: Sequence[CounterPoll]) -> None:
+        """Records the first readings of a new epoch. What was used since the last point is unknown."""
+        assert self._main is not None
+        first = polls[0]
+        since = self._main.unchanged_at
+        if self.step is not None:
+            since = max(since, first.after - LONGEST_STEP * self.step)
+        if self.latest is not None and first.joules >= self.latest.joules:
+            # After a jump upwards: shifted so that it is recorded as a fall, which begins an epoch.
+            self._offset += self.latest.joules - 1.0 - first.joules
+        self._recent.clear()
+        self._restart_learning()
+        self._main = _Track(first.joules, first.before, since)
+        self._record((since + first.after) / 2, first.joules, (first.after - since) / 2)
+        for poll in polls[1:]:
+            self._take_in(poll)
+
+    def _restart_learning(self) -> None:
+        self.crosscheck.restart()
+        self._changed_at = None
+
+    def _mark_glitch(self, start: float, end: float) -> None:
+        step = STEP_SLACK if self.step is None else self.step
+        self._glitch_spans.append((start - step, end + step))
+
+    def _take_in(self, poll: CounterPoll) -> None:
+        """Takes in a reading that goes on from the last one."""
+        main = self._main
+        assert main is not None
+        if poll.joules == main.joules:
+            main.unchanged_at = poll.before
+            self._watch_stall(poll.before)
+            return
+        since = main.unchanged_at
+        if self.step is not None:
+            since = max(since, poll.after - LONGEST_STEP * self.step)
+        at = self._period.estimate(since, poll.after)
+        uncertainty = max(at - since, poll.after - at)
+        if self._changed_at is not None:
+            self._learn_step(at - self._changed_at)
+        self._changed_at = at
+        main.add(poll)
+        self._integral_at_change = self._integral
+        self._integrals.clear()
+        if self.crosscheck.ratio is None:
+            self.crosscheck.change(at, poll.joules)
+        if self.latest is None or at - self.latest.at >= MIN_SPACING:
+            self._record(at, poll.joules, uncertainty)
 
     def _learn_step(self, distance: float) -> None:
         self._distances.append(distance)
@@ -127,14 +320,56 @@ class EnergyMeter:
         middle = median(self._distances)
         self.step = Seconds(fmean(distance for distance in self._distances if 0.5 * middle <= distance <= 1.5 * middle))
 
+    # --- power ---------------------------------------------------------------------------------------------------------
+
+    def _watch_power(self, at: float, watts: Watts) -> None:
+        """Integrates power beside the counter, for the case that the counter stalls."""
+        if self._power is not None and at - self._power[0] <= INTEGRATION_GAP:
+            self._integral += (self._power[1] + watts) / 2 * (at - self._power[0])
+            if not self._integrals or at - self._integrals[-1][0] >= INTEGRATION_STEP - 1e-3:
+                self._integrals.append((at, self._integral))
+                if len(self._integrals) > MAX_STALL_POINTS:
+                    # The counter stands still while little power flows, as that of a sleeping GPU.
+                    self._integral_at_change = self._integrals.popleft()[1]
+        else:
+            self._integral_at_change = self._integral
+            self._integrals.clear()
+        self._power = (at, watts)
+
+    def _watch_stall(self, now: float) -> None:
+        """Hands over to power integration where the counter stands still while power flows."""
+        main = self._main
+        if main is None or not self._integrals:
+            return
+        since = max(main.changed_at, self._integrals[0][0])
+        spent = self._integral - self._integral_at_change
+        patience = STALL_SECONDS if self.step is None else max(STALL_SECONDS, 5 * self.step)
+        if now - since < patience or spent < STALL_WATTS * (now - since):
+            return
+        log.warning(
+            "%s: the energy counter stands still at %.0f J while %.0f W flow; power is integrated from now on",
+            self._name,
+            main.joules,
+            spent / (now - since),
+        )
+        self.method = POWER
+        self.stalled_at = self.latest.at if self.latest is not None else main.changed_at
+        start = self._integral_at_change - main.joules
+        points = list(self._integrals)
+        self._integral -= start
+        for at, integral in points:
+            if self.latest is None or at > self.latest.at:
+                self._record(at, Joules(integral - start), INTEGRATION_STEP)
+        self.step = Seconds(INTEGRATION_STEP)
+
     def _integrate(self, at: float, watts: Watts) -> None:
         if self._power is None:
             self._power = (at, watts)
-            self._record(at, Joules(0.0), 0.0)
+            self._record(at, Joules(self._integral), 0.0)
             return
         span = at - self._power[0]
         if span > INTEGRATION_GAP:
-            # What was spent meanwhile is unknown: a new epoch says so, a bridge would not.
+            # What was used meanwhile is unknown: a new epoch says so, a bridge would not.
             self._integral = 0.0
         else:
             self._integral += (self._power[1] + watts) / 2 * span
@@ -144,16 +379,19 @@ class EnergyMeter:
             self.step = Seconds(INTEGRATION_STEP)
 
     def _record(self, at: float, joules: Joules, uncertainty: float) -> None:
-        self.trace.append(at, joules, uncertainty)
+        self.trace.append(at, joules + self._offset, uncertainty)
         self._last_three.append(at)
         self.third_latest_at = self._last_three[0] if len(self._last_three) == 3 else None
         self.latest = EnergySample(joules, at, Seconds(uncertainty))
+        self._recent.append(self.latest)
+        while self._recent[0].at < at - HISTORY_SECONDS:
+            self._recent.popleft()
 
 
 class CrossCheck:
     """Compares the energy counter with the power that the same GPU shows, once after start.
 
-    There are GPUs whose counter runs at half speed and GPUs whose power reading is off (ml-energy/zeus #181, 2026: 187 J against
+    There are GPUs whose counter runs at half speed and GPUs whose power reading is off (ml-energy/zeus #181: 187 J against
     327 J over 5 s); only a comparison shows either. ``ratio``: counter joules by integrated power joules, from one counter
     change to another at least ``CHECK_SECONDS`` later; None until then.
     """

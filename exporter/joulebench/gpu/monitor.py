@@ -18,6 +18,7 @@ from joulebench.gpu.reading import GpuIdentity, GpuSource, GpuState, ProcessSumm
 from joulebench.gpu.sampler import GpuSampler, as_suspect
 from joulebench.gpu.wall_clock import MonotonicWindow, WallClock
 from joulebench.metrics import THROTTLE_REASONS
+from joulebench.schema.reasons import Reason
 from joulebench.supervise import BackgroundLoop
 from joulebench.units import Seconds
 
@@ -136,15 +137,15 @@ class GpuMonitor:
 
     def _window_energy(self, sampler: GpuSampler, window: MonotonicWindow) -> WindowEnergy:
         if window.skipped:
-            return missing(sampler.energy_method, ("clock_step",))
+            return missing(sampler.energy_method, (Reason.CLOCK_STEP.value,))
         energy = sampler.window(window.start, window.end)
         if window.touches_step:
-            energy = as_suspect(energy, "clock_step")
+            energy = as_suspect(energy, Reason.CLOCK_STEP)
         if self._processes is not None and self._processes.has_foreign_use(sampler.identity.index, window.start, window.end):
-            energy = as_suspect(energy, "foreign_process")
+            energy = as_suspect(energy, Reason.FOREIGN_PROCESS)
         # A property of the sensor, not of this window: it averages out over longer windows, so the quality stays.
         if has_part_time_sensor(sampler.identity.name):
-            energy = replace(energy, reasons=(*energy.reasons, "part_time_sensor"))
+            energy = replace(energy, reasons=(*energy.reasons, Reason.PART_TIME_SENSOR.value))
         return energy
 
     def device_use(self, owner: OwnerName | None, start_unix: float, end_unix: float) -> Sequence[GpuUse | None]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from ctypes import byref, c_int32
 from types import ModuleType
 from typing import Any
 
@@ -93,11 +92,11 @@ class NvmlLibrary:
         return _call(getattr(pynvml, call.function), handle, *call.arguments)
 
     def fill(self, handle: Handle, block: FieldBlock) -> int:
-        if not len(block):
+        if not block.fields:
             return 0
         if self._fill is None:
             return FUNCTION_NOT_FOUND
-        return int(self._fill(handle, c_int32(len(block)), byref(block.array)))
+        return int(self._fill(handle, block.count, block.reference))
 
     def process_name(self, pid: int) -> str | None:
         _, answer = _call(pynvml.nvmlSystemGetProcessName, pid)

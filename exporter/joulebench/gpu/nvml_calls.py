@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Mapping, Sequence
-from ctypes import Array, Structure, Union, c_double, c_int32, c_int64, c_uint32, c_uint64
+from ctypes import Array, Structure, Union, byref, c_double, c_int32, c_int64, c_uint32, c_uint64
 from dataclasses import dataclass
 from typing import Any, NewType, Protocol
 
@@ -222,6 +222,8 @@ class FieldBlock:
         self.fields = tuple(fields)
         pairs = zip(fields, scopes or [0] * len(fields), strict=True)
         self.array: Array[Any] = (_FieldValue * len(fields))(*(_FieldValue(field, scope) for field, scope in pairs))
+        self.count = c_int32(len(fields))
+        self.reference = byref(self.array)
         self._struct = struct.Struct("=" + _ITEM * len(fields))
 
     def __len__(self) -> int:
@@ -242,7 +244,7 @@ class FieldBlock:
             if code:
                 codes.add(code)
             else:
-                values[field] = _narrow(kind, value)
+                values[field] = value & 0xFFFFFFFF if kind == _UNSIGNED_INT else value
         return values, codes
 
 

@@ -14,12 +14,13 @@ from dataclasses import replace
 from threading import Lock
 
 from joulebench.clock import Clock
-from joulebench.energy.window import QUALITIES, WindowEnergy, window_energy
+from joulebench.energy.window import WindowEnergy, window_energy
 from joulebench.errors import GpuError, GpuLost
 from joulebench.gpu.energy_meter import COUNTER, EnergyMeter
 from joulebench.gpu.reading import NO_PROCESSES, NO_STATE, CounterReading, GpuDevice, GpuState, ProcessSummary, StateReading
 from joulebench.gpu.throttle import ThrottleMeter
 from joulebench.gpu.wall_clock import WallClock
+from joulebench.schema.reasons import QUALITIES, Reason
 from joulebench.units import Seconds, Watts
 
 log = logging.getLogger(__name__)
@@ -160,12 +161,18 @@ class GpuSampler:
     def window(self, start: float, end: float) -> WindowEnergy:
         """Estimates the energy between two monotonic times.
 
-        Reasons beyond those of ``window_energy``: ``counter_disagrees`` with the power it was checked against.
+        Reasons beyond those of ``window_energy``: ``counter_disagrees``, ``glitch``, ``counter_stalled``.
         """
         with self._lock:
             meter = self._meter
-            energy = window_energy(meter.trace, start, end, method=meter.method)
-            return as_suspect(energy, "counter_disagrees") if meter.crosscheck.disagrees else energy
+            energy = window_energy(meter.trace, start, end, method=meter.method_at(end))
+            if meter.crosscheck.disagrees:
+                energy = as_suspect(energy, Reason.COUNTER_DISAGREES)
+            if meter.has_glitch(start, end):
+                energy = as_suspect(energy, Reason.GLITCH)
+            if meter.stalled_at is not None and end > meter.stalled_at:
+                energy = as_suspect(energy, Reason.COUNTER_STALLED)
+            return energy
 
     @property
     def energy_method(self) -> str:
@@ -200,7 +207,7 @@ class GpuSampler:
             )
 
 
-def as_suspect(energy: WindowEnergy, reason: str) -> WindowEnergy:
+def as_suspect(energy: WindowEnergy, reason: Reason) -> WindowEnergy:
     """Adds ``reason`` to a window, whose quality is then suspect at best."""
     quality = max(energy.quality, "suspect", key=QUALITIES.index)
-    return replace(energy, quality=quality, reasons=(*energy.reasons, reason))
+    return replace(energy, quality=quality, reasons=(*energy.reasons, reason.value))
