@@ -38,6 +38,7 @@ STATE_METRICS = (
     GpuMetric(metrics.GPU_INFO, lambda gpu: {_info_labels(gpu): 1.0}, when_down=True),
     GpuMetric(metrics.GPU_UP, lambda gpu: float(gpu.up), when_down=True),
     GpuMetric(metrics.GPU_READ_ERRORS, lambda gpu: gpu.read_errors, when_down=True),
+    GpuMetric(metrics.GPU_GLITCHES, lambda gpu: gpu.glitches, when_down=True),
     GpuMetric(metrics.GPU_UTILIZATION, lambda gpu: gpu.state.utilization),
     GpuMetric(metrics.GPU_MEMORY_USED, lambda gpu: gpu.state.memory_used),
     GpuMetric(metrics.GPU_MEMORY_TOTAL, lambda gpu: gpu.state.memory_total),

@@ -20,6 +20,7 @@ from joulebench.units import (
     Hertz,
     Ratio,
     Seconds,
+    Watts,
     hertz_from_megahertz,
     joules_from_millijoules,
     ratio_from_percent,
@@ -31,6 +32,11 @@ SAMPLE_TRIES = 5
 """How often process samples are asked for again when there were more of them than the binding made room for."""
 PROBES = 3
 """Times that a field is tried before it counts as unsupported: a sporadic refusal must not cost a GPU its counter."""
+PEAK_FACTOR = 1.5
+"""Head-room above the highest power limit, for peaks that the limiter lets through."""
+PEAK_FACTOR_OF_PRESENT_LIMIT = 2.0
+"""The same above a limit that may have been set lower than the GPU allows."""
+IMPOSSIBLE_LIMIT_MW = 5_000_000
 # hw_slowdown has no counter and needs none: it sums up others.
 _REASONS_WITH_COUNTERS = frozenset({"sw_power_cap", "sw_thermal", "hw_thermal", "hw_power_brake"})
 
@@ -53,12 +59,24 @@ class NvmlDevice:
             driver_version=driver_version,
         )
         self._choose_fields(driver_version)
+        self.power_ceiling = self._read_power_ceiling()
         self._throttle_nanoseconds: Sequence[int | None] = ()
         self._throttle: Mapping[str, Seconds] = {}
         self._clock_max: dict[str, Hertz] = {}
         self._traffic = LinkTraffic()
         self._links = link_field_block(LINK_COUNTERS)
         self._link_reads = 0
+
+    def _read_power_ceiling(self) -> Watts | None:
+        """Reads the highest power limit that can be set (``nvmlDeviceGetPowerManagementLimitConstraints``), else the present
+        limit, with head-room for peaks above it."""
+        limits = self._query_or_none(nvml_calls.POWER_LIMIT_RANGE)
+        if limits is not None and 0 < limits[1] < IMPOSSIBLE_LIMIT_MW:
+            return Watts(PEAK_FACTOR * watts_from_milliwatts(limits[1]))
+        limit = self._query_or_none(nvml_calls.POWER_LIMIT)
+        if limit is not None and 0 < limit < IMPOSSIBLE_LIMIT_MW:
+            return Watts(PEAK_FACTOR_OF_PRESENT_LIMIT * watts_from_milliwatts(limit))
+        return None
 
     def _choose_fields(self, driver_version: str) -> None:
         supported = self._probe(nvml_calls.counter_fields(driver_version))
@@ -238,6 +256,15 @@ class NvmlDevice:
         if code:
             self._raise_for_code(code, call.symbol)
         return answer
+
+    def _query_or_none(self, call: Call) -> Any:
+        """Returns the answer, or None where it failed for whatever reason. Raises GpuLost."""
+        try:
+            return self._query(call)
+        except GpuLost:
+            raise
+        except GpuError:
+            return None
 
     def _query_newest(self, call: Call, older: Call) -> Any:
         answer = self._query(call)

@@ -7,7 +7,7 @@ Counters step every 20 to 100 ms (Zeus, Alumet); split edges need the time of th
 
 A reading has to be possible: since its last change a counter has grown by no less than nothing and by no more than the GPU's
 highest power allows. A reading outside of that is a candidate for a new epoch. It becomes one when later readings go on from
-it for ``CONFIRM_SECONDS``; when the counter returns to its curve before, it was a glitch and nothing happened.
+it for ``CONFIRM_SECONDS``; when the counter jumps back to its curve before, it was a glitch and nothing happened.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ import logging
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import inf
 from statistics import fmean, median
 from typing import NamedTuple
 
 from joulebench.energy.trace import CounterTrace
+from joulebench.gpu.plausibility import DEFAULT_POWER_CEILING
 from joulebench.gpu.update_period import UpdatePeriodEstimator
 from joulebench.units import Joules, Ratio, Seconds, Watts
 
@@ -39,8 +41,6 @@ STEPS_LEARNED = 5
 LONGEST_STEP = 1.5
 """No step is longer than this many usual ones, however long the counter was not read."""
 
-DEFAULT_CEILING = 3000.0
-"""Watts that no single GPU or module draws, for a GPU whose power limits are unknown."""
 STEP_SLACK = 0.25
 """Seconds of energy that a counter may report late, at least: one step."""
 CONFIRM_SECONDS = 5.0
@@ -78,14 +78,19 @@ class CounterPoll(NamedTuple):
 class _Track:
     """Readings that go on from each other. ``unchanged_at``: last read of the latest value; ``changed_at``: its earliest time.
 
-    ``polls``: the readings of a candidate, to be recorded if it becomes an epoch; ``readings``: how many there were.
+    ``polls``: the readings of a candidate, to be recorded if it becomes an epoch; ``lowest``: the lowest of them and of the
+    candidates before it; ``fits_both``: whether any of them can have gone on from the main track too.
     """
 
     joules: Joules
     unchanged_at: float
     changed_at: float
     polls: list[CounterPoll] = field(default_factory=list)
-    readings: int = 1
+    lowest: float = inf
+    fits_both: bool = False
+
+    def __post_init__(self) -> None:
+        self.lowest = min(self.lowest, self.joules)
 
     def fits(self, poll: CounterPoll, ceiling: float, slack: float) -> bool:
         """Whether the counter can have grown from this track's latest value to that of ``poll``."""
@@ -114,7 +119,7 @@ class EnergyMeter:
         self.glitches = 0
         self.stalled_at: float | None = None
         self._name = name
-        self._ceiling = DEFAULT_CEILING if ceiling is None else ceiling
+        self._ceiling = DEFAULT_POWER_CEILING if ceiling is None else ceiling
         self._ring_seconds = ring_seconds
         self._last_three: deque[float] = deque(maxlen=3)
         self._first_at: float | None = None
@@ -185,72 +190,54 @@ class EnergyMeter:
         continues = self._fits(candidate, poll)
         if continues:
             candidate.add(poll)
-            candidate.readings += 1
             candidate.polls.append(poll)
-        if fits_main and not continues:
-            self._drop_candidate(candidate, poll)
-            self._take_in(poll)
-        elif fits_main and candidate.polls[0].joules < main.joules:
-            self._join(candidate, poll)
-        elif continues:
+            candidate.fits_both |= fits_main
             if poll.after - candidate.polls[0].before >= CONFIRM_SECONDS:
                 self._confirm(candidate)
         else:
-            self._drop_candidate(candidate, poll)
-            self._candidate = _Track(poll.joules, poll.before, poll.before, [poll])
+            self.glitches += len(candidate.polls)
+            self._mark_glitch(main.unchanged_at, poll.after)
+            self._candidate = None
+            if fits_main:
+                # The counter is where it could be without the candidate's readings: nothing happened.
+                self._take_in(poll)
+            else:
+                lowest = min(candidate.lowest, poll.joules)
+                self._candidate = _Track(poll.joules, poll.before, poll.before, [poll], lowest=lowest)
 
     def _fits(self, track: _Track, poll: CounterPoll) -> bool:
         slack = STEP_SLACK if self.step is None else max(STEP_SLACK, 1.5 * self.step)
         return track.fits(poll, self._ceiling, slack)
 
-    def _drop_candidate(self, candidate: _Track, poll: CounterPoll) -> None:
-        """The candidate's readings were glitches: the counter is where it could be without them."""
-        assert self._main is not None
-        self.glitches += candidate.readings
-        self._mark_glitch(self._main.unchanged_at, poll.after)
-        self._candidate = None
+    def _confirm(self, candidate: _Track) -> None:
+        """The candidate stayed: a new epoch, or the end of a small fall or of a jump that the counter fell back from.
 
-    def _join(self, candidate: _Track, poll: CounterPoll) -> None:
-        """The counter fell, and grew to where it can go on from both: which of the two was wrong is unknown.
-
-        So neither counts: recent points above the fallen value are taken back, and the counter goes on from the points before
-        them with this reading. Where there are none, it has begun a new epoch.
+        Where the counter has been as low within the last seconds, which of its readings were wrong is unknown, so none of them
+        counts: recent points above are taken back, and the counter goes on from the points before them with its latest reading.
         """
         assert self._main is not None
-        first = candidate.polls[0]
-        since = self._main.changed_at
-        base = self._retract_above(first)
-        self.glitches += 1
         self._candidate = None
-        if base is None:
-            self._mark_glitch(since, poll.after)
-            self._begin_epoch([poll])
+        lowest, latest = candidate.lowest, candidate.polls[-1]
+        since = self._main.unchanged_at
+        if candidate.polls[0].joules >= self._main.joules:
+            self.glitches += 1
+            self._mark_glitch(since, candidate.polls[0].after)
+            self._begin_epoch(candidate.polls)
             return
-        self._mark_glitch(base.at, poll.after)
+        base = self._retract_above(lowest)
+        if base is None:
+            # A counter that began anew; where it grew so fast that it may have returned instead, only its end is known.
+            self._begin_epoch(candidate.polls[-1:] if candidate.fits_both else candidate.polls)
+            return
+        self.glitches += 1
+        self._mark_glitch(base.at, latest.after)
         self._main = _Track(base.joules, base.at - base.uncertainty, base.at - base.uncertainty)
         self._restart_learning()
-        self._take_in(poll)
+        self._take_in(latest)
 
-    def _confirm(self, candidate: _Track) -> None:
-        """The candidate stayed: a new epoch. Where the counter fell back from a jump, the jump is taken back too."""
-        first = candidate.polls[0]
-        assert self._main is not None
-        base = self._retract_above(first)
-        if base is not None or first.joules >= self._main.joules:
-            self.glitches += 1
-            self._mark_glitch(self._main.unchanged_at if base is None else base.at, first.after)
-        self._candidate = None
-        self._begin_epoch(candidate.polls)
-
-    def _retract_above(self, first: CounterPoll) -> EnergySample | None:
-        """Takes back recent points above a value that the counter fell to. Returns the last point before them.
-
-        None where no recent point is at or below that value, as after a reset.
-        """
-        assert self._main is not None
-        if first.joules >= self._main.joules:
-            return None
-        base = next((sample for sample in reversed(self._recent) if sample.joules <= first.joules), None)
+    def _retract_above(self, joules: float) -> EnergySample | None:
+        """Takes back recent points above ``joules``. Returns the last point before them, None where there is none."""
+        base = next((sample for sample in reversed(self._recent) if sample.joules <= joules), None)
         if base is None:
             return None
         self.trace.retract(base.at)

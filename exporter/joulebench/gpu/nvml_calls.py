@@ -66,6 +66,7 @@ TEMPERATURE_OLD = Call("nvmlDeviceGetTemperature", (0,))
 MARGIN = Call("nvmlDeviceGetMarginTemperature")
 SLOWDOWN_THRESHOLD = Call("nvmlDeviceGetTemperatureThreshold", (1,))
 POWER_LIMIT = Call("nvmlDeviceGetEnforcedPowerLimit")
+POWER_LIMIT_RANGE = Call("nvmlDeviceGetPowerManagementLimitConstraints")
 REASONS = Call("nvmlDeviceGetCurrentClocksEventReasons")
 REASONS_OLD = Call("nvmlDeviceGetCurrentClocksThrottleReasons")
 

@@ -78,6 +78,11 @@ class GpuDevice(Protocol):
     @property
     def identity(self) -> GpuIdentity: ...
 
+    @property
+    def power_ceiling(self) -> Watts | None:
+        """Watts above which this GPU cannot draw; None where its limits are unknown."""
+        ...
+
     def read_counters(self) -> CounterReading:
         """One cheap read for the 50 Hz loop."""
         ...
@@ -148,6 +153,7 @@ class GpuState:
     state: StateReading
     throttle: Mapping[str, Seconds]
     read_errors: Mapping[str, int]
+    glitches: Mapping[str, int]
     polls: int
     overruns: int
     processes: ProcessSummary = NO_PROCESSES

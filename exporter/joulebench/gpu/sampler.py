@@ -17,6 +17,7 @@ from joulebench.clock import Clock
 from joulebench.energy.window import WindowEnergy, window_energy
 from joulebench.errors import GpuError, GpuLost
 from joulebench.gpu.energy_meter import COUNTER, EnergyMeter
+from joulebench.gpu.plausibility import GLITCH_READINGS, drop_impossible_power, drop_impossible_state
 from joulebench.gpu.reading import NO_PROCESSES, NO_STATE, CounterReading, GpuDevice, GpuState, ProcessSummary, StateReading
 from joulebench.gpu.throttle import ThrottleMeter
 from joulebench.gpu.wall_clock import WallClock
@@ -46,7 +47,8 @@ class GpuSampler:
         self._state_fresh = STATE_FRESH_PERIODS * state_period
         self._lock = Lock()
         # Guarded by _lock.
-        self._meter = EnergyMeter(ring_seconds)
+        self._meter = EnergyMeter(ring_seconds, device.power_ceiling, f"GPU {device.identity.index}")
+        self._glitches = Counter(dict.fromkeys(GLITCH_READINGS, 0))
         self._throttle = ThrottleMeter(ring_seconds)
         self._power: tuple[float, Watts] | None = None
         self._state: tuple[float, StateReading] | None = None
@@ -92,15 +94,15 @@ class GpuSampler:
 
     def _observe(self, before: float, after: float, reading: CounterReading) -> None:
         meter = self._meter
+        reading, has_glitch = drop_impossible_power(reading, self.device.power_ceiling)
+        self._glitches["power"] += has_glitch
         if reading.power is not None:
             self._power = (after, reading.power)
         elif self._power is not None:
             self._errors["power"] += 1
         if reading.energy is None and meter.method == COUNTER:
             self._errors["energy"] += 1
-        glitches = meter.glitches
         meter.observe(before, after, reading.energy, reading.power)
-        self._errors["energy"] += meter.glitches - glitches
         self._throttle.observe(self._good_at, after, reading)
         if self._down:
             log.warning("GPU %d answers again", self.identity.index)
@@ -139,6 +141,8 @@ class GpuSampler:
             return
         with self._lock:
             self._errors["slow"] += reading.failures
+            reading, glitches = drop_impossible_state(reading)
+            self._glitches.update(glitches)
             self._state = (self._clock.monotonic(), reading)
             self._logged_unexpected["slow"] = False
 
@@ -201,13 +205,14 @@ class GpuSampler:
                 state=state[1] if state is not None and up and now - state[0] <= self._state_fresh else NO_STATE,
                 throttle=self._throttle.seconds,
                 read_errors=dict(self._errors),
+                glitches={**self._glitches, "energy": meter.glitches},
                 polls=self._polls,
                 overruns=self._overruns,
                 processes=processes,
             )
 
 
-def as_suspect(energy: WindowEnergy, reason: Reason) -> WindowEnergy:
+def as_suspect(energy: WindowEnergy, reason: str) -> WindowEnergy:
     """Adds ``reason`` to a window, whose quality is then suspect at best."""
     quality = max(energy.quality, "suspect", key=QUALITIES.index)
-    return replace(energy, quality=quality, reasons=(*energy.reasons, reason.value))
+    return replace(energy, quality=quality, reasons=(*energy.reasons, str(reason)))

@@ -164,6 +164,7 @@ class SimulatedDevice:
 
     def __init__(self, index: int, clock: Clock, load: Load | None) -> None:
         self.identity = GpuIdentity(index, f"SIMULATED-{index}", f"Simulated GPU {index}", "Simulated", "simulated", "simulated")
+        self.power_ceiling = Watts(2 * LIMIT_WATTS)
         self.overheats_from: float | None = None
         self._clock = clock
         self._load = load

@@ -111,3 +111,10 @@ GPU_FOREIGN_USE_START = gauge(
     GPU,
 )
 GPU_READ_ERRORS = counter("gpu_read_errors_total", "NVML calls for the GPU that failed, by group of calls.", (*GPU, "group"))
+GPU_GLITCHES = counter(
+    "gpu_glitches_total",
+    "Readings that the GPU cannot have had, by reading: energy beyond what its power limit allows since the reading before, power"
+    " above the limit, utilization above 100 %. They are left out, and windows that they touch name them.",
+    (*GPU, "reading"),
+    unused_because="0 unless a driver answers nonsense; windows and the exporter's log name it",
+)

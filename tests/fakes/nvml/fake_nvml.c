@@ -47,7 +47,7 @@ typedef struct { unsigned pid; unsigned long long used_memory; unsigned gpu_inst
 typedef struct { double at, value, before; } Point; /* before: the integral up to `at` */
 typedef struct { Point *points; int count, room; double loop; } Curve;
 
-typedef enum { FAULT_CALL, FAULT_FIELD, FAULT_VALUE, FAULT_SLOW, FAULT_GONE } FaultKind;
+typedef enum { FAULT_CALL, FAULT_FIELD, FAULT_VALUE, FAULT_SLOW, FAULT_GONE, FAULT_OFFSET, FAULT_FREEZE, FAULT_KINDS } FaultKind;
 typedef enum { WHEN_TIME, WHEN_CALLS, WHEN_EVERY } FaultWhen;
 typedef struct { FaultKind kind; FaultWhen when; double from, until; char target[48]; double value; } Fault;
 typedef struct { char target[56]; int code; double values[4]; } Answer;
@@ -58,7 +58,7 @@ typedef struct { unsigned pid; double from, until, sm; char name[96]; } Process;
     X(nvmlDeviceGetArchitecture) X(nvmlDeviceGetFieldValues) X(nvmlDeviceGetTotalEnergyConsumption) \
     X(nvmlDeviceGetPowerUsage) X(nvmlDeviceGetUtilizationRates) X(nvmlDeviceGetMemoryInfo) X(nvmlDeviceGetMemoryInfo_v2) \
     X(nvmlDeviceGetTemperature) X(nvmlDeviceGetTemperatureV) X(nvmlDeviceGetTemperatureThreshold) \
-    X(nvmlDeviceGetMarginTemperature) X(nvmlDeviceGetEnforcedPowerLimit) X(nvmlDeviceGetClockInfo) \
+    X(nvmlDeviceGetMarginTemperature) X(nvmlDeviceGetEnforcedPowerLimit) X(nvmlDeviceGetPowerManagementLimitConstraints) X(nvmlDeviceGetClockInfo) \
     X(nvmlDeviceGetMaxClockInfo) X(nvmlDeviceGetCurrentClocksEventReasons) X(nvmlDeviceGetCurrentClocksThrottleReasons) \
     X(nvmlDeviceGetProcessUtilization) X(nvmlDeviceGetComputeRunningProcesses_v3) X(nvmlSystemGetProcessName)
 #define AS_ENUM(name) FN_##name,
@@ -211,15 +211,15 @@ static void open_clock(const char *path) {
 static void default_curve(Curve *curve, double value) { if (!curve->count) add_point(curve, 0.0, value); }
 
 static int read_fault(Gpu *gpu, const char *text) {
-    static const char *const kinds[] = {"call", "field", "value", "slow", "gone"};
+    static const char *const kinds[] = {"call", "field", "value", "slow", "gone", "offset", "freeze"};
     static const char *const whens[] = {"time", "calls", "every"};
     char kind[16], when[16];
     Fault fault = {0};
     if (sscanf(text, "%15s %15s %lf %lf %47s %lf", kind, when, &fault.from, &fault.until, fault.target, &fault.value) != 6) return 0;
     int k = 0, w = 0;
-    while (k < 5 && strcmp(kind, kinds[k])) k++;
+    while (k < FAULT_KINDS && strcmp(kind, kinds[k])) k++;
     while (w < 3 && strcmp(when, whens[w])) w++;
-    if (k == 5 || w == 3 || gpu->fault_count == MAX_FAULTS) return 0;
+    if (k == FAULT_KINDS || w == 3 || gpu->fault_count == MAX_FAULTS) return 0;
     fault.kind = (FaultKind)k;
     fault.when = (FaultWhen)w;
     gpu->faults[gpu->fault_count++] = fault;
@@ -520,6 +520,11 @@ static int answer_field(Gpu *gpu, FieldValue *field, double t, unsigned long cal
             if (field->value_type == TYPE_UINT) field->value.ui = (uint32_t)fault->value;
             else field->value.ull = (uint64_t)fault->value;
         }
+        if (fault->kind == FAULT_OFFSET && field->value_type == TYPE_ULL) {
+            double moved = (double)field->value.ull + fault->value;
+            field->value.ull = moved > 0.0 ? (uint64_t)moved : 0;
+        }
+        if (fault->kind == FAULT_FREEZE && (id == 191 || id == 83)) field->value.ull = counter_mj(gpu, fault->value);
     }
     return field->result;
 }
@@ -725,6 +730,18 @@ int nvmlDeviceGetEnforcedPowerLimit(Device device, unsigned *limit) {
         return leave(SUCCESS);
     }
     *limit = (unsigned)(gpu->limit * 1000.0);
+    return leave(SUCCESS);
+}
+
+int nvmlDeviceGetPowerManagementLimitConstraints(Device device, unsigned *least, unsigned *most) {
+    ENTER(nvmlDeviceGetPowerManagementLimitConstraints);
+    IF_FIXED(nvmlDeviceGetPowerManagementLimitConstraints, -1) {
+        *least = (unsigned)values[0];
+        *most = (unsigned)values[1];
+        return leave(SUCCESS);
+    }
+    *least = (unsigned)(gpu->limit * 200.0);
+    *most = (unsigned)(gpu->limit * 1000.0);
     return leave(SUCCESS);
 }
 

@@ -84,6 +84,16 @@ def field_answers(field_id: int, raw: float, when: When = ALWAYS) -> Fault:
     return Fault("value", when, str(field_id), raw)
 
 
+def field_moves(field_id: int, millijoules: float, when: When = ALWAYS) -> Fault:
+    """A counter field answers so much more than it should, or less."""
+    return Fault("offset", when, str(field_id), millijoules)
+
+
+def counter_freezes(field_id: int, start: float, end: float) -> Fault:
+    """The energy counter answers what it stood at at ``start``."""
+    return Fault("freeze", During(start, end), str(field_id), start)
+
+
 def slow(seconds: float, when: When, function: str = "nvmlDeviceGetFieldValues") -> Fault:
     return Fault("slow", when, function, seconds)
 

@@ -60,6 +60,7 @@ FULL = GpuState(
     ),
     throttle={"sw_power_cap": Seconds(12.25), "hw_thermal": Seconds(0.0)},
     read_errors={"fast": 0, "slow": 2},
+    glitches={"energy": 3, "utilization": 0},
     polls=5003,
     overruns=4,
 )
@@ -78,6 +79,7 @@ SPARSE = GpuState(
     state=StateReading(utilization=Ratio(0.0)),
     throttle={},
     read_errors={},
+    glitches={},
     polls=5001,
     overruns=0,
 )

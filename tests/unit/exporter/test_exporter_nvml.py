@@ -18,6 +18,7 @@ KEPT_WHEN_LOST = {
     "joulebench_gpu_info",
     "joulebench_gpu_up",
     "joulebench_gpu_read_errors_total",
+    "joulebench_gpu_glitches_total",
     "joulebench_exporter_energy_polls_total",
     "joulebench_exporter_energy_overruns_total",
 }

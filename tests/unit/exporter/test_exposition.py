@@ -105,6 +105,7 @@ def test_a_lost_gpu_shows_that_it_is_lost_and_no_reading() -> None:
         "joulebench_gpu_info",
         "joulebench_gpu_up",
         "joulebench_gpu_read_errors_total",
+        "joulebench_gpu_glitches_total",
         "joulebench_exporter_energy_polls_total",
         "joulebench_exporter_energy_overruns_total",
     }

@@ -142,8 +142,10 @@ def test_one_misread_counter_is_no_reset(play: Play) -> None:
     rig.run(12)
     state = rig.state()
     assert state.energy_resets == 0
-    assert state.read_errors["energy"] == 1
-    assert rig.window(2, 10).joules == pytest.approx(1600, rel=0.002)
+    assert state.glitches["energy"] == 1
+    window = rig.window(2, 10)
+    assert window.joules == pytest.approx(1600, rel=0.002)
+    assert (window.quality, window.reasons) == ("suspect", ("glitch",))
 
 
 def test_sporadic_refusals_widen_steps_but_lose_no_joule(play: Play) -> None:

@@ -38,6 +38,7 @@ class OneGpu:
     """A source of one GPU whose readings are what the test says."""
 
     name = "test"
+    power_ceiling = None
     identity = GpuIdentity(0, "GPU-test", "Card", "unknown", "580.95.05")
 
     def __init__(self, counters: Callable[[], CounterReading], state: Callable[[], StateReading] = StateReading) -> None:

@@ -23,6 +23,7 @@ from joulebench.units import Bytes, Celsius, Joules, Ratio, Seconds, Watts
 class Device:
     def __init__(self, source: Source, index: int) -> None:
         self._source = source
+        self.power_ceiling = None
         self.identity = GpuIdentity(index, f"GPU-{index}", "x", "y", "1")
 
     def read_counters(self) -> CounterReading:
