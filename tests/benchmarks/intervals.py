@@ -1,4 +1,4 @@
-"""How often the 95 % intervals of a comparison hold the truth, over worlds of tasks whose truth is known.
+"""How often the 95 % intervals of a comparison contain the truth, and how often equal arms show a difference.
 
 Every repetition draws the tasks of a suite from a world in which tasks differ in how hard and how dear they are, and both arms
 find the same ones hard; the truth is the ratio of the expected sums. Each goes the whole way through rows and comparison.
@@ -12,8 +12,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
 
+import numpy as np
+from scipy import stats
+
 from joulebench.analysis.comparison import BETTER, PERHAPS_BETTER, PERHAPS_WORSE, WORSE, Arm, compare
+from joulebench.analysis.prediction.calibration import auroc_interval
 from joulebench.analysis.runs import Attempt
+from joulebench.analysis.statistics import RESAMPLES, TaskResampler, TaskSums
 from joulebench.clock import Clock
 from tests.benchmarks.report import Report, Target
 from tests.fakes.scripted_run import Scripted, attempt_of
@@ -23,9 +28,15 @@ LEAST_COVERAGE = 0.93
 WORLDS = ((20, 1), (30, 3), (100, 1))
 """(tasks of a suite, attempts at each)"""
 TRUTH_TASKS = 400_000
-NULL_TASKS = 30
-MOST_FALSE = 0.08
+EQUAL_ARMS = (2, 3, 6)
+EQUAL_TASKS = (18, 50)
+FLAKY_TASKS = (0, 4, 8, 14)
+"""Tasks that succeed at random, half of the time; all others always succeed or never."""
+MOST_FALSE = 0.07
 """5 % for each of two families of findings, which mostly err together."""
+AUROC_WORLDS = ((60, 20), (120, 50), (400, 60))
+"""(samples, failures) with scores one deviation apart, of which the AUROC is 0.7602."""
+RESAMPLED_TASKS = 2000
 
 
 @dataclass(frozen=True)
@@ -109,26 +120,87 @@ def run(report: Report, clock: Clock) -> None:
             found += pair.differences[0].finding == "better"
         rows = [(key, *(f"{100 * count / REPETITIONS:.1f} %" for count in counts)) for key, counts in held.items()]
         worst = min([worst, *(count / REPETITIONS for counts in held.values() for count in counts)])
-        title = f"{tasks} tasks, {attempts} attempts each; {REPETITIONS} repetitions; share of intervals that hold the truth"
+        title = f"{tasks} tasks, {attempts} attempts each; {REPETITIONS} repetitions; share of intervals that contain the truth"
         report.table(("measure", BASE.name, ARM.name, "difference"), rows, title)
     known = 100 * math.sqrt(0.95 * 0.05 / REPETITIONS)
     report.say(f"a share of 95 % is known within {known:.1f} points (one deviation) from {REPETITIONS} repetitions")
-    _null(report)
+    _auroc(report)
+    _resampling(report, clock)
+    _equal_arms(report)
     report.say(f"{len(WORLDS) * REPETITIONS} comparisons in {clock.monotonic() - began:.0f} s")
     report.targets.append(Target("worst coverage of all 95 % intervals", 100 * LEAST_COVERAGE, 100 * worst, "%", at_least=True))
 
 
-def _null(report: Report) -> None:
-    """A model against itself: a finding there is false, however many differences are told."""
+def _auroc(report: Report) -> None:
+    random = np.random.default_rng(12)
+    rows = []
+    for samples, failures in AUROC_WORLDS:
+        good = np.arange(samples) >= failures
+        groups = [str(number) for number in range(samples)]
+        held = 0
+        for _ in range(REPETITIONS):
+            interval = auroc_interval(random.normal(1.0 * good, 1.0), good, groups)
+            held += interval is not None and interval[0] <= 0.7602 <= interval[1]
+        rows.append((str(samples), str(failures), f"{100 * held / REPETITIONS:.1f} %"))
+        what, share = f"coverage of the AUROC, {failures} of {samples} failed", 100 * held / REPETITIONS
+        report.targets.append(Target(what, 100 * LEAST_COVERAGE, share, "%", at_least=True))
+    report.table(("samples", "failures", "coverage"), rows, "AUROC: share of 95 % intervals that contain the truth")
+
+
+def _resampling(report: Report, clock: Clock) -> None:
+    """Why statistics.TaskResampler does not call scipy's bootstrap."""
+    random = np.random.default_rng(3)
+    tops, bottoms = random.lognormal(5.0, 0.5, RESAMPLED_TASKS), (random.random(RESAMPLED_TASKS) < 0.7).astype(float)
+    began = clock.monotonic()
+    resampler = TaskResampler(RESAMPLED_TASKS)
+    drawn = clock.monotonic()
+    resampler.ratio(TaskSums(tops, bottoms))
+    own = clock.monotonic()
+    stats.bootstrap(
+        (tops, bottoms),
+        lambda top, bottom, axis: top.sum(axis) / bottom.sum(axis),
+        paired=True,
+        vectorized=True,
+        n_resamples=RESAMPLES,
+    )
+    theirs = clock.monotonic()
+    report.say(
+        f"resampling {RESAMPLED_TASKS:,} tasks: {own - drawn:.2f} s a ratio after {drawn - began:.2f} s once for all ratios;"
+        f" scipy.stats.bootstrap {theirs - own:.2f} s a ratio"
+    )
+
+
+def _equal_arms(report: Report) -> None:
+    """Arms that are the same model: every finding is false, however many differences are shown."""
+    rows = []
+    worst = 0.0
+    for arms in EQUAL_ARMS:
+        for tasks in EQUAL_TASKS:
+            for flaky in FLAKY_TASKS:
+                false, hints = _false_findings(arms, tasks, flaky)
+                worst = max(worst, false)
+                rows.append((str(arms), str(tasks), str(flaky), f"{100 * false:.1f} %", f"{100 * hints:.1f} %"))
+    title = f"equal arms; {REPETITIONS} repetitions; share of comparisons with a false finding"
+    report.table(("arms", "tasks", "flaky tasks", "any finding", "any 'perhaps'"), rows, title)
+    report.targets.append(Target("equal arms: worst share of false findings", 100 * MOST_FALSE, 100 * worst, "%"))
+
+
+def _false_findings(arms: int, tasks: int, flaky: int) -> tuple[float, float]:
     false = hints = 0
     for repetition in range(REPETITIONS):
-        random = Random(f"null {repetition}")
-        kinds = [Kind.drawn(random) for _ in range(NULL_TASKS)]
-        arms = [Arm(name, name, BASE.name, tuple(_attempts(BASE, kinds, 1, random))) for name in ("one", "other")]
-        (pair,) = compare(arms).pairs
-        findings = {one.finding for one in pair.differences}
+        random = Random(f"equal {arms} {tasks} {flaky} {repetition}")
+        sizes = [random.lognormvariate(6.5, 0.8) for _ in range(tasks)]
+        compared = [Arm(f"arm-{arm}", f"arm-{arm}", "model", tuple(_equal_attempts(sizes, flaky, random))) for arm in range(arms)]
+        findings = {one.finding for pair in compare(compared).pairs for one in pair.differences}
         false += bool(findings & {BETTER, WORSE})
         hints += bool(findings & {PERHAPS_BETTER, PERHAPS_WORSE})
-    share = f"any finding in {100 * false / REPETITIONS:.1f} % and a 'perhaps' in {100 * hints / REPETITIONS:.1f} %"
-    report.say(f"a model against itself, {NULL_TASKS} tasks: {share} of {REPETITIONS} comparisons")
-    report.targets.append(Target("a model against itself: false findings", 100 * MOST_FALSE, 100 * false / REPETITIONS, "%"))
+    return false / REPETITIONS, hints / REPETITIONS
+
+
+def _equal_attempts(sizes: list[float], flaky: int, random: Random) -> Iterator[Attempt]:
+    for number, size in enumerate(sizes):
+        good = random.random() < 0.5 if number < flaky else number % 3 != 0
+        joules = size * random.lognormvariate(0.0, 0.3)
+        tokens = max(1, round(size / 10 * random.lognormvariate(0.0, 0.1)))
+        seconds = joules / 300 * random.lognormvariate(0.0, 0.1)
+        yield attempt_of(Scripted(f"t{number}", good, joules, seconds, 0.1 * seconds, 500, None, tokens), "run", 1e9 + number)

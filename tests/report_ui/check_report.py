@@ -77,7 +77,7 @@ def test_the_page_is_whole_asks_nobody_and_its_sliders_reckon(tmp_path: Path, si
             assert page.complaints == []
             assert str(await page.value("document.title")).startswith("Joulebench: run")
             await _draw_all(page)
-            charts = "document.querySelectorAll('figure svg, .js-plotly-plot')"
+            charts = "document.querySelectorAll('.js-plotly-plot')"
             assert await page.value(f"[...{charts}].map(c => c.textContent.includes('SIMULATED'))") == [simulated] * 4
             before = await _cells(page)
             static = await page.value("[...document.querySelector('#table-costs tbody tr').cells].map(cell => cell.textContent)")
@@ -113,8 +113,10 @@ def test_tables_stand_without_javascript(tmp_path: Path) -> None:
             root = (await page.ask("DOM.getDocument"))["root"]["nodeId"]
             rows = (await page.ask("DOM.querySelectorAll", nodeId=root, selector="#table-tasks tbody tr"))["nodeIds"]
             assert len(rows) == 120
-            drawn = (await page.ask("DOM.querySelectorAll", nodeId=root, selector="figure svg"))["nodeIds"]
-            assert len(drawn) == 2
+            models = (await page.ask("DOM.querySelectorAll", nodeId=root, selector="#table-models tbody tr"))["nodeIds"]
+            assert len(models) == 2
+            drawn = (await page.ask("DOM.querySelectorAll", nodeId=root, selector=".js-plotly-plot"))["nodeIds"]
+            assert drawn == []
             hidden = (await page.ask("DOM.querySelectorAll", nodeId=root, selector=".js .live"))["nodeIds"]
             assert hidden == []
 

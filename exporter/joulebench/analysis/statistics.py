@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import product
 
 import numpy as np
@@ -25,7 +26,7 @@ from numpy.typing import NDArray
 from joulebench.errors import UserError
 
 try:
-    from scipy import stats
+    from scipy import special, stats
 except ImportError as error:  # pragma: no cover
     raise UserError("the analysis needs scipy; install it with: pip install 'joulebench[analysis]'") from error
 
@@ -42,10 +43,12 @@ _BATCH = 250
 """Resamples that are summed together; of ten thousand tasks these are 20 MB."""
 _MOST_ENUMERATED = 13
 """Tasks of which all 2**n swaps are counted instead of drawn."""
+_MOST_CACHED = 200
+"""Tasks of which the drawn swaps are kept for the next ratio: 16 MB."""
 _TAIL = 0.025
 _WIDER_TAIL = 0.0125
 """Of resampled ratios; see above."""
-_Z = float(stats.norm.isf(_TAIL))
+_Z = -float(special.ndtri(_TAIL))
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,13 +131,13 @@ class TaskResampler:
 
     def _bca_interval(self, value: float, resampled: Floats, left_out: Floats) -> Interval:
         below = (np.sum(resampled < value) + 0.5 * np.sum(resampled == value)) / len(resampled)
-        bias = float(stats.norm.ppf(np.clip(below, 1 / len(resampled), 1 - 1 / len(resampled))))
+        bias = float(special.ndtri(np.clip(below, 1 / len(resampled), 1 - 1 / len(resampled))))
         acceleration = _acceleration(left_out)
         reach = normal_reach(self.tasks)
         shares = []
         for z in (bias - reach, bias + reach):
             slowed = 1 - acceleration * z
-            shares.append(float(stats.norm.cdf(bias + z / slowed)) if slowed > 0.05 else float(z > 0))
+            shares.append(float(special.ndtr(bias + z / slowed)) if slowed > 0.05 else float(z > 0))
         ordered = np.sort(resampled)
         low, high = (float(ordered[min(int(share * len(ordered)), len(ordered) - 1)]) for share in shares)
         return Interval(low if math.isfinite(low) else None, high if math.isfinite(high) else None)
@@ -142,7 +145,12 @@ class TaskResampler:
 
 def normal_reach(tasks: int) -> float:
     """Deviations from the value to the ends of a calibrated 95 % bootstrap interval of ``tasks`` tasks."""
-    return math.sqrt(tasks / (tasks - 1)) * float(stats.t.isf(_WIDER_TAIL, tasks - 1))
+    return math.sqrt(tasks / (tasks - 1)) * student_quantile(_WIDER_TAIL, tasks - 1)
+
+
+def student_quantile(tail: float, freedom: int) -> float:
+    """Upper quantile of Student's t."""
+    return -float(special.stdtrit(freedom, tail))
 
 
 def _divide(numerator: Floats, denominator: Floats) -> Floats:
@@ -190,11 +198,16 @@ def permutation_p_value(arm: TaskSums, base: TaskSums) -> float:
     least = observed * (1 - 1e-9)
     # A swap that leaves an arm without a success has no ratio; it counts as extreme, which only makes a finding harder.
     extreme = drawn = 0
-    for signs in _sign_batches(tasks):
+    for signs in _cached_signs(tasks) if tasks <= _MOST_CACHED else _sign_batches(tasks):
         values = statistic(signs)
         extreme += int(np.sum((values >= least) | np.isnan(values)))
         drawn += len(values)
     return extreme / drawn if tasks <= _MOST_ENUMERATED else (extreme + 1) / (drawn + 1)
+
+
+@lru_cache(maxsize=8)
+def _cached_signs(tasks: int) -> tuple[Floats, ...]:
+    return tuple(_sign_batches(tasks))
 
 
 def _sign_batches(tasks: int) -> Iterator[Floats]:
@@ -234,7 +247,7 @@ def success_rate(sums: TaskSums) -> Estimate:
         return Estimate(rate)
     scatter = tasks / (tasks - 1) * float(np.sum((sums.numerator - rate * sums.denominator) ** 2)) / attempts**2
     size = min(attempts, max(1.0, rate * (1 - rate) / scatter)) if scatter > 0 else float(tasks)
-    return Estimate(rate, Interval(*wilson(rate, size, float(stats.t.isf(_TAIL, tasks - 1)))))
+    return Estimate(rate, Interval(*wilson(rate, size, student_quantile(_TAIL, tasks - 1))))
 
 
 def wilson(rate: float, size: float, z: float = _Z) -> tuple[float, float]:
