@@ -320,7 +320,7 @@ def _difference(measure: Measure, base: Sequence[Attempt], arm: Sequence[Attempt
     by_task = [_with_measure(measure, attempts) for attempts in (base, arm)]
     common = [task for task in by_task[0] if task in by_task[1]]
     tasks = [[side[task] for task in common] for side in by_task]
-    mean = any(len(one) != len(other) for one, other in zip(*tasks, strict=True))
+    mean = any(len(each) != len(other) for each, other in zip(*tasks, strict=True))
     of_base, of_arm = (_estimate(measure, side, mean=mean) for side in tasks)
     base_sums, arm_sums = (_sums(side, measure.numerator, measure.denominator, mean=mean) for side in tasks)
     resampler = _resampler(len(common))

@@ -188,9 +188,9 @@ def permutation_p_value(arm: TaskSums, base: TaskSums) -> float:
 
     def statistic(signs: Floats) -> Floats:
         numerators, denominators = half @ signs.T
-        one = _divide(middle[0] + numerators, middle[1] + denominators)
+        each = _divide(middle[0] + numerators, middle[1] + denominators)
         other = _divide(middle[0] - numerators, middle[1] - denominators)
-        return np.abs(_subtract(one, other))
+        return np.abs(_subtract(each, other))
 
     observed = float(statistic(np.ones((1, tasks)))[0])
     if math.isnan(observed):
@@ -259,22 +259,22 @@ def wilson(rate: float, size: float, z: float = _Z) -> tuple[float, float]:
 
 def success_rate_difference(arm: TaskSums, base: TaskSums) -> Estimate:
     """Difference of two paired success rates with Newcombe's interval (1998, method 10) from the two Wilson intervals."""
-    one, other = success_rate(arm), success_rate(base)
-    if not one.interval or not other.interval:
-        return Estimate(None if one.value is None or other.value is None else one.value - other.value)
+    each, other = success_rate(arm), success_rate(base)
+    if not each.interval or not other.interval:
+        return Estimate(None if each.value is None or other.value is None else each.value - other.value)
     correlation = _correlation(arm.numerator / arm.denominator, base.numerator / base.denominator)
-    return combined_difference(one, other, correlation)
+    return combined_difference(each, other, correlation)
 
 
-def combined_difference(one: Estimate, other: Estimate, correlation: float = 0.0) -> Estimate:
+def combined_difference(estimate: Estimate, other: Estimate, correlation: float = 0.0) -> Estimate:
     """``one`` minus ``other`` with an interval made of theirs (square and add), whose upper bounds may be missing."""
-    if one.value is None or other.value is None:
+    if estimate.value is None or other.value is None:
         return Estimate(None)
-    difference = one.value - other.value
-    if one.interval is None or other.interval is None:
+    difference = estimate.value - other.value
+    if estimate.interval is None or other.interval is None:
         return Estimate(difference)
-    below = [_distance(each.value, each.interval.low) for each in (one, other) if each.interval and each.value is not None]
-    above = [_distance(each.value, each.interval.high) for each in (one, other) if each.interval and each.value is not None]
+    below = [_distance(each.value, each.interval.low) for each in (estimate, other) if each.interval and each.value is not None]
+    above = [_distance(each.value, each.interval.high) for each in (estimate, other) if each.interval and each.value is not None]
     down, up = (_added(down, up, correlation) for down, up in ((below[0], above[1]), (above[0], below[1])))
     return Estimate(difference, Interval(_finite(difference - down), _finite(difference + up)))
 
@@ -283,21 +283,21 @@ def _distance(value: float, bound: float | None) -> float:
     return math.inf if bound is None else abs(value - bound)
 
 
-def _added(one: float, other: float, correlation: float) -> float:
-    if math.isinf(one) or math.isinf(other):
+def _added(each: float, other: float, correlation: float) -> float:
+    if math.isinf(each) or math.isinf(other):
         return math.inf
-    return math.sqrt(max(0.0, one**2 - 2 * correlation * one * other + other**2))
+    return math.sqrt(max(0.0, each**2 - 2 * correlation * each * other + other**2))
 
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _correlation(one: Floats, other: Floats) -> float:
+def _correlation(left: Floats, other: Floats) -> float:
     """Pearson's, not below 0; 0 where one of them does not vary."""
-    if np.ptp(one) == 0 or np.ptp(other) == 0:
+    if np.ptp(left) == 0 or np.ptp(other) == 0:
         return 0.0
-    return max(0.0, float(np.corrcoef(one, other)[0, 1]))
+    return max(0.0, float(np.corrcoef(left, other)[0, 1]))
 
 
 def without_success(cost: TaskSums) -> tuple[Estimate, Estimate]:

@@ -102,7 +102,7 @@ def measurement_checks(results: LoadedResults) -> list[CheckResult]:
             tasks,
             _offset,
             why=f"clocks differ by more than {CLOCK_TOLERANCE_SECONDS:g} s, so the window is cut at the wrong place",
-            fix="run an NTP client on all machines of the benchmark (chronyc tracking tells the offset)",
+            fix="run an NTP client on all machines of the benchmark (chronyc tracking shows the offset)",
             skipped="no file has the offset of a second clock",
         ),
         check_each(

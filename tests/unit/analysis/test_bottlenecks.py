@@ -190,3 +190,16 @@ def test_calls_of_an_older_result_file_are_read_from_its_events(tmp_path: Path) 
     waiting = waiting_of_task(one)
     assert waiting is not None
     assert waiting.seconds["queue"] == 3.0
+
+
+def test_checks_that_the_card_does_not_allow_are_skipped_with_their_reason(tmp_path: Path) -> None:
+    bare = task("a", gpus=[Gpu(util=None, vram=None, name="NVIDIA Thor")])
+    assert found(tmp_path / "bare", bare).skipped == (
+        "memory bandwidth: that of NVIDIA Thor is not known",
+        "VRAM: its size or use is not known of NVIDIA Thor",
+        "utilization: not known of NVIDIA Thor",
+        "power limit: no throttling reasons are known of NVIDIA Thor",
+    )
+    known = found(tmp_path / "known", task("a", slowed={"sw_power_cap": 1.0}), known=ModelSizes(weights={"model-a": 6e9}))
+    assert known.skipped == ("clock at the power limit: not known of NVIDIA A10",)
+    assert any("simulated" in each for each in found(tmp_path / "simulated", task("a", simulated=True)).skipped)

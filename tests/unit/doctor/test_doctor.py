@@ -248,3 +248,27 @@ def test_correlation_by_hand() -> None:
     assert pearson([(1, 2), (2, 4), (3, 6)]) == pytest.approx(1.0)
     assert pearson([(1, 3), (2, 2), (3, 1)]) == pytest.approx(-1.0)
     assert pearson([(1, 5), (2, 5)]) is None
+
+
+def test_a_limit_that_nobody_knows_skips_its_check_and_says_why(tmp_path: Path) -> None:
+    bodies = well()
+    for body in bodies:
+        body["per_gpu"] = [{"gpu": "0", "name": "NVIDIA GeForce RTX 3060 Laptop GPU"}]
+    report = examine_results(write(tmp_path / "r", bodies))
+    limit, samples = found(report, "power within limit"), found(report, "power samples")
+    assert (limit.severity, samples.severity) == (SKIPPED, SKIPPED)
+    assert limit.reason == "the power limit of NVIDIA GeForce RTX 3060 Laptop GPU is not known; give --limit-watts"
+    assert samples.reason.startswith("no power samples")
+    assert found(report, "power above idle").severity == OK
+    mixed = [*well()[:3], *bodies[3:]]
+    assert found(examine_results(write(tmp_path / "mixed", mixed)), "power within limit").reason.startswith(
+        "3 of 6 tasks, 3 not checked"
+    )
+
+
+def test_power_samples_are_an_independent_check_of_the_counter(tmp_path: Path) -> None:
+    bodies = well()
+    bodies[2]["per_gpu"][0]["power_w"]["mean"] = 150.0
+    finding = found(examine_results(write(tmp_path / "r", bodies)), "power samples")
+    assert finding.severity == WARNING
+    assert finding.cases[0].saw == "power samples give 1050 J, not 1750 J"

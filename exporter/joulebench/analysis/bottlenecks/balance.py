@@ -17,7 +17,7 @@ from joulebench.schema.result import GpuResult
 WAITING_SHARE = 0.2
 """Of the time of the tasks, from which a card that waits is worth a finding."""
 BUSY = 5.0
-"""Percent; a task in which no card was busier than this tells nothing of balance."""
+"""Percent; a task in which no card was busier than this shows nothing about balance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,9 +153,9 @@ def _links(own: Sequence[GpuResult]) -> dict[str, BytesMoved]:
 
 
 def _mean_by_time(own: Sequence[tuple[GpuResult, float]], value: Callable[[GpuResult], float | None]) -> float | None:
-    known = [(one, seconds) for gpu, seconds in own if (one := value(gpu)) is not None]
+    known = [(each, seconds) for gpu, seconds in own if (each := value(gpu)) is not None]
     total = sum(seconds for _, seconds in known)
-    return sum(one * seconds for one, seconds in known) / total if total else None
+    return sum(each * seconds for each, seconds in known) / total if total else None
 
 
 def _findings(model: str, tasks: Sequence[TaskBalance], seconds: float, cards: Sequence[GpuBalance]) -> Sequence[Finding]:

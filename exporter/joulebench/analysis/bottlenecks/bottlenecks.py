@@ -126,6 +126,8 @@ class Bottlenecks:
     offload: Offload | None
     power: PowerLimit | None
     findings: tuple[Finding, ...]
+    skipped: tuple[str, ...] = ()
+    """Checks that could not be made, each with the reason: what the card or the server does not report."""
 
     def data(self) -> dict[str, Any]:
         return asdict(self)
@@ -175,7 +177,35 @@ def _bottlenecks_of_model(model: str, tasks: Sequence[TaskRun], sizes: ModelSize
         offload=offload,
         power=power,
         findings=tuple(findings),
+        skipped=tuple(_skipped(tasks, waiting, decode, memory, power)),
     )
+
+
+def _skipped(
+    tasks: Sequence[TaskRun],
+    waiting: Waiting | None,
+    decode: roofline.Decode | None,
+    memory: Sequence[roofline.Memory],
+    power: PowerLimit | None,
+) -> Iterator[str]:
+    cards = ", ".join(sorted({gpu.name or "unknown GPU" for task in tasks for gpu in task.gpus})) or "no GPU"
+    if any(task.attempt.simulated for task in tasks):
+        yield "memory bandwidth and VRAM: the GPU is simulated"
+    else:
+        if decode is None and not any(call.decode_seconds for task in tasks for call in task.calls):
+            yield "memory bandwidth: no call has its decode time"
+        elif decode is None and cards not in roofline.CARDS:
+            yield f"memory bandwidth: that of {cards} is not known"
+        if not memory:
+            yield f"VRAM: its size or use is not known of {cards}"
+    if waiting is None:
+        yield "waiting: no task has records of its calls"
+    if all(task.max_utilization is None for task in tasks):
+        yield f"utilization: not known of {cards}"
+    if power is None:
+        yield f"power limit: no throttling reasons are known of {cards}"
+    elif power.share >= LEAST_POWER_CAP_SHARE and power.clock_ratio is None:
+        yield f"clock at the power limit: not known of {cards}"
 
 
 def _waits(model: str, times: Sequence[tuple[TaskRun, Waiting]], whole: Waiting) -> Iterator[Finding]:
@@ -183,7 +213,7 @@ def _waits(model: str, times: Sequence[tuple[TaskRun, Waiting]], whole: Waiting)
         share = whole.share(kind)
         if share < least:
             continue
-        clearest = sorted(times, key=lambda one: one[1].share(kind), reverse=True)[:SHOWN]
+        clearest = sorted(times, key=lambda each: each[1].share(kind), reverse=True)[:SHOWN]
         seconds = whole.seconds[kind] / whole.tasks
         title, step = _STEPS[kind]
         yield Finding(
@@ -262,7 +292,7 @@ def _queue(model: str, tasks: Sequence[TaskRun], waiting: Waiting | None) -> Ite
     known = [(share, task.attempt.task_id) for task in tasks if (share := queued_request_share(task)) is not None]
     if not known or (waiting is not None and waiting.share(QUEUE) >= LARGE[QUEUE]):
         return
-    share = sum(one for one, _ in known) / len(known)
+    share = sum(each for each, _ in known) / len(known)
     if share >= LARGE[QUEUE]:
         title, step = _STEPS[QUEUE]
         yield Finding(
@@ -277,19 +307,19 @@ def _queue(model: str, tasks: Sequence[TaskRun], waiting: Waiting | None) -> Ite
 
 
 def _heat(model: str, tasks: Sequence[TaskRun]) -> Iterator[Finding]:
-    told = [task for task in tasks if task.throttled_by_reason and task.attempt.seconds]
-    total = sum(task.attempt.seconds or 0.0 for task in told)
+    known = [task for task in tasks if task.throttled_by_reason and task.attempt.seconds]
+    total = sum(task.attempt.seconds or 0.0 for task in known)
     if not total:
         return
-    by_reason = {reason: sum(task.throttled_by_reason.get(reason, 0.0) for task in told) / total for reason in THERMAL}
-    reason, share = max(by_reason.items(), key=lambda one: one[1])
+    by_reason = {reason: sum(task.throttled_by_reason.get(reason, 0.0) for task in known) / total for reason in THERMAL}
+    reason, share = max(by_reason.items(), key=lambda each: each[1])
     if share >= THERMAL_SHARE:
-        hottest = max((task.attempt.max_temp_c for task in told if task.attempt.max_temp_c is not None), default=None)
+        hottest = max((task.attempt.max_temp_c for task in known if task.attempt.max_temp_c is not None), default=None)
         at = "" if hottest is None else f", up to {hottest:.0f} C"
         yield Finding(
             kind="heat or the power supply holds the clocks down",
             scope=model,
-            evidence=f"{reason} for {100 * share:.0f} % of the time of {len(told)} tasks{at}",
+            evidence=f"{reason} for {100 * share:.0f} % of the time of {len(known)} tasks{at}",
             gain="see joulebench analyze throttling, which compares decode rates inside and outside",
             next_step="cool the card, or lower its power limit until the reason is gone; do not compare these tasks with others",
         )
@@ -398,8 +428,8 @@ def power_limit_of_tasks(tasks: Sequence[TaskRun]) -> PowerLimit | None:
         return None
     capped = [(task.throttled_by_reason[POWER_CAP], _clock_ratio(task)) for task in reported]
     seconds = sum(each for each, _ in capped)
-    known = [(one, ratio) for one, ratio in capped if ratio is not None and one > 0]
-    ratio = sum(one * ratio for one, ratio in known) / sum(one for one, _ in known) if known else None
+    known = [(entry, ratio) for entry, ratio in capped if ratio is not None and entry > 0]
+    ratio = sum(entry * ratio for entry, ratio in known) / sum(entry for entry, _ in known) if known else None
     return PowerLimit(
         tasks=len(reported),
         share=seconds / total,
@@ -428,7 +458,7 @@ def _power_findings(model: str, limit: PowerLimit) -> Iterator[Finding]:
 
 
 def _clock_ratio(task: TaskRun) -> float | None:
-    """Of the card that was held down most: the others wait for it."""
+    """Of the card whose clock was lowest: the others wait for it."""
     clocks = [gpu.power_capped_clock for gpu in task.gpus if gpu.power_capped_clock is not None]
     ratios = [clock.capped_hz / clock.max_hz for clock in clocks if clock.capped_hz is not None and clock.max_hz]
     return min(1.0, *ratios) if ratios else None

@@ -86,7 +86,7 @@ class Decode:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Of one GPU: GiB of it, as its driver tells or else nominal, the highest use that was seen, and how many more tokens of
+    """Of one GPU: GiB of it, from its driver or else nominal, the highest use seen, and how many more tokens of
     context the rest would hold, or more slots as large as the one that is there."""
 
     gpu: str
@@ -130,7 +130,7 @@ def decode_of_tasks(tasks: Sequence[TaskRun], weights: float | None) -> Decode |
 
 
 def memory_of_tasks(tasks: Sequence[TaskRun], cache_token: float | None) -> tuple[Memory, ...]:
-    """By GPU. ``cache_token``: bytes of one token in the KV cache; without it as the server tells of the model's shape."""
+    """By GPU. ``cache_token``: bytes of one token in the KV cache; else from the model's shape, as the server reports it."""
     peaks: dict[tuple[str, str], float] = {}
     totals: dict[tuple[str, str], float] = {}
     for task in tasks:
@@ -182,7 +182,7 @@ def decode_findings(model: str, decode: Decode) -> Iterator[Finding]:
             scope=model,
             evidence=evidence,
             gain=f"up to {NEAR_THE_ROOF / decode.share:.1f} times the decode rate, if it came to half of the roof",
-            next_step="see whether layers run on the CPU (ollama ps), the batch is one tiny model, or clocks are held down",
+            next_step="see whether layers run on the CPU (ollama ps), the batch is one tiny model, or the clocks are throttled",
         )
 
 

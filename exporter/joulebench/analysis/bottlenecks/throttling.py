@@ -1,6 +1,6 @@
 """What throttling cost: the decode rate of calls inside throttled spans against that of calls outside, by model.
 
-A call is inside where the clocks were held down for at least half of it, outside where they were not at all; calls between the
+A call is inside where the clocks were throttled for at least half of it, outside where they were not at all; calls between the
 two count on neither side. Intervals resample whole tasks.
 """
 
@@ -118,7 +118,7 @@ def _lost(slowdown: Estimate, of: float) -> Estimate:
     if slowdown.value is None:
         return Estimate(None)
     low, high = (slowdown.interval.low, slowdown.interval.high) if slowdown.interval else (None, None)
-    bounds = None if slowdown.interval is None else Interval(*(None if one is None else of * (1 - one) for one in (high, low)))
+    bounds = None if slowdown.interval is None else Interval(*(None if each is None else of * (1 - each) for each in (high, low)))
     return Estimate(of * (1 - slowdown.value), bounds)
 
 
@@ -151,5 +151,5 @@ def _findings(model: str, slowdown: Estimate, lost: Estimate, calls: int) -> Ite
 def format_bounds(interval: Interval | None, scale: float = 1.0) -> str:
     if interval is None:
         return "not known"
-    low, high = ("?" if one is None else f"{scale * one:.1f}" for one in (interval.low, interval.high))
+    low, high = ("?" if each is None else f"{scale * each:.1f}" for each in (interval.low, interval.high))
     return f"{low} to {high}"

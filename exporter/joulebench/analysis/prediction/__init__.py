@@ -1,1 +1,1 @@
-"""What tells failures before they happen: confidence held against outcomes, and a risk for every task."""
+"""Predicts failures: confidence against outcomes, and a risk for every task."""

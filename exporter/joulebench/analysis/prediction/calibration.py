@@ -1,4 +1,4 @@
-"""How well a number tells successes from failures: discrimination (AUROC, AURC) and calibration (Brier, ECE).
+"""How well a number separates successes from failures: discrimination (AUROC, AURC) and calibration (Brier, ECE).
 
 ``scores`` are higher for what is more likely to succeed; ``outcomes`` are True for successes. Groups are tasks: repetitions of
 a task are no independent evidence.

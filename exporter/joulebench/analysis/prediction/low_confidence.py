@@ -193,5 +193,5 @@ def _as_text(value: object) -> str:
 
 def shorten(text: str, most: int = MOST_TEXT) -> str:
     """``text`` on one line, no longer than ``most``, without control characters."""
-    plain = " ".join("".join(one if one.isprintable() else " " for one in text[: 4 * most]).split())
+    plain = " ".join("".join(each if each.isprintable() else " " for each in text[: 4 * most]).split())
     return plain if len(plain) <= most and len(text) <= 4 * most else f"{plain[: most - 1]}…"

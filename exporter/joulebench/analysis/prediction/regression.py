@@ -48,7 +48,7 @@ def cross_validated(samples: Sequence[Sample], hidden: Sequence[str] = ()) -> Fl
 def predict(samples: Sequence[Sample], others: Sequence[Sample], hidden: Sequence[str] = ()) -> tuple[Floats, Floats] | None:
     """As ``cross_validated``, and P(good) of ``others``, whose outcome is not known, from a fit to all samples."""
     names = _names([*samples, *others], hidden)
-    features, unknown = (np.array([[_feature(name, one) for name in names] for one in part]) for part in (samples, others))
+    features, unknown = (np.array([[_feature(name, entry) for name in names] for entry in part]) for part in (samples, others))
     good = np.array([sample.good for sample in samples])
     groups = np.array([sample.group for sample in samples])
     if not names or _groups_of_rarer_class(good, groups) < FOLDS:

@@ -119,30 +119,30 @@ def risks_csv(predictions: Sequence[Prediction]) -> str:
     out = io.StringIO(newline="")
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([*COLUMNS, *RISK])
-    for one in (risk for prediction in predictions for risk in prediction.risks):
-        known = (one.run, one.task_id, one.worker, one.name, one.model, one.success, one.calls, one.least_confidence)
-        writer.writerow([csv_cell(value) for value in (*known, one.risk, one.why)])
+    for each in (risk for prediction in predictions for risk in prediction.risks):
+        known = (each.run, each.task_id, each.worker, each.name, each.model, each.success, each.calls, each.least_confidence)
+        writer.writerow([csv_cell(value) for value in (*known, each.risk, each.why)])
     return out.getvalue()
 
 
 def failure_values(predictions: Sequence[Prediction], low: LowConfidence) -> dict[str, Any]:
     return {
-        "predictions": [prediction_values(one) for one in predictions],
+        "predictions": [prediction_values(entry) for entry in predictions],
         "tools": [summary_values(each) for each in low.tools],
         "tasks": [summary_values(each) for each in low.tasks],
-        "calls": [field_values(one) for one in low.calls],
+        "calls": [field_values(entry) for entry in low.calls],
     }
 
 
-def prediction_values(one: Prediction) -> dict[str, Any]:
+def prediction_values(prediction: Prediction) -> dict[str, Any]:
     return {
-        **field_values(one),
-        "runs": list(one.runs),
-        "skill": estimate_values(one.skill),
-        "beats_base_rate": one.beats_base_rate,
-        "summary": one.summary,
-        "bins": [field_values(each) for each in one.bins],
-        "risks": [field_values(each) for each in one.risks],
+        **field_values(prediction),
+        "runs": list(prediction.runs),
+        "skill": estimate_values(prediction.skill),
+        "beats_base_rate": prediction.beats_base_rate,
+        "summary": prediction.summary,
+        "bins": [field_values(each) for each in prediction.bins],
+        "risks": [field_values(each) for each in prediction.risks],
     }
 
 
@@ -156,38 +156,39 @@ def summary_values(summary: ConfidenceSummary) -> dict[str, Any]:
 
 def failures_text(predictions: Sequence[Prediction], low: LowConfidence) -> str:
     lines: list[str] = []
-    for one in predictions:
-        lines += [*_prediction(one), ""]
+    for entry in predictions:
+        lines += [*_prediction(entry), ""]
         for what, summaries in (("tool", low.tools), ("task", low.tasks)):
-            lines += [*_summaries(what, [each for each in summaries if each.model == one.model]), ""]
-        lines += [*_calls([each for each in low.calls if each.model == one.model]), ""]
+            lines += [*_summaries(what, [each for each in summaries if each.model == entry.model]), ""]
+        lines += [*_calls([each for each in low.calls if each.model == entry.model]), ""]
     return "\n".join([*lines, *_FAILURE_NOTES])
 
 
-def _prediction(one: Prediction) -> Iterator[str]:
-    yield f"model {one.model}: {one.failures} failures in {one.tasks} tasks with a confidence; runs {', '.join(one.runs)}"
-    if one.refused:
-        yield f"  refused: {refusal(one)}"
+def _prediction(prediction: Prediction) -> Iterator[str]:
+    runs = ", ".join(prediction.runs)
+    yield f"model {prediction.model}: {prediction.failures} failures in {prediction.tasks} tasks with a confidence; runs {runs}"
+    if prediction.refused:
+        yield f"  refused: {refusal(prediction)}"
         return
-    area = "unknown" if one.auroc_low is None else f"{one.auroc_low:.3f} to {one.auroc_high:.3f}"
-    yield f"  AUROC {format_number(one.auroc)} [{area}]: {one.summary}"
-    skill = f"{format_number(one.skill.value)} {format_interval(one.skill)}"
-    yield f"  Brier {format_number(one.brier)}, of the base rate {format_number(one.brier_base)}; skill {skill}"
-    calibration = f"   ECE {format_number(one.ece)}, {format_number(one.ece_noise)} if perfectly calibrated"
+    area = "unknown" if prediction.auroc_low is None else f"{prediction.auroc_low:.3f} to {prediction.auroc_high:.3f}"
+    yield f"  AUROC {format_number(prediction.auroc)} [{area}]: {prediction.summary}"
+    skill = f"{format_number(prediction.skill.value)} {format_interval(prediction.skill)}"
+    yield f"  Brier {format_number(prediction.brier)}, of the base rate {format_number(prediction.brier_base)}; skill {skill}"
+    calibration = f"   ECE {format_number(prediction.ece)}, {format_number(prediction.ece_noise)} if perfectly calibrated"
     yield f"  {'risk':>6} {'failed':>7} {'95 % CI':<14} {'n':>5}{calibration}"
-    for bin_ in one.bins:
+    for bin_ in prediction.bins:
         bounds = f"{100 * bin_.low:.0f} to {100 * bin_.high:.0f} %"
         yield f"  {100 * bin_.risk:>4.0f} % {100 * bin_.failed:>5.0f} % {bounds:<14} {bin_.n:>5}"
     yield "  the riskiest:"
-    riskiest = sorted((risk for risk in one.risks if risk.risk is not None), key=lambda risk: -(risk.risk or 0.0))
+    riskiest = sorted((risk for risk in prediction.risks if risk.risk is not None), key=lambda risk: -(risk.risk or 0.0))
     for risk in riskiest[:_MOST]:
         outcome = {True: "succeeded", False: "failed", None: "outcome unknown"}[risk.success]
         yield f"    {100 * (risk.risk or 0.0):>4.0f} %  {risk.task_id} in {risk.run}: {outcome}"
 
 
-def refusal(one: Prediction) -> str:
-    more = "" if one.more_tasks is None else f" (at this rate in about {one.more_tasks} more tasks)"
-    return f"{one.refused}{more}"
+def refusal(prediction: Prediction) -> str:
+    more = "" if prediction.more_tasks is None else f" (at this rate in about {prediction.more_tasks} more tasks)"
+    return f"{prediction.refused}{more}"
 
 
 def _summaries(what: str, summaries: Sequence[ConfidenceSummary]) -> Iterator[str]:
@@ -203,8 +204,8 @@ def _summaries(what: str, summaries: Sequence[ConfidenceSummary]) -> Iterator[st
 
 def _calls(calls: Sequence[WorstCall]) -> Iterator[str]:
     yield "worst tool calls"
-    for one in calls:
-        text = "its text is in no journal here" if one.args is None else f"{one.args} -> {one.answer}"
-        yield f"  {one.kind}: {one.score:.3f} {one.tool} ({one.outcome}) in {one.task_id}: {text}"
+    for each in calls:
+        text = "its text is in no journal here" if each.args is None else f"{each.args} -> {each.answer}"
+        yield f"  {each.kind}: {each.score:.3f} {each.tool} ({each.outcome}) in {each.task_id}: {text}"
     if not calls:
         yield "  none has a confidence"

@@ -1,1 +1,1 @@
-"""The report of finished runs: one content, told as a page, JSON, Markdown or CSV."""
+"""The report of finished runs: the same numbers as a page, JSON, Markdown and CSV."""

@@ -54,18 +54,18 @@ def _numbers(content: Content) -> Iterator[tuple[Any, ...]]:
     for model in content["models"]:
         yield from _of("model", model["label"], "", model)
     for pair in content["pairs"]:
-        for key, one in pair["measures"].items():
+        for key, each in pair["measures"].items():
             for name in ("difference", "quotient"):
-                bounds = one[name]
+                bounds = each[name]
                 yield "pair", pair["arm"], pair["base"], f"{key} {name}", bounds["value"], bounds["low"], bounds["high"]
-            yield "pair", pair["arm"], pair["base"], f"{key} finding", one["finding"], None, None
-            yield "pair", pair["arm"], pair["base"], f"{key} p_adjusted", one["p_adjusted"], None, None
+            yield "pair", pair["arm"], pair["base"], f"{key} finding", each["finding"], None, None
+            yield "pair", pair["arm"], pair["base"], f"{key} p_adjusted", each["p_adjusted"], None, None
     for task in content["tasks"]:
         yield from _of("task", task["arm"], task["task_id"], task)
-    for one in content["findings"]:
-        yield from _of("finding", one["scope"], one["kind"], one)
-    for one in content["excluded"]:
-        yield "excluded", one["arm"], one["task_id"], "reason", one["reason"], None, None
+    for each in content["findings"]:
+        yield from _of("finding", each["scope"], each["kind"], each)
+    for each in content["excluded"]:
+        yield "excluded", each["arm"], each["task_id"], "reason", each["reason"], None, None
     for arm in (content["cost"] or {"arms": ()})["arms"]:
         yield from _of("cost", arm["label"], "local", arm["local"])
         for api in arm["apis"]:
@@ -75,9 +75,9 @@ def _numbers(content: Content) -> Iterator[tuple[Any, ...]]:
 def _of(section: str, model: str, item: str, values: Content) -> Iterator[tuple[Any, ...]]:
     for key, value in values.items():
         if key == "measures":
-            yield from ((section, model, item, name, one["value"], one["low"], one["high"]) for name, one in value.items())
+            yield from ((section, model, item, name, each["value"], each["low"], each["high"]) for name, each in value.items())
         elif isinstance(value, dict):
-            yield from ((section, model, item, f"{key} {name}", one, None, None) for name, one in value.items())
+            yield from ((section, model, item, f"{key} {name}", each, None, None) for name, each in value.items())
         elif isinstance(value, list):
             yield section, model, item, key, ";".join(map(str, value)), None, None
         elif key == "joules":

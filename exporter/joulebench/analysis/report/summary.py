@@ -118,11 +118,11 @@ def _value(model: Values, key: str) -> float | None:
 
 
 def _bounded(model: Values, key: str, unit: str = "", *, percent: bool = False) -> str:
-    one = model["measures"][key]
-    text = f"{format_number(one['value'], percent=percent)} {unit}".rstrip()
-    if one["low"] is None and one["high"] is None:
+    each = model["measures"][key]
+    text = f"{format_number(each['value'], percent=percent)} {unit}".rstrip()
+    if each["low"] is None and each["high"] is None:
         return text
-    low, high = ("unbounded" if one[bound] is None else format_number(one[bound], percent=percent) for bound in ("low", "high"))
+    low, high = ("unbounded" if each[bound] is None else format_number(each[bound], percent=percent) for bound in ("low", "high"))
     return f"{text} [{low} to {high}]"
 
 

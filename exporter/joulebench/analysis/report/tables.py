@@ -105,8 +105,8 @@ def phases_table(content: Content) -> Table:
 
 def findings_table(content: Content) -> Table:
     rows = [
-        [one["scope"], one["kind"], one["evidence"], one["gain"] or "-", one["next_step"], ", ".join(one["tasks"])]
-        for one in content["findings"]
+        [each["scope"], each["kind"], each["evidence"], each["gain"] or "-", each["next_step"], ", ".join(each["tasks"])]
+        for each in content["findings"]
     ]
     columns = ["model", "finding", "evidence", "estimated gain", "next step", "clearest in"]
     return Table("findings", "Bottlenecks", columns, rows, labels=frozenset((0, 1)))
@@ -116,11 +116,11 @@ def comparison_tables(content: Content) -> Iterator[Table]:
     for place, pair in enumerate(content["pairs"]):
         rows = []
         for measure in MEASURES:
-            one = pair["measures"].get(measure.key)
-            if one is not None:
+            each = pair["measures"].get(measure.key)
+            if each is not None:
                 percent = measure is SUCCESS_RATE
-                cells = [_bounded(one[name], percent=percent) for name in ("base", "arm", "difference")]
-                rows.append([_head(measure.label, measure.unit), *cells, _bounded(one["quotient"]), one["finding"]])
+                cells = [_bounded(each[name], percent=percent) for name in ("base", "arm", "difference")]
+                rows.append([_head(measure.label, measure.unit), *cells, _bounded(each["quotient"]), each["finding"]])
         notes = [*(f"Refused: {why}" for why in pair["refusals"]), *(f"Note: {note}" for note in pair["notes"])]
         notes.insert(
             0, f"{pair['tasks']} tasks in common, {pair['attempts']['arm']} against {pair['attempts']['base']} attempts."
@@ -182,21 +182,21 @@ def failure_tables(failures: Content) -> Iterator[Table]:
 
 def prediction_table(failures: Content) -> Table:
     rows = []
-    for one in failures["predictions"]:
-        start = [one["model"], format_number(one["tasks"]), format_number(one["failures"])]
-        if one["refused"]:
-            more = "" if one["more_tasks"] is None else f", in about {one['more_tasks']} more tasks at this rate"
-            rows.append([*start, *[""] * 5, f"refused: {one['refused']}{more}"])
+    for entry in failures["predictions"]:
+        start = [entry["model"], format_number(entry["tasks"]), format_number(entry["failures"])]
+        if entry["refused"]:
+            more = "" if entry["more_tasks"] is None else f", in about {entry['more_tasks']} more tasks at this rate"
+            rows.append([*start, *[""] * 5, f"refused: {entry['refused']}{more}"])
             continue
-        area = {"value": one["auroc"], "low": one["auroc_low"], "high": one["auroc_high"]}
+        area = {"value": entry["auroc"], "low": entry["auroc_low"], "high": entry["auroc_high"]}
         worth = [
             _bounded(area),
-            format_number(one["brier"]),
-            format_number(one["brier_base"]),
-            _bounded(one["skill"]),
-            f"{format_number(one['ece'])} [{format_number(one['ece_noise'])}]",
+            format_number(entry["brier"]),
+            format_number(entry["brier_base"]),
+            _bounded(entry["skill"]),
+            f"{format_number(entry['ece'])} [{format_number(entry['ece_noise'])}]",
         ]
-        rows.append([*start, *worth, one["summary"]])
+        rows.append([*start, *worth, entry["summary"]])
     columns = ["model", "tasks", "failures", "AUROC", "Brier", "Brier of the base rate", "skill", "ECE", "finding"]
     notes = [
         "The failure risk of each task (see Tasks) comes from a logistic regression over the confidence measures that"
@@ -209,13 +209,13 @@ def prediction_table(failures: Content) -> Table:
 def _confidence_by(key: str, title: str, what: str, units: str, summaries: Sequence[Content]) -> Table:
     rows = [
         [
-            one["name"],
-            one["model"],
-            *(format_number(one[name]) for name in ("calls", "scored", "attempts")),
-            _bounded(one["confidence"]),
-            _bounded(one["failed"], percent=True),
+            each["name"],
+            each["model"],
+            *(format_number(each[name]) for name in ("calls", "scored", "attempts")),
+            _bounded(each["confidence"]),
+            _bounded(each["failed"], percent=True),
         ]
-        for one in summaries
+        for each in summaries
     ]
     columns = [what, "model", "calls", "with a confidence", units, "mean confidence", "calls that failed"]
     return Table(key, title, columns, rows, frozenset(range(2, 7)), labels=frozenset((0, 1)))
@@ -225,17 +225,17 @@ def worst_calls_table(failures: Content) -> Table:
     outcome = {True: "success", False: "failure", None: "unknown"}
     rows = [
         [
-            one["kind"],
-            format_number(one["score"]),
-            one["tool"],
-            "-" if one["args"] is None else one["args"],
-            one["outcome"],
-            "-" if one["answer"] is None else one["answer"],
-            one["task_id"],
-            outcome[one["success"]],
-            one["model"],
+            entry["kind"],
+            format_number(entry["score"]),
+            entry["tool"],
+            "-" if entry["args"] is None else entry["args"],
+            entry["outcome"],
+            "-" if entry["answer"] is None else entry["answer"],
+            entry["task_id"],
+            outcome[entry["success"]],
+            entry["model"],
         ]
-        for one in failures["calls"]
+        for entry in failures["calls"]
     ]
     columns = ["why listed", "confidence", "tool", "arguments", "outcome", "answer or error", "task", "task's outcome", "model"]
     notes = ["For each model the calls with the lowest confidence, and failed calls with the highest. Text is from the journal."]
