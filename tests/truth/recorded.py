@@ -134,6 +134,8 @@ def _run_events(run_id: str, tasks: tuple[Task, ...]) -> Iterator[dict[str, Any]
         "suite": "truth",
         "model_name": tasks[0].model.name,
         "planned_tasks": len(tasks) + 1,
+        # Both cards serve the model, one far busier than the other.
+        "devices": {"gpus": list(script.UUIDS)},
     }
     idle = [
         {"uuid": uuid, "gpu": str(index), "watts": watts, "low": watts - 1, "high": watts + 1, "quality": "ok"}
