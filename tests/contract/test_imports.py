@@ -34,7 +34,7 @@ VOCABULARY = {
 ROOMS: dict[str, set[str]] = {
     "energy": set(),
     "confidence": set(),
-    "llm": {"confidence"},
+    "llm": {"confidence", "clients"},
     "schema": set(),
     "clients": {"energy", "schema"},
     "ollama": {"clients"},

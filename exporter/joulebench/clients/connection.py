@@ -249,8 +249,7 @@ def open_session(url: Url, settings: ConnectionSettings | None = None, *, retrie
     session.trust_env = False
     if not url.is_loopback:
         session.proxies = dict(get_environ_proxies(url.base))
-    ca_bundle = next((path for name in CA_VARIABLES if (path := os.environ.get(name))), True)
-    session.verify = ca_bundle if settings.ca_file is None else str(settings.ca_file)
+    session.verify = str(settings.ca_file) if settings.ca_file is not None else ca_bundle() or True
     if settings.client_cert_file is not None:
         key = settings.client_key_file or settings.client_cert_file
         session.cert = (str(settings.client_cert_file), str(key))
@@ -268,6 +267,19 @@ def open_session(url: Url, settings: ConnectionSettings | None = None, *, retrie
     session.mount("http://", adapter)
     session.mount("https://", adapter)
     return session
+
+
+def ca_bundle() -> str | None:
+    """File or directory of trusted certificates that the environment names; None for those of the machine."""
+    return next((path for name in CA_VARIABLES if (path := os.environ.get(name))), None)
+
+
+def environment_proxy(url: Url) -> str | None:
+    """The proxy of the environment for ``url``; None for an address of this machine and for hosts that NO_PROXY leaves out."""
+    if url.is_loopback:
+        return None
+    proxies = get_environ_proxies(url.base)
+    return proxies.get(url.base.partition(":")[0]) or proxies.get("all")
 
 
 def describe_failure(error: BaseException) -> str:

@@ -10,16 +10,17 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 import requests
 import urllib3
 
+from joulebench.clients.connection import open_session
 from joulebench.clock import Clock
 from joulebench.errors import ModelError
 from joulebench.llm.chat import CallTimeout, ContextFull, Json, ModelRefused, ModelUnreachable, ReplyBroken
 from joulebench.llm.events import parse_object
 from joulebench.llm.readers import server_error
+from joulebench.settings import Url
 from joulebench.units import Seconds
 
 CONNECT_TIMEOUT = 5.0
@@ -41,19 +42,19 @@ class ModelServerHttp:
     """POSTs to one server. Each request has its own connection: safe in threads, and no idle connection can be stale."""
 
     def __init__(self, base_url: str, clock: Clock, api_key: str | None = None) -> None:
-        self.base_url = base_url.rstrip("/")
+        self._url = Url.parse(base_url, "--base-url")
+        self.base_url = str(self._url)
+        """The address as it may be shown, without credentials."""
         self._clock = clock
         self._headers = {"Accept-Encoding": "identity"}
         if api_key:
             self._headers["Authorization"] = f"Bearer {api_key}"
-        # A proxy of the environment is for the outside; it cannot reach this machine's loopback.
-        self._trust_env = urlsplit(base_url).hostname not in ("127.0.0.1", "localhost", "::1")
 
     def check_reachable(self, path: str) -> None:
         """Raises ModelUnreachable unless something answers HTTP there, with whatever status."""
         with self._session() as session:
             try:
-                session.get(self.base_url + path, headers=self._headers, timeout=CONNECT_TIMEOUT, stream=True).close()
+                session.get(self._url.base + path, headers=self._headers, timeout=CONNECT_TIMEOUT, stream=True).close()
             except requests.RequestException as error:
                 raise ModelUnreachable(f"no model server answers at {self.base_url}: {error}") from error
 
@@ -67,7 +68,11 @@ class ModelServerHttp:
         with self._session() as session:
             try:
                 response = session.post(
-                    url, json=body, headers=self._headers, stream=True, timeout=(min(CONNECT_TIMEOUT, remaining), remaining)
+                    self._url.base + path,
+                    json=body,
+                    headers=self._headers,
+                    stream=True,
+                    timeout=(min(CONNECT_TIMEOUT, remaining), remaining),
                 )
             except requests.ConnectTimeout as error:
                 raise ModelUnreachable(f"{url} does not answer") from error
@@ -87,10 +92,10 @@ class ModelServerHttp:
                 yield HttpReply(response.headers.get("Content-Type", ""), response.headers.get("Content-Encoding", ""), chunks)
 
     def _session(self) -> requests.Session:
-        session = requests.Session()
-        session.trust_env = self._trust_env
-        # Without an auth of its own, requests would put credentials of ~/.netrc in place of the API key.
-        session.auth = lambda request: request
+        session = open_session(self._url)
+        if "Authorization" in self._headers:
+            # Credentials of the URL or of ~/.netrc would take the place of the API key.
+            session.auth = lambda request: request
         return session
 
     def _chunks(self, response: requests.Response, deadline: Seconds) -> Iterator[bytes]:

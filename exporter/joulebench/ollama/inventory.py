@@ -14,12 +14,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
-from urllib.parse import urlsplit
 
 import requests
 
+from joulebench.clients.connection import open_session
 from joulebench.errors import OllamaError
 from joulebench.ollama.kv_cache import CacheLayout, CacheSettings, layout_of
+from joulebench.settings import DEFAULT_OLLAMA_URL, Url
 from joulebench.units import Bytes, Ratio, Seconds
 
 log = logging.getLogger(__name__)
@@ -66,13 +67,11 @@ class OllamaApi:
     """
 
     def __init__(self, url: str, timeout: float = 2.0, cache: CacheSettings | None = None) -> None:
-        self._url = url
+        self._url = Url.parse(url, "--ollama.url", DEFAULT_OLLAMA_URL)
         self._timeout = timeout
         self._cache = cache or CacheSettings()
         self._layouts: dict[str, CacheLayout | None] = {}
-        self._session = requests.Session()
-        # A proxy from the environment is never the way to this machine itself.
-        self._session.trust_env = urlsplit(url).hostname not in ("127.0.0.1", "::1", "localhost")
+        self._session = open_session(self._url)
 
     def inventory(self) -> OllamaInventory:
         """Raises OllamaError when the server does not answer all three, or answers something that is not JSON."""
@@ -115,7 +114,7 @@ class OllamaApi:
     def _ask(self, method: str, path: str, body: object = None) -> Mapping[str, Any] | None:
         """The JSON object at ``path``; None where this server has no such endpoint."""
         try:
-            answer = self._session.request(method, self._url + path, json=body, timeout=self._timeout, allow_redirects=False)
+            answer = self._session.request(method, self._url.base + path, json=body, timeout=self._timeout, allow_redirects=False)
             if answer.status_code == 404:
                 return None
             if answer.status_code != 200:

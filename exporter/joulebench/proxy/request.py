@@ -9,6 +9,7 @@ and depths are limited, and the URL for upstream is built from parts, so that sc
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections.abc import Mapping
@@ -17,7 +18,6 @@ from functools import lru_cache
 from urllib.parse import unquote
 
 import msgspec
-from aiohttp import BasicAuth
 from yarl import URL
 
 from joulebench.llm.readers import Api
@@ -112,9 +112,10 @@ class Upstream:
 
     def __init__(self, url: str) -> None:
         parsed = URL(url)
-        self.authorization = None
+        self.authorization: str | None = None
         if parsed.user is not None:
-            self.authorization = BasicAuth(parsed.user, parsed.password or "", encoding="utf-8").encode()
+            credentials = f"{parsed.user}:{parsed.password or ''}".encode()
+            self.authorization = f"Basic {base64.b64encode(credentials).decode('ascii')}"
         self._base = parsed.with_user(None).with_query(None).with_fragment(None)
         self.shown = str(self._base).rstrip("/")
         self.host_header = self._base.raw_authority

@@ -7,13 +7,16 @@ scrape of many series delays no token and requests delay no scrape.
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
 import aiohttp
 from aiohttp import web
 
+from joulebench.clients.connection import ca_bundle, environment_proxy
 from joulebench.clock import Clock
 from joulebench.errors import UserError
 from joulebench.http_server import HttpServer
@@ -25,6 +28,7 @@ from joulebench.proxy.metrics import ProxyMetrics, metrics_app
 from joulebench.proxy.relay import NEVER_INVENTED
 from joulebench.proxy.request import Upstream
 from joulebench.proxy.rewrite import RequestAdditions
+from joulebench.settings import Url
 from joulebench.supervise import run_in_asyncio
 
 Step = Callable[[], Awaitable[float | None]]
@@ -81,7 +85,7 @@ class ProxyServer:
             recorder.start()
             self.metrics.watch_queue(recorder.queue.name, lambda: recorder.queue.dropped)
             self._stack.callback(recorder.stop)
-            session = await self._stack.enter_async_context(_session())
+            session = await self._stack.enter_async_context(_session(Url.parse(options.upstream, "--upstream")))
             forwarder = Forwarder(
                 self.upstream,
                 session,
@@ -129,10 +133,19 @@ async def _listen(server: BoundedServer, address: tuple[str, int], setting: str,
     return f"http://{name}:{taken[1]}"
 
 
-def _session() -> aiohttp.ClientSession:
-    """No limit of its own on connections or time: both are the client's and the model server's."""
+def _session(upstream: Url) -> aiohttp.ClientSession:
+    """No limit of its own on connections or time: both are the client's and the model server's.
+
+    Proxies and CA bundles of the environment count; credentials of ``.netrc`` do not, as clients bring their own.
+    """
+    bundle = ca_bundle()
+    context: ssl.SSLContext | bool = True
+    if bundle is not None:
+        is_directory = Path(bundle).is_dir()
+        context = ssl.create_default_context(cafile=None if is_directory else bundle, capath=bundle if is_directory else None)
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_UPSTREAM),
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_UPSTREAM, ssl=context),
+        proxy=environment_proxy(upstream),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT),
         cookie_jar=aiohttp.DummyCookieJar(),
         skip_auto_headers=NEVER_INVENTED,

@@ -10,20 +10,20 @@ import json
 import signal
 import sys
 import threading
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from joulebench.bench.task_range.children import Child
 from joulebench.bench.task_range.completed import AGAIN, DONE, FINAL, CompletedTasks
+from joulebench.clients.connection import HttpClient, RequestFailed
 from joulebench.clients.prometheus import PrometheusApi
 from joulebench.clock import Clock
 from joulebench.errors import JoulebenchError
 from joulebench.mcpworld.tables import SuiteRow, put_suite_rows
 from joulebench.parsing import as_float
 from joulebench.results.export import Options, export
+from joulebench.settings import Url
 
 COMMAND = (sys.executable, "-m", "joulebench.cli")
 HEALTH_TIMEOUT_SECONDS = 3.0
@@ -179,14 +179,15 @@ class TaskRangeRunner:
     def _server_answers(self) -> bool:
         if self.paths.health is None:
             return True
+        client = HttpClient(Url.parse(self.paths.health, "--base-url"), HEALTH_TIMEOUT_SECONDS)
         try:
-            with urllib.request.urlopen(self.paths.health, timeout=HEALTH_TIMEOUT_SECONDS):
-                return True
-        except urllib.error.HTTPError:
-            # It refuses, so it answers.
-            return True
-        except (OSError, ValueError):
+            # A server that refuses answers, too.
+            client.request("GET", "")
+        except RequestFailed:
             return False
+        finally:
+            client.close()
+        return True
 
 
 class _NoChild:
