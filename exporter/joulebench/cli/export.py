@@ -15,6 +15,7 @@ from rich.table import Table
 
 from joulebench import settings
 from joulebench.cli import options
+from joulebench.errors import GatewayError
 
 if TYPE_CHECKING:
     from joulebench.results.export import Export
@@ -29,7 +30,7 @@ SECONDS_PER_DAY = 86400.0
 @options.runs_dir_option("Directory in which runs keep their journals.")
 @click.option("--out", type=options.DIRECTORY, metavar="DIR", help="Directory for the results.  [default: RUNS_DIR/RUN_ID]")
 @click.option("--wait", type=options.SECONDS, default=15.0, help="Longest wait for the last scrape.")
-@options.gateway_option("Delete groups that a dead benchmark left on this Pushgateway, once Prometheus has them.", default=None)
+@options.gateway_option("Pushgateway from which groups are deleted that a dead benchmark left, once Prometheus has them.")
 @click.option("--instance", metavar="LABEL", help="Only GPUs of this scrape target, by its instance label.")
 @click.option(
     "--lookback",
@@ -42,15 +43,14 @@ def export_command(
     runs_dir: Path,
     out: Path | None,
     wait: float,
-    gateway_url: str | None,
+    gateway_url: str,
     instance: str | None,
     lookback: float | None,
 ) -> int:
     """Write result JSON and CSV of a run from Prometheus and the journal, and print a summary."""
     # Their numpy would make every help wait.
     from joulebench.clients.prometheus import PrometheusApi
-    from joulebench.clients.pushgateway import Pushgateway
-    from joulebench.results.export import LOOKBACK_SECONDS, Options, export, release_groups
+    from joulebench.results.export import LOOKBACK_SECONDS, Options, export
 
     given = Options(
         run_id=run_id,
@@ -70,12 +70,27 @@ def export_command(
         if api is not None:
             api.close()
     show(console, result, run_id)
-    if gateway_url is not None and gateway_url != settings.NO_URL:
-        gateway = Pushgateway(gateway_url)
-        deleted = release_groups(gateway, run_id, result.settled)
-        gateway.close()
-        console.print(f"{deleted} groups of this run deleted from {gateway.url}", markup=False, soft_wrap=True)
+    if gateway_url != settings.NO_URL and (result.releasable or result.closed_workers):
+        _release_groups(console, gateway_url, run_id, result)
     return 0
+
+
+def _release_groups(console: Console, gateway_url: str, run_id: str, result: Export) -> None:
+    from joulebench.clients.pushgateway import Pushgateway
+    from joulebench.results.export import release_groups
+
+    gateway = Pushgateway(gateway_url)
+    try:
+        deleted = release_groups(gateway, run_id, result.releasable, result.closed_workers)
+    except GatewayError as error:
+        # Without a Pushgateway at the usual place there is nothing to release.
+        if gateway_url != settings.DEFAULT_GATEWAY_URL:
+            console.print(f"groups of this run were not released: {error}", markup=False, soft_wrap=True)
+        return
+    finally:
+        gateway.close()
+    if deleted:
+        console.print(f"{deleted} groups of this run deleted from {gateway.url}", markup=False, soft_wrap=True)
 
 
 class ProgressLine:

@@ -36,14 +36,23 @@ Flags: TypeAlias = NDArray[np.bool_]
 
 class EnergyCurve:
     """``at`` (seconds) strictly rising, ``joules`` never falling, ``uncertainty`` (seconds) of each time; ``epoch_starts`` are
-    the indices of the first points after a counter reset. All readers take and return arrays, one entry a time or window.
+    the indices of the first points after a counter reset; ``glitches`` the times of readings that were impossible and left out.
+    All readers take and return arrays, one entry a time or window.
     """
 
-    def __init__(self, at: Floats, joules: Floats, uncertainty: Floats, epoch_starts: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        at: Floats,
+        joules: Floats,
+        uncertainty: Floats,
+        epoch_starts: Sequence[int] = (),
+        glitches: Sequence[float] = (),
+    ) -> None:
         self.at = at
         self.joules = joules
         self.uncertainty = uncertainty
         self.epoch_starts = tuple(sorted(epoch_starts))
+        self.glitches: Floats = np.array(glitches, np.float64)
         self.steps: Floats = np.diff(at)
         self._power: Floats = np.diff(joules) / self.steps
         for index in self.epoch_starts:

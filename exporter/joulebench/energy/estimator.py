@@ -19,7 +19,7 @@ def window_energies(curve: EnergyCurve, windows: Sequence[Window], *, method: st
     """Joules of each window, none of which ends before it starts.
 
     ``method`` other than ``counter`` (integrated power) gives estimates without bounds: no counter guarantees them.
-    Reasons: ``no_samples``, ``uncovered_start``, ``uncovered_end``, ``reset``, ``gap``, ``short``.
+    Reasons: ``no_samples``, ``uncovered_start``, ``uncovered_end``, ``reset``, ``glitch``, ``gap``, ``short``.
     """
     if not windows:
         return []
@@ -57,7 +57,9 @@ def _known_energies(curve: EnergyCurve, starts: Floats, ends: Floats, method: st
     short = last - first < 2
     with np.errstate(invalid="ignore"):
         short |= high - low > SHORT_WIDTH * joules
-    flags = np.stack((early, late, resets > 0, gap, short), axis=1)
+    steps_end = at[np.minimum(after + 1, len(at) - 1)]
+    glitch = curve.glitches.searchsorted(steps_end, "right") > curve.glitches.searchsorted(at[before])
+    flags = np.stack((early, late, resets > 0, glitch, gap, short), axis=1)
     columns = (joules, low, high, coverage, reduce_stretches(np.maximum, curve.steps, before, after - before + 1))
     rows = zip(*(column.tolist() for column in columns), whole.tolist(), (last - first).tolist(), resets.tolist(), strict=True)
     for (energy, least, most, share, longest, is_whole, samples, falls), row in zip(rows, flags.tolist(), strict=True):
@@ -77,7 +79,7 @@ def _known_energies(curve: EnergyCurve, starts: Floats, ends: Floats, method: st
         )
 
 
-_REASONS = ("uncovered_start", "uncovered_end", "reset", "gap", "short")
+_REASONS = ("uncovered_start", "uncovered_end", "reset", "glitch", "gap", "short")
 
 
 def _uncovered(curve: EnergyCurve, start: float, end: float) -> tuple[str, ...]:

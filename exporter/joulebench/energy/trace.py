@@ -8,7 +8,7 @@ falls and never invents energy. Appending needs no numpy, which the exporter doe
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left, bisect_right, insort
 from math import inf
 from threading import Lock
 from typing import TYPE_CHECKING, TypeAlias, Union
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 MARGIN = 48
 """Points that a curve keeps on either side of its window: neighbours for the edge split, the usual step, safe bounds."""
+MOST_GLITCHES = 1000
 ROUNDED_UP = 1 + 1e-6
 """Uncertainties are kept in single precision to stay small; a hair more, so that rounding never narrows a bound."""
 
@@ -37,21 +38,23 @@ class CounterTrace:
         self._joules = array("d")
         self._uncertainty = array("f")
         self._epoch_starts: list[float] = []
+        self._glitches: list[float] = []
         self._shift = 0.0
         self._resets = 0
         self._refused = 0
 
-    def append(self, at: float, joules: float, uncertainty: float = 0.0) -> None:
+    def append(self, at: float, joules: float, uncertainty: float = 0.0, *, new_epoch: bool = False) -> None:
         """A counter change: ``joules`` true at ``at`` (seconds) +- ``uncertainty``.
 
         A point that is not later than the last one (a clock that stepped back) cannot be placed: it is left out and counted in
-        ``refused``, and windows over it see a longer gap.
+        ``refused``, and windows over it see a longer gap. ``new_epoch``: the counter began anew, whatever it shows;
+        one that falls did so too.
         """
         with self._lock:
             if self._at and at <= self._at[-1]:
                 self._refused += 1
                 return
-            if self._joules and joules + self._shift < self._joules[-1]:
+            if self._joules and (new_epoch or joules + self._shift < self._joules[-1]):
                 self._shift = self._joules[-1] - joules
                 self._epoch_starts.append(at)
                 self._resets += 1
@@ -69,6 +72,12 @@ class CounterTrace:
             keep = max(bisect_right(self._at, after), epoch)
             for column in (self._at, self._joules, self._uncertainty):
                 del column[keep:]
+
+    def note_glitch(self, at: float) -> None:
+        """A reading that was impossible and was left out; the windows that it touches say so."""
+        with self._lock:
+            insort(self._glitches, at)
+            del self._glitches[:-MOST_GLITCHES]
 
     def extend(self, at: ArrayLike, joules: ArrayLike, uncertainty: ArrayLike) -> None:
         """``append`` of many, in their order; columns whose times and joules never fall are taken in one go."""
@@ -136,12 +145,14 @@ class CounterTrace:
             first = max(bisect_right(self._at, start) - MARGIN, 0)
             last = bisect_left(self._at, end) + MARGIN
             at, joules, uncertainty = (column[first:last] for column in (self._at, self._joules, self._uncertainty))
+            glitches = list(self._glitches)
             starts = [bisect_left(at, s) for s in self._epoch_starts]
         return EnergyCurve(
             np.array(at, np.float64),
             np.array(joules, np.float64),
             np.array(uncertainty, np.float64),
             [index for index in starts if 0 < index < len(at)],
+            glitches,
         )
 
 

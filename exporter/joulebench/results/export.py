@@ -26,11 +26,11 @@ from joulebench.results.attribution import (
     gpus_by_task,
     stored_devices,
 )
-from joulebench.results.fetch import CHUNK_SECONDS, Samples, fetch_samples, wait_until_scraped
-from joulebench.results.journal import Journal, known_runs, load_journals
+from joulebench.results.fetch import CHUNK_SECONDS, GpuSamples, Samples, fetch_samples, wait_until_scraped
+from joulebench.results.journal import Journal, closed_workers, known_runs, load_journals
 from joulebench.results.merge import Task, TaskKey, merge_sources
 from joulebench.results.pushed import PushedTask
-from joulebench.results.run_result import TaskSummary, attribution_residual, run_notes, run_result
+from joulebench.results.run_result import TaskSummary, attribution_residual, planned_tasks, run_notes, run_result
 from joulebench.results.server_metrics import ServerMetrics, fetch_server_metrics
 from joulebench.results.task_energy import idle_power_by_gpu
 from joulebench.results.task_result import ExportContext, task_results
@@ -67,7 +67,8 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """``notes``: what was missing or odd, for the user. ``settled``: tasks whose last state Prometheus holds.
+    """``notes``: what was missing or odd, for the user. ``releasable``: tasks whose last state Prometheus holds, and which their
+    worker has left. ``closed_workers``: those that have ended or died.
 
     ``residual``: joules that the shares of the tasks miss, of the joules that the GPUs counted; None without any.
     """
@@ -76,7 +77,8 @@ class Export:
     csv_path: Path
     json_paths: list[Path]
     notes: list[str] = field(default_factory=list)
-    settled: frozenset[TaskKey] = frozenset()
+    releasable: frozenset[TaskKey] = frozenset()
+    closed_workers: frozenset[str] = frozenset()
     residual: tuple[float, float] | None = None
 
 
@@ -104,7 +106,7 @@ def export(options: Options, api: PrometheusApi | None, clock: Clock | None = No
     context = ExportContext(options.run_id, __version__, stored.samples, idle, stored.servers, why.value)
     gpus = stored.samples.gpus if stored.samples else ()
     groups = attribute_tasks(tasks, gpus, {uuid: power.watts for uuid, power in idle.items()})
-    notes += run_notes(groups, idle)
+    notes += [*_missing_task_notes(journal, tasks), *run_notes(groups, idle), *_glitch_notes(gpus)]
     shown = {t.key: t.values.end for t in tasks if t.values.end is not None and t.sources.get("end") in ("both", "prometheus")}
     written = _write(
         options.out or directory,
@@ -113,10 +115,36 @@ def export(options: Options, api: PrometheusApi | None, clock: Clock | None = No
         lambda summaries: sections_json(run_result(context, journal, groups, summaries, notes)),
         notes,
     )
-    return replace(written, settled=releasable_tasks(shown, clock.unix()), residual=attribution_residual(groups))
+    closed = closed_workers(directory, clock.unix(), RELEASED_AFTER_SECONDS) if stored.tasks else frozenset()
+    return replace(
+        written,
+        releasable=releasable_tasks(shown, clock.unix()) | {key for key in stored.tasks if key.worker in closed},
+        closed_workers=closed,
+        residual=attribution_residual(groups),
+    )
 
 
 def _no_progress(what: str, done: int, of: int) -> None: ...
+
+
+def _missing_task_notes(journal: Journal, tasks: Sequence[Task]) -> list[str]:
+    """How many of the planned tasks left no trace, such as where the disk was full or a worker died."""
+    planned = planned_tasks(journal)
+    if planned is None or planned <= len(tasks):
+        return []
+    unfinished = sum(task.values.end is None for task in tasks)
+    begun = f"; {unfinished} of those never ended" if unfinished else ""
+    return [f"{planned - len(tasks)} of {planned} planned tasks are missing: {len(tasks)} are known{begun}"]
+
+
+def _glitch_notes(gpus: Sequence[GpuSamples]) -> list[str]:
+    """Samples that were left out since they cannot be true, by GPU."""
+    found = []
+    for gpu in gpus:
+        if gpu.glitches:
+            counted = ", ".join(f"{count} of {name}" for name, count in sorted(gpu.glitches.items()))
+            found.append(f"GPU {gpu.gpu} ({gpu.uuid}): samples that cannot be true were left out ({counted})")
+    return found
 
 
 def _journal_notes(journal: Journal, directory: Path) -> list[str]:
@@ -265,11 +293,14 @@ def releasable_tasks(ends: Mapping[TaskKey, float], now: float) -> frozenset[Tas
     return frozenset(key for key, end in ends.items() if now - end > RELEASED_AFTER_SECONDS)
 
 
-def release_groups(gateway: Pushgateway, run_id: str, done: Collection[TaskKey]) -> int:
-    """Deletes the groups of ``done`` tasks; returns how many. Raises GatewayError."""
+def release_groups(gateway: Pushgateway, run_id: str, tasks: Collection[TaskKey], closed_workers: Collection[str] = ()) -> int:
+    """Deletes the groups of these tasks, and those of the run that closed workers left; returns how many. Raises GatewayError."""
     deleted = 0
     for key in gateway.groups():
-        if key.get("run_id") == run_id and TaskKey(key.get("task_id", ""), key.get("worker", "")) in done:
+        task_id, worker = key.get("task_id", ""), key.get("worker", "")
+        if key.get("run_id") != run_id:
+            continue
+        if TaskKey(task_id, worker) in tasks or (not task_id and worker in closed_workers):
             gateway.delete(key)
             deleted += 1
     return deleted

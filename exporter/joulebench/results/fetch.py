@@ -21,7 +21,7 @@ from joulebench.clients.matrix import Column
 from joulebench.clients.prometheus import PrometheusApi, Series
 from joulebench.clock import Clock, wait_until
 from joulebench.energy.curve import EnergyCurve
-from joulebench.energy.trace import CounterTrace
+from joulebench.energy.plausibility import MOST_WATTS, ceiling_watts, checked_curve
 from joulebench.errors import QueryRefused
 from joulebench.metrics import Metric
 from joulebench.results import queries
@@ -48,6 +48,15 @@ NEIGHBOURS_SECONDS = 6.0
 POLL_SECONDS = 0.25
 RECENT_SECONDS = 60.0
 
+GAUGE_RANGES: Mapping[Metric, tuple[float, float]] = {
+    metrics.GPU_UTILIZATION: (0.0, 1.0),
+    metrics.GPU_MEMORY_USED: (0.0, 1e13),
+    metrics.GPU_TEMPERATURE: (-50.0, 200.0),
+    metrics.GPU_TEMPERATURE_MARGIN: (-200.0, 250.0),
+    metrics.GPU_POWER: (0.0, MOST_WATTS),
+}
+"""Ratio, bytes, celsius and watts that a card can have; what lies outside is a glitch of its reading."""
+
 Floats: TypeAlias = NDArray[np.float64]
 Answer: TypeAlias = tuple[str, bytes]
 """(query, body)"""
@@ -55,7 +64,8 @@ Answer: TypeAlias = tuple[str, bytes]
 
 @dataclass
 class GpuSamples:
-    """What the store holds of one GPU. ``gauges``: by metric name. ``throttle``: cumulative seconds by reason.
+    """What the store holds of one GPU. ``gauges``: by metric name. ``throttle``: cumulative seconds by reason. ``glitches``:
+    samples that were impossible and left out, by metric name.
 
     Of the exporter that watches it, ``clock_offsets``: its clock minus scrape time; ``clock_steps``: its count of wall clock
     jumps.
@@ -67,6 +77,7 @@ class GpuSamples:
     gauges: dict[str, TimeSeries] = field(default_factory=lambda: defaultdict(lambda: EMPTY))
     throttle: dict[str, TimeSeries] = field(default_factory=lambda: defaultdict(lambda: EMPTY))
     instances: set[str] = field(default_factory=set)
+    glitches: dict[str, int] = field(default_factory=dict)
     clock_offsets: TimeSeries = EMPTY
     clock_steps: TimeSeries = EMPTY
     source: str | None = None
@@ -275,7 +286,8 @@ class _Collector:
     equal: Mapping[str, str]
     needed: Window
     gpus: dict[str, GpuSamples] = field(default_factory=dict)
-    traces: defaultdict[str, CounterTrace] = field(default_factory=lambda: defaultdict(CounterTrace))
+    counters: defaultdict[str, list[CounterChanges]] = field(default_factory=lambda: defaultdict(list))
+    power_limits: dict[str, float] = field(default_factory=dict)
     gauges: defaultdict[tuple[str, str], list[TimeSeries]] = field(default_factory=lambda: defaultdict(list))
     throttle: defaultdict[tuple[str, str], list[TimeSeries]] = field(default_factory=lambda: defaultdict(list))
     clock_offsets: defaultdict[str, list[TimeSeries]] = field(default_factory=lambda: defaultdict(list))
@@ -299,7 +311,11 @@ class _Collector:
                 elif metric is metrics.EXPORTER_CLOCK_STEPS:
                     self.clock_steps[column.labels.get("instance", "")].append(series)
                 else:
-                    self.gauges[self.gpu(column.labels).uuid, metric.name].append(series)
+                    gpu = self.gpu(column.labels)
+                    possible = possible_samples(series, GAUGE_RANGES.get(metric))
+                    if len(possible) < len(series):
+                        gpu.glitches[metric.name] = gpu.glitches.get(metric.name, 0) + len(series) - len(possible)
+                    self.gauges[gpu.uuid, metric.name].append(possible)
         for one in chunk.throttle:
             points = one.points
             if chunk.throttle_rests:
@@ -316,7 +332,7 @@ class _Collector:
         for labels, changes in match_counter_changes(counters, moments, slacks):
             by_uuid[self.gpu(labels).uuid].append(changes)
         for uuid, jobs in by_uuid.items():
-            add_counter_changes(self.traces[uuid], jobs)
+            self.counters[uuid].append(merge_jobs(jobs))
 
     def _columns(self, answer: Answer) -> list[Column]:
         query, body = answer
@@ -330,14 +346,19 @@ class _Collector:
             if (method := series.labels.get("energy_method")) != NO_METHOD or gpu.method is None:
                 gpu.method = method
             gpu.name = series.labels.get("name")
+        for series in self.api.query(queries.last(metrics.GPU_POWER_LIMIT, end - start, self.equal), end):
+            self.power_limits[series.labels.get("uuid", "")] = series.points[-1][1]
 
     def samples(self) -> Samples:
-        for uuid, trace in self.traces.items():
-            self.gpus[uuid].energy = trace.curve()
-        for (uuid, name), parts in self.gauges.items():
-            self.gpus[uuid].gauges[name] = TimeSeries.joined(parts)
-        for (uuid, reason), parts in self.throttle.items():
-            self.gpus[uuid].throttle[reason] = TimeSeries.joined(parts)
+        for uuid, parts in self.counters.items():
+            curve = counter_curve(parts, ceiling_watts(self.power_limits.get(uuid)))
+            if len(curve.glitches):
+                self.gpus[uuid].glitches[metrics.GPU_ENERGY.name] = len(curve.glitches)
+            self.gpus[uuid].energy = curve
+        for (uuid, name), series in self.gauges.items():
+            self.gpus[uuid].gauges[name] = TimeSeries.joined(series)
+        for (uuid, reason), series in self.throttle.items():
+            self.gpus[uuid].throttle[reason] = TimeSeries.joined(series)
         gpus = sorted(self.gpus.values(), key=lambda gpu: (gpu.gpu.zfill(4), gpu.uuid))
         clocks: dict[frozenset[str], tuple[TimeSeries, TimeSeries]] = {}
         for gpu in gpus:
@@ -365,15 +386,33 @@ def match_counter_changes(
             yield counter.labels, CounterChanges(common, time.value[there], counter.value[here], uncertainty)
 
 
-def add_counter_changes(trace: CounterTrace, jobs: Sequence[CounterChanges]) -> None:
-    """Appends the changes of one counter, as one or several jobs scraped it."""
+def merge_jobs(jobs: Sequence[CounterChanges]) -> CounterChanges:
+    """The changes of one counter, as one or several jobs scraped it."""
     extra = ROUNDED_STORE_SECONDS if all(_is_rounded(job.at) for job in jobs) else 0.0
-    # In the order of scrapes, not of sample times: after a reset or a clock step these two differ. What is not later than the
-    # last change is the same change seen again, and the trace leaves it out.
+    # In the order of scrapes, not of sample times: after a reset or a clock step these two differ.
     columns = [np.concatenate([getattr(job, name) for job in jobs]) for name in ("scraped", "at", "joules", "uncertainty")]
     order = np.lexsort((columns[1], columns[0]))
-    _, at, joules, uncertainty = (column[order] for column in columns)
-    trace.extend(at, joules, uncertainty + extra)
+    scraped, at, joules, uncertainty = (column[order] for column in columns)
+    return CounterChanges(scraped, at, joules, uncertainty + extra)
+
+
+def counter_curve(parts: Sequence[CounterChanges], watts: float) -> EnergyCurve:
+    """The energy curve of one counter's changes. ``watts``: the highest power that is believed.
+
+    What is not later than the changes before it is the same change seen again, and is left out.
+    """
+    columns = [np.concatenate([getattr(part, name) for part in parts]) for name in ("at", "joules", "uncertainty")]
+    later = columns[0] > np.concatenate(([-np.inf], np.maximum.accumulate(columns[0])[:-1]))
+    at, joules, uncertainty = (column[later] for column in columns)
+    return checked_curve(at, joules, uncertainty, watts)
+
+
+def possible_samples(series: TimeSeries, limits: tuple[float, float] | None) -> TimeSeries:
+    """Without samples that cannot be true."""
+    if limits is None:
+        return series
+    possible = (series.value >= limits[0]) & (series.value <= limits[1])
+    return series if possible.all() else TimeSeries(series.at[possible], series.value[possible])
 
 
 def has_hole(times: Sequence[Column], start: float, end: float) -> bool:

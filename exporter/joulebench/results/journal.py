@@ -5,9 +5,12 @@ Lines may be torn: what can be read is read, what cannot is counted.
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -77,6 +80,21 @@ def iterate_events(directory: Path, wanted: Callable[[bytes], bool]) -> Iterator
             for line in lines:
                 if wanted(line) and (event := parse_event(line)) is not None:
                     yield event
+
+
+def closed_workers(directory: Path, now: float, idle_seconds: float) -> frozenset[str]:
+    """Workers whose journal no process holds open any more, and which wrote nothing for ``idle_seconds`` before ``now``.
+
+    They have ended or died. A worker of another host, whose journal is not here, is in doubt and not among them.
+    """
+    found = set()
+    for path in directory.glob(JOURNAL_PATTERN):
+        # A journal that is being written is locked; a file system without locks leaves it open, so nothing is released.
+        with suppress(OSError), path.open("rb") as journal:
+            fcntl.flock(journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if now - os.fstat(journal.fileno()).st_mtime > idle_seconds:
+                found.add(path.stem.removeprefix("journal-"))
+    return frozenset(found)
 
 
 def known_runs(runs_dir: Path) -> list[str]:

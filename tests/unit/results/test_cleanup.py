@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,9 @@ import pytest
 from joulebench import metrics
 from joulebench.clients.pushgateway import Pushgateway
 from joulebench.metrics.families import Sheet
+from joulebench.push.journal import Journal
 from joulebench.results.export import releasable_tasks, release_groups
+from joulebench.results.journal import closed_workers
 from joulebench.results.merge import TaskKey
 from joulebench.stack.process import Program, free_port
 from tests.needs import need_program
@@ -39,6 +42,9 @@ def test_only_settled_tasks_of_the_run_are_deleted(tmp_path: Path) -> None:
         assert release_groups(gateway, "r", {TaskKey("a/b c", "w")}) == 1
         left = [{name: value for name, value in key.items() if value} for key in gateway.groups()]
         assert sorted(left, key=str) == sorted(keys[1:], key=str)
+        assert release_groups(gateway, "r", {TaskKey("going on", "w")}, {"other worker"}) == 1
+        assert release_groups(gateway, "r", (), {"w"}) == 1
+        assert [key["run_id"] for key in gateway.groups()] == ["other"]
         gateway.close()
     finally:
         server.stop()
@@ -46,3 +52,16 @@ def test_only_settled_tasks_of_the_run_are_deleted(tmp_path: Path) -> None:
 
 def test_what_ended_a_moment_ago_is_left_to_its_benchmark() -> None:
     assert releasable_tasks({TaskKey("old", "w"): 100.0, TaskKey("new", "w"): 150.0}, now=170.0) == {TaskKey("old", "w")}
+
+
+def test_a_worker_whose_journal_nobody_writes_has_left_its_groups(tmp_path: Path) -> None:
+    for worker in ("alive", "dead", "just now"):
+        (tmp_path / f"journal-{worker}.jsonl").touch()
+    for worker in ("alive", "dead"):
+        os.utime(tmp_path / f"journal-{worker}.jsonl", (1000.0, 1000.0))
+    writer = Journal(tmp_path / "journal-alive.jsonl", "r", "alive")
+    os.utime(tmp_path / "journal-alive.jsonl", (1000.0, 1000.0))
+    os.utime(tmp_path / "journal-just now.jsonl", (1990.0, 1990.0))
+    assert closed_workers(tmp_path, 2000.0, 60.0) == {"dead"}
+    writer.close()
+    assert closed_workers(tmp_path, 2000.0, 60.0) >= {"dead"}

@@ -10,9 +10,8 @@ import pytest
 from joulebench import metrics
 from joulebench.clients.matrix import Column, column_of_points
 from joulebench.energy.curve import EnergyCurve
-from joulebench.energy.trace import CounterTrace
 from joulebench.results import throttle
-from joulebench.results.fetch import GpuSamples, add_counter_changes, chunks, has_hole, match_counter_changes, union
+from joulebench.results.fetch import GpuSamples, chunks, counter_curve, has_hole, match_counter_changes, merge_jobs, union
 from joulebench.results.gpu_stats import throttled_by_reason
 from joulebench.results.timeseries import TimeSeries, combine, gauge_stats, increase, increases, mean_of_rows, window_means
 from joulebench.schema.result import GaugeStats
@@ -95,9 +94,7 @@ def series(job: str, points: list[tuple[float, float]]) -> Column:
 
 
 def curve_of(counters: list[Column], times: list[Column], slacks: list[Column]) -> EnergyCurve:
-    trace = CounterTrace()
-    add_counter_changes(trace, [changes for _, changes in match_counter_changes(counters, times, slacks)])
-    return trace.curve()
+    return counter_curve([merge_jobs([changes for _, changes in match_counter_changes(counters, times, slacks)])], 1e9)
 
 
 def test_two_jobs_that_scrape_one_counter_make_one_trace() -> None:

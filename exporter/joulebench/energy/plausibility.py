@@ -1,0 +1,118 @@
+"""Which readings of an energy counter are possible: between two of them a GPU cannot use more than its highest power times the
+time, nor less than nothing.
+
+A reading outside that is not taken in until those after it agree with it: then the counter began anew, and what was used in
+between is unknown. Where they go on from the readings before it, it was a glitch and nothing happened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from joulebench.energy.curve import EnergyCurve, Floats
+from joulebench.energy.trace import CounterTrace
+
+MOST_WATTS = 3000.0
+"""Above what any single GPU draws (data sheets of 2026: up to 1,400 W), for cards whose power limit is not known."""
+LIMIT_FACTOR = 2.0
+"""Short peaks lie above the enforced power limit, on no known card by this factor."""
+STAYS_SECONDS, STAYS_POINTS = 5.0, 3
+"""Readings that agree with each other for so long are a new epoch, not a glitch."""
+MOST_STEP_SECONDS = 1.0
+
+
+class CheckedCounter(NamedTuple):
+    """``kept``: indices of the readings that passed; ``epochs``: those of them that begin a new epoch; ``glitches``: times of
+    the readings that did not pass."""
+
+    kept: list[int]
+    epochs: list[int]
+    glitches: list[float]
+
+
+def ceiling_watts(power_limit: float | None) -> float:
+    """The highest power to believe, by the enforced limit in watts where it is known and can be true."""
+    if power_limit is None or not 1.0 <= power_limit <= MOST_WATTS:
+        return MOST_WATTS
+    return LIMIT_FACTOR * power_limit
+
+
+def check_counter(at: Floats, joules: Floats, uncertainty: Floats, watts: float) -> CheckedCounter | None:
+    """Readings in rising order of time, against a ceiling in watts; None where all of them are possible."""
+    if len(at) < 2:
+        return None
+    spans = np.diff(at)
+    step = min(float(np.median(spans)), MOST_STEP_SECONDS)
+    rises = np.diff(joules)
+    if ((rises >= 0) & (rises <= watts * (spans + uncertainty[1:] + uncertainty[:-1] + step))).all():
+        return None
+    return _Checker(at.tolist(), joules.tolist(), uncertainty.tolist(), watts, step).check()
+
+
+def checked_curve(at: Floats, joules: Floats, uncertainty: Floats, watts: float) -> EnergyCurve:
+    """The energy curve of the readings that passed ``check_counter``; it has the times of those that did not."""
+    trace = CounterTrace()
+    checked = check_counter(at, joules, uncertainty, watts)
+    if checked is None:
+        trace.extend(at, joules, uncertainty)
+        return trace.curve()
+    epochs = set(checked.epochs)
+    for index in checked.kept:
+        trace.append(float(at[index]), float(joules[index]), float(uncertainty[index]), new_epoch=index in epochs)
+    for moment in checked.glitches:
+        trace.note_glitch(moment)
+    return trace.curve()
+
+
+class _Checker:
+    def __init__(self, at: Sequence[float], joules: Sequence[float], slack: Sequence[float], watts: float, step: float) -> None:
+        self._at, self._joules, self._slack = at, joules, slack
+        self._watts, self._step = watts, step
+        self._kept: list[int] = []
+        self._epochs: list[int] = []
+        self._glitches: list[float] = []
+        self._pending: list[int] = []
+
+    def check(self) -> CheckedCounter:
+        for index in range(len(self._at)):
+            if not self._kept or self._follows(self._kept[-1], index):
+                self._drop(self._pending)
+                self._pending = []
+                self._kept.append(index)
+            elif self._pending and self._follows(self._pending[-1], index):
+                self._pending.append(index)
+                if self._has_stayed(self._pending):
+                    self._begin_epoch()
+            else:
+                self._drop(self._pending)
+                self._pending = [index]
+        self._drop(self._pending)
+        return CheckedCounter(self._kept, self._epochs, sorted(self._glitches))
+
+    def _follows(self, before: int, after: int) -> bool:
+        rise = self._joules[after] - self._joules[before]
+        seconds = self._at[after] - self._at[before] + self._slack[after] + self._slack[before] + self._step
+        return 0 <= rise <= self._watts * seconds
+
+    def _has_stayed(self, indices: Sequence[int]) -> bool:
+        return len(indices) >= STAYS_POINTS and self._at[indices[-1]] - self._at[indices[0]] >= STAYS_SECONDS
+
+    def _begin_epoch(self) -> None:
+        begin = self._epochs[-1] if self._epochs else self._kept[0]
+        epoch = self._kept[self._kept.index(begin) :]
+        if self._has_stayed(epoch):
+            self._epochs.append(self._pending[0])
+        else:
+            # What came before did not stay itself: it was the glitch.
+            self._drop(epoch)
+            del self._kept[len(self._kept) - len(epoch) :]
+            if self._epochs:
+                self._epochs[-1] = self._pending[0]
+        self._kept += self._pending
+        self._pending = []
+
+    def _drop(self, indices: Sequence[int]) -> None:
+        self._glitches += [self._at[index] for index in indices]
