@@ -62,7 +62,7 @@ def pareto_figure(models: Sequence[Values], *, simulated: bool) -> go.Figure | N
             mode="markers+text",
             name=label,
             text=[label],
-            textposition="top center",
+            textposition="top right",
             hovertext=[hover],
             hoverinfo="text",
             marker={

@@ -263,7 +263,7 @@
           line: { color: tint, dash: "dash" }, x: [0.01, 1], y: [there / count, there / count] });
       });
       if (drawn) library().react("sensitivity", traces, layout("Cost per success (" + c.currency + ") by utilization; where a line crosses its dashed line is break-even",
-        data.simulated, { xaxis: { tickformat: ".0%", title: { text: "utilization" } }, yaxis: { type: "log", title: { text: c.currency } },
+        data.simulated, { xaxis: { tickformat: ".0%", title: { text: "utilization" } }, yaxis: { type: "log", dtick: "D2", title: { text: c.currency } },
           legend: { orientation: "h", y: -0.2 },
           shapes: [{ type: "line", x0: utilization, x1: utilization, yref: "paper", y0: 0, y1: 1, line: { color: "#8c959f", dash: "dot" } }] }), config);
     }

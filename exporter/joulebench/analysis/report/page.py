@@ -17,6 +17,7 @@ from joulebench.errors import UserError
 
 try:
     from jinja2 import Environment, FileSystemLoader
+    from markupsafe import Markup
 except ImportError as error:  # pragma: no cover
     raise UserError("the page needs jinja2; install it with: pip install 'joulebench[report]'; --format md does not") from error
 
@@ -55,7 +56,7 @@ def render_page(content: Content, timelines: list[Content]) -> str:
         many_columns=MANY_COLUMNS,
         long_table=LONG_TABLE,
         sortable=SORTABLE,
-        cell_class=_cell_class,
+        cell_classes=_cell_classes,
         style=_file("page.css"),
         script=_file("page.js"),
         data=_json({"cost": content["cost"], "simulated": simulated, "timelines": timelines, "figures": drawn}),
@@ -63,10 +64,11 @@ def render_page(content: Content, timelines: list[Content]) -> str:
     )
 
 
-def _cell_class(table: Table, column: int) -> str:
-    if column in table.numbers:
-        return "n"
-    return "k" if column in table.names else "m" if column in table.labels else ""
+def _cell_classes(table: Table) -> list[Markup]:
+    """The class attribute of each column: numbers, names that stay on a line, and labels of models."""
+    kinds = ((table.numbers, "n"), (table.names, "k"), (table.labels, "m"))
+    names = [next((name for columns, name in kinds if place in columns), "") for place in range(len(table.columns))]
+    return [Markup(f' class="{name}"' if name else "") for name in names]
 
 
 def _json(values: Any) -> str:
