@@ -11,6 +11,7 @@ from scripts.dashboards.layout import Layout, dashboard, marks, variables
 from scripts.dashboards.panels import (
     ABSENCE,
     NO_COSTS,
+    NOT_AVAILABLE,
     NOT_MEASURED,
     Json,
     Query,
@@ -59,15 +60,16 @@ OWN, NOT_OWN = ('item=~"electricity|hardware"', 'item!~"electricity|hardware"')
 def build() -> Json:
     layout = Layout()
     layout.row("Local or API?")
-    layout.all([local(), included()], 6, 4)
+    layout.add(local(), 7, 4)
+    layout.add(included(), 5, 4)
     layout.all([api(), local_by_api(), unmeasured(), source_tile()], 3, 4)
     layout.all([cost_over_time(), same_tokens()], 12, 9)
     layout.row("By model")
-    layout.add(model_table(), 24, 7)
+    layout.add(model_table(), 24, 6)
     layout.row("Energy")
-    layout.all([inside_and_outside(), per_thousand()], 12, 7)
+    layout.all([inside_and_outside(), per_thousand()], 12, 6)
     layout.row("Prices and assumptions")
-    layout.all([local_prices(), api_price_list()], 12, 7)
+    layout.all([local_prices(), api_price_list()], 12, 6)
     layout.add(assumptions(), 24, 4)
     return dashboard(
         UID,
@@ -90,6 +92,7 @@ def local() -> Json:
         f" work included. {CHARGED}",
         [Query(local_cost(), "tasks", "instant"), Query(with_idle, "with idle time", "instant")],
         CURRENCY,
+        value_size=32,
     )
 
 
@@ -142,6 +145,7 @@ def included() -> Json:
         [Query(f"count({hardware()} > 0) or 0 * {electricity()}", "", "instant")],
         "none",
         mappings=states({0: ("GPU electricity only", "text"), 1: ("GPU electricity and hardware", "text")}),
+        value_size=22,
     )
 
 
@@ -304,7 +308,7 @@ def assumptions() -> Json:
             Query(total(m.TASK_TOKENS, PROMPT), "prompt tokens", "instant"),
             Query(total(m.TASK_TOKENS, COMPLETION), "completion tokens", "instant"),
             Query(
-                f"{ratio(known_cached, total(m.TASK_TOKENS, PROMPT))} or 0 * {total(m.TASK_TOKENS)} - {-NOT_MEASURED}",
+                f"{ratio(known_cached, total(m.TASK_TOKENS, PROMPT))} or 0 * {total(m.TASK_TOKENS)} - {-NOT_AVAILABLE}",
                 "cached",
                 "instant",
             ),
@@ -313,6 +317,7 @@ def assumptions() -> Json:
         ],
         "none",
         mappings=ABSENCE,
+        value_size=32,
         overrides=[
             override("/power/", by="byRegexp", unit="watt", decimals=1),
             override("cached", unit="percentunit", decimals=0),

@@ -139,6 +139,7 @@ def tiles() -> list[tuple[Json, int]]:
                 "Local cost of the charged energy and machine time, and that of the same tokens at the chosen API model.",
                 [or_not_known(local_cost(TASK), "local"), or_not_known(api_cost(TASK), "$api_model")],
                 CURRENCY,
+                value_size=26,
                 mappings=ABSENCE,
             ),
             5,

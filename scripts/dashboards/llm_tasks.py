@@ -56,7 +56,7 @@ def build() -> Json:
     layout.row("Top 10 tasks")
     layout.all([slowest(), most_energy(), least_certain(), most_throttled()], 12, 8)
     layout.row("Model comparison")
-    layout.add(model_table(), 24, 7)
+    layout.add(model_table(), 24, 6)
     layout.add(confidence_by_tool(), 24, 8)
     layout.row("Totals")
     layout.add(time_breakdown(), 24, 7)

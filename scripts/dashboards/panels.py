@@ -166,9 +166,10 @@ def stat(
     overrides: Sequence[Json] = (),
     decimals: int | None = None,
     text: str = "auto",
+    value_size: int | None = None,
     empty: str = NO_DATA,
 ) -> Json:
-    """``text``: auto, or name for a tile that shows the names of its series."""
+    """``text``: auto, or name for a tile that shows the names of its series. ``value_size``: pixels, else by the tile's size."""
     judged = thresholds is not NEUTRAL or bool(mappings)
     defaults: Json = {
         "unit": unit,
@@ -188,6 +189,7 @@ def stat(
         "reduceOptions": reduced(),
         "showPercentChange": False,
         "textMode": text,
+        **({} if value_size is None else {"text": {"valueSize": value_size}}),
         "wideLayout": False,
     }
     return panel("stat", title, description, queries, defaults=defaults, options=options, overrides=overrides)

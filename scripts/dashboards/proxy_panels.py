@@ -44,7 +44,7 @@ PROXY_STATES = states(
 
 def tiles() -> list[Json]:
     unmetered = {
-        "dropped tasks": m.PROXY_FORGOTTEN_TASKS,
+        "dropped": m.PROXY_FORGOTTEN_TASKS,
         "sent again": m.PROXY_REFUSED_ADDITIONS,
         "no energy": m.PROXY_ENERGY_UNKNOWN,
     }
@@ -53,22 +53,21 @@ def tiles() -> list[Json]:
     return [
         stat(
             "Proxy",
-            "Whether Prometheus can scrape the metering proxy, whether its last request reached the model server, and the"
-            " requests in flight. A host without a proxy needs none: the tasks above come from the benchmark itself.",
-            [
-                Query(f"{unreachable} or up{{{PROXY_JOB}}}", "{{instance}}", "instant"),
-                Query(f"sum({select(m.PROXY_IN_FLIGHT)})", "in flight", "instant"),
-            ],
+            "Whether Prometheus can scrape the metering proxy, and whether its last request reached the model server. A host"
+            " without a proxy needs none: the tasks above come from the benchmark itself.",
+            [Query(f"{unreachable} or up{{{PROXY_JOB}}}", "{{instance}}", "instant")],
             "none",
             mappings=PROXY_STATES,
-            overrides=[override("in flight", mappings=[])],
             empty=NO_PROXY,
         ),
         bargauge(
             "Requests by result",
-            "Of the chosen runs, and requests without a run. refused: HTTP error of the model server; broken: the response failed"
-            " midway; client_gone: the client closed the connection first; unreachable: no connection.",
-            [Query(f"sum by (result) ({latest(m.PROXY_REQUESTS)})", "{{result}}", "instant")],
+            "Of the chosen runs, requests without a run, those in flight. refused: HTTP error of the model server;"
+            " broken: the response failed midway; client_gone: the client closed the connection; unreachable: no connection.",
+            [
+                Query(f"sum by (result) ({latest(m.PROXY_REQUESTS)})", "{{result}}", "instant"),
+                Query(f"sum({select(m.PROXY_IN_FLIGHT)})", "in flight", "instant"),
+            ],
             "none",
             empty=NO_REQUEST,
         ),
@@ -123,10 +122,10 @@ def graphs() -> list[Json]:
             [
                 Query(f"sum by (outcome) ({latest(m.PROXY_TOOL_CALLS)})", "{{outcome}}", "instant"),
                 Query(f"sum by (span_status) ({added(m.PROXY_SPANS)})", "tokens: {{span_status}}", "instant"),
-                Query(quantile_so_far(0.1, m.PROXY_CONFIDENCE), "confidence p10", "instant"),
+                Query(quantile_so_far(0.1, m.PROXY_CONFIDENCE), "p10 of confidence", "instant"),
             ],
             "none",
-            overrides=[override("confidence p10", unit="percentunit", max=1, decimals=0)],
+            overrides=[override("p10 of confidence", unit="percentunit", max=1, decimals=0)],
             empty=NO_REQUEST,
         ),
     ]
@@ -148,7 +147,7 @@ def task_table() -> Json:
         return f"{expr} or on ({KEYS}) 0 * {requests} - {-NOT_AVAILABLE}"
 
     values: dict[str, tuple[str, Json]] = {
-        "Requests": (requests, {"custom__width": 85}),
+        "Requests": (requests, {"custom__width": 80}),
         "Failed": (f"{by_task(m.PROXY_REQUESTS, NOT_OK)} or 0 * {requests}", {"custom__width": 70}),
         "Prompt": (by_task(m.PROXY_PROMPT_TOKENS), {"unit": "none", "custom__width": 75}),
         "Cached": (by_task(m.PROXY_CACHED_TOKENS), {"unit": "none", "custom__width": 75}),
@@ -165,9 +164,9 @@ def task_table() -> Json:
         ),
         "Load": (by_task(m.PROXY_LOAD, suffix="_sum"), {"unit": "s", "custom__width": 75}),
         "Queue": (by_task(m.PROXY_QUEUE, suffix="_sum"), {"unit": "s", "custom__width": 75}),
-        "Energy": (by_task(m.PROXY_ENERGY), {"unit": "joule", "decimals": 1, "custom__width": 90}),
-        "At most": (by_task(m.PROXY_ENERGY_WHOLE), {"unit": "joule", "decimals": 1, "custom__width": 90}),
-        "Confidence": (mean(m.PROXY_TASK_CONFIDENCE), {"unit": "percentunit", "decimals": 0, "custom__width": 95}),
+        "Energy": (by_task(m.PROXY_ENERGY), {"unit": "joule", "decimals": 1, "custom__width": 82}),
+        "At most": (by_task(m.PROXY_ENERGY_WHOLE), {"unit": "joule", "decimals": 1, "custom__width": 82}),
+        "Confidence": (mean(m.PROXY_TASK_CONFIDENCE), {"unit": "percentunit", "decimals": 0, "custom__width": 92}),
     }
     fields = {f"Value #{chr(ord('A') + place)}": name for place, name in enumerate(values)}
     return table(
@@ -178,8 +177,9 @@ def task_table() -> Json:
         [Query(expr if name in COUNTED else or_not_reported(expr), "__auto", "table") for name, (expr, _) in values.items()],
         {"run_id": "Run", "task_id": "Task", "model": "Model", **fields},
         overrides=[
-            override("Run", custom__minWidth=130),
-            override("Task", custom__minWidth=150),
+            override("Run", custom__minWidth=120),
+            override("Model", custom__width=115),
+            override("Task", custom__minWidth=140),
             *(override(name, mappings=ABSENCE, **shown) for name, (_, shown) in values.items()),
         ],
         sort="Energy",

@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from joulebench.push.ids import task_key
 from tests.contract.sources import DASHBOARDS, loaded
 from tests.dashboard_queries import panels_of
 from tests.dashboards_ui import pictures
@@ -28,7 +29,7 @@ from tests.dashboards_ui.replay import RUN, STRETCH, TASK, replayed
 from tests.goldens_support import Golden
 from tests.needs import need_program
 
-CHOSEN = {"api_model": "gpt-5-mini", "task_id": TASK}
+CHOSEN = {"api_model": "gpt-5-mini", "task_id": TASK, "task_key": task_key(TASK)}
 BOARDS = [path.stem for path in DASHBOARDS]
 
 

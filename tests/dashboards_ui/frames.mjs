@@ -14,7 +14,7 @@ import {
 } from '@grafana/data';
 
 standardTransformersRegistry.setInit(() =>
-  ['mergeTransformer', 'organizeFieldsTransformer'].map((name) => {
+  ['mergeTransformer', 'organizeFieldsTransformer', 'joinByFieldTransformer', 'calculateFieldTransformer'].map((name) => {
     const made = standardTransformers[name];
     return { id: made.id, name: made.name, aliasIds: made.aliasIds, transformation: async () => made, editor: () => null };
   })

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from joulebench.push.ids import task_key
 from tests.dashboard_queries import panels_of
 from tests.dashboards_ui.answers import Asker, Stretch
 
@@ -92,9 +93,9 @@ def main() -> None:
     for path in sorted((ROOT / "dashboards").glob("*.json")):
         if args.only in (None, path.stem):
             board = opened(json.loads(path.read_text(encoding="utf-8")))
-            variables = {**chosen, "task_id": args.task, "run_id": args.run}
+            variables = {**chosen, "task_id": args.task, "task_key": task_key(args.task), "run_id": args.run}
             asker = Asker(args.prometheus_url, Stretch(int(args.start), int(args.end)), variables)
-            one = {"task_id": args.task, "run_id": args.run} if path.stem == "llm-task" else {}
+            one = {"task_key": task_key(args.task), "run_id": args.run} if path.stem == "llm-task" else {}
             scene = scene_of(board, asker, {**chosen, **one})
             if path.stem in FIRST_SCREEN:
                 shoot(browser, board, scene, args.out / f"{path.stem}-top.png", FIRST_SCREEN[path.stem])

@@ -59,6 +59,7 @@ function Tiles({ panel, frames, w, h }) {
         <BigValue
           key={place}
           value={value.display}
+          text={panel.options.text}
           count={values.length}
           sparkline={value.sparkline}
           width={each.w - 4}

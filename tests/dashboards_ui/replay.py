@@ -15,8 +15,8 @@ from joulebench.stack.process import Program, free_port
 from tests.dashboards_ui.answers import Stretch
 
 RECORDED = Path(__file__).with_name("demo-run.om.xz")
-STRETCH = Stretch(1795513958, 1795514140)
-RUN, TASK = "demo-20261124", "read-note#2"
+STRETCH = Stretch(1796074849, 1796075049)
+RUN, TASK = "demo-20261124", "append-diary#2"
 
 
 @contextmanager
