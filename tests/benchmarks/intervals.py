@@ -37,6 +37,10 @@ MOST_FALSE = 0.07
 AUROC_WORLDS = ((60, 20), (120, 50), (400, 60))
 """(samples, failures) with scores one deviation apart, of which the AUROC is 0.7602."""
 RESAMPLED_TASKS = 2000
+SKEWS = (0.6, 0.9, 1.2)
+"""Deviations of the logarithm of a task's joules."""
+SKEWED_TASKS = (20, 50, 100, 400)
+LEAST_SKEWED_COVERAGE = 0.90
 
 
 @dataclass(frozen=True)
@@ -124,11 +128,30 @@ def run(report: Report, clock: Clock) -> None:
         report.table(("measure", BASE.name, ARM.name, "difference"), rows, title)
     known = 100 * math.sqrt(0.95 * 0.05 / REPETITIONS)
     report.say(f"a share of 95 % is known within {known:.1f} points (one deviation) from {REPETITIONS} repetitions")
+    _skewed_means(report)
     _auroc(report)
     _resampling(report, clock)
     _equal_arms(report)
     report.say(f"{len(WORLDS) * REPETITIONS} comparisons in {clock.monotonic() - began:.0f} s")
     report.targets.append(Target("worst coverage of all 95 % intervals", 100 * LEAST_COVERAGE, 100 * worst, "%", at_least=True))
+
+
+def _skewed_means(report: Report) -> None:
+    """Mean joules of tasks that are very unequal, of which few tasks show too little of the tail."""
+    random = np.random.default_rng(1)
+    rows, worst = [], 1.0
+    for sigma in SKEWS:
+        for tasks in SKEWED_TASKS:
+            resampler, held = TaskResampler(tasks), 0
+            for _ in range(REPETITIONS):
+                interval = resampler.ratio(TaskSums(random.lognormal(0.0, sigma, tasks), np.ones(tasks))).interval
+                held += interval is not None and interval.contains(math.exp(sigma**2 / 2))
+            rows.append((f"{sigma:g}", str(tasks), f"{100 * held / REPETITIONS:.1f} %"))
+            worst = min(worst, held / REPETITIONS)
+    report.table(("log deviation", "tasks", "coverage"), rows, "mean joules: share of 95 % intervals that contain the truth")
+    report.targets.append(
+        Target("coverage of mean joules, however skewed", 100 * LEAST_SKEWED_COVERAGE, 100 * worst, "%", at_least=True)
+    )
 
 
 def _auroc(report: Report) -> None:
