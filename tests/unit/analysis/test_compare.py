@@ -266,3 +266,31 @@ def test_zero_successes_bound_what_a_success_may_cost(tmp_path: Path) -> None:
     assert per_success.interval is not None
     assert per_success.interval.high is None
     assert per_success.interval.low == pytest.approx(100 / most, rel=1e-3)
+
+
+def test_a_directory_of_several_runs_is_refused_and_names_them(tmp_path: Path) -> None:
+    write(tmp_path / "runs/run-a", BASE)
+    write(tmp_path / "runs/run-b", THRIFTY)
+    with pytest.raises(UserError, match=r"has results of 2 runs \(run-a, run-b\); give the directory of each run"):
+        load_run(tmp_path / "runs")
+
+
+def test_results_of_the_mcpworld_client_count_for_success(tmp_path: Path) -> None:
+    """Its files have no run, no energy of ours and the task in its configuration."""
+    for model, good in (("a", 0), ("b", 12)):
+        for number in range(12):
+            content = {
+                "metadata": {"model_name": model, "task_config_at_start": {"task_id": f"t{number}"}, "session_start_unix": 1.0},
+                "raw_events": [],
+                "computed_metrics": {
+                    "total_duration_seconds": 5.0,
+                    "task_completion_status": {"status": "success", "success": number < good},
+                },
+            }
+            path = tmp_path / f"logs/{model}_{number}/result_{model}_{number}.json"
+            path.parent.mkdir(parents=True)
+            path.write_text(json.dumps(content), encoding="utf-8")
+    run = load_run(tmp_path / "logs")
+    assert (run.name, len(run.attempts)) == ("logs", 24)
+    rate = differences(compare(arms_of_runs([(run, None)])))["success_rate"]
+    assert (rate.base.value, rate.arm.value, rate.finding) == (0.0, 1.0, BETTER)

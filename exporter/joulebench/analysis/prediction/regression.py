@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from joulebench.errors import UserError
 
 try:
     from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import StratifiedGroupKFold
+    from sklearn.model_selection import StratifiedKFold
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
     from threadpoolctl import threadpool_limits
@@ -94,8 +95,20 @@ def _groups_of_rarer_class(good: Bools, groups: NDArray[Any]) -> int:
 
 
 def _split(good: Bools, groups: NDArray[Any], folds: int) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-    """(train, test) places by fold; a group is in one fold only, and folds have about as many failures as each other."""
-    yield from StratifiedGroupKFold(folds, shuffle=True, random_state=SEED).split(good, good, groups)
+    """(train, test) places by fold; a group is in one fold only, and folds have about as many failures as each other.
+
+    Groups are stratified by whether they never, sometimes or always fail. ``StratifiedGroupKFold`` does the same with a loop over
+    groups and folds, which takes a quarter of the time of a report of 2,000 tasks.
+    """
+    names, place = np.unique(groups, return_inverse=True)
+    failed = np.bincount(place, weights=~good) / np.bincount(place)
+    kinds = np.ceil(failed) + np.floor(failed)
+    with warnings.catch_warnings():
+        # A kind with fewer groups than folds is not in every fold, which is all right.
+        warnings.simplefilter("ignore", UserWarning)
+        for _, left_out in StratifiedKFold(folds, shuffle=True, random_state=SEED).split(names, kinds):
+            is_test = np.isin(place, left_out)
+            yield np.flatnonzero(~is_test), np.flatnonzero(is_test)
 
 
 def _regression() -> Any:
