@@ -67,12 +67,21 @@ class BenchFlags:
     gateway_url: str
     prometheus_url: str
     exporter_url: str
+    gpus: str | None
+    server: str | None
     runs_dir: Path
     no_progress: bool
 
     @property
     def served_here(self) -> bool:
         return self.embedded or self.gguf is not None
+
+    @property
+    def model_server(self) -> str | None:
+        """The address by which an exporter finds the GPUs that serve; None for one served on this CPU."""
+        if self.server or self.served_here:
+            return self.server
+        return self.base_url or self.ollama_url or settings.ollama_url()
 
     def require_one_server(self) -> None:
         """Raises UserError where two model servers are named."""
@@ -153,7 +162,9 @@ def _require_at_most_one(given: Mapping[str, object]) -> None:
 @options.infrastructure_option()
 @options.gateway_option()
 @options.prometheus_option("Prometheus, which confirms that it has scraped what was pushed.")
-@options.exporter_option("The exporter that answers how many joules a task took.")
+@options.exporter_option("The exporter that answers how many joules a task took; several for a model on several hosts.")
+@options.gpus_option()
+@options.server_option("Address by which an exporter finds the GPUs that serve.  [default: the model server's]")
 @options.runs_dir_option()
 @click.option("--no-progress", is_flag=True, help="Print a line for each task instead of the live table.")
 def bench_command(**flags: Any) -> int:
@@ -192,6 +203,8 @@ def bench_command(**flags: Any) -> int:
             gateway_url=given.gateway_url,
             prometheus_url=given.prometheus_url,
             exporter_url=given.exporter_url,
+            gpus=given.gpus,
+            server=given.model_server,
             runs_dir=given.runs_dir,
             planned_tasks=planned,
             configuration={

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from joulebench import settings
 from joulebench.cli import options
+from joulebench.devices import parse_devices
 from joulebench.errors import GatewayError
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ SECONDS_PER_DAY = 86400.0
 @click.option("--out", type=options.DIRECTORY, metavar="DIR", help="Directory for the results.  [default: RUNS_DIR/RUN_ID]")
 @click.option("--wait", type=options.SECONDS, default=15.0, help="Longest wait for the last scrape.")
 @options.gateway_option("Pushgateway from which groups are deleted that a dead benchmark left, once Prometheus has them.")
+@options.gpus_option("GPUs that served, for tasks that no exporter answered for.  [default: as the run declared]")
 @click.option("--instance", metavar="LABEL", help="Only GPUs of this scrape target, by its instance label.")
 @click.option(
     "--lookback",
@@ -44,6 +46,7 @@ def export_command(
     out: Path | None,
     wait: float,
     gateway_url: str,
+    gpus: str | None,
     instance: str | None,
     lookback: float | None,
 ) -> int:
@@ -57,6 +60,7 @@ def export_command(
         runs_dir=runs_dir,
         out=out,
         instance=instance,
+        devices=parse_devices(gpus, "--gpus") if gpus else (),
         wait=wait,
         lookback=LOOKBACK_SECONDS if lookback is None else lookback * SECONDS_PER_DAY,
     )

@@ -17,6 +17,7 @@ import click
 from joulebench import settings
 from joulebench.cli import options
 from joulebench.clock import Clock, SystemClock
+from joulebench.devices import DeviceChoice
 from joulebench.errors import GpuUnavailable, UserError
 
 if TYPE_CHECKING:
@@ -52,7 +53,9 @@ def mcpworld_command() -> None:
 @options.infrastructure_option()
 @options.gateway_option()
 @options.prometheus_option("Prometheus, or 'none'.")
-@options.exporter_option("Exporter, or 'none'.")
+@options.exporter_option("Exporter, or 'none'; several for a model on several hosts.")
+@options.gpus_option()
+@options.server_option("The model server, by which an exporter finds the GPUs that serve.")
 @options.runs_dir_option()
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="-- COMMAND ...")
 def run(
@@ -62,6 +65,8 @@ def run(
     gateway_url: str,
     prometheus_url: str,
     exporter_url: str,
+    gpus: str | None,
+    server: str | None,
     runs_dir: Path,
     command: tuple[str, ...],
 ) -> int:
@@ -88,6 +93,7 @@ def run(
         settings.ENV_GATEWAY_URL: gateway_url,
         settings.ENV_PROMETHEUS_URL: prometheus_url,
         settings.ENV_EXPORTER_URL: exporter_url,
+        **DeviceChoice.from_settings(gpus, server, setting="--gpus").environment(),
         OUR_PATHS: os.pathsep.join(_our_paths()),
         "PYTHONPATH": os.pathsep.join([*startup, *filter(None, [os.environ.get("PYTHONPATH")])]),
     }

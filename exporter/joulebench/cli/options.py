@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import click
 
 from joulebench import settings
+from joulebench.devices import ENV_GPUS, ENV_SERVER
 
 _COMMAND_PATH = "joulebench.command_path"
 
@@ -73,6 +74,17 @@ class Url(click.ParamType[str]):
         return settings.http_url(value, setting_name(param, ctx))
 
 
+class UrlList(click.ParamType[str]):
+    """One or several http(s) URLs separated by commas, or the word ``none``."""
+
+    name = "URL[,URL...]"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if value.strip() == settings.NO_URL:
+            return settings.NO_URL
+        return ",".join(settings.http_url(word.strip(), setting_name(param, ctx)) for word in value.split(","))
+
+
 class Address(click.ParamType[tuple[str, int]]):
     """``HOST:PORT`` to listen on, as (host, port)."""
 
@@ -119,6 +131,7 @@ class Number(click.ParamType[int | float]):
 
 URL = Url()
 URL_OR_NONE = Url(none_allowed=True)
+URL_LIST = UrlList()
 ADDRESS = Address()
 POSITIVE = Number(int, 1)
 POSITIVE_SECONDS = Number(float, 0, above=True, unit="seconds")
@@ -141,13 +154,26 @@ def gateway_option(
 
 
 def exporter_option(help_: str, default: str | None = settings.DEFAULT_EXPORTER_URL) -> Callable[[Decorated], Decorated]:
-    return _server_option("--exporter-url", settings.ENV_EXPORTER_URL, default, help_)
+    return _server_option("--exporter-url", settings.ENV_EXPORTER_URL, default, help_, URL_LIST)
 
 
-def _server_option(flag: str, variable: str, default: str | None, help_: str) -> Callable[[Decorated], Decorated]:
+def gpus_option(
+    help_: str = "GPUs that serve the model: indices, UUIDs, beginnings of UUIDs or HOST:INDEX.",
+) -> Callable[[Decorated], Decorated]:
+    return click.option("--gpus", envvar=ENV_GPUS, show_envvar=True, metavar="GPU[,GPU...]", help=help_)
+
+
+def server_option(help_: str) -> Callable[[Decorated], Decorated]:
+    """The model server by which an exporter finds the GPUs of a task."""
+    return click.option("--server", envvar=ENV_SERVER, show_envvar=True, metavar="HOST:PORT|URL", help=help_)
+
+
+def _server_option(
+    flag: str, variable: str, default: str | None, help_: str, kind: click.ParamType[str] = URL_OR_NONE
+) -> Callable[[Decorated], Decorated]:
     """Without a default the option is opt-in, and the environment does not opt in."""
     envvar = None if default is None else variable
-    option = click.option(flag, envvar=envvar, default=default, type=URL_OR_NONE, show_envvar=True, help=help_)
+    option = click.option(flag, envvar=envvar, default=default, type=kind, show_envvar=True, help=help_)
     return lambda function: option(connections_option()(function))
 
 

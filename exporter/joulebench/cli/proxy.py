@@ -14,6 +14,7 @@ import click
 from joulebench import settings
 from joulebench.cli import options
 from joulebench.clock import SystemClock
+from joulebench.devices import DeviceChoice
 from joulebench.errors import UserError
 
 if TYPE_CHECKING:
@@ -59,12 +60,13 @@ log = logging.getLogger(__name__)
 @click.option(
     "--exporter.url",
     "exporter_url",
-    type=options.URL_OR_NONE,
+    type=options.URL_LIST,
     envvar=settings.ENV_EXPORTER_URL,
     show_envvar=True,
     default=settings.DEFAULT_EXPORTER_URL,
     help="The exporter that answers how many joules a request took, or 'none'.",
 )
+@options.gpus_option()
 @click.option("--no-energy", is_flag=True, help="Do not ask an exporter for energy.")
 @click.option(
     "--tasks",
@@ -74,7 +76,9 @@ log = logging.getLogger(__name__)
     help="Largest number of tasks that have series; beyond it the tasks that were idle longest are dropped.",
 )
 @options.log_level_option()
-def proxy_command(upstream: str | None, exporter_url: str, no_energy: bool, log_level: str, **flags: Any) -> int:
+def proxy_command(
+    upstream: str | None, exporter_url: str, gpus: str | None, no_energy: bool, log_level: str, **flags: Any
+) -> int:
     """Measure every request to a model server by run and task, and pass its bytes on unchanged."""
     if importlib.util.find_spec("aiohttp") is None:
         raise UserError("the proxy needs aiohttp, not installed here; install with: pip install 'joulebench[proxy]'")
@@ -84,18 +88,21 @@ def proxy_command(upstream: str | None, exporter_url: str, no_energy: bool, log_
     upstream = upstream or settings.ollama_url()
     if upstream.endswith("/v1"):
         raise UserError(f"--upstream: give {upstream.removesuffix('/v1')}; clients keep the /v1 in their own base URL")
-    asyncio.run(
-        _serve(Options(upstream=upstream, **flags), None if no_energy or exporter_url == settings.NO_URL else exporter_url)
-    )
+    exporters = () if no_energy else settings.Endpoints.from_settings(exporter_url=exporter_url).exporters
+    devices = DeviceChoice.from_settings(gpus, upstream, setting="--gpus")
+    asyncio.run(_serve(Options(upstream=upstream, **flags), exporters, devices))
     return 0
 
 
-async def _serve(proxy_options: Options, exporter_url: str | None) -> None:
-    from joulebench.clients.exporter import ExporterApi
+async def _serve(proxy_options: Options, exporters: tuple[settings.Url, ...], devices: DeviceChoice) -> None:
+    from joulebench.clients.exporter import ExporterGroup
     from joulebench.proxy.server import ProxyServer
 
-    energy_api = None if exporter_url is None else ExporterApi(exporter_url)
-    server = ProxyServer(proxy_options, SystemClock(), energy_api)
+    clock = SystemClock()
+    energy_api = ExporterGroup(exporters, devices, clock) if exporters else None
+    if energy_api is not None:
+        energy_api.check()
+    server = ProxyServer(proxy_options, clock, energy_api)
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
