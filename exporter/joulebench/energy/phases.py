@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import fsum
 
 from joulebench.energy.calls import PARTS, UNSPLIT, LlmCall, pieces, told
@@ -77,7 +78,8 @@ class PhaseEnergy:
 
     ``idle_joules``: idle power over the window, the floor under all phases; ``active_joules``: the whole less that floor.
     Both None where idle power or the whole is not known; ``idle_reason``: ``unknown``, ``no_whole`` or ``below_idle`` (the
-    window took less than the floor, so the idle power does not fit; then only ``active_joules`` is None).
+    window took less than the floor, so the idle power does not fit; then only ``active_joules`` is None). ``spans``: joules of
+    each span of the timeline, as the curve has them.
     """
 
     whole: WindowEnergy
@@ -85,6 +87,7 @@ class PhaseEnergy:
     idle_joules: float | None
     active_joules: float | None
     idle_reason: str | None
+    spans: tuple[float, ...] = ()
 
 
 def timeline(start: float, end: float, calls: Sequence[LlmCall], tools: Iterable[Interval] = ()) -> Timeline:
@@ -131,7 +134,9 @@ def phase_energies(
         here = range(place, place + len(line.edges))
         place += len(line.edges)
         phases = {phase: _phase(edges, line, phase, here, whole) for phase in PHASES}
-        found.append(PhaseEnergy(whole, phases, *idle_split(whole.joules, line.end - line.start, idle_watts)))
+        energies = edges.joules[here.start : here.stop]
+        spans = tuple(after - before for before, after in pairwise(energies))
+        found.append(PhaseEnergy(whole, phases, *idle_split(whole.joules, line.end - line.start, idle_watts), spans))
     return found
 
 
@@ -161,7 +166,8 @@ def total_phases(parts: Sequence[PhaseEnergy], whole: WindowEnergy) -> PhaseEner
         found[phase] = Phase(some[0].seconds, _sum(one.joules for one in some), notes)
     idle, active = _sum(part.idle_joules for part in parts), _sum(part.active_joules for part in parts)
     reason = next((part.idle_reason for part in parts if part.idle_reason), None if parts else "no_whole")
-    return PhaseEnergy(whole, found, idle if parts else None, active if parts else None, reason)
+    spans = tuple(map(fsum, zip(*(part.spans for part in parts), strict=True)))
+    return PhaseEnergy(whole, found, idle if parts else None, active if parts else None, reason, spans)
 
 
 def _sweep(start: float, end: float, going: Iterable[tuple[str, float, float]]) -> Iterator[Span]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from joulebench.devices import Device, resolve_devices
 from joulebench.energy.allocation import METHODS, GpuBalance
@@ -80,24 +83,63 @@ def call_windows(task: Task) -> list[Interval]:
     return [(float(start), float(end)) for start, end in pairs if end is not None and end >= start]
 
 
-def phase_results(task: Task, joules: float | None, line: Timeline | None, parts: Sequence[PhaseEnergy]) -> Phases:
+def phase_results(
+    task: Task,
+    joules: float | None,
+    line: Timeline | None,
+    parts: Sequence[PhaseEnergy],
+    answered_calls: Sequence[tuple[float, float, float]] = (),
+) -> Phases:
     """Seconds and joules by phase. ``parts``: of each GPU, from the stored samples; they are scaled to add up to ``joules``.
 
-    Null where the journal has no calls.
+    ``answered_calls``: start, end and joules of calls by the exporter, which sees every change of the counter: then the phases
+    within each call add up to its joules, those outside to the rest, and stored samples only split these. Null where the
+    journal has no calls.
     """
     if line is None or not task.events:
         return Phases()
     together = total_phases(parts, total(part.whole for part in parts))
     whole = together.whole.joules
     scale = None if not whole or joules is None else joules / whole
+    by_exporter = None if joules is None else _phases_between_calls(line, together.spans, joules, answered_calls)
     found = {}
     for phase in PHASES:
         energy = together.phases.get(phase)
         known = None if energy is None or energy.joules is None or scale is None else energy.joules * scale
+        if known is not None and by_exporter is not None:
+            known = by_exporter.get(phase, 0.0)
         seconds = None if phase in line.unknown else line.seconds.get(phase, 0.0)
         notes = list(energy.notes if energy else line.notes.get(phase, ()))
         found[phase] = PhaseResult(seconds=seconds, joules=known, notes=notes)
-    return Phases(by_phase=found, scale=scale)
+    source = None if scale is None else "prometheus" if by_exporter is None else "exporter"
+    return Phases(by_phase=found, scale=scale, source=source)
+
+
+def _phases_between_calls(
+    line: Timeline, spans: Sequence[float], joules: float, calls: Sequence[tuple[float, float, float]]
+) -> dict[str, float] | None:
+    """Joules by phase where each call and the time outside all of them have their own; None where that cannot be: no calls,
+    calls at the same time or of more joules than the task, or a stretch without a stored joule to split."""
+    ordered = sorted(calls)
+    rest = joules - sum(used for _, _, used in ordered)
+    if not ordered or rest < 0 or any(a[1] > b[0] for a, b in pairwise(ordered)) or len(spans) != len(line.spans):
+        return None
+    starts = [start for start, _, _ in ordered]
+    stretch_of = []
+    for span in line.spans:
+        middle = (span.start + span.end) / 2
+        place = bisect_right(starts, middle) - 1
+        stretch_of.append(place if place >= 0 and middle <= ordered[place][1] else len(ordered))
+    stored = [0.0] * (len(ordered) + 1)
+    for place, energy in zip(stretch_of, spans, strict=True):
+        stored[place] += energy
+    wanted = [*(used for _, _, used in ordered), rest]
+    if any(have <= 0 < want for have, want in zip(stored, wanted, strict=True)):
+        return None
+    found: defaultdict[str, float] = defaultdict(float)
+    for span, place, energy in zip(line.spans, stretch_of, spans, strict=True):
+        found[span.phase] += energy * wanted[place] / stored[place] if stored[place] > 0 else 0.0
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,6 +92,17 @@ def _answered_throttling(answer: Event | None) -> Iterator[tuple[str, Mapping[st
             yield str(row.get("uuid", "")), throttled_seconds(row)
 
 
+def answered_calls(calls: Sequence[CallResult]) -> list[tuple[float, float, float]]:
+    """Start, end and joules of the calls, where the exporter answered for every call that ended; else none."""
+    ended = [call for call in calls if call.end is not None]
+    known = [
+        (call.start, call.end, call.joules)
+        for call in ended
+        if call.energy_source == "exporter" and None not in (call.start, call.end, call.joules)
+    ]
+    return known if len(known) == len(ended) == len(calls) else []  # type: ignore[return-value]
+
+
 def calls_exceed_task(calls: Sequence[CallResult], task_high: float | None) -> list[str]:
     """A reason where calls that did not overlap surely took more than their whole task."""
     known = sorted(

@@ -6,7 +6,7 @@ Also ``gpu_hardware_metrics``: the 43 keys that analysis of this benchmark's res
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -225,11 +225,10 @@ def hardware_metrics(readings: TaskReadings, joules: float | None, start: float,
     """``joules``: of the window. Halves and fifths are by time, not by sample count, and their energy comes from the counter."""
     gauges = readings.gauges
     power, vram = gauges.power, readings.vram_parts
-    part_joules = list(_part_joules(readings))
+    part_joules = _part_joules(readings, joules)
     seconds = [(end - start) / count for count in (HALVES, FIFTHS) for _ in range(count)]
     watts = [None if j is None or s <= 0 else j / s for j, s in zip(part_joules, seconds, strict=True)]
     avg_power = joules / (end - start) if joules is not None and end > start else power.mean if power else None
-    peaks = (power.high if power else None, avg_power)
     return HardwareMetrics(
         avg_gpu_util_pct=gauges.util.mean if gauges.util else None,
         max_gpu_util_pct=gauges.util.high if gauges.util else None,
@@ -240,8 +239,7 @@ def hardware_metrics(readings: TaskReadings, joules: float | None, start: float,
         avg_temp_c=gauges.temp.mean if gauges.temp else None,
         max_temp_c=gauges.temp.high if gauges.temp else None,
         avg_power_w=avg_power,
-        # Samples a second apart can miss the peak; it cannot lie below the mean.
-        max_power_w=max((value for value in peaks if value is not None), default=None),
+        max_power_w=power.high if power else None,
         total_energy_joules=joules,
         total_energy_kwh=None if joules is None else round(kwh_from_joules(joules), 8),
         energy_rate_ratio_h2_h1=ratio(watts[1], watts[0]),
@@ -259,10 +257,19 @@ def hardware_metrics(readings: TaskReadings, joules: float | None, start: float,
 _PARTS = ("h1", "h2", "q1", "q2", "q3", "q4", "q5")
 
 
-def _part_joules(readings: TaskReadings) -> Iterator[float | None]:
+def _part_joules(readings: TaskReadings, joules: float | None) -> list[float | None]:
+    """Of halves, then fifths, by the stored counter, scaled so that either add up to ``joules``."""
     if not readings.gpus:
-        return iter([None] * len(_PARTS))
-    return (sum_or_none(some) for some in zip(*(gpu.parts for gpu in readings.gpus), strict=True))
+        return [None] * len(_PARTS)
+    stored: list[float | None] = [sum_or_none(some) for some in zip(*(gpu.parts for gpu in readings.gpus), strict=True)]
+    return [*_scaled(stored[:HALVES], joules), *_scaled(stored[HALVES:], joules)]
+
+
+def _scaled(parts: Sequence[float | None], joules: float | None) -> list[float | None]:
+    whole: float | None = sum_or_none(parts)
+    if joules is None or not whole:
+        return list(parts)
+    return [None if part is None else part * joules / whole for part in parts]
 
 
 def ratio(one: float | None, other: float | None) -> float | None:

@@ -129,7 +129,7 @@ def _choose_energy(uuid: str, answer: GpuJoules | None, readings: GpuReadings | 
     if answered is not None and (stored is None or not _knows_more(stored, answered)):
         chosen, source = answered, "exporter"
         if stored is not None:
-            chosen = replace(answered, longest_gap=stored.longest_gap, resets=stored.resets)
+            chosen = replace(answered, resets=stored.resets)
     elif stored is not None:
         chosen, source = stored, "prometheus"
     else:

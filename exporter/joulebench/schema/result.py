@@ -545,6 +545,13 @@ class Phases(Record):
         dict[str, PhaseResult] | None, doc("", "`decode`, `prefill`, `load`, `llm` (not split), `tool_wait` and `other`.")
     ] = None
     scale: Annotated[Number, doc("ratio", "Joules of the task over those of the phases before they were made to add up.")] = None
+    source: Annotated[
+        Text,
+        doc(
+            "",
+            "`exporter`: each call, and the time outside calls, has the joules that the exporter saw, and stored samples split only within them; `prometheus`: all is split by stored samples.",
+        ),
+    ] = None
 
 
 class IdleShare(Record):

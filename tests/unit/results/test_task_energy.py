@@ -65,7 +65,8 @@ def test_the_exporter_is_preferred_and_both_are_kept() -> None:
     assert (found.total.joules, found.source, found.total.reasons) == (1003.0, "exporter", ())
     assert found.gpus[0].prometheus is not None
     assert found.gpus[0].prometheus.joules == pytest.approx(1000.0)
-    assert found.total.longest_gap == pytest.approx(0.25)
+    assert found.total.longest_gap is None, "the exporter's answer does not say"
+    assert found.gpus[0].prometheus.longest_gap == pytest.approx(0.25)
 
 
 def test_estimates_outside_each_others_bounds_are_told() -> None:
@@ -188,7 +189,8 @@ def test_a_window_that_ends_inside_a_gap_is_compared_by_what_it_took_at_least() 
     assert told is not None
     assert (found.total.joules, found.total.quality) == (1000.0, "ok")
     assert (told.reasons, told.joules is not None and told.joules > 1500.0) == (("gap", "short"), True)
-    assert found.total.longest_gap == pytest.approx(13.75)
+    assert found.gpus[0].prometheus is not None
+    assert found.gpus[0].prometheus.longest_gap == pytest.approx(13.75)
     assert "energy_disagreement" in task_energy(answered(20.0, 2.0), stored(gap)).total.reasons, (
         "less than the counter rose inside"
     )
