@@ -304,7 +304,8 @@ class Call:
             run.change_phase(self._phase, None)
         self._phase = None
         recorder.changed()
-        recorder.run_recorder.energy.call_ended(recorder, self.number, self._start, end)
+        decode_start = None if stats.decode_seconds is None else Seconds(end - stats.decode_seconds)
+        recorder.run_recorder.energy.call_ended(recorder, self.number, self._start, end, decode_start)
 
     def _enter_phase(self, phase: str) -> None:
         with self._recorder.run as run:

@@ -49,7 +49,9 @@ class EnergyApi(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class EnergyRequest:
-    """``call`` is None for the window of the task. ``shared``: an interval of it, for what its tasks are charged."""
+    """``call`` is None for the window of the task. ``shared``: an interval of it, for what its tasks are charged. ``is_prefill``:
+    of the call until its decode began.
+    """
 
     task: TaskRecorder
     call: int | None
@@ -57,6 +59,7 @@ class EnergyRequest:
     end: Seconds
     tries: int = 0
     shared: Interval | None = None
+    is_prefill: bool = False
 
     @property
     def is_task(self) -> bool:
@@ -111,8 +114,13 @@ class ExporterEnergyRequests:
         self._ask_for_interval(task, self._charging.task_ended(task, end))
         self._put(EnergyRequest(task, None, start, end), ASK_AFTER)
 
-    def call_ended(self, task: TaskRecorder, call: int, start: Seconds, end: Seconds) -> None:
+    def call_ended(
+        self, task: TaskRecorder, call: int, start: Seconds, end: Seconds, decode_start: Seconds | None = None
+    ) -> None:
+        """``decode_start``: unix time, None where it is not known; the energy until then is asked for, too."""
         self._put(EnergyRequest(task, call, start, end), ASK_AFTER)
+        if decode_start is not None and start < decode_start < end:
+            self._put(EnergyRequest(task, call, start, decode_start, is_prefill=True), ASK_AFTER)
 
     def close(self, drain: float) -> None:
         """Waits at most ``drain`` seconds for the answers that are still due; what is left then is unanswered."""
@@ -196,6 +204,17 @@ class ExporterEnergyRequests:
             self._charging.interval_answered(request.shared, answer.gpus)
             return
         task = request.task
+        if request.is_prefill:
+            task.write(
+                events.PREFILL_ENERGY,
+                task.clock.unix(),
+                call=request.call,
+                start=request.start,
+                end=request.end,
+                source=answer.source,
+                total=answer.raw_total,
+            )
+            return
         call: dict[str, object] = {} if request.call is None else {"call": request.call}
         task.write(
             events.TASK_ENERGY if request.call is None else events.CALL_ENERGY,
@@ -265,7 +284,9 @@ class NullEnergyRequests:
         self._charging.window_answered(task, None)
         self._pushes.finished(task.group)
 
-    def call_ended(self, task: TaskRecorder, call: int, start: Seconds, end: Seconds) -> None: ...
+    def call_ended(
+        self, task: TaskRecorder, call: int, start: Seconds, end: Seconds, decode_start: Seconds | None = None
+    ) -> None: ...
 
     def _leave_unanswered(self, interval: Interval | None) -> None:
         if interval is not None:

@@ -48,7 +48,9 @@ class EnergyRequests(Protocol):
         """Sees to it that ``Pushes.finished`` is called for the task, with or without an energy."""
         ...
 
-    def call_ended(self, task: TaskRecorder, call: int, start: Seconds, end: Seconds) -> None: ...
+    def call_ended(
+        self, task: TaskRecorder, call: int, start: Seconds, end: Seconds, decode_start: Seconds | None = None
+    ) -> None: ...
 
 
 @dataclass(slots=True)

@@ -88,12 +88,12 @@ def phase_results(
     joules: float | None,
     line: Timeline | None,
     parts: Sequence[PhaseEnergy],
-    answered_calls: Sequence[tuple[float, float, float]] = (),
+    answered: Sequence[tuple[float, float, float]] = (),
 ) -> Phases:
     """Seconds and joules by phase. ``parts``: of each GPU, from the stored samples; they are scaled to add up to ``joules``.
 
-    ``answered_calls``: start, end and joules of calls by the exporter, which sees every change of the counter: then the phases
-    within each call add up to its joules, those outside to the rest, and stored samples only split these. Null where the
+    ``answered``: start, end and joules of calls, or parts of them, by the exporter, which sees every change of the counter: then
+    the phases within each add up to its joules, those outside to the rest, and stored samples only split these. Null where the
     journal has no calls.
     """
     if line is None or not task.events:
@@ -101,7 +101,7 @@ def phase_results(
     together = total_phases(parts, total(part.whole for part in parts))
     whole = together.whole.joules
     scale = None if not whole or joules is None else joules / whole
-    by_exporter = None if joules is None else _phases_between_calls(line, together.spans, joules, answered_calls)
+    by_exporter = None if joules is None else _phases_between_calls(line, together.spans, joules, answered)
     found = {}
     for phase in PHASES:
         energy = together.phases.get(phase)

@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 from joulebench.energy.window import WindowEnergy, total
-from joulebench.parsing import as_float, as_int, as_list, as_name, sum_or_none
+from joulebench.parsing import as_dict, as_float, as_int, as_list, as_name, sum_or_none
 from joulebench.results.attribution import computed_prompt_tokens
 from joulebench.results.gpu_stats import GpuReadings, ratio
 from joulebench.results.journal import throttled_seconds
@@ -92,15 +92,20 @@ def _answered_throttling(answer: Event | None) -> Iterator[tuple[str, Mapping[st
             yield str(row.get("uuid", "")), throttled_seconds(row)
 
 
-def answered_calls(calls: Sequence[CallResult]) -> list[tuple[float, float, float]]:
-    """Start, end and joules of the calls, where the exporter answered for every call that ended; else none."""
-    ended = [call for call in calls if call.end is not None]
-    known = [
-        (call.start, call.end, call.joules)
-        for call in ended
-        if call.energy_source == "exporter" and None not in (call.start, call.end, call.joules)
-    ]
-    return known if len(known) == len(ended) == len(calls) else []  # type: ignore[return-value]
+def answered_stretches(task: Task, calls: Sequence[CallResult]) -> list[tuple[float, float, float]]:
+    """Start, end and joules of each call, cut where its decode began, if the exporter answered for every call; else none."""
+    prefills = {event.get("call"): event for event in task.prefill_energy}
+    found: list[tuple[float, float, float]] = []
+    for call in calls:
+        if call.start is None or call.end is None or call.joules is None or call.energy_source != "exporter":
+            return []
+        prefill = prefills.get(call.call, {})
+        cut, joules = as_float(prefill.get("end")), as_float(as_dict(prefill.get("total")).get("joules"))
+        if cut is not None and joules is not None and call.start < cut < call.end and 0 <= joules <= call.joules:
+            found += [(call.start, cut, joules), (cut, call.end, call.joules - joules)]
+        else:
+            found.append((call.start, call.end, call.joules))
+    return found
 
 
 def calls_exceed_task(calls: Sequence[CallResult], task_high: float | None) -> list[str]:

@@ -129,6 +129,7 @@ class Task:
     missing_hosts: tuple[str, ...] = ()
     declared_devices: tuple[DeviceName, ...] = ()
     call_energy: tuple[Event, ...] = ()
+    prefill_energy: tuple[Event, ...] = ()
     pushed_call_energy: tuple[int, float] | None = None
     gateway_clock_offset: float | None = None
     run_version: str | None = None
@@ -149,7 +150,7 @@ SAME_MOMENT_SECONDS = 6e-3
 """A store of 12 digits rounds a unix time to 10 ms where it has no offsets."""
 SAME_RELATIVE = 1e-6
 
-_ENERGY_EVENTS = (event_types.TASK_ENERGY, event_types.CALL_ENERGY)
+_ENERGY_EVENTS = (event_types.TASK_ENERGY, event_types.CALL_ENERGY, event_types.PREFILL_ENERGY)
 
 
 def merge_sources(journal: Journal, pushed: Mapping[TaskKey, PushedTask]) -> list[Task]:
@@ -175,6 +176,7 @@ def _merge_task(key: TaskKey, journal: Journal, pushed: PushedTask | None) -> Ta
         missing_hosts=answer.missing_hosts,
         declared_devices=_declared_devices(run),
         call_energy=tuple(event for event in events or () if event["event_type"] == event_types.CALL_ENERGY),
+        prefill_energy=tuple(event for event in events or () if event["event_type"] == event_types.PREFILL_ENERGY),
         pushed_call_energy=pushed.call_energy if pushed else None,
         gateway_clock_offset=pushed.gateway_clock_offset if pushed else None,
         run_version=as_name(run.get("version")),

@@ -16,7 +16,7 @@ from joulebench.energy.phases import Timeline
 from joulebench.energy.window import QUALITIES, WindowEnergy
 from joulebench.parsing import as_count, as_dict, as_float, as_int, as_name, sum_or_none
 from joulebench.results.attribution import phase_results, task_timeline
-from joulebench.results.calls import answered_calls, call_results, calls_exceed_task, efficiency
+from joulebench.results.calls import answered_stretches, call_results, calls_exceed_task, efficiency
 from joulebench.results.fetch import GpuSamples, Samples
 from joulebench.results.gpu_stats import NO_READINGS, GpuGroup, GpuReadings, TaskReadings, hardware_metrics, ratio
 from joulebench.results.merge import Task, TaskKey
@@ -140,7 +140,7 @@ def task_result(
     ]
     verdict = _verdict(energy, findings)
     line = readings.timeline if readings else _timeline(task)
-    answered = answered_calls(calls) if energy.source == "exporter" else []
+    answered = answered_stretches(task, calls) if energy.source == "exporter" else []
     phases = phase_results(task, verdict.joules, line, [gpu.phases for gpu in gpus], answered)
     overlap = None if attribution is None else attribution.overlap_fraction
     seconds = _seconds(task)

@@ -21,6 +21,7 @@ KEY_STEP_COMPLETED = "KEY_STEP_COMPLETED"
 AGENT_ERROR_OCCURRED = "AGENT_ERROR_OCCURRED"
 TASK_ENERGY = "TASK_ENERGY"
 CALL_ENERGY = "CALL_ENERGY"
+PREFILL_ENERGY = "PREFILL_ENERGY"
 IDLE_POWER = "IDLE_POWER"
 WARM_UP = "WARM_UP"
 ENERGY_UNAVAILABLE = "ENERGY_UNAVAILABLE"
@@ -164,6 +165,13 @@ EVENTS: Mapping[str, EventType] = {
     TASK_ENERGY: EventType("The exporter's energy of the task's window; of several the last counts.", _ENERGY),
     CALL_ENERGY: EventType(
         "The exporter's energy of a call's window.", {"call": EventField("", "Number of the call."), **_ENERGY}
+    ),
+    PREFILL_ENERGY: EventType(
+        "The exporter's energy of a call until decode began: its queue, load and prefill.",
+        {
+            "call": EventField("", "Number of the call."),
+            **{name: _ENERGY[name] for name in ("start", "end", "source", "total")},
+        },
     ),
     IDLE_POWER: EventType(
         "Idle power was measured while no task of this worker ran.",

@@ -549,7 +549,7 @@ class Phases(Record):
         Text,
         doc(
             "",
-            "`exporter`: each call, and the time outside calls, has the joules that the exporter saw, and stored samples split only within them; `prometheus`: all is split by stored samples.",
+            "`exporter`: prefill and decode of each call, and the time outside calls, have the joules that the exporter saw, and stored samples split only within them; `prometheus`: all is split by stored samples.",
         ),
     ] = None
 
