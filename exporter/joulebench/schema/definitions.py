@@ -106,8 +106,8 @@ DEFINITIONS = (
     ),
     Definition(
         "phase joules",
-        "E over the moments that belong to the phase x joules / sum of the phases",
-        "A moment in which several go on belongs to the first of decode, prefill, load, LLM, tool wait, other.",
+        "by the exporter: a call until its decode, the rest of it, the time outside calls; else E over the phase x joules / sum of phases",
+        "Phases that share such a stretch split it by stored samples. A moment in which several go on belongs to the first of decode, prefill, load, LLM, tool wait, other.",
     ),
     Definition(
         "joules_per_prompt_token",
