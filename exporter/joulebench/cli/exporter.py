@@ -21,12 +21,11 @@ from joulebench import settings
 from joulebench.cli import options
 from joulebench.cli.options import Number
 from joulebench.clock import Clock, SystemClock
-from joulebench.errors import GpuUnavailable, UserError
+from joulebench.errors import UserError
 from joulebench.gpu.simulated import SCENARIOS
 
 if TYPE_CHECKING:
     from joulebench.exporter.exposition import Collector
-    from joulebench.gpu.monitor import GpuMonitor
     from joulebench.gpu.processes import ProcessPoller
     from joulebench.gpu.reading import GpuSource
     from joulebench.gpu.simulated import ThrottleSchedule
@@ -180,6 +179,7 @@ def _serve(flags: ExporterFlags, stack: ExitStack, clock: Clock) -> None:
     from joulebench.exporter.exposition import Exposition
     from joulebench.exporter.gpu_collector import gpu_collectors
     from joulebench.exporter.web_config import WebConfig
+    from joulebench.gpu.monitor import GpuMonitor
     from joulebench.http_server import HttpServer
 
     web = WebConfig(flags.web_config)
@@ -187,17 +187,14 @@ def _serve(flags: ExporterFlags, stack: ExitStack, clock: Clock) -> None:
     signal.signal(signal.SIGHUP, lambda *_: web.reload())
     prices = None if flags.prices_file is None else _prices(flags.prices_file)
     source = _gpu_source(flags, clock)
-    source_name = "none" if source is None else source.name
-    monitor: GpuMonitor | None = None
-    processes: ProcessPoller | None = None
-    collectors: list[Collector] = []
-    if source is not None:
-        from joulebench.gpu.monitor import GpuMonitor
+    stack.callback(source.close)
+    processes = _process_poller(flags, source, clock)
+    monitor = GpuMonitor(source, clock, poll_period=flags.poll_period, ring_seconds=flags.ring_seconds, processes=processes)
+    collectors: list[Collector] = [*gpu_collectors(monitor)]
 
-        stack.callback(source.close)
-        processes = _process_poller(flags, source, clock)
-        monitor = GpuMonitor(source, clock, poll_period=flags.poll_period, ring_seconds=flags.ring_seconds, processes=processes)
-        collectors += gpu_collectors(monitor)
+    def source_name() -> str:
+        return monitor.source_name
+
     if not flags.no_ollama:
         collectors.append(_ollama(flags, stack, clock))
     if prices is not None:
@@ -207,9 +204,8 @@ def _serve(flags: ExporterFlags, stack: ExitStack, clock: Clock) -> None:
     app = build_app(Exposition(collectors, clock), energy, source_name, web)
     # The port is taken before the threads start: a second exporter fails without ever touching a GPU.
     server = HttpServer(flags.listen_address, app, tls=lambda: web.tls)
-    if monitor is not None:
-        monitor.start()
-        stack.callback(monitor.stop)
+    monitor.start()
+    stack.callback(monitor.stop)
     if processes is not None:
         processes.start()
         stack.callback(processes.stop)
@@ -230,19 +226,16 @@ def _check(flags: ExporterFlags) -> None:
         raise UserError(f"--simulated.throttle-seconds and --simulated.begin: need --simulated.scenario={RECOVERING} beside them")
 
 
-def _gpu_source(flags: ExporterFlags, clock: Clock) -> GpuSource | None:
-    """None where ``auto`` finds no usable NVML. Raises GpuUnavailable where ``nvml`` was asked for."""
+def _gpu_source(flags: ExporterFlags, clock: Clock) -> GpuSource:
+    """Raises GpuUnavailable where ``nvml`` was asked for and has no GPU; ``auto`` waits for a driver or GPU that comes later."""
     if flags.gpu_source == "simulated":
         return _simulated_source(flags, clock)
     from joulebench.gpu.nvml import NvmlSource
 
-    try:
-        return NvmlSource()
-    except GpuUnavailable as error:
-        if flags.gpu_source == "nvml":
-            raise
-        log.warning("no GPU metrics: %s", error)
-        return None
+    source = NvmlSource(required=flags.gpu_source == "nvml")
+    if source.problem is not None:
+        log.warning("no GPU metrics: %s; looking again from time to time", source.problem)
+    return source
 
 
 def _simulated_source(flags: ExporterFlags, clock: Clock) -> GpuSource:

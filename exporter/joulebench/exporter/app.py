@@ -8,6 +8,7 @@ from __future__ import annotations
 import html
 import json
 import logging
+from collections.abc import Callable
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
@@ -30,7 +31,7 @@ REALM = {"WWW-Authenticate": 'Basic realm="joulebench"'}
 def build_app(
     exposition: Exposition,
     energy: EnergyApi,
-    gpu_source: str,
+    gpu_source: Callable[[], str],
     web_config: WebConfig,
     errors: LoopErrors = PROCESS_ERRORS,
 ) -> web.Application:
@@ -56,7 +57,7 @@ def build_app(
         return web.Response(text="ok\n" + failed)
 
     async def page(request: web.Request) -> web.Response:  # noqa: ARG001 - aiohttp passes it
-        return web.Response(text=landing_page(gpu_source), content_type="text/html")
+        return web.Response(text=landing_page(gpu_source()), content_type="text/html")
 
     app = web.Application(middlewares=[explain_errors, require_password(web_config)], client_max_size=1024)
     app.router.add_get("/metrics", metrics)

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 from urllib.parse import parse_qsl
 
@@ -21,13 +21,17 @@ from joulebench.clock import Clock
 from joulebench.energy.window import WindowEnergy, total
 from joulebench.exporter.device_selection import (
     DEVICE_PARAMETERS,
+    Basis,
     DeviceRequest,
     SelectedGpu,
+    Selection,
     parse_device_request,
     select_devices,
 )
 from joulebench.gpu.device_use import GpuUse, OwnerName
 from joulebench.gpu.reading import GpuIdentity
+from joulebench.gpu.sampler import as_suspect
+from joulebench.schema.reasons import Reason
 from joulebench.units import Seconds
 
 MAX_WAIT = 2.0
@@ -48,6 +52,11 @@ Answer = tuple[int, dict[str, Any]]
 class WindowSource(Protocol):
     def is_settled(self, end_unix: float) -> bool:
         """Whether every counter has passed this unix time, so that a window that ends there will not get better."""
+        ...
+
+    @property
+    def has_unnamed_gpus(self) -> bool:
+        """Whether a GPU is there whose energy is in no answer, because it could not be named yet."""
         ...
 
     def window(self, start_unix: float, end_unix: float) -> Sequence[tuple[GpuIdentity, WindowEnergy]]:
@@ -88,7 +97,7 @@ class EnergyApi:
     def __init__(
         self,
         windows: WindowSource | None,
-        source: str,
+        source: Callable[[], str],
         clock: Clock,
         ring_seconds: float,
         max_pending: int = MAX_PENDING,
@@ -139,9 +148,17 @@ class EnergyApi:
             "end": window.end,
             "basis": selection.basis.value,
             "gpus": [_gpu_json(gpu, throttled[gpu.identity.uuid]) for gpu in selection.gpus],
-            "total": _energy_json(total(gpu.energy for gpu in selection.gpus)),
-            "source": self._source,
+            "total": _energy_json(self._total(selection)),
+            "source": self._source(),
         }
+
+    def _total(self, selection: Selection) -> WindowEnergy:
+        """The sum over the selected GPUs; suspect and without an upper bound where a GPU of the machine could not be named."""
+        energy = total(gpu.energy for gpu in selection.gpus)
+        windows = self._windows
+        if windows is None or not windows.has_unnamed_gpus or selection.basis is not Basis.ASSUMED or not selection.gpus:
+            return energy
+        return replace(as_suspect(energy, Reason.GPU_MISSING), high=None)
 
 
 def parse_window(query: str, now: float, ring_seconds: float) -> Window:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from joulebench import __version__, metrics
@@ -11,7 +12,12 @@ from joulebench.prices import PriceList
 from joulebench.supervise import PROCESS_ERRORS, LoopErrors
 
 
-class ClockSteps(Protocol):
+class MonitorHealth(Protocol):
+    @property
+    def expected_gpus(self) -> int | None:
+        """GPUs that are there or were there before, readable or not; None before there was any."""
+        ...
+
     @property
     def clock_steps(self) -> int:
         """Jumps of the wall clock against the monotonic clock since the start."""
@@ -19,23 +25,34 @@ class ClockSteps(Protocol):
 
 
 class ExporterCollector:
-    """``steps`` None: no monitor compares the clocks, so the count is unknown, not 0."""
+    """``monitor`` None: no monitor compares the clocks, so the count is unknown, not 0."""
 
     name = "exporter"
-    metrics = (metrics.EXPORTER_INFO, metrics.EXPORTER_CLOCK, metrics.EXPORTER_CLOCK_STEPS, metrics.LOOP_ERRORS)
+    metrics = (
+        metrics.EXPORTER_INFO,
+        metrics.EXPORTER_CLOCK,
+        metrics.EXPORTER_CLOCK_STEPS,
+        metrics.GPUS_EXPECTED,
+        metrics.LOOP_ERRORS,
+    )
 
     def __init__(
-        self, gpu_source: str, clock: Clock, steps: ClockSteps | None = None, errors: LoopErrors = PROCESS_ERRORS
+        self,
+        gpu_source: Callable[[], str],
+        clock: Clock,
+        monitor: MonitorHealth | None = None,
+        errors: LoopErrors = PROCESS_ERRORS,
     ) -> None:
         self._errors = errors
         self._gpu_source = gpu_source
         self._clock = clock
-        self._steps = steps
+        self._monitor = monitor
 
     def collect(self, sheet: Sheet) -> None:
-        sheet.value(metrics.EXPORTER_INFO, 1.0, (__version__, self._gpu_source))
+        sheet.value(metrics.EXPORTER_INFO, 1.0, (__version__, self._gpu_source()))
         sheet.value(metrics.EXPORTER_CLOCK, self._clock.unix())
-        sheet.value(metrics.EXPORTER_CLOCK_STEPS, None if self._steps is None else self._steps.clock_steps)
+        sheet.value(metrics.EXPORTER_CLOCK_STEPS, None if self._monitor is None else self._monitor.clock_steps)
+        sheet.value(metrics.GPUS_EXPECTED, None if self._monitor is None else self._monitor.expected_gpus)
         for loop, count in self._errors.counts().items():
             sheet.value(metrics.LOOP_ERRORS, count, (loop,))
 

@@ -218,6 +218,8 @@ class NvmlDevice:
 
         None where the driver gives neither or the GPU is lost: reacquiring it is left to the counter read.
         """
+        if self._lost:
+            return None
         handle = self._handle
         call = nvml_calls.process_utilization(int(since * 1e6))
         code, samples = self._nvml.answer(call, handle)
@@ -235,13 +237,21 @@ class NvmlDevice:
 
     def read_residents(self) -> Sequence[int] | None:
         """Lists the compute processes with memory on the GPU (``nvmlDeviceGetComputeRunningProcesses``)."""
+        if self._lost:
+            return None
         code, processes = self._nvml.answer(nvml_calls.COMPUTE_PROCESSES, self._handle)
         return None if code else [process.pid for process in processes if process.pid > 0]
+
+    def forget_handle(self) -> None:
+        """To be called when NVML was started anew: handles from before may mean another GPU."""
+        self._lost = True
 
     def _reacquire_if_lost(self) -> None:
         """Gets a fresh handle: an old one stays dead when the GPU is back."""
         if self._lost:
             self._handle = self._require_handle("nvmlDeviceGetHandleByUUID", self._nvml.handle_of(self.identity.uuid))
+            # It may have come back in another mode or with another driver.
+            self._choose_fields(self.identity.driver_version)
             self._lost = False
 
     def _require_handle(self, function: str, outcome: tuple[int, Handle | None]) -> Handle:

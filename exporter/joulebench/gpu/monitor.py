@@ -6,6 +6,7 @@ recorded, so a scrape costs the driver nothing and never waits for it.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
@@ -14,7 +15,7 @@ from joulebench.clock import Clock
 from joulebench.energy.window import WindowEnergy, missing
 from joulebench.gpu.device_use import DeviceUseHistory, GpuUse, OwnerName
 from joulebench.gpu.nvml_calls import has_part_time_sensor
-from joulebench.gpu.reading import GpuIdentity, GpuSource, GpuState, ProcessSummary
+from joulebench.gpu.reading import GpuDevice, GpuIdentity, GpuSource, GpuState, ProcessSummary
 from joulebench.gpu.sampler import GpuSampler, as_suspect
 from joulebench.gpu.wall_clock import MonotonicWindow, WallClock
 from joulebench.metrics import THROTTLE_REASONS
@@ -22,8 +23,12 @@ from joulebench.schema.reasons import Reason
 from joulebench.supervise import BackgroundLoop
 from joulebench.units import Seconds
 
+log = logging.getLogger(__name__)
+
 UNEVEN = 0.965
 """A poll period that divides a GPU's 100 ms step would meet each of its changes at the same place between two polls."""
+FIRST_SCAN, LAST_SCAN = 1.0, 60.0
+"""Seconds between two looks for GPUs that came or went."""
 WALL_CLOCK_PERIOD = 0.1
 """Seconds between two comparisons of wall clock and monotonic clock."""
 
@@ -32,6 +37,10 @@ class ProcessObserver(Protocol):
     """Who uses each GPU, as processes.ProcessPoller records it."""
 
     def summary(self, index: int) -> ProcessSummary: ...
+
+    def set_devices(self, devices: Sequence[GpuDevice]) -> None:
+        """The GPUs that are there now."""
+        ...
 
     def has_foreign_use(self, index: int, start: float, end: float) -> bool:
         """Whether a foreign program used the GPU between two monotonic times."""
@@ -64,17 +73,83 @@ class GpuMonitor:
         self._processes = processes
         self._wall = WallClock(clock, ring_seconds)
         self._wall_due = 0.0
-        self.samplers = [
-            GpuSampler(device, clock, poll_period=poll_period, state_period=state_period, ring_seconds=ring_seconds)
-            for device in source.devices()
-        ]
+        self._source = source
+        self._poll_period = poll_period
         self._state_period = state_period
+        self._ring_seconds = ring_seconds
+        self._unreadable: Sequence[str] = ()
+        self._scanned = False
+        self._scan_pause = FIRST_SCAN
+        # Replaced as a whole: several threads go through it.
+        self.samplers: Sequence[GpuSampler] = [self._sampler(device) for device in source.devices()]
         self._pace = UNEVEN * poll_period
         self._due = 0.0
         self._loops = [
             BackgroundLoop("gpu-energy", self._poll_on_schedule, max_error_pause=poll_period),
             BackgroundLoop("gpu-state", self.poll_state),
+            BackgroundLoop("gpu-scan", self._scan_on_schedule),
         ]
+
+    def _sampler(self, device: GpuDevice) -> GpuSampler:
+        return GpuSampler(
+            device,
+            self._clock,
+            poll_period=self._poll_period,
+            state_period=self._state_period,
+            ring_seconds=self._ring_seconds,
+        )
+
+    @property
+    def source_name(self) -> str:
+        """Name of the source; ``none`` as long as it has no GPU."""
+        return self._source.name if self.samplers else "none"
+
+    @property
+    def expected_gpus(self) -> int | None:
+        """GPUs that are there, readable or not, and those that were there within the ring; None before there was any."""
+        if not self.samplers:
+            return None
+        unnamed = len(self._unreadable) - sum(sampler.is_down for sampler in self.samplers)
+        return len(self.samplers) + max(unnamed, 0)
+
+    @property
+    def has_unnamed_gpus(self) -> bool:
+        """Whether a GPU is there that could not be named yet, so that its energy is in no answer."""
+        return self.expected_gpus is not None and self.expected_gpus > len(self.samplers)
+
+    def _scan_on_schedule(self) -> float:
+        # The first scan was made when the source was opened.
+        pause = self._scan_pause
+        if self._scanned:
+            pause = self.scan()
+        self._scanned = True
+        return pause
+
+    def scan(self) -> float:
+        """Looks for GPUs that came, changed their index or are gone for good. Returns the seconds until the next scan.
+
+        The pause grows while something is wrong: from ``FIRST_SCAN`` to ``LAST_SCAN``, which is the usual one.
+        """
+        self._unreadable = self._source.scan()
+        devices = self._source.devices()
+        known = {sampler.device.identity.uuid for sampler in self.samplers}
+        present = {device.identity.uuid for device in devices}
+        forgotten_before = self._clock.monotonic() - self._ring_seconds
+        kept = [
+            sampler for sampler in self.samplers if sampler.device.identity.uuid in present or sampler.good_at >= forgotten_before
+        ]
+        new = [device for device in devices if device.identity.uuid not in known]
+        for device in new:
+            log.info("GPU %d (%s) is there now", device.identity.index, device.identity.name)
+        if new or len(kept) < len(self.samplers):
+            self.samplers = sorted([*kept, *map(self._sampler, new)], key=lambda sampler: sampler.identity.index)
+        if self._processes is not None:
+            self._processes.set_devices(devices)
+        healthy = self.samplers and not self._unreadable and not any(sampler.is_down for sampler in self.samplers)
+        self._scan_pause = LAST_SCAN if healthy else min(2 * self._scan_pause, LAST_SCAN)
+        if new:
+            self._scan_pause = FIRST_SCAN
+        return self._scan_pause
 
     @property
     def clock_steps(self) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -14,7 +15,7 @@ import pynvml
 
 from joulebench.errors import GpuError, GpuUnavailable
 from joulebench.gpu.device import NvmlDevice
-from joulebench.gpu.nvml_calls import FIELD_VALUES, INIT_ADVICE, NOT_AVAILABLE_CODES, Call, FieldBlock, Handle
+from joulebench.gpu.nvml_calls import ERROR_ADVICE, FIELD_VALUES, NOT_AVAILABLE_CODES, UUID, Call, FieldBlock, Handle
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ class NvmlLibrary:
             raise GpuUnavailable(problem)
         code, _ = _call(pynvml.nvmlInit)
         if code:
-            raise GpuUnavailable(INIT_ADVICE.get(code, f"NVML does not start: {self.text(code)}"))
+            raise GpuUnavailable(f"NVML does not start: {self.text(code)}")
         # pynvml's wrapper of this function makes a new array for each call; see FieldBlock.
         self._fill = getattr(pynvml.nvmlLib, FIELD_VALUES, None)
 
@@ -85,6 +86,14 @@ class NvmlLibrary:
     def handle(self, index: int) -> tuple[int, Handle | None]:
         return _call(pynvml.nvmlDeviceGetHandleByIndex, index)
 
+    def uuid_at(self, index: int) -> str | None:
+        """The UUID of the GPU at this index; None where it has none or is lost."""
+        code, handle = self.handle(index)
+        if handle is None:
+            return None
+        code, uuid = self.answer(UUID, handle)
+        return None if code else str(uuid)
+
     def handle_of(self, uuid: str) -> tuple[int, Handle | None]:
         return _call(pynvml.nvmlDeviceGetHandleByUUID, uuid)
 
@@ -103,7 +112,10 @@ class NvmlLibrary:
         return answer.decode(errors="replace") if isinstance(answer, bytes) else answer
 
     def text(self, code: int) -> str:
-        return str(pynvml.NVMLError(code))
+        """NVML's words for a return code, and what to do about it."""
+        advice = ERROR_ADVICE.get(code)
+        words = f"{pynvml.NVMLError(code)} ({code})"
+        return words if advice is None else f"{words}: {advice}"
 
 
 def _call(function: Callable[..., Any], *arguments: Any) -> tuple[int, Any]:
@@ -115,40 +127,75 @@ def _call(function: Callable[..., Any], *arguments: Any) -> tuple[int, Any]:
 
 
 class NvmlSource:
-    """A ``GpuSource`` of all GPUs that NVML can name. Raises GpuUnavailable where there is nothing to measure."""
+    """A ``GpuSource`` of all GPUs that NVML can name, now or later.
+
+    ``required``: raises GpuUnavailable, with a reason that says what to do, where there is nothing to measure now. Otherwise
+    ``scan`` finds a driver that is loaded later, and ``problem`` says what is wrong meanwhile.
+    """
 
     name = "nvml"
 
-    def __init__(self) -> None:
-        self._library = NvmlLibrary()
-        try:
-            self._devices = _open_devices(self._library)
-        except BaseException:
-            self._library.close()
-            raise
+    def __init__(self, *, required: bool = True) -> None:
+        self.problem: str | None = None
+        self._library: NvmlLibrary | None = None
+        # By UUID: every GPU that was ever named. _present are those of the last scan.
+        self._devices: dict[str, NvmlDevice] = {}
+        self._present: list[NvmlDevice] = []
+        unreadable = self.scan()
+        if self._present:
+            if unreadable:
+                log.warning("left out for now, because it cannot be named: %s", "; ".join(unreadable))
+            return
+        self.problem = "; ".join(unreadable) or "the NVIDIA driver runs but knows no GPU"
+        if required:
+            self.close()
+            raise GpuUnavailable(self.problem)
 
     def devices(self) -> Sequence[NvmlDevice]:
-        return self._devices
+        return self._present
+
+    def scan(self) -> Sequence[str]:
+        """Starts NVML where it is not running, and names the GPUs that are there.
+
+        A GPU whose index changed gets the new index; a GPU without a UUID is left out: its readings could not be labelled.
+        """
+        try:
+            if self._library is None:
+                self._library = NvmlLibrary()
+                for device in self._devices.values():
+                    device.forget_handle()
+            library = self._library
+            version, count = library.driver_version(), library.count()
+        except GpuUnavailable as error:
+            # After a driver was unloaded, only a new start of the library can find it again.
+            self.close()
+            return [str(error)]
+        present: list[NvmlDevice] = []
+        unreadable: list[str] = []
+        for index in range(count):
+            try:
+                present.append(self._device_at(library, index, version))
+            except GpuError as error:  # noqa: PERF203
+                unreadable.append(f"GPU {index}: {error}")
+        if present:
+            self.problem = None
+        self._present = present
+        return unreadable
+
+    def _device_at(self, library: NvmlLibrary, index: int, version: str) -> NvmlDevice:
+        """Returns the GPU at this index, the same object as before where it was there before. Raises GpuError."""
+        device = self._devices.get(library.uuid_at(index) or "")
+        if device is None:
+            device = NvmlDevice(library, index, version)
+            self._devices[device.identity.uuid] = device
+        elif (device.identity.index, device.identity.driver_version) != (index, version):
+            device.identity = replace(device.identity, index=index, driver_version=version)
+        return device
 
     def process_name(self, pid: int) -> str | None:
-        return self._library.process_name(pid)
+        return None if self._library is None else self._library.process_name(pid)
 
     def close(self) -> None:
-        self._library.close()
-
-
-def _open_devices(library: NvmlLibrary) -> list[NvmlDevice]:
-    """Leaves out a GPU that cannot be named now: without a UUID its readings could not be labelled."""
-    version = library.driver_version()
-    devices: list[NvmlDevice] = []
-    unreadable: list[str] = []
-    for index in range(library.count()):
-        try:
-            devices.append(NvmlDevice(library, index, version))
-        except GpuError as error:  # noqa: PERF203
-            unreadable.append(f"GPU {index}: {error}")
-    if devices and unreadable:
-        log.warning("left out, because it cannot be named: %s", "; ".join(unreadable))
-    if not devices:
-        raise GpuUnavailable("; ".join(unreadable) or "the NVIDIA driver runs but knows no GPU")
-    return devices
+        if self._library is not None:
+            self._library.close()
+            self._library = None

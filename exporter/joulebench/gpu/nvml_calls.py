@@ -27,13 +27,18 @@ NOT_FOUND = 6
 INSUFFICIENT_SIZE = 7
 """Of process samples: more samples than room for them."""
 
-INIT_ADVICE: Mapping[int, str] = {
+ERROR_ADVICE: Mapping[int, str] = {
+    4: "this user may not ask that; in a container, give it the GPU devices (--gpus all), else see the modes of /dev/nvidia*",
     9: "the NVIDIA driver is installed but not loaded; see whether nvidia-smi works",
     12: "there is no libnvidia-ml.so.1: no NVIDIA driver is installed here, or this container was started without its GPUs",
-    13: "libnvidia-ml.so.1 is too old: it lacks nvmlInitWithFlags",
+    13: "libnvidia-ml.so.1 is too old: it lacks the function",
+    15: "the GPU has fallen off the bus; look for Xid in dmesg, then reset it (nvidia-smi --gpu-reset) or reboot",
+    16: "the GPU needs a reset: nvidia-smi --gpu-reset, or reboot",
     18: "the NVIDIA driver was updated under a running kernel module; reboot, or reload the module",
+    999: "the driver is in a bad state, or a container lost its GPU devices (after systemctl daemon-reload, say); look for Xid in"
+    " dmesg, restart the container, else reload the driver or reboot",
 }
-"""What to do about a return code of ``nvmlInit``."""
+"""What to do about a return code."""
 
 
 @dataclass(frozen=True, slots=True)

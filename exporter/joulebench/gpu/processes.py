@@ -32,8 +32,16 @@ log = logging.getLogger(__name__)
 EXPECTED_PROGRAMS = (
     r"ollama|llama[-_]?server|llama[-_.]cpp|llama[-_]swap|llama_cpp|llamafile|llama-box|koboldcpp|vllm|sglang|text[-_]generation"
     r"|tritonserver|trtllm|tensorrt[-_]llm|lmdeploy|lm[-_ ]?studio|local-?ai|mlc[-_]llm|exllama|tabbyapi|aphrodite|joulebench"
+    r"|ray::\w*(?:worker|engine|llm|replica)|engine[-_]?core"
 )
-"""Regex of expected programs, searched for in a program's name in any case."""
+"""Regex of expected programs, searched for in a program's name in any case. Ray's workers and vLLM's engine cores have titles of
+their own."""
+DESKTOP_PROGRAMS = re.compile(
+    r"x(?:org|wayland)|gnome-shell|mutter|kwin(?:_\w+)?|plasmashell|sway|weston|hyprland|cinnamon|picom|compton|compiz|marco|xfwm4|gdm\S*|sddm",
+    re.IGNORECASE,
+)
+DESKTOP_SM = 0.1
+"""Share of the SMs up to which drawing a desktop is no foreign use."""
 GENERATIONS = 6
 """Parents that are looked at: a helper of a helper of a server."""
 _INTERPRETER = re.compile(r"(python|pypy|node|ruby|perl|java|bash|sh)[\d.]*")
@@ -129,6 +137,10 @@ def short_name(words: Sequence[str]) -> str:
     return program
 
 
+def _only_draws_a_desktop(name: str, shares: Sequence[float]) -> bool:
+    return bool(shares) and max(shares) <= DESKTOP_SM and DESKTOP_PROGRAMS.fullmatch(name) is not None
+
+
 def classify_processes(uses: Sequence[ProcessUse], names: ProcessNames, own_pid: int) -> GpuProcesses:
     """Sums up all uses of one GPU since the last poll."""
     sm: dict[int, list[float]] = {}
@@ -139,7 +151,11 @@ def classify_processes(uses: Sequence[ProcessUse], names: ProcessNames, own_pid:
         sm.setdefault(use.pid, []).extend([] if use.sm is None else [use.sm])
         times.setdefault(use.pid, []).extend([] if use.at is None else [use.at])
     classes = {pid: names.classify(pid) for pid in sm}
-    foreign = {pid: name for pid, (kind, name) in classes.items() if kind is ProcessClass.FOREIGN}
+    foreign = {
+        pid: name
+        for pid, (kind, name) in classes.items()
+        if kind is ProcessClass.FOREIGN and not _only_draws_a_desktop(name, sm[pid])
+    }
     has_shares = all(use.sm is not None for use in uses)
     used = [at for pid in foreign for at in times[pid]]
     return GpuProcesses(
@@ -189,6 +205,14 @@ class ProcessPoller:
         self._lock = threading.Lock()
         self._polling = threading.Lock()
         self._loop = BackgroundLoop("gpu-processes", self._step)
+
+    def set_devices(self, devices: Sequence[GpuDevice]) -> None:
+        """Takes the GPUs that are there now; what was seen of a GPU that had an index before stays with the same GPU only."""
+        with self._lock:
+            for device in devices:
+                gpu = self._gpus.get(device.identity.index)
+                if gpu is None or gpu.device is not device:
+                    self._gpus = {**self._gpus, device.identity.index: _GpuUse(device)}
 
     def start(self) -> None:
         self._loop.start()
@@ -274,8 +298,8 @@ class ProcessPoller:
     def summary(self, index: int) -> ProcessSummary:
         """Returns what the last poll of the GPU with this index showed; empty where that is too old or failed."""
         with self._lock:
-            gpu = self._gpus[index]
-            if gpu.polled is None or self._clock.monotonic() - gpu.polled[0] > FRESH_PERIODS * self._period:
+            gpu = self._gpus.get(index)
+            if gpu is None or gpu.polled is None or self._clock.monotonic() - gpu.polled[0] > FRESH_PERIODS * self._period:
                 return NO_PROCESSES
             processes = gpu.polled[1]
             start, end = gpu.foreign_use
@@ -284,4 +308,5 @@ class ProcessPoller:
     def has_foreign_use(self, index: int, start: float, end: float) -> bool:
         """Whether a foreign program was seen to use the GPU between two monotonic times."""
         with self._lock:
-            return any(first <= end and start <= last for first, last in self._gpus[index].spans)
+            gpu = self._gpus.get(index)
+            return gpu is not None and any(first <= end and start <= last for first, last in gpu.spans)

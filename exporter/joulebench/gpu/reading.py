@@ -107,7 +107,11 @@ class GpuSource(Protocol):
         ...
 
     def devices(self) -> Sequence[GpuDevice]:
-        """The GPUs that are there now; one GPU stays one object for as long as it is there."""
+        """The GPUs that were there at the last ``scan``, or at the start; a GPU stays the same object, also once it is back."""
+        ...
+
+    def scan(self) -> Sequence[str]:
+        """Looks for GPUs again. Returns why GPUs that should be there cannot be read, one text for each; empty if all can."""
         ...
 
     def process_name(self, pid: int) -> str | None:

@@ -18,7 +18,16 @@ from joulebench.energy.window import WindowEnergy, window_energy
 from joulebench.errors import GpuError, GpuLost
 from joulebench.gpu.energy_meter import COUNTER, EnergyMeter
 from joulebench.gpu.plausibility import GLITCH_READINGS, drop_impossible_power, drop_impossible_state
-from joulebench.gpu.reading import NO_PROCESSES, NO_STATE, CounterReading, GpuDevice, GpuState, ProcessSummary, StateReading
+from joulebench.gpu.reading import (
+    NO_PROCESSES,
+    NO_STATE,
+    CounterReading,
+    GpuDevice,
+    GpuIdentity,
+    GpuState,
+    ProcessSummary,
+    StateReading,
+)
 from joulebench.gpu.throttle import ThrottleMeter
 from joulebench.gpu.wall_clock import WallClock
 from joulebench.schema.reasons import QUALITIES, Reason
@@ -41,7 +50,6 @@ class GpuSampler:
 
     def __init__(self, device: GpuDevice, clock: Clock, *, poll_period: float, state_period: float, ring_seconds: float) -> None:
         self.device = device
-        self.identity = device.identity
         self._clock = clock
         self._poll_period = poll_period
         self._state_fresh = STATE_FRESH_PERIODS * state_period
@@ -60,6 +68,20 @@ class GpuSampler:
         self._retry_pause = FIRST_RETRY
         self._retry_at = 0.0
         self._logged_unexpected = {"fast": False, "slow": False}
+
+    @property
+    def identity(self) -> GpuIdentity:
+        """Its index may change while the exporter runs."""
+        return self.device.identity
+
+    @property
+    def is_down(self) -> bool:
+        return self._down
+
+    @property
+    def good_at(self) -> float:
+        """Monotonic time of the last good counter read."""
+        return self._good_at
 
     @property
     def retry_at(self) -> float:

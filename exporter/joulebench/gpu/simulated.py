@@ -136,6 +136,9 @@ class SimulatedSource:
     def devices(self) -> Sequence[GpuDevice]:
         return self._devices
 
+    def scan(self) -> Sequence[str]:
+        return ()
+
     def process_name(self, pid: int) -> str | None:  # noqa: ARG002 - part of the Protocol
         return None
 

@@ -15,6 +15,12 @@ EXPORTER_CLOCK = gauge(
     "Wall clock of the exporter at the scrape; its distance from the time of the scrape is the clock offset.",
 )
 EXPORTER_CLOCK_STEPS = counter("exporter_clock_steps_total", "Steps of the exporter's wall clock against its monotonic clock.")
+GPUS_EXPECTED = gauge(
+    "exporter_gpus_expected",
+    "GPUs that the driver lists, readable or not, and GPUs that were there within the ring; more than joulebench_gpu_up shows"
+    " where a GPU cannot be named.",
+    unused_because="says that a GPU is missing; windows name it as gpu_missing",
+)
 COLLECTOR_SUCCESS = gauge("exporter_collector_success", "1 if the collector's last collection succeeded, else 0.", ("collector",))
 COLLECTOR_DURATION = gauge(
     "exporter_collector_duration_seconds",

@@ -22,9 +22,9 @@ def example_app(web_config: WebConfig, windows: WindowSource | None = None) -> w
     clock = ManualClock()
     gpus = Gpus((FULL, SPARSE, LOST))
     errors = LoopErrors()
-    collectors: list[Collector] = [*gpu_collectors(gpus), ExporterCollector("simulated", clock, gpus, errors)]
-    energy = EnergyApi(windows or Windows(), "simulated", clock, 3600.0)
-    return build_app(Exposition(collectors, clock), energy, "simulated", web_config, errors)
+    collectors: list[Collector] = [*gpu_collectors(gpus), ExporterCollector(lambda: "simulated", clock, gpus, errors)]
+    energy = EnergyApi(windows or Windows(), lambda: "simulated", clock, 3600.0)
+    return build_app(Exposition(collectors, clock), energy, lambda: "simulated", web_config, errors)
 
 
 @contextmanager

@@ -120,6 +120,7 @@ class Gpus:
 
     states: Sequence[GpuState]
     clock_steps: int = 0
+    expected_gpus: int = 3
     snapshots: int = 0
 
     def snapshot(self) -> Sequence[GpuState]:
@@ -135,6 +136,8 @@ class Windows:
     slowed: Mapping[str, Seconds | None] = field(default_factory=dict)
     uses: Mapping[tuple[str, OwnerName | None], GpuUse] = field(default_factory=dict)
     asked: list[tuple[float, float]] = field(default_factory=list)
+
+    has_unnamed_gpus: bool = False
 
     def is_settled(self, end_unix: float) -> bool:
         return True

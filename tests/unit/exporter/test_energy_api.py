@@ -24,7 +24,7 @@ UNKNOWN = missing("none", ("no_samples",))
 
 
 def api(*answers: tuple[GpuIdentity, WindowEnergy], windows: Windows | None = None) -> EnergyApi:
-    return EnergyApi(windows or Windows(answers), "nvml", ManualClock(), RING)
+    return EnergyApi(windows or Windows(answers), lambda: "nvml", ManualClock(), RING)
 
 
 def run(answer: Coroutine[Any, Any, Answer]) -> Answer:
@@ -89,7 +89,7 @@ def test_an_unknown_bound_leaves_the_estimate() -> None:
 
 
 def test_without_a_gpu_the_energy_is_unknown_and_not_zero() -> None:
-    status, body = run(EnergyApi(None, "none", ManualClock(), RING).answer(query()))
+    status, body = run(EnergyApi(None, lambda: "none", ManualClock(), RING).answer(query()))
     assert status == 200
     assert (body["gpus"], body["source"]) == ([], "none")
     assert body["total"] == {"joules": None, "low": None, "high": None, "quality": "missing", "reasons": ["no_gpu"]}
@@ -169,7 +169,7 @@ class Unsettled(Windows):
 
 def test_an_answer_waits_until_the_counters_have_passed_the_end() -> None:
     windows = Unsettled()
-    energy = EnergyApi(windows, "nvml", SystemClock(), RING)
+    energy = EnergyApi(windows, lambda: "nvml", SystemClock(), RING)
     now = SystemClock().unix()
 
     async def ask() -> list[int]:
@@ -186,14 +186,14 @@ def test_an_answer_waits_no_longer_than_it_was_asked_to() -> None:
     windows = Unsettled()
     clock = SystemClock()
     now, begun = clock.unix(), clock.monotonic()
-    status, _ = run(EnergyApi(windows, "nvml", clock, RING).answer(query(now - 10, now - 5, wait=0.1)))
+    status, _ = run(EnergyApi(windows, lambda: "nvml", clock, RING).answer(query(now - 10, now - 5, wait=0.1)))
     assert (status, len(windows.asked)) == (200, 1)
     assert 0.1 <= clock.monotonic() - begun < 2.0
 
 
 def test_one_request_too_many_is_a_503_and_the_places_come_free_again() -> None:
     windows = Unsettled()
-    energy = EnergyApi(windows, "nvml", SystemClock(), RING, max_pending=2)
+    energy = EnergyApi(windows, lambda: "nvml", SystemClock(), RING, max_pending=2)
     now = SystemClock().unix()
     text = query(now - 10, now - 5, wait=2)
 
@@ -216,7 +216,14 @@ class Broken(Windows):
 
 
 def test_a_failing_window_gives_its_place_back() -> None:
-    energy = EnergyApi(Broken(), "nvml", ManualClock(), RING, max_pending=1)
+    energy = EnergyApi(Broken(), lambda: "nvml", ManualClock(), RING, max_pending=1)
     for _ in range(3):
         with pytest.raises(RuntimeError):
             run(energy.answer(query()))
+
+
+def test_a_gpu_that_cannot_be_named_leaves_the_total_without_an_upper_bound_and_suspect() -> None:
+    windows = Windows([(FULL.identity, KNOWN)], has_unnamed_gpus=True)
+    _, body = run(api(windows=windows).answer(query()))
+    assert body["total"] == {"joules": 100.0, "low": 95.0, "high": None, "quality": "suspect", "reasons": ["gpu_missing"]}
+    assert body["gpus"][0]["quality"] == "ok"

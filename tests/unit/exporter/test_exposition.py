@@ -30,7 +30,7 @@ def collectors(states: Sequence[GpuState], ollama: OllamaPoll | None) -> list[Co
     return [
         *gpu_collectors(gpus),
         OllamaCollector(OllamaPolls(ollama)),
-        ExporterCollector("simulated", ManualClock(), gpus, errors()),
+        ExporterCollector(lambda: "simulated", ManualClock(), gpus, errors()),
     ]
 
 
@@ -58,7 +58,7 @@ def test_the_whole_exposition_is_the_golden(golden: Golden) -> None:
 def test_the_exposition_without_gpu_and_with_ollama_gone_is_the_golden(golden: Golden) -> None:
     bare: list[Collector] = [
         OllamaCollector(OllamaPolls(OllamaPoll(None, 0.0))),
-        ExporterCollector("none", ManualClock(), None, errors()),
+        ExporterCollector(lambda: "none", ManualClock(), None, errors()),
     ]
     text = scrape(Exposition(bare, ManualClock(), process=False))
     golden("exposition/no_gpu_ollama_gone.prom", text)

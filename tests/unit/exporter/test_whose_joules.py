@@ -41,7 +41,7 @@ class Machine:
         names = ProcessNames(re.compile(EXPECTED_PROGRAMS, re.IGNORECASE), lambda _: None, directory)
         self.poller = ProcessPoller(rig.source.devices(), names, rig.clock, period=5.0, keep_seconds=1000.0, proc=directory)
         rig.monitor = GpuMonitor(rig.source, rig.clock, poll_period=POLL, processes=self.poller)
-        self._api = EnergyApi(rig.monitor, "nvml", rig.clock, 3600.0)
+        self._api = EnergyApi(rig.monitor, lambda: "nvml", rig.clock, 3600.0)
 
     def serve(self, server: int, worker: int, address: str, *, start: float = -100.0, program: str = "ollama") -> None:
         host, _, port = address.rpartition(":")

@@ -59,6 +59,9 @@ class OneGpu:
     def read_processes(self, since: Seconds) -> None:
         return None
 
+    def scan(self) -> Sequence[str]:
+        return ()
+
     def process_name(self, pid: int) -> None:
         return None
 

@@ -190,6 +190,10 @@ def invented_proc(directory: Path, *processes: tuple[int, int, str]) -> Path:
         ("/usr/bin/python3 -m vllm.entrypoints.openai.api_server", ProcessClass.EXPECTED),
         ("/venv/bin/python3.11 /venv/bin/vllm serve", ProcessClass.EXPECTED),
         ("VLLM::EngineCore", ProcessClass.EXPECTED),
+        ("ray::RayWorkerWrapper.execute_method", ProcessClass.EXPECTED),
+        ("EngineCore_DP0", ProcessClass.EXPECTED),
+        ("ray::IDLE", ProcessClass.FOREIGN),
+        ("ray::train_step", ProcessClass.FOREIGN),
         ("python -m sglang.launch_server", ProcessClass.EXPECTED),
         ("text-generation-launcher --model-id x", ProcessClass.EXPECTED),
         ("/venv/bin/python /venv/bin/joulebench run", ProcessClass.EXPECTED),
@@ -235,3 +239,10 @@ def test_what_was_never_measured_and_this_process_itself_are_no_use() -> None:
         [process_use(7, 1_000_000, 20), process_use(7, 2_000_000, 40), process_use(8, 3_000_000, 90)], names, os.getpid()
     )
     assert (found.sm, found.used) == (1.0, (Seconds(1.0), Seconds(3.0)))
+
+
+@pytest.mark.parametrize(("program", "percent", "foreign"), [("Xorg", 4, False), ("Xorg", 40, True), ("game", 4, True)])
+def test_drawing_a_desktop_at_a_few_percent_is_no_foreign_use(program: str, percent: int, foreign: bool) -> None:
+    names = ProcessNames(EXPECTED, lambda _: program, Path("/nowhere"))
+    processes = classify_processes([process_use(7, 1_000_000, percent)], names, os.getpid())
+    assert bool(processes.foreign) is foreign

@@ -56,6 +56,9 @@ class Source:
     def devices(self) -> Sequence[Device]:
         return self._devices
 
+    def scan(self) -> Sequence[str]:
+        return ()
+
     def process_name(self, pid: int) -> None:
         return None
 
