@@ -200,7 +200,7 @@ def _labels(arms: Sequence[tuple[str, str]]) -> Iterator[str]:
 def parse_selection(argument: str) -> tuple[Path, str | None]:
     """(directory, model) of ``DIRECTORY`` or ``DIRECTORY@MODEL``."""
     path = Path(argument)
-    if path.is_dir() or "@" not in argument:
+    if path.exists() or "@" not in argument:
         return path, None
     directory, _, model = argument.rpartition("@")
     return Path(directory), model

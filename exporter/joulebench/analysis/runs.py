@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from msgspec import UNSET
 from joulebench.errors import UserError
 from joulebench.parsing import as_count, as_float, as_list, sum_or_none
 from joulebench.schema import Reason, TaskResult, events, iterate_results
-from joulebench.schema.result import RUN_FILE_NAME, CallResult
+from joulebench.schema.result import RUN_FILE_NAME, CallResult, Metadata
 
 THROTTLED, OVERLAP, SUSPECT = Reason.THROTTLED.value, Reason.OVERLAP.value, "suspect"
 NO_ENERGY, NO_END = "no joules", "never ended"
@@ -90,6 +90,7 @@ class Attempt:
     gpus: tuple[str, ...]
     file: str
     timeline: Timeline | None = None
+    settings: tuple[str, str, str] = ("", "", "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,16 +110,51 @@ class RunResults:
 
 
 def load_run(directory: Path, *, timelines: bool = False) -> RunResults:
-    """Raises UserError for a directory without result files."""
-    if not directory.is_dir():
-        raise UserError(f"{directory} is no directory; give the directory of an exported run, as runs/RUN_ID")
-    attempts = tuple(attempt_of_result(result, directory.name, timelines=timelines) for result in iterate_results([directory]))
+    """``directory``: of an exported run, or where the MCPWorld client logs; or one result file.
+
+    A model that ran with several settings (infrastructure tag, temperature, mode) counts as a model for each. Raises UserError
+    for a directory without result files.
+    """
+    if not directory.exists():
+        raise UserError(f"{directory} is no directory; give the directory of an exported run, as runs/RUN_ID, or of the client")
+    left_out: list[str] = []
+    attempts = _name_settings(
+        attempt_of_result(result, directory.resolve().name, timelines=timelines)
+        for result in iterate_results([directory], left_out)
+    )
     names = sorted({attempt.run for attempt in attempts})
     if len(names) > 1:
         raise UserError(f"{directory}: has results of {len(names)} runs ({', '.join(names[:5])}); give the directory of each run")
     record = _run_record(directory)
-    planned, notes = as_count(record.get("planned_tasks")), tuple(map(str, as_list(record.get("notes"))))
+    planned, notes = (
+        as_count(record.get("planned_tasks")),
+        (
+            *map(str, as_list(record.get("notes"))),
+            *(f"left out: {why}" for why in left_out),
+        ),
+    )
     return RunResults(names[0], directory, attempts, planned, notes)
+
+
+def _name_settings(attempts: Iterable[Attempt]) -> tuple[Attempt, ...]:
+    """Returns the attempts, with those settings beside the name of a model in which its attempts differ."""
+    loaded = tuple(attempts)
+    settings: dict[str, set[tuple[str, ...]]] = {}
+    for attempt in loaded:
+        settings.setdefault(attempt.model, set()).add(attempt.settings)
+
+    def name(attempt: Attempt) -> str:
+        different = [len(set(values)) > 1 for values in zip(*settings[attempt.model], strict=True)]
+        shown = [value or "none" for value, differs in zip(attempt.settings, different, strict=True) if differs]
+        return f"{attempt.model} ({', '.join(shown)})" if shown else attempt.model
+
+    return tuple(replace(attempt, model=name(attempt)) for attempt in loaded)
+
+
+def _settings(meta: Metadata) -> tuple[str, str, str]:
+    """(infrastructure tag, temperature, mode), each empty where it is unknown."""
+    temperature = "" if meta.temperature is None else f"temperature {meta.temperature:g}"
+    return meta.infrastructure_tag or "", temperature, meta.task_config_at_start.exec_mode or ""
 
 
 def _run_record(directory: Path) -> Mapping[str, Any]:
@@ -179,6 +215,7 @@ def attempt_of_result(result: TaskResult, run: str = "", *, timelines: bool = Fa
         gpus=tuple(sorted(gpu.name or "unknown GPU" for gpu in result.per_gpu)),
         file=result.path.name if result.path else "",
         timeline=_timeline(result) if timelines else None,
+        settings=_settings(meta),
     )
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 ALLOW = ("suite", "simulated", "throttled", "overlap", "suspect")
 """As in analysis.comparison, whose scipy the help does not need."""
 
-runs_argument = click.argument("runs", nargs=-1, required=True, type=options.DIRECTORY, metavar="RUN...")
+runs_argument = click.argument("runs", nargs=-1, required=True, type=options.PATH, metavar="RUN...")
 allow_option = click.option(
     "--allow",
     multiple=True,
@@ -46,8 +46,9 @@ def analyze_command() -> None:
 def compare(runs: tuple[str, ...], allow: tuple[str, ...], output_format: str) -> int:
     """Compare runs and models task by task: joules per success and more, with intervals, or why they cannot be compared.
 
-    RUN is the directory of an exported run, as runs/RUN_ID; every model of a run is compared, or only MODEL. Exits with 0 where
-    all pairs were compared, with 1 where a pair was refused.
+    RUN is the directory of an exported run, as runs/RUN_ID, or of backfilled result files of the MCPWorld client; every model of
+    a run is compared, or only MODEL, and a model that ran with several settings counts as several. Exits with 0 where all pairs
+    were compared, with 1 where a pair was refused.
     """
     from joulebench.analysis.comparison import arms_of_runs, parse_selection
     from joulebench.analysis.comparison import compare as compare_arms
@@ -102,7 +103,7 @@ def report(
 ) -> int:
     """Write an HTML report that compares finished runs, with costs and exclusions, or its numbers as JSON, Markdown or CSV.
 
-    RUN is the directory of an exported run, as runs/RUN_ID.
+    RUN is the directory of an exported run, as runs/RUN_ID, or of backfilled result files of the MCPWorld client.
     """
     from joulebench.analysis.report.content import build_content, load_failures, load_findings
     from joulebench.analysis.report.formats import report_csv, report_json, report_markdown
@@ -305,7 +306,7 @@ def kv_cache(runs: tuple[Path, ...], kv_token: tuple[str, ...], output_format: s
 
 def _require_directories(runs: Sequence[Path]) -> None:
     for directory in runs:
-        if not directory.is_dir():
+        if not directory.exists():
             raise UserError(f"{directory} is no directory; give the directory of an exported run, as runs/RUN_ID")
 
 

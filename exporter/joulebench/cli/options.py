@@ -141,6 +141,7 @@ PORT = Number(int, 1, 65535, name="PORT")
 FILE = click.Path(path_type=Path, dir_okay=False)
 EXISTING_FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
 DIRECTORY = click.Path(path_type=Path, file_okay=False)
+PATH = click.Path(path_type=Path)
 
 
 def prometheus_option(help_: str, default: str | None = settings.DEFAULT_PROMETHEUS_URL) -> Callable[[Decorated], Decorated]:

@@ -7,6 +7,7 @@ result of a task is refused.
 from __future__ import annotations
 
 import json
+import logging
 import types
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -16,10 +17,15 @@ import msgspec
 
 from joulebench.errors import UserError
 from joulebench.files import decode_text
-from joulebench.parsing import as_float, as_int
+from joulebench.parsing import as_dict, as_float, as_int
 from joulebench.schema import events
+from joulebench.schema.client_identity import UNKNOWN, identify
 from joulebench.schema.fields import fields_of
 from joulebench.schema.result import RESULT_PATTERN, CallResult, TaskResult
+
+log = logging.getLogger(__name__)
+
+SUCCESS_OF_STATUS = {"success": True, "failure": False, "timeout": False}
 
 StructType = TypeVar("StructType", bound=msgspec.Struct)
 
@@ -66,25 +72,96 @@ def load_results(paths: Iterable[Path]) -> list[TaskResult]:
     return list(iterate_results(paths))
 
 
-def iterate_results(paths: Iterable[Path]) -> Iterator[TaskResult]:
-    """``load_results`` of one file after another, where all of them would fill the memory."""
+def iterate_results(paths: Iterable[Path], left_out: list[str] | None = None) -> Iterator[TaskResult]:
+    """``load_results`` of one file after another, where all of them would fill the memory.
+
+    Of the MCPWorld client's sessions of one task the second is ``TASK#2`` and so on, and a copy of a session is left out.
+    ``left_out``: takes what is wrong with unreadable files among those of the client, which a benchmark that was killed leaves
+    behind. Any other unreadable file raises UnreadableResult.
+    """
     for path in paths:
         files = list(find_result_files(path))
         if not files:
-            raise UserError(f"{path}: no {RESULT_PATTERN}; export the run first, then give its directory, as runs/RUN_ID")
-        yield from map(load_result, files)
+            raise UserError(
+                f"{path}: no {RESULT_PATTERN}; export the run first, then give its directory, as runs/RUN_ID, or where the client logs"
+            )
+        sessions: dict[tuple[str | None, ...], list[float | None]] = {}
+        unreadable: list[UnreadableResult] = []
+        for file in files:
+            try:
+                result = load_result(file)
+            except UnreadableResult as error:
+                if left_out is None:
+                    raise
+                unreadable.append(error)
+                continue
+            if result.is_of_client and not _number_repetition(result, sessions):
+                if left_out is not None:
+                    left_out.append(f"{file}: is a copy of a session that was read already")
+                continue
+            yield result
+        if unreadable and not sessions:
+            raise unreadable[0]
+        if left_out is not None:
+            left_out += map(str, unreadable)
+
+
+def iterate_readable_results(paths: Iterable[Path]) -> Iterator[TaskResult]:
+    """``iterate_results`` that logs what it leaves out."""
+    left_out: list[str] = []
+    yield from iterate_results(paths, left_out)
+    for why in left_out:
+        log.warning("left out: %s", why)
+
+
+def _number_repetition(result: TaskResult, sessions: dict[tuple[str | None, ...], list[float | None]]) -> bool:
+    """Returns False for a copy of a session that is in ``sessions``."""
+    meta = result.metadata
+    starts = sessions.setdefault((meta.task_id, meta.model_name, meta.infrastructure_tag), [])
+    if meta.session_start_unix is not None and meta.session_start_unix in starts:
+        return False
+    starts.append(meta.session_start_unix)
+    if len(starts) > 1:
+        meta.task_id = f"{meta.task_id}#{len(starts)}"
+    return True
 
 
 def result_from_json(body: object, path: Path | None = None) -> TaskResult:
     """The result that decoded JSON holds. Raises UnreadableResult."""
-    if not isinstance(body, dict) or not any(isinstance(body.get(name), dict | list) for name in ("metadata", "raw_events")):
+    parts = as_dict(body)
+    if parts and all(_is_result(task) for task in parts.values()):
+        raise UnreadableResult(f"{path or 'the file'}: holds the results of several tasks, each of which has a file of its own")
+    if not _is_result(body):
         raise UnreadableResult(f"{path or 'the file'}: has neither metadata nor raw_events; it is no result of a task")
     result = convert_tolerantly(body, TaskResult)
     result.path = path
     result.raw_events = [event for event in result.raw_events if isinstance(event.get("event_type"), str)]
-    if not result.calls and not isinstance(body.get("calls"), list):
+    if not result.calls and not isinstance(parts.get("calls"), list):
         result.calls = [_call_of_event(event) for event in result.raw_events if event["event_type"] == events.LLM_QUERY_END]
+    if result.is_of_client:
+        _fill_client_fields(result, parts, path)
     return result
+
+
+def _is_result(body: object) -> bool:
+    parts = as_dict(body)
+    return any(isinstance(parts.get(name), dict | list) for name in ("metadata", "raw_events"))
+
+
+def _fill_client_fields(result: TaskResult, body: dict[str, Any], path: Path | None) -> None:
+    """Fills the fields of ours that follow from those of the client: the task's id, its suite, its success, its duration."""
+    meta, computed = result.metadata, result.computed_metrics
+    identity = identify(as_dict(body.get("metadata")), path)
+    meta.task_id = identity.task_key
+    meta.task_name = meta.task_name or meta.task_config_at_start.task_name or identity.task
+    if identity.application != UNKNOWN:
+        meta.application = meta.suite = identity.application
+    status = computed.task_completion_status
+    if status.success is None and status.status is not None:
+        status.success = SUCCESS_OF_STATUS.get(status.status)
+    if computed.total_duration_seconds is None:
+        headline = as_dict(as_dict(body.get("windows")).get("headline"))
+        computed.total_duration_seconds = as_float(headline.get("seconds"))
 
 
 def convert_tolerantly(value: object, record: type[StructType]) -> StructType:

@@ -707,6 +707,11 @@ class TaskResult(Record):
         return meta.run_id or "", meta.task_id or "", meta.worker or ""
 
     @property
+    def is_of_client(self) -> bool:
+        """Whether the MCPWorld client wrote the file; backfill may have put its measurement into it."""
+        return self.schema_version is None and self.metadata.run_id is None
+
+    @property
     def is_measured(self) -> bool:
         """Whether the file holds a measurement of ours; a client's file that was never backfilled does not."""
         return self.measurement.quality is not None

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from joulebench.analysis.runs import Attempt, attempt_of_result
 from joulebench.parsing import sum_or_none
-from joulebench.schema import TaskResult, iterate_results
+from joulebench.schema import TaskResult, iterate_readable_results
 from joulebench.schema.result import CallResult, GpuResult, ModelServer
 
 
@@ -76,7 +76,7 @@ class TaskRun:
 
 def load_task_runs(directories: Iterable[Path]) -> list[TaskRun]:
     """Raises UserError for a directory without result files."""
-    return [task_run_of_result(result) for result in iterate_results(directories)]
+    return [task_run_of_result(result) for result in iterate_readable_results(directories)]
 
 
 def task_run_of_result(result: TaskResult) -> TaskRun:

@@ -16,7 +16,7 @@ from pathlib import Path
 from joulebench.errors import UserError
 from joulebench.parsing import as_count, as_dict, as_float, as_name
 from joulebench.results import journal
-from joulebench.schema import TaskResult, events, find_result_files, load_result
+from joulebench.schema import TaskResult, events, find_result_files, iterate_readable_results
 from joulebench.schema.result import RESULT_PATTERN, Event
 
 SCORE = "score"
@@ -92,7 +92,7 @@ def load_task_records(directories: Sequence[Path]) -> list[TaskRecord]:
     """All tasks of the runs. Raises UserError for a directory that holds no run."""
     records: list[TaskRecord] = []
     for directory in directories:
-        results = map(load_result, find_result_files(directory))
+        results = iterate_readable_results([directory]) if any(find_result_files(directory)) else iter(())
         of_run = [_record_of_result(result, directory) for result in results]
         of_run = of_run or _without_shared_joules(_records_of_journals(directory))
         if not of_run:
