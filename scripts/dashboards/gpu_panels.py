@@ -96,7 +96,7 @@ def hardware_tiles() -> list[Json]:
         ),
         stat(
             "Thermal throttling",
-            "Share of the last minute in which heat held the clocks of a GPU down, highest of the chosen GPUs, by the driver's"
+            "Share of the last minute in which heat lowered the clocks of a GPU, highest of the chosen GPUs, by the driver's"
             " time counters.",
             [Query(or_absence(f"max({recorded(THROTTLED_SHARE, THERMAL)})"), "highest")],
             "percentunit",
@@ -174,7 +174,7 @@ def throttling_timeline() -> Json:
 def throttled_share() -> Json:
     return timeseries(
         "Throttled share of time",
-        "Share of time in which the reason held the clocks down, by the driver's time counters, which miss no event. The line is"
+        "Share of time in which the reason lowered the clocks, by the driver's time counters, which miss no event. The line is"
         " the threshold of the alert on heat.",
         [Query(f"max by (instance, gpu, reason) ({rate(m.GPU_THROTTLE_SECONDS)})", f"{GPU_LEGEND} {{{{reason}}}}")],
         "percentunit",

@@ -67,7 +67,7 @@ def build() -> Json:
         "Does the hardware limit the result: heat, power limit, clocks, memory?",
         layout,
         variables=variables(),
-        annotations=marks(),
+        annotations=marks(task_starts=False),
     )
 
 
@@ -174,7 +174,7 @@ def throttled_by_reason() -> Json:
     difference = f"last_over_time({counter}[$__range]) - min_over_time({counter}[$__range])"
     return bargauge(
         "Throttled time by reason",
-        "Seconds of this time range in which each reason held the clocks down, by the driver's time counters, all chosen GPUs"
+        "Seconds of this time range in which each reason lowered the clocks, by the driver's time counters, all chosen GPUs"
         " together. Reasons may overlap.",
         [Query(f"sum by (reason) ({difference})", "{{reason}}", "instant")],
         "s",

@@ -38,7 +38,6 @@ from scripts.dashboards.panels import (
 )
 from scripts.dashboards.promql import (
     COMPLETION,
-    FAILED_TOOLS,
     FIRING,
     JOB,
     PROMPT,
@@ -187,7 +186,6 @@ def trouble_tiles() -> list[Json]:
 def model_panels() -> list[Json]:
     prompt, completion = (recorded("run_token:joulebench_task_tokens:per_second1m", token) for token in (PROMPT, COMPLETION))
     watts = recorded("instance:joulebench_gpu_energy_joules:rate1m")
-    failed = ratio(total(m.TASK_TOOL_CALLS, FAILED_TOOLS), total(m.TASK_TOOL_CALLS))
     confidence = ratio(total(m.TASK_CONFIDENCE, suffix="_sum"), total(m.TASK_CONFIDENCE, suffix="_count"))
     share: Json = {"unit": "percentunit", "max": 1, "decimals": 1}
     return [
@@ -238,15 +236,13 @@ def model_panels() -> list[Json]:
         ),
         bargauge(
             "Tool calls by outcome",
-            "Tool calls of the tasks in this time range by outcome; the share that failed, and the mean confidence of those that"
-            " have one.",
+            "Tool calls of the tasks in this time range by outcome, and the mean confidence of those that have one.",
             [
                 Query(total(m.TASK_TOOL_CALLS, by="outcome"), "{{outcome}}", "instant"),
-                Query(failed, "failed", "instant"),
                 Query(confidence, "mean confidence", "instant"),
             ],
             "none",
-            overrides=[override("failed", **share), override("mean confidence", **share)],
+            overrides=[override("mean confidence", **share)],
             empty=NO_CALLS,
         ),
     ]

@@ -147,7 +147,7 @@ def tiles() -> list[tuple[Json, int]]:
         (
             stat(
                 "Throttled",
-                "Seconds of the task in which heat held clocks down, all chosen GPUs together.",
+                "Seconds of the task in which heat lowered clocks, all chosen GPUs together.",
                 [or_not_known(heat, "by heat")],
                 "s",
                 thresholds=steps((None, "text"), (0.0001, "orange")),

@@ -6,9 +6,9 @@ from scripts.dashboards.gpu_panels import source_tile
 from scripts.dashboards.layout import Layout, dashboard, marks, variables
 from scripts.dashboards.panels import NO_TASKS, Json, Query, bargauge, override, stat, steps, table
 from scripts.dashboards.promql import (
-    FAILED_TOOLS,
     TASK_LABELS,
     THERMAL,
+    TOOL_OK,
     added,
     api_cost,
     latest,
@@ -155,7 +155,7 @@ def least_certain() -> Json:
 def most_throttled() -> Json:
     return bargauge(
         "Throttled tasks",
-        f"Seconds for which heat ({' or '.join(m.THERMAL_REASONS)}) held clocks down while the task ran.",
+        f"Seconds for which heat ({' or '.join(m.THERMAL_REASONS)}) lowered clocks while the task ran.",
         [top(THROTTLED)],
         "s",
         decimals=1,
@@ -165,7 +165,7 @@ def most_throttled() -> Json:
 
 def model_table() -> Json:
     tasks, passed = f"count by (model) ({latest(m.TASK_INFO)})", total(m.TASK_SUCCESS, by="model")
-    tools, failed = total(m.TASK_TOOL_CALLS, by="model"), total(m.TASK_TOOL_CALLS, FAILED_TOOLS, by="model")
+    tools = total(m.TASK_TOOL_CALLS, by="model")
     confidences = (total(m.TASK_CONFIDENCE, suffix=suffix, by="model") for suffix in ("_sum", "_count"))
     decoded = total(m.TASK_DECODE_TOKENS, by="model")
     percent: Json = {"unit": "percentunit", "decimals": 0}
@@ -185,7 +185,7 @@ def model_table() -> Json:
         "TTFT p50": (quantile_so_far(0.5, m.CALL_TTFT, "model"), {"unit": "s"}),
         "TTFT p95": (quantile_so_far(0.95, m.CALL_TTFT, "model"), {"unit": "s"}),
         "Tool calls": (tools, {"unit": "none", "custom__width": 85}),
-        "Failed": (f"({failed} or 0 * {tools}) / ({tools} > 0)", {**percent, "custom__width": 75}),
+        "Failed": (f"1 - {ratio(total(m.TASK_TOOL_CALLS, TOOL_OK, by='model'), tools)}", {**percent, "custom__width": 75}),
         "Confidence": (ratio(*confidences), percent),
         "Throttled": (f"sum by (model) ({added(m.RUN_THROTTLED, THERMAL)})", {"unit": "s", "decimals": 1}),
     }
@@ -194,7 +194,7 @@ def model_table() -> Json:
         "Models",
         "One row per model, over the tasks in this time range. TTFT is that of the runs until now, interpolated within the"
         " histogram's buckets; Failed is the share of tool calls; Confidence is the mean over tool calls; Throttled is time with"
-        f" clocks held down by heat, of all GPUs. {CHARGED} n/a: not known.",
+        f" lowered clocks by heat, of all GPUs. {CHARGED} n/a: not known.",
         [Query(expr, "__auto", "table") for expr, _ in values.values()],
         {"model": "Model", **fields},
         overrides=[
@@ -223,7 +223,7 @@ def confidence_by_tool() -> Json:
         "Confidence by tool",
         "Tool calls whose tokens were located, of the runs in this time range until now: number, mean confidence, 10th"
         " percentile, and the share below 50 %. Tools are those that the benchmark declared (Run.declare_tools), 24 at most;"
-        " other is all else, invented tools too. Few calls say little.",
+        " other is all else, tools that do not exist too. Few calls say little.",
         [Query(expr, "__auto", "table") for expr in exprs],
         {"tool": "Tool", "model": "Model", **fields},
         overrides=[

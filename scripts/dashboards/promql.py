@@ -27,7 +27,7 @@ TASK = 'task_id="$task_id"'
 PROMPT, COMPLETION = 'token=~"prompt|cached_prompt"', 'token="completion"'
 PASSED = 'status="success"'
 THERMAL = f'reason=~"{"|".join(m.THERMAL_REASONS)}"'
-FAILED_TOOLS = 'outcome!="ok"'
+TOOL_OK = 'outcome="ok"'
 
 PROXY_PREFIX = PREFIX + "proxy_"
 PROXY_JOB = 'job="joulebench-proxy"'
@@ -152,8 +152,12 @@ def quantile_so_far(share: float, metric: Metric, *by: str) -> str:
 
 
 def observations(metric: Metric, window: str = "$__interval") -> str:
-    """Observations of a histogram in the window by bucket, exactly: with ``$__interval`` each is in one heatmap column."""
-    return f"sum by (le) ({added(metric, suffix='_bucket', window=window)})"
+    """Observations of a histogram in the window by bucket, exactly: with ``$__interval`` each is in one heatmap column.
+
+    The buckets are read over the window only once: runs that have ended make histograms the largest part of a long range.
+    """
+    series = select(metric, suffix="_bucket")
+    return f"sum by (le) (last_over_time({series}[{window}])) - sum by (le) ({series} offset {window} or 0 * {series})"
 
 
 def encoded(metric: Metric, label: str, values: tuple[str, ...], by: str) -> str:

@@ -25,11 +25,11 @@ from scripts.dashboards.panels import (
 )
 from scripts.dashboards.promql import (
     COMPLETION,
-    FAILED_TOOLS,
     JOB,
     PROMPT,
     TASK_LABELS,
     THERMAL,
+    TOOL_OK,
     api_cost,
     latest,
     local_cost,
@@ -217,11 +217,10 @@ def energy_tile() -> Json:
 
 
 def failed_tools_tile() -> Json:
-    failed, every = total(m.TASK_TOOL_CALLS, FAILED_TOOLS), total(m.TASK_TOOL_CALLS)
     return stat(
         "Failed tool calls",
         "Share of the tool calls in this time range that were malformed, undeclared, had invalid arguments or ended in an error.",
-        [Query(ratio(f"({failed} or vector(0))", every), "failed", "instant")],
+        [Query(f"1 - {ratio(total(m.TASK_TOOL_CALLS, TOOL_OK), total(m.TASK_TOOL_CALLS))}", "failed", "instant")],
         "percentunit",
         decimals=0,
     )

@@ -1,4 +1,4 @@
-"""Three ways in which a reading can be missing are told apart: a GPU without it, a host without a GPU, and a dead collection.
+"""Three ways in which a reading can be missing are kept apart: a GPU without it, a host without a GPU, and a dead collection.
 
 Each tile's own query is asked of promtool's engine over a few made-up series.
 """

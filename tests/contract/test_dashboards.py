@@ -49,8 +49,8 @@ KNOWN_UNITS = {
 UNITS_BY_SUFFIX = {"_watts": {"watt", "percentunit"}, "_celsius": {"celsius"}, "_hertz": {"hertz", "percentunit"}}
 GRAFANA_VARIABLES = {"__rate_interval", "__interval", "__range", "__from", "__to"}
 COMMON_VARIABLES = ["datasource", "job", "instance", "run_id", "model", "gpu"]
-OVER_HOURS = {"llm-cost", "llm-tasks"}
-"""Boards of long ranges, without a mark for each task."""
+OVER_HOURS = {"llm-cost", "llm-gpu", "llm-tasks"}
+"""Boards of hardware and of long ranges, without a mark for each task."""
 ONE_AT_A_TIME = {"api_model", "task_key", "task_id"}
 
 boards = pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)

@@ -98,7 +98,7 @@ def test_every_selector_reads_a_known_series() -> None:
 def test_every_recorded_series_is_read() -> None:
     read_names = {selection.name for _, selection in selections(expressions())}
     unread = {rule["record"] for rule in rules("record")} - read_names
-    assert not unread, f"recorded for nobody: {', '.join(sorted(unread))}; delete the rule"
+    assert not unread, f"recorded but not read: {', '.join(sorted(unread))}; delete the rule"
 
 
 def test_selectors_match_only_labels_that_the_series_has() -> None:

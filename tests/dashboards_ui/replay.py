@@ -1,4 +1,4 @@
-"""A recorded run, played back by a real Prometheus: demo-run.om.xz holds 200 s of a benchmark with a small real model on a host
+"""A recorded run, played back by a real Prometheus: demo-run.om.xz has 200 s of a benchmark with a small real model on a host
 with two simulated GPUs, of which the second overheats. Tokens, times and confidences in it are real, joules and degrees are not.
 """
 
@@ -21,7 +21,7 @@ RUN, TASK = "demo-20261124", "append-diary#2"
 
 @contextmanager
 def replayed(directory: Path) -> Iterator[str]:
-    """URL of a Prometheus that holds the recorded run and nothing else."""
+    """URL of a Prometheus with the recorded run and nothing else."""
     text = directory / "recorded.om"
     text.write_bytes(lzma.decompress(RECORDED.read_bytes()))
     promtool = programs.require("promtool")

@@ -26,7 +26,7 @@ COLLECTOR_DURATION = gauge(
     "exporter_collector_duration_seconds",
     "Duration of the collector's last collection.",
     ("collector",),
-    unused_because="for whoever looks for a slow scrape of the exporter",
+    unused_because="to find a slow collector of the exporter",
 )
 METER_POLLS = counter("exporter_energy_polls_total", "Polls of the GPU by the 50 Hz energy thread.", GPU)
 METER_OVERRUNS = counter(

@@ -69,7 +69,7 @@ GPU_THROTTLE_ACTIVE = gauge(
 )
 GPU_THROTTLE_SECONDS = counter(
     "gpu_throttle_seconds_total",
-    "Time for which the reason held the clocks down: the driver's nanosecond counters where it has them, else clock event reasons"
+    "Time for which the reason lowered the clocks: the driver's nanosecond counters where it has them, else clock event reasons"
     " polled at 50 Hz.",
     (*GPU, "reason"),
 )

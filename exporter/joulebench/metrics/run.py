@@ -42,7 +42,7 @@ RUN_TOKENS = counter(
 )
 RUN_THROTTLED = counter(
     "run_throttled_seconds_total",
-    "Time for which the reason held the GPU's clocks down while tasks of this worker ran; time with several tasks counts once."
+    "Time for which the reason lowered the GPU's clocks while tasks of this worker ran; time with several tasks counts once."
     " Reasons may overlap.",
     (*MODEL, *GPU, "reason"),
 )

@@ -95,7 +95,7 @@ TASK_CHARGED_SECONDS = gauge(
 )
 TASK_THROTTLED = gauge(
     "task_throttled_seconds",
-    "Time of the task for which the reason held the GPU's clocks down, from the exporter's ring; pushed with"
+    "Time of the task for which the reason lowered the GPU's clocks, from the exporter's ring; pushed with"
     " joulebench_task_energy_joules, absent where it is not known. Reasons may overlap.",
     (*TASK, *GPU, "reason"),
 )
