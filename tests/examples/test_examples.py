@@ -1,0 +1,110 @@
+"""Every example runs as it is written, on the real client packages, and leaves the results that it is about."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from joulebench import cli
+from joulebench.schema import TaskResult, load_results
+from tests.contract.sources import ROOT
+from tests.fakes.model_server import ModelServer
+from tests.fakes.model_turns import MODEL, call, say
+
+EXAMPLES = ROOT / "examples"
+
+
+def run_example(name: str, directory: Path, *arguments: str, **environment: str) -> str:
+    """Returns what the example printed. It finds no Prometheus, Pushgateway or exporter."""
+    none = {f"JOULEBENCH_{server}_URL": "none" for server in ("GATEWAY", "PROMETHEUS", "EXPORTER")}
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / name, *arguments],
+        cwd=directory,
+        env={**os.environ, **none, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def exported(printed: str, directory: Path) -> dict[str, TaskResult]:
+    """The results of the export that an example names, by task."""
+    run_id = printed.rpartition("--run-id ")[2].strip()
+    assert cli.main(["export", "--run-id", run_id, "--runs-dir", str(directory / "runs"), "--prometheus-url", "none"]) == 0
+    return {str(result.metadata.task_name): result for result in load_results([directory / "runs" / run_id])}
+
+
+def test_a_benchmark_of_ones_own(tmp_path: Path) -> None:
+    results = exported(run_example("own_benchmark.py", tmp_path), tmp_path)
+    assert {name: result.computed_metrics.task_completion_status.status for name, result in results.items()} == {
+        "add": "success",
+        "multiply": "success",
+        "divide": "failure",
+    }
+    usage = results["divide"].computed_metrics.tool_usage_stats
+    assert usage.total_tool_calls == 1
+
+
+def test_the_openai_client_streamed(tmp_path: Path) -> None:
+    pytest.importorskip("openai")
+    with ModelServer([call("get_weather", city="Paris")]) as server:
+        environment = {"OPENAI_BASE_URL": server.openai_url, "OPENAI_API_KEY": "none", "MODEL": MODEL}
+        results = exported(run_example("openai_client.py", tmp_path, **environment), tmp_path)
+        (exchange,) = server.served
+    (result,) = results.values()
+    metrics = result.computed_metrics
+    assert exchange.body["stream"] is True
+    assert metrics.llm_token_usage.total_prompt_tokens == 100
+    assert metrics.tool_confidence_metrics.tool_calls_with_confidence == 1
+    assert metrics.tool_confidence_metrics.min_tool_confidence == pytest.approx(0.99, abs=0.02)
+
+
+def test_the_ollama_client_recorded(tmp_path: Path) -> None:
+    pytest.importorskip("ollama")
+    turn = say("silicon hums low")
+    with ModelServer([turn]) as server:
+        results = exported(run_example("ollama_client.py", tmp_path, OLLAMA_HOST=server.ollama_url, MODEL=MODEL), tmp_path)
+    (result,) = results.values()
+    usage = result.computed_metrics.llm_token_usage
+    assert (usage.total_prompt_tokens, usage.total_completion_tokens) == (turn.prompt_tokens, turn.completion_tokens)
+
+
+def test_a_client_through_the_proxy(tmp_path: Path) -> None:
+    pytest.importorskip("openai")
+    from tests.unit.proxy.test_process import process, proxy_flags
+
+    with (
+        ModelServer([say("one two three"), say("one two")]) as server,
+        process("proxy", *proxy_flags(server.ollama_url)) as (_, url),
+    ):
+        printed = run_example("through_the_proxy.py", tmp_path, PROXY_URL=url, MODEL=MODEL)
+    assert printed.split() == ["first", "3", "second", "2"]
+
+
+def test_results_with_pandas(tmp_path: Path) -> None:
+    table = tmp_path / "results.csv"
+    table.write_text(
+        "task_id,model_name,quality,success,total_energy_joules,avg_power_w\n"
+        "a,small,ok,True,100,50\nb,small,ok,False,300,150\nc,large,ok,True,500,300\nd,large,suspect,True,9000,300\n",
+        encoding="utf-8",
+    )
+    printed = run_example("results_with_pandas.py", tmp_path, str(table))
+    assert "3 of 4 tasks have joules of quality ok" in printed
+    rows = {line.split()[0]: line.split()[1:] for line in printed.splitlines()[2:]}
+    assert rows["small"] == ["2", "0.5", "400", "100.0", "400.0"]
+    assert rows["large"] == ["1", "1.0", "500", "300.0", "500.0"]
+
+
+def test_every_example_is_in_the_list_and_run() -> None:
+    tests = Path(__file__).read_text(encoding="utf-8")
+    listing = (EXAMPLES / "README.md").read_text(encoding="utf-8")
+    for path in EXAMPLES.glob("*.py"):
+        assert f"]({path.name})" in listing
+        assert f'"{path.name}"' in tests
