@@ -13,8 +13,8 @@ import resource
 import socket
 import ssl
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
@@ -69,6 +69,7 @@ class HttpServer:
         self._head_seconds = head_seconds
         soft_limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._max_connections = max(1, min(max_connections, soft_limit - SPARE_DESCRIPTORS))
+        app[SERVER] = self
         app.middlewares.insert(0, self._track_request)
         self._runner = web.AppRunner(
             app,
@@ -182,7 +183,7 @@ class HttpServer:
 
     @web.middleware
     async def _track_request(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        connection = self._by_transport.get(request.transport) if request.transport is not None else None
+        connection = self.connection_of(request)
         if connection is None:
             return await handler(request)
         connection.begin_request()
@@ -190,6 +191,9 @@ class HttpServer:
             return await handler(request)
         finally:
             connection.end_request()
+
+    def connection_of(self, request: web.Request) -> _Connection | None:
+        return None if request.transport is None else self._by_transport.get(request.transport)
 
     def add(self, connection: _Connection, transport: asyncio.BaseTransport) -> None:
         self._connections[connection] = None
@@ -209,6 +213,24 @@ class HttpServer:
         return self._head_seconds
 
 
+SERVER = web.AppKey("SERVER", HttpServer)
+
+
+@contextmanager
+def replaceable(request: web.Request) -> Iterator[None]:
+    """While entered, the request's connection counts as idle: others may take its place, as before its password is checked."""
+    server = request.app.get(SERVER)
+    connection = None if server is None else server.connection_of(request)
+    if connection is None:
+        yield
+        return
+    connection.end_request()
+    try:
+        yield
+    finally:
+        connection.begin_request()
+
+
 class _Connection(asyncio.Protocol):
     """One connection: passes everything on to aiohttp's protocol and closes it when a request head takes too long."""
 
@@ -221,7 +243,7 @@ class _Connection(asyncio.Protocol):
 
     @property
     def is_busy(self) -> bool:
-        """Whether a request is being answered; a connection whose peer waits on purpose is not."""
+        """Whether a request is being answered."""
         return self._requests > 0
 
     def begin_request(self) -> None:

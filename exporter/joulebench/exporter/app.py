@@ -17,6 +17,7 @@ from joulebench import __version__
 from joulebench.exporter.energy_api import EnergyApi
 from joulebench.exporter.exposition import Exposition
 from joulebench.exporter.web_config import WebConfig
+from joulebench.http_server import replaceable
 from joulebench.supervise import PROCESS_ERRORS, LoopErrors
 
 log = logging.getLogger(__name__)
@@ -73,8 +74,11 @@ def require_password(web_config: WebConfig) -> Middleware:
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
         auth = web_config.auth
-        if auth is not None and not await auth.allow(request.headers.get("Authorization", ""), request.remote or ""):
-            return web.Response(status=401, text="unauthorized\n", headers=REALM)
+        if auth is not None:
+            with replaceable(request):
+                allowed = await auth.allow(request.headers.get("Authorization", ""), request.remote or "")
+            if not allowed:
+                return web.Response(status=401, text="unauthorized\n", headers=REALM)
         return await handler(request)
 
     return check

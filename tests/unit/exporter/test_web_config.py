@@ -55,6 +55,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 def config(folder: Path, text: str) -> WebConfig:
     path = folder / "web.yml"
     path.write_text(text, encoding="utf-8")
+    path.chmod(0o600)
     return WebConfig(path)
 
 
@@ -220,3 +221,40 @@ def test_passwords_without_bcrypt_are_refused_and_never_ignored(tmp_path: Path, 
     monkeypatch.setitem(sys.modules, "bcrypt", None)
     with pytest.raises(UserError, match=r"needs bcrypt; install it with: pip install 'joulebench\[basic-auth\]'"):
         config(tmp_path, f"basic_auth_users:\n  ada: {HASH}\n")
+
+
+def test_a_reload_takes_new_users_and_a_new_certificate(certificates: Certificates, tmp_path: Path) -> None:
+    for name in ("server.key", "server.crt"):
+        shutil.copy(certificates.path(name), tmp_path / name)
+    other = bcrypt.hashpw(b"battery staple", bcrypt.gensalt(4)).decode()
+    web = tls(tmp_path, f"basic_auth_users:\n  ada: {HASH}\n")
+    with serving(web) as server:
+        assert status(server, trusting(certificates), basic("ada", "correct horse")) == 200
+        for name in ("key", "crt"):
+            shutil.copy(certificates.path(f"client.{name}"), tmp_path / f"server.{name}")
+        text = (tmp_path / "web.yml").read_text(encoding="utf-8").replace(HASH, other)
+        (tmp_path / "web.yml").write_text(text, encoding="utf-8")
+        web.reload()
+        renewed = ssl.create_default_context(cafile=certificates.path("client.crt"))
+        assert status(server, renewed, basic("ada", "battery staple")) == 200
+        assert status(server, renewed, basic("ada", "correct horse")) == 401
+
+
+def test_a_reload_of_a_broken_file_changes_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    web = config(tmp_path, f"basic_auth_users:\n  ada: {HASH}\n")
+    with serving(web) as server:
+        (tmp_path / "web.yml").write_text("basic_auth_users: {ada: secret}\n", encoding="utf-8")
+        web.reload()
+        assert status(server, authorization=basic("ada", "correct horse")) == 200
+    assert "not reloaded" in caplog.text
+    assert "secret" not in caplog.text
+
+
+@pytest.mark.parametrize(("mode", "warned"), [(0o644, True), (0o640, False), (0o600, False)])
+def test_a_file_with_hashes_that_every_user_can_read_is_warned_about(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, mode: int, warned: bool
+) -> None:
+    (tmp_path / "web.yml").write_text(f"basic_auth_users:\n  ada: {HASH}\n", encoding="utf-8")
+    (tmp_path / "web.yml").chmod(mode)
+    WebConfig(tmp_path / "web.yml").close()
+    assert ("chmod o-r" in caplog.text) is warned
