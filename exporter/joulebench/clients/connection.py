@@ -39,6 +39,11 @@ _MAX_PAUSE_SECONDS = 2.0
 _STARTING_UP = (502, 503, 504)
 
 
+def shown(text: str) -> str:
+    """Text of a server as it may stand in an error or on a terminal: printable, short and without credentials."""
+    return label_text(mask_credentials(text), MAX_SHOWN_CHARACTERS)
+
+
 class RequestFailed(Exception):
     """No complete response came; the message says why and holds no credentials."""
 
@@ -63,8 +68,8 @@ class Response:
 
     @property
     def shown_text(self) -> str:
-        """The first characters of the body, for an error message."""
-        return mask_credentials(self.body[: 4 * MAX_SHOWN_CHARACTERS].decode("utf-8", "replace").strip()[:MAX_SHOWN_CHARACTERS])
+        """The first characters of the body, for an error message; without control characters, which could change a terminal."""
+        return shown(self.body[: 4 * MAX_SHOWN_CHARACTERS].decode("utf-8", "replace"))
 
 
 class PatientRetry(Retry):
@@ -288,7 +293,7 @@ def describe_failure(error: BaseException) -> str:
     while (inner := getattr(cause, "reason", None) or cause.__cause__ or cause.__context__) and isinstance(inner, BaseException):
         cause = inner
     message = f"{type(error).__name__}: {str(cause) or type(cause).__name__}"
-    return label_text(mask_credentials(message + _failure_hint(error, cause)), MAX_SHOWN_CHARACTERS)
+    return shown(message + _failure_hint(error, cause))
 
 
 _CLOSED_IN_HANDSHAKE = ("eof occurred", "reset by peer", "handshake failure", "broken pipe", "without response")

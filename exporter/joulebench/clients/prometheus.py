@@ -14,13 +14,14 @@ from itertools import pairwise
 from typing import Any
 
 from joulebench.clients import matrix
-from joulebench.clients.connection import HttpClient, PatientRetry, RequestFailed, Response, ResponseBroken
+from joulebench.clients.connection import HttpClient, PatientRetry, RequestFailed, Response, ResponseBroken, shown
 from joulebench.clients.matrix import Column
 from joulebench.clock import Clock
 from joulebench.errors import PrometheusError, QueryRefused
 from joulebench.settings import ConnectionSettings, Url, connection_settings
 
 PATIENCE_SECONDS = 10.0
+MAX_WARNINGS = 100
 
 _PARAMETERS = {"max_source_resolution": "0s", "nocache": "1", "latency_offset": "0", "partial_response": "false"}
 # Gzip costs more than it saves on a local network: the answer is read 2 times faster without.
@@ -129,13 +130,13 @@ class PrometheusApi:
         if not isinstance(body, dict):
             raise PrometheusError(f"{self.shown_url}: HTTP {status} without a JSON object to {expr}")
         if status != 200 or body.get("status") != "success":
-            reason = body.get("error", "no reason given")
+            reason = shown(str(body.get("error", "no reason given")))
             kind = QueryRefused if status == _REFUSED else PrometheusError
             raise kind(f"{self.shown_url}: HTTP {status}, {reason}; the query was {expr}")
         warnings = body.get("warnings") or []
         if not isinstance(warnings, list):
             raise PrometheusError(f"{self.shown_url}: not an answer of the query API (warnings {warnings!r}) to {expr}")
-        self.warnings.update(dict.fromkeys(map(str, warnings)))
+        self.warnings.update(dict.fromkeys(shown(str(warning)) for warning in warnings[:MAX_WARNINGS]))
         return body
 
     def _series_of(self, body: Mapping[str, Any], expr: str) -> list[Series]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -13,7 +14,9 @@ from pathlib import Path
 import pytest
 
 from joulebench.clients.connection import HttpClient, PatientRetry, RequestFailed, open_session
+from joulebench.clients.prometheus import PrometheusApi
 from joulebench.clock import SystemClock
+from joulebench.errors import QueryRefused
 from joulebench.settings import Url
 
 SECRET = "s3cr3t"
@@ -194,3 +197,40 @@ def test_retries_pause_longer_and_longer_and_end() -> None:
         patient = HttpClient(Url.parse(url, "--url"), 2.0, retries=PatientRetry(patience=5.0, clock=time, wait=wait))
         assert patient.request("GET", "/").status == 200
         assert time.waits == [0.1, 0.2, 0.4], "a server's own idea of an hour is not followed"
+
+
+def test_a_server_cannot_write_control_characters_to_a_terminal() -> None:
+    def hostile(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(500)
+        body = b"\x1b]0;owned\x07\x1b[2Jgone\x00\xff http://user:s3cr3t@h/"
+        handler.send_header("Content-Length", str(len(body)))
+        handler.end_headers()
+        handler.wfile.write(body)
+
+    with server(hostile) as url:
+        response = client(url).request("GET", "/")
+    assert response.shown_text.isprintable()
+    assert SECRET not in response.shown_text
+
+
+def test_errors_and_warnings_of_prometheus_are_printable() -> None:
+    def refuse(handler: BaseHTTPRequestHandler) -> None:
+        status, content = answers.pop(0)
+        body = json.dumps(content).encode()
+        handler.send_response(status)
+        handler.send_header("Content-Length", str(len(body)))
+        handler.end_headers()
+        handler.wfile.write(body)
+
+    answers = [
+        (422, {"status": "error", "error": "too \x1b[31mmany\ud800"}),
+        (200, {"status": "success", "data": {"resultType": "vector", "result": []}, "warnings": ["odd\x1b[2J"] * 1000}),
+    ]
+    with server(refuse) as url:
+        api = PrometheusApi(url, patience=0.0)
+        with pytest.raises(QueryRefused, match="many") as caught:
+            api.query("up")
+        api.query("up")
+        api.close()
+    assert str(caught.value).isprintable()
+    assert all(warning.isprintable() for warning in api.warnings)
