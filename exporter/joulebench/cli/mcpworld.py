@@ -57,6 +57,11 @@ def mcpworld_command() -> None:
 @options.gpus_option()
 @options.server_option("The model server, by which an exporter finds the GPUs that serve.")
 @options.runs_dir_option()
+@click.option(
+    "--task-file",
+    type=options.FILE,
+    help="Keep the run and the task that runs in this file, for 'joulebench proxy --task-file'.",
+)
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="-- COMMAND ...")
 def run(
     run_id: str | None,
@@ -68,6 +73,7 @@ def run(
     gpus: str | None,
     server: str | None,
     runs_dir: Path,
+    task_file: Path | None,
     command: tuple[str, ...],
 ) -> int:
     """Start the MCPWorld client as it is always started, and measure its tasks live.
@@ -99,6 +105,8 @@ def run(
     }
     if suite:
         environment[settings.ENV_SUITE] = suite
+    if task_file is not None:
+        environment[settings.ENV_TASK_FILE] = str(task_file.resolve())
     if infrastructure_tag:
         environment[settings.ENV_INFRASTRUCTURE] = infrastructure_tag
     export = shlex.join(["--run-id", run_id, "--runs-dir", str(runs_dir)])

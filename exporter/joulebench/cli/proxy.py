@@ -75,6 +75,11 @@ log = logging.getLogger(__name__)
     default=200,
     help="Largest number of tasks that have series; beyond it the tasks that were idle longest are dropped.",
 )
+@click.option(
+    "--task-file",
+    type=options.FILE,
+    help="File with the run and task of requests that name none; 'joulebench run --task-file' keeps it to the task that runs.",
+)
 @options.log_level_option()
 def proxy_command(
     upstream: str | None, exporter_url: str, gpus: str | None, no_energy: bool, log_level: str, **flags: Any

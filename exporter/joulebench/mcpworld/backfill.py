@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,10 @@ from joulebench.schema import UnreadableResult, find_result_files
 
 FILLED, UNCHANGED, KEPT, NOT_MEASURED, SKIPPED, FAILED = "filled", "unchanged", "kept", "not_measured", "skipped", "failed"
 """Written; already so; the earlier, better numbers kept; nothing saw the session; no file for us; could not be written."""
+
+
+CLIENT_ZERO = "client_wrote_0_joules"
+"""The client's 0 J was no measurement; it is null now, and kept beside."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,14 +124,20 @@ def _fill(session: Session, new: dict[str, Any], source: SampleSource | None, no
         earlier = as_float(ours.get("joules"))
         if earlier is not None:
             return Outcome(session.path, KEPT, outcome.key, earlier, str(ours.get("quality")), outcome.reasons)
-        if source is None and measurement.FILLED_BY in ours:
-            return Outcome(session.path, NOT_MEASURED, outcome.key, None, "missing", outcome.reasons)
-        if before and measurement.FILLED_BY not in ours:
-            # The client's own numbers are worse than a counter's and better than none.
+        if measurement.FILLED_BY not in ours and _has_invented_zero(before):
+            new["measurement"]["notes"].append(CLIENT_ZERO)
+            outcome = replace(outcome, reasons=(*outcome.reasons, CLIENT_ZERO))
+        elif source is None or (before and measurement.FILLED_BY not in ours):
+            # Nothing measured the session: the file stays as it is. The client's own numbers are better than none.
             return Outcome(session.path, NOT_MEASURED, outcome.key, None, "missing", outcome.reasons)
     if before and measurement.FILLED_BY not in ours:
         new = {**new, measurement.CLIENTS_OWN: before}
     return _written(session, new, outcome, source, dry_run)
+
+
+def _has_invented_zero(hardware: Mapping[str, Any]) -> bool:
+    """Whether the client wrote 0 J: its sum over polls that failed, since a GPU that is on always draws power."""
+    return as_float(hardware.get("total_energy_joules")) == 0
 
 
 def _written(session: Session, new: dict[str, Any], outcome: Outcome, source: SampleSource | None, dry_run: bool) -> Outcome:

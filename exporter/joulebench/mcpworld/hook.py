@@ -12,13 +12,16 @@ from __future__ import annotations
 
 import atexit
 import functools
+import json
 import logging
 import os
 import threading
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from joulebench import settings
+from joulebench.files import write_atomic
 from joulebench.mcpworld.replay import ReplayClock, TaskReplay
 from joulebench.parsing import as_dict, as_float, as_name
 from joulebench.push.run import Run
@@ -92,6 +95,7 @@ class Hook:
             metadata=_metadata_to_keep(metadata, identity),
         )
         self._tasks[task_id] = TaskReplay(task, self._clock, at)
+        self._write_task_file({"run_id": self._run.run_id, "task_id": task.task_id})
 
     def _metadata(self, task_id: str) -> Mapping[str, object]:
         """Returns what the evaluator's collector knows of the session, as its result file will have it."""
@@ -101,8 +105,15 @@ class Hook:
     def _end(self, task_id: str | None, session_end: float | None = None) -> None:
         for name in [task_id] if task_id is not None else list(self._tasks):
             task = self._tasks.get(name)
-            if task is not None:
+            if task is not None and not task.ended:
                 task.end(session_end)
+                self._write_task_file({})
+
+    def _write_task_file(self, names: Mapping[str, str]) -> None:
+        """Tells ``joulebench proxy --task-file`` which task runs, where such a file was asked for."""
+        path = os.environ.get(settings.ENV_TASK_FILE)
+        if path:
+            write_atomic(Path(path), json.dumps(names), option="--task-file")
 
     def _close(self) -> None:
         self._end(None)

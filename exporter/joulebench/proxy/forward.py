@@ -29,6 +29,7 @@ from joulebench.proxy.request import (
     BadRequest,
     MeteredRequest,
     RequestTarget,
+    TaskFile,
     Upstream,
     metered_api,
     parse_request,
@@ -65,6 +66,7 @@ class Forwarder:
         recorder: UsageRecorder,
         additions: RequestAdditions,
         energy: EnergyAllocator | None = None,
+        task_file: TaskFile | None = None,
     ) -> None:
         self._upstream = upstream
         self._session = session
@@ -73,6 +75,7 @@ class Forwarder:
         self._recorder = recorder
         self._additions = additions
         self._energy = energy
+        self._task_file = task_file
         self._kept_bytes = 0
         self._was_reachable = True
 
@@ -87,6 +90,8 @@ class Forwarder:
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         began = self._clock.monotonic()
         target = parse_target(request.method, request.raw_path, request.headers)
+        if self._task_file is not None:
+            target = self._task_file.name(target)
         self._upstream.url_for(target.target)
         await relaying.accept_body(request)
         api = metered_api(request.method, target.path)

@@ -13,8 +13,9 @@ import base64
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from pathlib import Path
 from urllib.parse import unquote
 
 import msgspec
@@ -30,6 +31,7 @@ METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 MAX_TOOLS = 512
 """Tools of a request whose calls are judged; more are passed on and their calls counted as unchecked."""
 MAX_TOOLS_BYTES = 1024 * 1024
+MAX_TASK_FILE_BYTES = 4096
 MAX_SMALL_BODY = 1024 * 1024
 """Bytes of a request body that may be parsed as a whole; a larger one is only scanned for the members that are read."""
 
@@ -69,6 +71,39 @@ class RequestTarget:
     @property
     def path(self) -> str:
         return self.target.partition("?")[0]
+
+
+class TaskFile:
+    """Names the task of requests that name none: a file that the benchmark's launcher keeps to the task that runs.
+
+    The file holds ``{"run_id": RUN, "task_id": TASK}``; one that is missing, empty or of another form names no task. It is for
+    clients that run one task at a time and have one base URL for all of them.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._version: tuple[int, int, int] | None = None
+        self._names = ("", "")
+
+    def name(self, target: RequestTarget) -> RequestTarget:
+        """Returns the target with the names of the file, or unchanged where the client named a run or a task."""
+        if target.run or target.task:
+            return target
+        run, task = self._read()
+        return replace(target, run=run, task=task) if run else target
+
+    def _read(self) -> tuple[str, str]:
+        try:
+            found = self._path.stat()
+            version = (found.st_ino, found.st_mtime_ns, found.st_size)
+            if version != self._version:
+                with self._path.open("rb") as file:
+                    names = as_dict(msgspec.json.decode(file.read(MAX_TASK_FILE_BYTES)))
+                self._names = bounded_name(as_text(names.get("run_id"))), bounded_name(as_text(names.get("task_id")))
+                self._version = version
+        except (OSError, msgspec.DecodeError):
+            self._names, self._version = ("", ""), None
+        return self._names
 
 
 def parse_target(method: str, raw_target: str, headers: Mapping[str, str]) -> RequestTarget:

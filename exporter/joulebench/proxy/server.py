@@ -26,7 +26,7 @@ from joulebench.proxy.energy import CUT_EVERY, EnergyAllocator, EnergyApi
 from joulebench.proxy.forward import Forwarder
 from joulebench.proxy.metrics import ProxyMetrics, metrics_app
 from joulebench.proxy.relay import NEVER_INVENTED
-from joulebench.proxy.request import Upstream
+from joulebench.proxy.request import TaskFile, Upstream
 from joulebench.proxy.rewrite import RequestAdditions
 from joulebench.settings import Url
 from joulebench.supervise import run_in_asyncio
@@ -52,6 +52,7 @@ class Options:
     add_usage: bool = True
     add_logprobs: int = 0
     max_tasks: int = 200
+    task_file: Path | None = None
 
 
 class ProxyServer:
@@ -94,6 +95,7 @@ class ProxyServer:
                 recorder=recorder,
                 additions=RequestAdditions(options.add_usage, options.add_logprobs),
                 energy=energy,
+                task_file=None if options.task_file is None else TaskFile(options.task_file),
             )
             server = BoundedServer(
                 forwarder.handle,

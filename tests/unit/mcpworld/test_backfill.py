@@ -99,7 +99,7 @@ def test_a_dry_run_tells_the_same_and_writes_nothing(tree: Tree) -> None:
 def test_what_the_client_wrote_keeps_its_bytes_and_its_order(done: Tree) -> None:
     for one in done.made:
         new = one.path.read_bytes().decode("utf-8")
-        if not one.readable:
+        if one not in measured(done):
             assert new == one.text
             continue
         if "gpu_hardware_metrics" not in one.body:
@@ -123,15 +123,12 @@ def test_line_ends_and_layout_stay_those_of_the_file(done: Tree) -> None:
 
 def test_all_43_keys_are_there_in_their_order(done: Tree) -> None:
     assert len(HARDWARE_KEYS) == 43
-    for one in done.made:
-        if one.readable:
-            assert list(body(one)["gpu_hardware_metrics"]) == list(HARDWARE_KEYS)
+    for one in measured(done):
+        assert list(body(one)["gpu_hardware_metrics"]) == list(HARDWARE_KEYS)
 
 
 def test_nothing_missing_became_a_zero(done: Tree) -> None:
-    unseen = body(done.made[30])
-    assert set(unseen["gpu_hardware_metrics"].values()) == {None}
-    assert (unseen["measurement"]["quality"], unseen["measurement"]["reasons"]) == ("missing", ["no_samples"])
+    assert done.made[30].path.read_text() == done.made[30].text, "nothing measured this session, so nothing is written"
     for one in measured(done):
         # Utilisation and phases may truly be 0; no other number of this scene is.
         zeros = {name for name, value in body(one)["gpu_hardware_metrics"].items() if value == 0}
@@ -168,8 +165,8 @@ def test_tasks_with_the_same_short_id_are_told_apart(done: Tree) -> None:
     first, other, copy = (body(done.made[index])["measurement"] for index in (0, 25, 18))
     assert (first["task_key"], other["task_key"]) == ("vscode/task01_updateColorTheme1", "obsidian/task01_createNote1")
     assert copy["primary_key"] == first["primary_key"]
-    keys = {body(one)["measurement"]["primary_key"] for one in done.made if one.readable}
-    assert len(keys) == 34
+    keys = {body(one)["measurement"]["primary_key"] for one in measured(done)}
+    assert len(keys) == 33
 
 
 def test_overlapping_sessions_share_and_a_copy_shares_nothing(done: Tree) -> None:
@@ -211,8 +208,8 @@ def test_without_telemetry_the_clients_own_numbers_stay(tmp_path: Path) -> None:
     tree = mcpworld_tree.make(tmp_path)
     report = filled(tree)
     assert report.count(room.NOT_MEASURED) == 35
-    assert tree.made[9].path.read_bytes().decode() == tree.made[9].text
-    assert body(tree.made[0])["measurement"]["reasons"] == ["no_telemetry_given"]
+    assert {one.index for one in tree.made if one.path.read_bytes().decode() != one.text} == {9}, "its 0 J are no measurement"
+    assert "no_telemetry_given" in report.outcomes[0].reasons
 
 
 def test_a_file_that_cannot_be_written_is_told(tree: Tree) -> None:
@@ -238,3 +235,18 @@ def test_a_place_without_results_is_refused(tmp_path: Path) -> None:
         backfill(Options(tmp_path), None)
     with pytest.raises(UserError, match="does not exist"):
         backfill(Options(tmp_path / "nowhere"), None)
+
+
+def test_a_zero_that_the_client_invented_becomes_null_and_is_kept_beside(tree: Tree) -> None:
+    one = tree.made[30]
+    zeros = {"avg_power_w": 0.0, "total_energy_joules": 0.0, "sample_count": 12}
+    one.path.write_text(json.dumps({**one.body, "gpu_hardware_metrics": zeros}))
+    report = filled(tree)
+    (outcome,) = [outcome for outcome in report.outcomes if outcome.path == one.path]
+    assert (outcome.status, outcome.joules) == (room.NOT_MEASURED, None)
+    assert "client_wrote_0_joules" in outcome.reasons
+    found = body(one)
+    assert found["gpu_hardware_metrics"]["total_energy_joules"] is None
+    assert found["gpu_hardware_metrics_before"] == zeros
+    assert found["measurement"]["notes"][-1] == "client_wrote_0_joules"
+    assert filled(tree).count(room.NOT_MEASURED) == 1

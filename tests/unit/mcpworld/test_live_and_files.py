@@ -94,6 +94,18 @@ def result_file(directory: Path, events: list[Event], session_end: float, name: 
     return path
 
 
+def test_the_task_that_runs_stands_in_the_task_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "task.json"
+    monkeypatch.setenv("JOULEBENCH_TASK_FILE", str(path))
+    clock = ReplayClock(SetClock())
+    hook = Hook(Run("m", "s", run_id="r", gateway_url=NOWHERE, runs_dir=tmp_path, clock=clock, drain_seconds=0.1), clock)
+    hook.event("vscode/task01_x", "TASK_START", {"timestamp": T0})
+    assert json.loads(path.read_text()) == {"run_id": "r", "task_id": "vscode/task01_x"}
+    hook.session_over("vscode/task01_x")
+    assert json.loads(path.read_text()) == {}
+    hook.close()
+
+
 @CASES
 def test_a_task_lasts_and_ends_live_as_in_the_clients_file(
     events: list[Event], session_end: float, expected: tuple[float, str, int, int | None], tmp_path: Path

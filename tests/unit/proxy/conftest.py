@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import pytest
 
@@ -18,14 +19,12 @@ StartProxy = Callable[..., Seen]
 
 
 @contextmanager
-def served(
-    upstream: str, *, add_usage: bool = True, add_logprobs: int = 0, max_tasks: int = 200, energy_api: EnergyApi | None = None
-) -> Iterator[Seen]:
+def served(upstream: str, *, energy_api: EnergyApi | None = None, **options_given: Any) -> Iterator[Seen]:
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
     loopback = ("127.0.0.1", 0)
-    options = Options(upstream, loopback, loopback, add_usage=add_usage, add_logprobs=add_logprobs, max_tasks=max_tasks)
+    options = Options(upstream, loopback, loopback, **options_given)
     server = ProxyServer(options, SystemClock(), energy_api)
     try:
         asyncio.run_coroutine_threadsafe(server.start(), loop).result(10)
