@@ -52,7 +52,7 @@ def check_each(
     why: str,
     fix: str,
     severity: str = FAILURE,
-    skipped: str = "no file has it",
+    skipped: str = "no file has the values that it needs",
 ) -> CheckResult:
     """A check of each task on its own. ``why`` completes 'N of M tasks: ...'; ``skipped``: the reason without any checked."""
     cases: list[Case] = []

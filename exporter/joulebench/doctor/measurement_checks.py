@@ -18,6 +18,9 @@ CLOCK_TOLERANCE_SECONDS = 0.25
 THROTTLED_SHARE = 0.05
 SAMPLES_TOLERANCE = 0.1
 LEAST_SAMPLED_SECONDS = 5.0
+NO_WINDOW = "no file has the length of its measured window"
+NO_RESETS = "no file has its counter resets"
+NO_PARTS = "no file has the energy of halves or fifths"
 NO_POWER = "no power samples: the card has no power sensor, or Prometheus was not queried"
 BACKFILL = "run 'joulebench backfill DIR' while Prometheus or the monitor's CSV still has the time of these tasks"
 
@@ -72,7 +75,7 @@ def measurement_checks(results: LoadedResults) -> list[CheckResult]:
         check_each(
             "counter resets",
             tasks,
-            lambda task: f"{resets:.0f} resets" if (resets := required(task.measurement.counter_resets)) else None,
+            lambda task: f"{resets:.0f} resets" if (resets := required(task.measurement.counter_resets, NO_RESETS)) else None,
             severity=WARNING,
             why="the energy counter began anew inside the window",
             fix="a driver was reloaded or a GPU was reset; run these tasks again",
@@ -190,12 +193,13 @@ def _zero(task: TaskResult) -> str | None:
 
 
 def _uncovered(task: TaskResult) -> str | None:
-    coverage = required(task.measurement.coverage)
+    coverage = required(task.measurement.coverage, "no file has the coverage of its window")
     return f"{coverage:.1%}" if coverage < COVERAGE_NEEDED else None
 
 
 def _gap(task: TaskResult) -> str | None:
-    gap, seconds = required(task.measurement.longest_gap_seconds), required(window_seconds(task))
+    gap = required(task.measurement.longest_gap_seconds, "no file has its longest gap")
+    seconds = required(window_seconds(task), NO_WINDOW)
     return f"{gap:.1f} s" if gap > max(LONGEST_GAP_SECONDS, GAP_SHARE * seconds) else None
 
 
@@ -206,7 +210,11 @@ def _outside_bounds(task: TaskResult) -> str | None:
 
 
 def _identity(task: TaskResult) -> str | None:
-    energy, watts, seconds = required(joules(task)), required(hardware(task).avg_power_w), required(window_seconds(task))
+    energy, watts, seconds = (
+        required(joules(task)),
+        required(hardware(task).avg_power_w),
+        required(window_seconds(task), NO_WINDOW),
+    )
     if abs(watts * seconds - energy) <= IDENTITY_TOLERANCE * max(energy, 1e-9):
         return None
     return f"{watts:.1f} W x {seconds:.1f} s = {watts * seconds:.0f} J, not {energy:.0f} J"
@@ -222,7 +230,7 @@ def _power_samples(task: TaskResult) -> str | None:
 
 
 def _parts(task: TaskResult) -> str | None:
-    total = required(hardware(task).total_energy_joules)
+    total = required(hardware(task).total_energy_joules, NO_PARTS)
     checked = False
     for names in (("h1", "h2"), ("q1", "q2", "q3", "q4", "q5")):
         parts = [value for name in names if (value := getattr(hardware(task), f"energy_{name}_joules")) is not None]
@@ -231,7 +239,7 @@ def _parts(task: TaskResult) -> str | None:
             if abs(sum(parts) - total) > IDENTITY_TOLERANCE * max(total, 1e-9):
                 return f"{'+'.join(names)} = {sum(parts):.0f} J, not {total:.0f} J"
     if not checked:
-        raise NotChecked
+        raise NotChecked(NO_PARTS)
     return None
 
 
@@ -246,5 +254,5 @@ def _offset(task: TaskResult) -> str | None:
 
 
 def _throttled(task: TaskResult) -> str | None:
-    throttled, seconds = required(task.throttle.throttled_seconds), required(window_seconds(task))
+    throttled, seconds = required(task.throttle.throttled_seconds), required(window_seconds(task), NO_WINDOW)
     return f"{throttled:.1f} of {seconds:.1f} s" if throttled > THROTTLED_SHARE * seconds else None

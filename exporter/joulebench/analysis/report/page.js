@@ -27,7 +27,7 @@
   }
 
   const waiting = new Map();
-  const seen = new IntersectionObserver((entries) => entries.filter((one) => one.isIntersecting).forEach((one) => drawNow(one.target)),
+  const seen = new IntersectionObserver((entries) => entries.filter((entry) => entry.isIntersecting).forEach((entry) => drawNow(entry.target)),
     { rootMargin: "200px" });
 
   function drawNow(place) {
@@ -96,7 +96,7 @@
       head.title = "sort by this";
       const sort = () => {
         const turned = head.getAttribute("aria-sort") === "descending" ? 1 : -1;
-        heads.forEach((one) => one.removeAttribute("aria-sort"));
+        heads.forEach((entry) => entry.removeAttribute("aria-sort"));
         head.setAttribute("aria-sort", turned < 0 ? "descending" : "ascending");
         const key = (row) => {
           const text = cellText(row, column), value = parseFloat(text.replace(/,/g, ""));
@@ -131,40 +131,40 @@
   function timeline() {
     const select = byId("which");
     if (!select) return;
-    data.timelines.forEach((one, place) => select.add(new Option(one.label, place)));
+    data.timelines.forEach((task, place) => select.add(new Option(task.label, place)));
     const lanes = { prefill: 0, decode: 0, tool: 1, step: 2 };
     const names = ["model", "tool", "step"];
     const color = { prefill: "#54aeff", decode: "#0969da", tool: "#e3b341", step: "#1a7f37" };
     // A level line needs some room about it: without, an axis shows fractions of a degree.
-    const span = (one) => {
-      const seen = one.samples.temp ? one.samples.temp.map((point) => point[1]) : one.temp === null ? [] : [one.temp];
+    const span = (task) => {
+      const seen = task.samples.temp ? task.samples.temp.map((point) => point[1]) : task.temp === null ? [] : [task.temp];
       return seen.length ? [Math.min(...seen) - 5, Math.max(...seen) + 5] : undefined;
     };
     const draw = () => {
-      const one = data.timelines[select.value];
+      const task = data.timelines[select.value];
       const traces = Object.keys(lanes).map((kind) => {
-        const events = one.events.filter((event) => event[0] === kind);
+        const events = task.events.filter((event) => event[0] === kind);
         return { type: "bar", orientation: "h", name: kind, yaxis: "y4", marker: { color: color[kind] }, width: 0.7,
-          base: events.map((event) => event[1]), x: events.map((event) => Math.max(event[2] - event[1], one.seconds / 400)),
+          base: events.map((event) => event[1]), x: events.map((event) => Math.max(event[2] - event[1], task.seconds / 400)),
           y: events.map(() => names[lanes[kind]]), hovertext: events.map((event) => plain(event[3])), hoverinfo: "text" };
       });
       const stored = (key, axis, unit, tint) => traces.push({ type: "scatter", mode: "lines", yaxis: axis, name: unit, line: { color: tint },
-        x: one.samples[key].map((point) => point[0]), y: one.samples[key].map((point) => point[1]) });
+        x: task.samples[key].map((point) => point[0]), y: task.samples[key].map((point) => point[1]) });
       const level = (value, axis, unit, tint) => traces.push({ type: "scatter", mode: "lines", yaxis: axis, name: unit,
-        line: { color: tint, dash: "dash" }, x: [0, one.seconds], y: [value, value] });
-      if (one.samples.power) stored("power", "y", "power (W)", "#cf222e");
-      else if (one.power.length) traces.push({ type: "scatter", mode: "lines", name: "power (W), mean of each fifth", yaxis: "y",
-        line: { color: "#cf222e", shape: "hv" }, x: [...one.power.map((part) => part[0]), one.seconds],
-        y: [...one.power.map((part) => part[2]), one.power[one.power.length - 1][2]] });
-      if (one.samples.util) stored("util", "y2", "utilization (%)", "#1a7f37");
-      else if (one.util !== null) level(one.util, "y2", "utilization (%), mean", "#1a7f37");
-      if (one.samples.temp) stored("temp", "y3", "temperature (°C)", "#8250df");
-      else if (one.temp !== null) level(one.temp, "y3", "temperature (°C), maximum", "#8250df");
-      library().react("timeline", traces, layout(plain(one.label), one.simulated, {
+        line: { color: tint, dash: "dash" }, x: [0, task.seconds], y: [value, value] });
+      if (task.samples.power) stored("power", "y", "power (W)", "#cf222e");
+      else if (task.power.length) traces.push({ type: "scatter", mode: "lines", name: "power (W), mean of each fifth", yaxis: "y",
+        line: { color: "#cf222e", shape: "hv" }, x: [...task.power.map((part) => part[0]), task.seconds],
+        y: [...task.power.map((part) => part[2]), task.power[task.power.length - 1][2]] });
+      if (task.samples.util) stored("util", "y2", "utilization (%)", "#1a7f37");
+      else if (task.util !== null) level(task.util, "y2", "utilization (%), mean", "#1a7f37");
+      if (task.samples.temp) stored("temp", "y3", "temperature (°C)", "#8250df");
+      else if (task.temp !== null) level(task.temp, "y3", "temperature (°C), maximum", "#8250df");
+      library().react("timeline", traces, layout(plain(task.label), task.simulated, {
         barmode: "overlay", showlegend: true, legend: { orientation: "h", y: -0.12 },
-        xaxis: { title: { text: "seconds since the start of the task" }, range: [0, one.seconds], anchor: "y4" },
+        xaxis: { title: { text: "seconds since the start of the task" }, range: [0, task.seconds], anchor: "y4" },
         yaxis: { domain: [0.72, 1], title: { text: "W" }, rangemode: "tozero" }, yaxis2: { domain: [0.5, 0.68], title: { text: "%" }, range: [0, 105] },
-        yaxis3: { domain: [0.3, 0.46], title: { text: "°C" }, range: span(one) },
+        yaxis3: { domain: [0.3, 0.46], title: { text: "°C" }, range: span(task) },
         yaxis4: { domain: [0, 0.26], categoryorder: "array", categoryarray: ["step", "tool", "model"], type: "category" },
       }), config);
     };
@@ -222,7 +222,7 @@
     // Until a slider is moved its number is the one of the price list, not the step of the slider beside it.
     const read = (key) => (touched.has(key) ? Number(byId("slider-" + key).value) : inputs[key][1]);
     const apis = byId("api");
-    c.apis.forEach((one, at) => apis.add(new Option(one.model + " (" + one.as_of + ")", at)));
+    c.apis.forEach((api, at) => apis.add(new Option(api.model + " (" + api.as_of + ")", at)));
     apis.addEventListener("change", compute);
 
     function terms(arm) {
