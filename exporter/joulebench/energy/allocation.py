@@ -12,7 +12,7 @@ from math import fsum
 import numpy as np
 
 from joulebench.energy.bins import Bin, TaskWork
-from joulebench.energy.curve import EnergyCurve
+from joulebench.energy.curve import EnergyCurve, Flags, Floats, Indices
 from joulebench.energy.token_weights import TokenWeights
 
 METHODS = ("exclusive", "by_execution", "by_tokens", "equal_share")
@@ -54,67 +54,70 @@ class GpuBalance:
     reasons: tuple[str, ...]
 
 
-class EnergyAllocation:
-    """Joules of one GPU by task, bin after bin."""
+class BinTable:
+    """Bins as columns, once for all GPUs: who is there (``member_bin``, ``member_task``) and who works (``work_bin`` ...)."""
 
-    def __init__(self, curve: EnergyCurve, count: int, idle_watts: float | None, weights: TokenWeights | None) -> None:
+    def __init__(self, bins: Sequence[Bin], count: int) -> None:
+        self.count = count
+        self.starts, self.ends = np.array([(one.start, one.end) for one in bins], np.float64).reshape(-1, 2).T
+        self.tasks = np.array([len(one.tasks) for one in bins], np.int64)
+        self.workers = np.array([len(one.work) if len(one.tasks) > 1 else 0 for one in bins], np.int64)
+        self.known = np.array([all(work.known for work in one.work.values()) for one in bins], np.bool_)
+        self.member_bin = np.repeat(np.arange(len(bins)), self.tasks)
+        self.member_task = np.array([task for one in bins for task in one.tasks], np.int64)
+        working = [(i, t, work) for i, one in enumerate(bins) if len(one.tasks) > 1 for t, work in one.work.items()]
+        self.work_bin = np.array([i for i, _, _ in working], np.int64)
+        self.work_task = np.array([task for _, task, _ in working], np.int64)
+        self.call_seconds = np.array([work.call_seconds for _, _, work in working], np.float64)
+        self.prefill_tokens = np.array([work.prefill_tokens for _, _, work in working], np.float64)
+        self.decode_tokens = np.array([work.decode_tokens for _, _, work in working], np.float64)
+
+    def by_task(self, tasks: Indices, joules: Floats) -> Floats:
+        """Joules added up by task."""
+        found: Floats = np.bincount(tasks, joules, self.count).astype(np.float64)
+        return found
+
+
+class EnergyAllocation:
+    """Joules of one GPU by task."""
+
+    def __init__(self, curve: EnergyCurve, table: BinTable, idle_watts: float | None, weights: TokenWeights | None) -> None:
         self._curve = curve
         self._idle_watts = idle_watts
         self._weights = weights
-        self._lower = [0.0] * count
-        self._work = [0.0] * count
-        self._idle = [0.0] * count
-        self._upper = [0.0] * count
-        self._by_tokens = [0.0] * count
-        self._by_calls = [0.0] * count
-        self._unattributed = 0.0
-        self._shared_idle = 0.0
+        used = np.maximum(curve.joules_at(table.ends) - curve.joules_at(table.starts), 0.0)
+        several = table.tasks > 1
+        idle = np.where(several, np.minimum((idle_watts or 0.0) * curve.covered(table.starts, table.ends), used), 0.0)
+        members, there = table.member_task, table.member_bin
+        alone = table.tasks[there] == 1
+        self._unattributed = fsum(used[table.tasks == 0].tolist())
+        self._shared_idle = fsum(idle.tolist())
+        self._upper: list[float] = table.by_task(members, used[there]).tolist()
+        self._lower: list[float] = table.by_task(members[alone], used[there[alone]]).tolist()
+        self._idle: list[float] = table.by_task(members, (idle / np.maximum(table.tasks, 1))[there]).tolist()
+        work, by_tokens, by_calls = self._split_work(table, used - idle, several)
+        self._work: list[float] = work.tolist()
+        self._by_tokens: list[float] = by_tokens.tolist()
+        self._by_calls: list[float] = by_calls.tolist()
 
-    def allocate(self, bins: Sequence[Bin]) -> None:
-        """Gives the energy of each bin to the tasks in it."""
-        starts, ends = [one.start for one in bins], [one.end for one in bins]
-        used = np.maximum(self._curve.joules_at(ends) - self._curve.joules_at(starts), 0.0)
-        covered = self._curve.covered(starts, ends)
-        for one, joules, seconds in zip(bins, used.tolist(), covered.tolist(), strict=True):
-            self._allocate_bin(one, joules, seconds)
-
-    def _allocate_bin(self, one: Bin, joules: float, covered: float) -> None:
-        if not one.tasks:
-            self._unattributed += joules
-            return
-        for i in one.tasks:
-            self._upper[i] += joules
-        if len(one.tasks) == 1:
-            self._lower[one.tasks[0]] += joules
-            return
-        idle = min((self._idle_watts or 0.0) * covered, joules)
-        self._shared_idle += idle
-        for i in one.tasks:
-            self._idle[i] += idle / len(one.tasks)
-        loads, split = self._loads(one)
-        total = sum(loads.values())
-        for i, load in loads.items():
-            part = (joules - idle) * (load / total)
-            self._work[i] += part
-            if split is not None:
-                split[i] += part
-
-    def _loads(self, one: Bin) -> tuple[dict[int, float], list[float] | None]:
-        """By what the energy above idle of a shared bin is split, and the account of that kind; None where nothing is assumed."""
-        if len(one.work) == 1:
-            return dict.fromkeys(one.work, 1.0), None
-        if not one.work:
-            return dict.fromkeys(one.tasks, 1.0), self._by_calls
-        loads = self._token_loads(one)
-        if sum(loads.values()) > 0:
-            return loads, self._by_tokens
-        return {i: work.call_seconds for i, work in one.work.items()}, self._by_calls
-
-    def _token_loads(self, one: Bin) -> dict[int, float]:
-        weights = self._weights
-        if weights is None or not all(work.known for work in one.work.values()):
-            return {}
-        return {i: weights.prefill * work.prefill_tokens + weights.decode * work.decode_tokens for i, work in one.work.items()}
+    def _split_work(self, table: BinTable, rest: Floats, several: Flags) -> tuple[Floats, Floats, Floats]:
+        """Energy above idle of shared bins, by task: all, and what was split by tokens and by calls in flight."""
+        bins, tasks, count = table.work_bin, table.work_task, len(table.tasks)
+        tokens = np.zeros(len(bins))
+        if self._weights is not None:
+            tokens = self._weights.prefill * table.prefill_tokens + self._weights.decode * table.decode_tokens
+        use_tokens = (table.known & (np.bincount(bins, tokens, count) > 0))[bins] if len(bins) else np.zeros(0, np.bool_)
+        loads = np.where(use_tokens, tokens, table.call_seconds)
+        parts = rest[bins] * loads / np.bincount(bins, loads, count)[bins] if len(bins) else np.zeros(0)
+        # A single worker has all of it, whatever the loads: nothing is assumed there.
+        split = table.workers[bins] > 1
+        # Where no task has a call, all who are there share evenly.
+        even = (several & (table.workers == 0))[table.member_bin]
+        members, there = table.member_task[even], table.member_bin[even]
+        evenly = table.by_task(members, rest[there] / table.tasks[there])
+        by_tokens = table.by_task(tasks[split & use_tokens], parts[split & use_tokens])
+        by_calls = table.by_task(tasks[split & ~use_tokens], parts[split & ~use_tokens]) + evenly
+        return table.by_task(tasks, parts) + evenly, by_tokens, by_calls
 
     def method(self, i: int) -> str:
         """The weakest of ``METHODS`` behind a task that was not alone all the time."""

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from joulebench.energy.allocation import METHODS, EnergyAllocation, GpuBalance, Share, total_share
+from joulebench.energy.allocation import METHODS, BinTable, EnergyAllocation, GpuBalance, Share, total_share
 from joulebench.energy.bins import Interval, TaskWork, activities, bins
 from joulebench.energy.token_weights import TokenWeights, exclusive_stretches, fit
 from joulebench.energy.trace import EnergySource, energy_curve
@@ -72,13 +72,13 @@ def attribute(
     cut = bins(tasks, work, (first, last), min_bin)
     shared = any(len(one.tasks) > 1 for one in cut)
     stretches = exclusive_stretches(cut, work) if shared and weights is None else []
+    table = BinTable(cut, len(tasks))
     allocations = {}
     for gpu, source in sources.items():
         curve = energy_curve(source, first, last)
         idle = (idle_watts or {}).get(gpu)
         token_weights = (weights or fit(curve, stretches, idle)) if shared else None
-        allocations[gpu] = EnergyAllocation(curve, len(tasks), idle, token_weights)
-        allocations[gpu].allocate(cut)
+        allocations[gpu] = EnergyAllocation(curve, table, idle, token_weights)
     shares = {gpu: allocation.shares(tasks) for gpu, allocation in allocations.items()}
     overlaps = [0.0] * len(tasks)
     for one in cut:
