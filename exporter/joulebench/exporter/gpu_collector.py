@@ -42,6 +42,7 @@ STATE_METRICS = (
     GpuMetric(metrics.GPU_UTILIZATION, lambda gpu: gpu.state.utilization),
     GpuMetric(metrics.GPU_MEMORY_USED, lambda gpu: gpu.state.memory_used),
     GpuMetric(metrics.GPU_MEMORY_TOTAL, lambda gpu: gpu.state.memory_total),
+    GpuMetric(metrics.GPU_MEMORY_RESERVED, lambda gpu: gpu.state.memory_reserved),
     GpuMetric(metrics.GPU_TEMPERATURE, lambda gpu: gpu.state.temperature),
     GpuMetric(metrics.GPU_TEMPERATURE_MARGIN, lambda gpu: gpu.state.temperature_margin),
     GpuMetric(metrics.GPU_POWER, lambda gpu: gpu.power),

@@ -194,6 +194,7 @@ class NvmlDevice:
             utilization=None if utilization is None else ratio_from_percent(utilization.gpu),
             memory_used=None if memory is None else Bytes(memory.used),
             memory_total=None if memory is None else Bytes(memory.total),
+            memory_reserved=Bytes(memory.reserved) if hasattr(memory, "reserved") else None,
             temperature=None if temperature is None else Celsius(temperature),
             temperature_margin=None if margin is None else Celsius(margin),
             power_limit=None if limit is None else watts_from_milliwatts(limit),

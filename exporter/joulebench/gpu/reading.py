@@ -57,6 +57,7 @@ class StateReading:
     clock_max: Mapping[str, Hertz] = field(default_factory=dict)
     throttle_active: Mapping[str, bool] = field(default_factory=dict)
     link_bytes: Mapping[tuple[str, str], Bytes] = field(default_factory=dict)
+    memory_reserved: Bytes | None = None
     failures: int = 0
 
 

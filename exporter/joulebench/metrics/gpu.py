@@ -18,6 +18,13 @@ GPU_UTILIZATION = gauge(
     GPU,
 )
 GPU_MEMORY_USED = gauge("gpu_memory_used_bytes", "Device memory in use (nvmlDeviceGetMemoryInfo).", GPU)
+GPU_MEMORY_RESERVED = gauge(
+    "gpu_memory_reserved_bytes",
+    "Device memory that the driver and the firmware keep for themselves (nvmlDeviceGetMemoryInfo_v2); absent where only the"
+    " first version of that function is there, whose memory in use includes it.",
+    GPU,
+    unused_because="a constant of card and driver; explains why used and free memory do not add up to the total",
+)
 GPU_MEMORY_TOTAL = gauge("gpu_memory_total_bytes", "Device memory of the card (nvmlDeviceGetMemoryInfo).", GPU)
 GPU_TEMPERATURE = gauge("gpu_temperature_celsius", "Core temperature (nvmlDeviceGetTemperatureV).", GPU)
 GPU_TEMPERATURE_MARGIN = gauge(

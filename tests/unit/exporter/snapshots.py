@@ -45,6 +45,7 @@ FULL = GpuState(
         utilization=Ratio(0.87),
         memory_used=Bytes(41_234_567_168),
         memory_total=Bytes(85_899_345_920),
+        memory_reserved=Bytes(654_311_424),
         temperature=Celsius(64),
         temperature_margin=Celsius(19),
         power_limit=Watts(700),

@@ -6,8 +6,10 @@ import pytest
 
 from joulebench.errors import GpuLost, GpuUnavailable
 from joulebench.gpu.nvml import NvmlSource
+from joulebench.units import Bytes
 from tests.fakes.nvml import (
     SCRIPT_VARIABLE,
+    Answer,
     During,
     FakeGpu,
     FakeGpuScript,
@@ -236,3 +238,16 @@ def test_a_driver_without_a_gpu_is_no_source(tmp_path_factory: pytest.TempPathFa
     monkeypatch.setenv(SCRIPT_VARIABLE, str(FakeGpuScript([]).write(tmp_path_factory.mktemp("nvml") / "script")))
     with pytest.raises(GpuUnavailable, match="knows no GPU"):
         NvmlSource()
+
+
+WITH_RESERVED = Answer("nvmlDeviceGetMemoryInfo_v2", [24 << 30, 640 << 20, 20 << 30, 3 << 30])
+FIRST_VERSION = Answer("nvmlDeviceGetMemoryInfo_v2", code=13)
+"""The library of an older driver has no such symbol."""
+
+
+@pytest.mark.parametrize(("answers", "reserved"), [(WITH_RESERVED, Bytes(640 << 20)), (FIRST_VERSION, None)])
+def test_reserved_memory_is_known_by_the_second_version_of_the_call_only(
+    play: Play, answers: Answer, reserved: Bytes | None
+) -> None:
+    rig = play(FakeGpu(answers=[answers]))
+    assert rig.source.devices()[0].read_state().memory_reserved == reserved
