@@ -86,6 +86,13 @@ def _link(link: str, direction: str) -> Column:
     return _computed(f"{link}_{direction}_bytes", doc("bytes", meaning), value)
 
 
+def _bounds_ratio(result: TaskResult) -> float | None:
+    energy = result.measurement
+    if not energy.joules or energy.low_joules is None or energy.high_joules is None:
+        return None
+    return (energy.high_joules - energy.low_joules) / energy.joules
+
+
 def _device_name(device: DeviceRecord) -> str:
     return f"{device.host}/{device.uuid}" if device.host else str(device.uuid)
 
@@ -216,6 +223,11 @@ COLUMNS: tuple[Column, ...] = (
         "devices",
         doc("", "The devices that the task is charged for, as `host/uuid` or `uuid`, separated by spaces."),
         lambda result: " ".join(_device_name(device) for device in result.measurement.devices) or None,
+    ),
+    _computed(
+        "energy_bounds_ratio",
+        doc("ratio", "Distance of the guaranteed bounds over the joules: how exact the energy of the task is."),
+        _bounds_ratio,
     ),
 )
 

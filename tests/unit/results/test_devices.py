@@ -98,3 +98,11 @@ def test_what_is_no_name_of_a_device_declares_none(tmp_path: Path, devices: obje
 def test_devices_given_to_the_export_that_nothing_is_stored_of_are_refused(declared: Path) -> None:
     with pytest.raises(UserError, match=r"^--gpus: GPU-zz matches no GPU; there are: none"):
         export(Options("run-1", declared, devices=(DeviceName(None, "GPU-zz"),)), None)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "ratio"), [({"low": 90.0, "high": 115.0}, 0.25), ({"low": 90.0, "high": None}, None), ({"joules": None}, None)]
+)
+def test_a_row_says_how_far_apart_its_bounds_are(tmp_path: Path, bounds: dict[str, float | None], ratio: float | None) -> None:
+    row, _ = exported(tmp_path, {"basis": "declared", "gpus": [{**gpu("GPU-a0", 100.0), **bounds}]})
+    assert row["energy_bounds_ratio"] == ratio
