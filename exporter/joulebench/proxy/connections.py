@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import resource
+import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -20,13 +21,15 @@ IDLE_SECONDS = 75.0
 SWEEP_EVERY = 1.0
 MAX_HEADER = 64 * 1024
 """Bytes of one header or of the request line: some carry a long token."""
+BACKLOG = 512
+ACCEPTED_AT_ONCE = 4
 MAX_LOG_RECORDS = 20
 LOG_PERIOD = 60.0
 
 
 @dataclass(slots=True)
 class _Connection:
-    transport: asyncio.BaseTransport
+    transport: asyncio.Transport
     since: float
     """Monotonic time since which it waits for a request head, or has been in a request."""
     is_in_request: bool = False
@@ -57,36 +60,35 @@ class BoundedServer(web.Server):
         self._handler = handler
         self._clock = clock
         self._max_connections = max_connections
-        self._open: dict[asyncio.BaseTransport, _Connection] = {}
-        """In the order in which they began to wait."""
+        self._open: dict[object, _Connection] = {}
+        """By protocol, in the order in which they began to wait."""
 
     def connection_made(self, handler: Any, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)
         if len(self._open) >= self._max_connections:
-            waiting = next((one for one in self._open.values() if not one.is_in_request), None)
-            if waiting is None:
+            idle = next((protocol for protocol, connection in self._open.items() if not connection.is_in_request), None)
+            if idle is None:
                 transport.abort()
                 return
-            self._abort(waiting)
-        self._open[transport] = _Connection(transport, self._clock.monotonic())
+            self._open.pop(idle).transport.abort()
+        self._open[handler] = _Connection(transport, self._clock.monotonic())
 
     def connection_lost(self, handler: Any, exc: BaseException | None = None) -> None:
-        lost = [transport for transport in self._open if transport.is_closing()]
-        for transport in lost:
-            del self._open[transport]
+        self._open.pop(handler, None)
         super().connection_lost(handler, exc)
 
     async def sweep(self) -> float:
         """Closes connections whose request head does not come. Returns the seconds until the next sweep is due."""
         now = self._clock.monotonic()
-        for connection in list(self._open.values()):
+        for protocol, connection in list(self._open.items()):
             limit = IDLE_SECONDS if connection.has_had_request else HEAD_SECONDS
-            if connection.transport.is_closing() or (not connection.is_in_request and now - connection.since > limit):
-                self._abort(connection)
+            if not connection.is_in_request and now - connection.since > limit:
+                del self._open[protocol]
+                connection.transport.abort()
         return SWEEP_EVERY
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        connection = self._open.get(request.transport) if request.transport is not None else None
+        connection = self._open.get(request.protocol)
         if connection is None:
             return await self._handler(request)
         connection.is_in_request = connection.has_had_request = True
@@ -95,13 +97,24 @@ class BoundedServer(web.Server):
         finally:
             connection.is_in_request = False
             connection.since = self._clock.monotonic()
-            if self._open.pop(connection.transport, None) is not None:
-                self._open[connection.transport] = connection
+            if self._open.pop(request.protocol, None) is not None:
+                self._open[request.protocol] = connection
 
-    def _abort(self, connection: _Connection) -> None:
-        self._open.pop(connection.transport, None)
-        if isinstance(connection.transport, asyncio.WriteTransport):
-            connection.transport.abort()
+
+async def start_listening(runner: web.ServerRunner, host: str, port: int) -> None:
+    """Listens at an address; raises OSError where it cannot be used.
+
+    asyncio accepts as many connections in one go as may wait. Here a flood waits in the kernel, while each turn of the event loop
+    takes ACCEPTED_AT_ONCE of them and then serves those that are open.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
+    try:
+        await web.SockSite(runner, listener, backlog=ACCEPTED_AT_ONCE).start()
+        listener.listen(BACKLOG)
+    except BaseException:
+        listener.close()
+        raise
 
 
 def connection_limit() -> int:

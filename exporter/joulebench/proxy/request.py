@@ -30,7 +30,7 @@ TASK_HEADER = "X-Joulebench-Task"
 METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 MAX_TOOLS = 512
 """Tools of a request whose calls are judged; more are passed on and their calls counted as unchecked."""
-MAX_TOOLS_BYTES = 1024 * 1024
+MAX_TOOLS_BYTES = 256 * 1024
 MAX_TASK_FILE_BYTES = 4096
 MAX_SMALL_BODY = 1024 * 1024
 """Bytes of a request body that may be parsed as a whole; a larger one is only scanned for the members that are read."""

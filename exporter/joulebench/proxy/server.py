@@ -21,7 +21,7 @@ from joulebench.clock import Clock
 from joulebench.errors import UserError
 from joulebench.http_server import HttpServer
 from joulebench.proxy.accounting import UsageRecorder
-from joulebench.proxy.connections import MAX_HEADER, BoundedServer, connection_limit
+from joulebench.proxy.connections import MAX_HEADER, BoundedServer, connection_limit, start_listening
 from joulebench.proxy.energy import CUT_EVERY, EnergyAllocator, EnergyApi
 from joulebench.proxy.forward import Forwarder
 from joulebench.proxy.metrics import ProxyMetrics, metrics_app
@@ -126,7 +126,7 @@ async def _listen(server: BoundedServer, address: tuple[str, int], setting: str,
     stack.callback(sweeper.cancel)
     host, port = address
     try:
-        await web.TCPSite(runner, host or None, port, backlog=512).start()
+        await start_listening(runner, host, port)
     except OSError as error:
         shown = f"{host}:{port}"
         raise UserError(f"{setting}: cannot listen on {shown}: {error.strerror or error}; choose another address") from error
