@@ -34,7 +34,7 @@ STEADY_WATTS = 50.0
 POWER_STEP = 0.4
 """Seconds for which the first GPU stays at a power, so that tasks begin and end at all of them."""
 TASKS = 12
-TOKENS = {"prompt_tokens": 1000, "cached_tokens": 600, "completion_tokens": 80}
+TOKENS: dict[str, Any] = {"prompt_tokens": 1000, "cached_tokens": 600, "completion_tokens": 80}
 API_MODEL = "gpt-5-mini"
 BOARDS = {name: loaded(ROOT / f"dashboards/{name}.json") for name in ("llm-live", "llm-tasks", "llm-cost")}
 PRICE_FILE = ROOT / "prometheus/prices.yml"

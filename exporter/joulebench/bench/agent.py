@@ -122,6 +122,7 @@ class Agent:
                 decode_tokens=reply.decode_tokens,
                 load_seconds=reply.load_seconds,
                 cached_tokens=reply.cached_tokens,
+                remote_host=reply.remote_host or None,
             )
         attempt.outcome.completion_tokens += reply.completion_tokens or 0
         if reply.decode_seconds is not None and reply.decode_tokens is not None:

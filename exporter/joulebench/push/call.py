@@ -48,6 +48,8 @@ class ServerStats:
     decode_seconds: float | None = None
     decode_tokens: int | None = None
     load_seconds: float | None = None
+    remote_host: str | None = None
+    """The host that ran the model, where it is another one (Ollama cloud)."""
 
     @classmethod
     def of_reply(cls, reply: Reply) -> ServerStats:
@@ -59,6 +61,7 @@ class ServerStats:
             reply.decode_seconds,
             reply.decode_tokens,
             reply.load_seconds,
+            reply.remote_host or None,
         )
 
 
@@ -130,10 +133,12 @@ class Call:
         decode_tokens: int | None = None,
         load_seconds: float | None = None,
         cached_tokens: int | None = None,
+        remote_host: str | None = None,
     ) -> None:
         """The call is over and went well; the arguments are what the server reported, None where it did not.
 
-        ``cached_tokens``: those of the prompt that the server had computed before, part of ``prompt_tokens``.
+        ``cached_tokens``: those of the prompt that the server had computed before, part of ``prompt_tokens``. ``remote_host``:
+        where another host ran the model, so that no joules of this one are the task's.
         Without ``decode_seconds`` a streamed call gets the time from the first token to now, over one token fewer.
         """
         if self._ended:
@@ -156,6 +161,7 @@ class Call:
             seconds,
             decoded,
             checked_seconds(load_seconds, "load_seconds"),
+            plain_text(remote_host, MAX_ERROR_CHARACTERS) if remote_host else None,
         )
         self._end(clock.unix(), Seconds(ended - self._started), None, stats)
 
@@ -283,6 +289,7 @@ class Call:
             decode_seconds=stats.decode_seconds,
             decode_tokens=stats.decode_tokens,
             load_seconds=stats.load_seconds,
+            remote_host=stats.remote_host,
         )
         with recorder.state as task:
             task.llm_errors += error is not None

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from types import TracebackType
+from typing import Any
 
 from joulebench.confidence.measures import CallConfidence
 from joulebench.errors import UserError, format_error
@@ -148,7 +149,7 @@ class Task:
         if reply is not None:
             call.requested = requested_tools(reply, tools)
             error = error or reply.error
-        given = {
+        given: dict[str, Any] = {
             "prompt_tokens": checked_count(prompt_tokens, "prompt_tokens"),
             "completion_tokens": checked_count(completion_tokens, "completion_tokens"),
             "cached_tokens": checked_count(cached_tokens, "cached_tokens"),

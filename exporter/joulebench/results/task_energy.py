@@ -26,6 +26,7 @@ from joulebench.results.fetch import PAD_SECONDS, GpuSamples
 from joulebench.results.gpu_stats import GpuReadings
 from joulebench.results.merge import GpuJoules, Task
 from joulebench.schema import events
+from joulebench.schema import events as event_types
 from joulebench.schema.reasons import Reason
 from joulebench.schema.result import Event, IdleShare
 
@@ -78,6 +79,8 @@ def task_energy(
     """
     if task.window is None:
         return TaskEnergy(missing("none", _why_no_window(task)), (), None, None)
+    if _ran_elsewhere(task):
+        return TaskEnergy(missing("none", (Reason.REMOTE_MODEL,)), (), None, task.exporter_source)
     answered = {answer.uuid: answer for answer in task.exporter_energy}
     known = {gpu.samples.uuid: gpu for gpu in readings or ()}
     uuids = list(answered) or list(known)
@@ -101,6 +104,14 @@ def task_energy(
         gpu_source=_gpu_source(task, used),
         basis=basis,
     )
+
+
+def _ran_elsewhere(task: Task) -> bool:
+    """Returns whether another host ran the model in every call that was answered (Ollama cloud)."""
+    answered = [
+        event for event in task.events if event["event_type"] == event_types.LLM_QUERY_END and event.get("status") == "success"
+    ]
+    return bool(answered) and all(event.get("remote_host") for event in answered)
 
 
 def _device_basis(task: Task, own: Collection[str] | None) -> str:

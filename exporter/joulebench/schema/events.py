@@ -123,6 +123,7 @@ EVENTS: Mapping[str, EventType] = {
             "decode_seconds": EventField("s", "Generation: the server's own time, else from the first token to the end."),
             "decode_tokens": EventField("tokens", "Tokens that `decode_seconds` is the time of."),
             "load_seconds": EventField("s", "Loading the model, as the server timed it."),
+            "remote_host": EventField("", "Host that ran the model where it is another one (Ollama cloud), else null."),
         },
     ),
     TOOL_CALL_START: EventType(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 import pytest
@@ -19,6 +20,7 @@ from joulebench.proxy.metrics import ProxyMetrics
 from joulebench.units import Joules, Seconds
 from tests.fakes.model_server import ModelServer
 from tests.fakes.model_turns import say
+from tests.fakes.raw_upstream import Part, RawRequest, RawUpstream, chunked, whole
 from tests.unit.proxy.conftest import StartProxy
 from tests.unit.proxy.seen import wait_for
 
@@ -148,3 +150,29 @@ def test_energy_of_real_requests_covers_the_time_in_which_any_ran(start_proxy: S
         assert proxy.value(m.PROXY_ENERGY, gpu="1") == pytest.approx(40 * busy())
         assert all(end <= start for (_, end), (start, _) in pairwise(power.asked))
         assert all((proxy.value(m.PROXY_ENERGY, task_id=str(task)) or 0.0) > 0.0 for task in range(6))
+
+
+def test_a_model_that_another_host_runs_gets_no_energy(start_proxy: StartProxy) -> None:
+    """Ollama cloud: every line names the host. The first request is already one."""
+    line = {"model": "big:cloud", "remote_model": "big", "remote_host": "https://ollama.com:443"}
+    words = [{**line, "message": {"content": "a"}, "done": False}] * 3
+    end = {**line, "message": {"content": ""}, "done": True, "prompt_eval_count": 5, "eval_count": 3}
+
+    def answer(request: RawRequest) -> Iterable[Part]:
+        if b"big:cloud" in request.body:
+            lines = [json.dumps(value).encode() + b"\n" for value in (*words, end)]
+            return chunked([part for one in lines for part in (one, 0.05)], "application/x-ndjson")
+        return whole(json.dumps({**end, "remote_host": None, "message": {"content": "b"}}).encode())
+
+    power = SteadyPower()
+    with RawUpstream(answer) as upstream:
+        proxy = start_proxy(upstream.url, energy_api=power)
+        for number in range(3):
+            url = f"{proxy.url}/run/r/task/{number}/api/chat"
+            requests.post(url, json={"model": "big:cloud", "stream": True}, timeout=5)
+        requests.post(f"{proxy.url}/run/r/task/here/api/chat", json={"model": "small", "stream": False}, timeout=5)
+        proxy.wait_until_over(4)
+        wait_for(lambda: (proxy.value(m.PROXY_ENERGY, task_id="here") or 0.0) > 0.0)
+    assert proxy.value(m.PROXY_ENERGY, model="big:cloud") is None
+    assert proxy.value(m.PROXY_REMOTE_REQUESTS, model="big:cloud") == 3
+    assert proxy.value(m.PROXY_COMPLETION_TOKENS, model="big:cloud") == 9

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ def gpu(uuid: str, joules: float | None, host: str = "a:18347", **more: object) 
     return {**row, "quality": quality, "reasons": [], "throttled_seconds": {}, "host": host, **more}
 
 
-def write_run(directory: Path, answer: Mapping[str, object], **run: object) -> None:
+def write_run(directory: Path, answer: Mapping[str, object], calls: Sequence[Mapping[str, object]] = (), **run: object) -> None:
     journal = directory / "run-1/journal-w1.jsonl"
     journal.parent.mkdir(parents=True)
     common = {"run_id": "run-1", "worker": "w1"}
@@ -33,15 +33,19 @@ def write_run(directory: Path, answer: Mapping[str, object], **run: object) -> N
         {"event_type": "TASK_START", "timestamp": T0 + 1, "task_id": "t", "task_name": "t"},
         {"event_type": "TASK_END", "timestamp": T0 + 11, "task_id": "t", "status": "success", "success": True},
     ]
+    ends = [{"event_type": "LLM_QUERY_END", "timestamp": T0 + 5, "task_id": "t", "status": "success", **call} for call in calls]
+    events += ends
     if answer:
         window = {"event_type": "TASK_ENERGY", "timestamp": T0 + 12, "task_id": "t", "start": T0 + 1, "end": T0 + 11}
         events.append({**window, "source": "nvml", "total": {}, **answer})
     journal.write_text("".join(json.dumps({**common, **event}) + "\n" for event in events), encoding="utf-8")
 
 
-def exported(directory: Path, answer: Mapping[str, object], **run: object) -> tuple[Mapping[str, Any], dict[str, Any]]:
+def exported(
+    directory: Path, answer: Mapping[str, object], calls: Sequence[Mapping[str, object]] = (), **run: object
+) -> tuple[Mapping[str, Any], dict[str, Any]]:
     """(row, section measurement)"""
-    write_run(directory, answer, **run)
+    write_run(directory, answer, calls, **run)
     result: Export = export(Options("run-1", directory), None)
     return result.rows[0], json.loads(result.json_paths[0].read_text(encoding="utf-8"))["measurement"]
 
@@ -106,3 +110,14 @@ def test_devices_given_to_the_export_that_nothing_is_stored_of_are_refused(decla
 def test_a_row_says_how_far_apart_its_bounds_are(tmp_path: Path, bounds: dict[str, float | None], ratio: float | None) -> None:
     row, _ = exported(tmp_path, {"basis": "declared", "gpus": [{**gpu("GPU-a0", 100.0), **bounds}]})
     assert row["energy_bounds_ratio"] == ratio
+
+
+def test_a_model_that_another_host_runs_has_no_joules_of_the_idle_card_here(tmp_path: Path) -> None:
+    answer = {"basis": "assumed", "gpus": [gpu("GPU-a0", 100.0)]}
+    away = {"remote_host": "https://ollama.com:443"}
+    row, measurement = exported(tmp_path / "away", answer, [{"call": 1, **away}, {"call": 2, **away}])
+    assert (row["total_energy_joules"], row["quality"]) == (None, "missing")
+    assert measurement["reasons"] == ["remote_model"]
+    # With a call that was answered here, the card was used.
+    row, _ = exported(tmp_path / "both", answer, [{"call": 1, **away}, {"call": 2, "remote_host": None}])
+    assert row["total_energy_joules"] == 100.0
