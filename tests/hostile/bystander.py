@@ -22,6 +22,9 @@ def main() -> None:
     body = json.dumps({"model": "bystander", "messages": []})
     link = http.client.HTTPConnection(host, port, timeout=20)
     seconds, failures = [], []
+    # Connected before the attack: a flood of connections may keep new ones waiting, but not those that are open.
+    link.request("POST", "/v1/chat/completions", body)
+    link.getresponse().read()
     print("started", flush=True)  # noqa: T201
     while not select.select([sys.stdin], [], [], PAUSE)[0]:
         began = clock.monotonic()

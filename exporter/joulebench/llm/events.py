@@ -15,7 +15,8 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-MAX_EVENT_BYTES = 16 * 1024 * 1024
+MAX_EVENT_BYTES = 4 * 1024 * 1024
+"""Its JSON is parsed in one go, while a proxy passes nothing else on."""
 DONE = b"[DONE]"
 
 _LINE_END = re.compile(rb"\r\n|\n|\r")
@@ -102,6 +103,8 @@ class EventSplitter:
 
     def _events(self, lines: Sequence[bytes]) -> list[StreamEvent]:
         events: list[StreamEvent] = []
+        blank: list[bytes] = []
+        """Blank lines that end no event, given out together: a stream may hold little else."""
         for number, line in enumerate(lines):
             following = lines[number + 1] if number + 1 < len(lines) else None
             content = line.rstrip(b"\r\n")
@@ -109,10 +112,19 @@ class EventSplitter:
                 self._is_first_line = False
                 content = content.removeprefix(_BYTE_ORDER_MARK)
             if content.startswith(b"{"):
+                if blank:
+                    events.append(StreamEvent(b"".join(blank)))
+                    blank.clear()
                 if self._raw:
                     events.append(self._take_event())
                 events.append(StreamEvent(line, content.strip()))
                 continue
+            if not content and not self._raw:
+                blank.append(line)
+                continue
+            if blank:
+                events.append(StreamEvent(b"".join(blank)))
+                blank.clear()
             self._raw.append(line)
             if not content:
                 events.append(self._take_event())
@@ -120,6 +132,8 @@ class EventSplitter:
             self._read_field(content)
             if self._is_event_complete(content, following):
                 events.append(self._take_event())
+        if blank:
+            events.append(StreamEvent(b"".join(blank)))
         return events
 
     def _read_field(self, content: bytes) -> None:

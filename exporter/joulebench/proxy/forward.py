@@ -44,6 +44,8 @@ MAX_READ_BODY = 32 * 1024 * 1024
 MAX_KEPT_BODIES = 256 * 1024 * 1024
 """Bytes of all requests that are kept at the same time."""
 MAX_INFLATED_BODY = 4 * 1024 * 1024
+SENT_AT_ONCE = 128 * 1024
+"""Bytes of a request body that are written before other requests get their turn."""
 MAX_REFUSAL = 1024 * 1024
 MAX_REWRITTEN_REPLY = 64 * 1024 * 1024
 """Bytes of a reply that is read to its end before it is sent on."""
@@ -266,6 +268,9 @@ class Forwarder:
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         headers = relaying.headers_for_upstream(request, self._upstream, keep_length=keep_length, uncompressed=uncompressed)
         url = self._upstream.url_for(target.target)
+        if isinstance(body, bytes) and len(body) > SENT_AT_ONCE:
+            headers["Content-Length"] = str(len(body))
+            body = _in_parts(body)
         return self._session.request(request.method, url, headers=headers, data=body, allow_redirects=False)
 
     def _unreachable(self, error: aiohttp.ClientError, api: Api | None) -> web.Response:
@@ -279,6 +284,12 @@ class Forwarder:
             shown = {"message": message, "type": "upstream_error", "code": 502}
         body = {**({"type": "error"} if api is Api.MESSAGES else {}), "error": shown}
         return web.Response(status=502, body=json.dumps(body).encode(), content_type="application/json")
+
+
+async def _in_parts(body: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(body), SENT_AT_ONCE):
+        yield body[start : start + SENT_AT_ONCE]
+        await asyncio.sleep(0)
 
 
 def _inflate(body: bytes, coding: str) -> bytes | None:

@@ -16,6 +16,8 @@ from joulebench.llm.decoder import ReplyDecoder
 from joulebench.proxy.request import RUN_HEADER, TASK_HEADER, BadRequest, Upstream
 from joulebench.proxy.rewrite import ResponseFilter
 
+READ_AT_ONCE = 8 * 1024
+"""Bytes of a reply that are read before other requests get their turn: of nothing but line ends they take some milliseconds."""
 BODY_SECONDS = 120.0
 """Time for the body of a metered request, which is read before it is passed on."""
 
@@ -111,7 +113,10 @@ async def relay(
                 return Relayed(response, Ending.UPSTREAM_BROKE)
             if not chunk:
                 break
-            await _pass_on(response, chunk, now, decoder, response_filter)
+            for start in range(0, len(chunk), READ_AT_ONCE):
+                await _pass_on(response, chunk[start : start + READ_AT_ONCE], now, decoder, response_filter)
+                if start + READ_AT_ONCE < len(chunk):
+                    await asyncio.sleep(0)
         if response_filter is not None and (rest := response_filter.finish(now())):
             await response.write(rest)
         await response.write_eof()
