@@ -1,4 +1,4 @@
-"""Catalogue entry -> prometheus_client family: the only place where a metric becomes exposition.
+"""Declared metric -> prometheus_client family: the only place where a metric becomes exposition.
 
 A family is built anew for every scrape or push from readings that are known; ``None`` adds no sample, so an unknown value is
 absent and never 0. ``_created`` series are off for the whole process: they would double every push.
@@ -52,7 +52,7 @@ class Sheet:
         target.add_metric(list(labels), count_value=count, sum_value=total)
 
     def histogram(self, metric: Metric, counts: Sequence[int], total: float, labels: Sequence[str] = ()) -> None:
-        """``counts``: observations per bucket of the catalogue, not cumulative, with one more for those above the last bound."""
+        """``counts``: observations per declared bucket, not cumulative, with one more for those above the last bound."""
         if len(counts) != len(metric.buckets) + 1:
             raise ValueError(f"{metric.name}: {len(counts)} counts for {len(metric.buckets)} buckets and +Inf")
         target = self._family(metric, labels)

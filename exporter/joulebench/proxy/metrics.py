@@ -76,7 +76,7 @@ class _TaskNumbers:
 class ProxyMetrics:
     """Safe to use from several threads."""
 
-    catalogue = (
+    declared = (
         *(metric for metric in m.METRICS if metric.name.startswith(f"{m.PREFIX}proxy_")),
         m.LOOP_ERRORS,
         m.QUEUE_DROPPED,
@@ -261,7 +261,7 @@ class _Collector:
         self._metrics = metrics
 
     def describe(self) -> list[Family]:
-        return [family(metric) for metric in self._metrics.catalogue]
+        return [family(metric) for metric in self._metrics.declared]
 
     def collect(self) -> Iterator[Family]:
         sheet = Sheet()

@@ -1,4 +1,4 @@
-"""PromQL of the export, built from Metric objects: a name or label that the catalogue does not have cannot be written.
+"""PromQL of the export, built from Metric objects: a name or label that is not declared cannot be written.
 
 Only what every store answers alike is used: ``last_over_time``, ``changes`` and raw range selectors in instant queries. Never
 ``increase()``, which loses the first value of a series and extrapolates, and never ``query_range``, which re-stamps samples.
