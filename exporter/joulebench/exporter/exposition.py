@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Protocol, cast
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
+from prometheus_client import Metric as MetricFamily
 from prometheus_client.exposition import choose_encoder, generate_latest
 from prometheus_client.openmetrics import exposition as openmetrics
+from prometheus_client.samples import Sample
 
 from joulebench import metrics
 from joulebench.clock import Clock
@@ -25,6 +28,7 @@ log = logging.getLogger(__name__)
 
 OPENMETRICS = "application/openmetrics-text"
 ALLOWUTF8 = openmetrics.ALLOWUTF8
+"""No name here needs escaping, so none is looked through for it."""
 
 
 class Collector(Protocol):
@@ -106,6 +110,8 @@ class Exposition:
         for collector in collectors:
             self._registry.register(_Registered(collector, clock, health))
         self._registry.register(_Registered(health, clock, None))
+        self._plain = _Printer(partial(generate_latest, escaping=ALLOWUTF8), b"")
+        self._openmetrics = _Printer(partial(openmetrics.generate_latest, escaping=ALLOWUTF8), b"# EOF\n")
         if process:
             ProcessCollector(registry=self._registry)
             PlatformCollector(registry=self._registry)
@@ -116,11 +122,42 @@ class Exposition:
         ``accept``: the Accept header, by which Prometheus chooses OpenMetrics.
         """
         _, content_type = choose_encoder(accept)
-        registry = cast(CollectorRegistry, self._registry if names is None else self._registry.restricted_registry(names))
-        # No name here needs escaping, so none is looked through for it: a fifth of the time of a scrape.
-        if content_type.startswith(OPENMETRICS):
-            return openmetrics.generate_latest(registry, escaping=ALLOWUTF8), content_type  # type: ignore[no-untyped-call]
-        return generate_latest(registry, escaping=ALLOWUTF8), content_type
+        registry = self._registry if names is None else self._registry.restricted_registry(names)
+        printer = self._openmetrics if content_type.startswith(OPENMETRICS) else self._plain
+        return printer.text(registry.collect()), content_type
+
+
+class _OneFamily:
+    """A registry of one family, for prometheus_client's printers."""
+
+    def __init__(self, metric: MetricFamily) -> None:
+        self._metric = metric
+
+    def collect(self) -> Iterable[MetricFamily]:
+        return (self._metric,)
+
+
+class _Printer:
+    """Prints families by prometheus_client, and only those again whose samples changed since the last scrape.
+
+    Most do not change: a full scrape of 8 GPUs takes 1.5 ms instead of 2.9 ms, which makes it no slower than that of
+    nvitop-exporter (make bench, part cost).
+    """
+
+    def __init__(self, encode: Callable[[CollectorRegistry], bytes], end: bytes) -> None:
+        self._encode = encode
+        self._end = end
+        self._printed: dict[str, tuple[list[Sample], bytes]] = {}
+
+    def text(self, families: Iterable[MetricFamily]) -> bytes:
+        parts = []
+        for metric in families:
+            printed = self._printed.get(metric.name)
+            if printed is None or printed[0] != metric.samples:
+                text = self._encode(cast(CollectorRegistry, _OneFamily(metric))).removesuffix(self._end)
+                printed = self._printed[metric.name] = (metric.samples, text)
+            parts.append(printed[1])
+        return b"".join(parts) + self._end
 
 
 def declared_metrics(collectors: Iterable[Collector]) -> tuple[Metric, ...]:

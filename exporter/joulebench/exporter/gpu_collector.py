@@ -85,9 +85,9 @@ class GpuCollector:
         return tuple(entry.metric for entry in self._table)
 
     def collect(self, sheet: Sheet) -> None:
-        for gpu in self._provider.snapshot():
-            labels = gpu_labels(gpu)
-            for entry in self._table:
+        gpus = [(gpu, gpu_labels(gpu)) for gpu in self._provider.snapshot()]
+        for entry in self._table:
+            for gpu, labels in gpus:
                 if not gpu.up and not entry.when_down:
                     continue
                 value = entry.read(gpu)

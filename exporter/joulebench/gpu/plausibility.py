@@ -12,8 +12,8 @@ from dataclasses import replace
 from joulebench.gpu.reading import CounterReading, StateReading
 from joulebench.units import Hertz, Watts
 
-GLITCH_READINGS = ("energy", "power", "utilization", "memory", "temperature", "clock", "power_limit")
-"""Values of the label ``reading``."""
+GLITCH_READINGS = ("energy", "power", "state")
+"""Values of the label ``reading``; state is everything that is read once a second."""
 
 DEFAULT_POWER_CEILING = 3000.0
 """Watts that no single GPU or module draws, for a GPU whose power limits are unknown."""

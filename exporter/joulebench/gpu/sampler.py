@@ -62,6 +62,7 @@ class GpuSampler:
         self._state: tuple[float, StateReading] | None = None
         self._errors = Counter(dict.fromkeys(ERROR_GROUPS, 0))
         self._polls = 0
+        self._logged_glitches: set[str] = set()
         self._overruns = 0
         self._good_at: float = clock.monotonic()
         self._down = False
@@ -164,7 +165,10 @@ class GpuSampler:
         with self._lock:
             self._errors["slow"] += reading.failures
             reading, glitches = drop_impossible_state(reading)
-            self._glitches.update(glitches)
+            self._glitches["state"] += len(glitches)
+            if glitches and not self._logged_glitches >= {*glitches}:
+                self._logged_glitches |= {*glitches}
+                log.warning("GPU %d: impossible values of %s are dropped", self.identity.index, ", ".join(glitches))
             self._state = (self._clock.monotonic(), reading)
             self._logged_unexpected["slow"] = False
 
