@@ -16,6 +16,7 @@ GAP_SHARE = 0.1
 IDENTITY_TOLERANCE = 0.01
 CLOCK_TOLERANCE_SECONDS = 0.25
 THROTTLED_SHARE = 0.05
+OWN_CHECK = (Reason.OVERLAP, Reason.THROTTLED, Reason.FOREIGN_PROCESS, Reason.CLOCK_OFFSET, Reason.RESET)
 SAMPLES_TOLERANCE = 0.1
 LEAST_SAMPLED_SECONDS = 5.0
 NO_WINDOW = "no file has the length of its measured window"
@@ -125,6 +126,15 @@ def measurement_checks(results: LoadedResults) -> list[CheckResult]:
             fix="stop other processes on the GPU (the exporter's log names them), or name expected ones by --processes.known",
         ),
         check_each(
+            "other reasons",
+            tasks,
+            _other_reasons,
+            severity=WARNING,
+            why="the measurement itself says why it is suspect",
+            fix="see the reasons of each task, which docs/RESULTS.md explains; leave these tasks out of comparisons",
+            skipped="no file has a measurement of ours",
+        ),
+        check_each(
             "throttling",
             tasks,
             _throttled,
@@ -155,6 +165,15 @@ def _other_processes(task: TaskResult) -> str | None:
     if not task.is_measured:
         raise NotChecked
     return "seen" if Reason.FOREIGN_PROCESS in task.measurement.reasons else None
+
+
+def _other_reasons(task: TaskResult) -> str | None:
+    """Reasons for which no check of its own exists."""
+    if not task.is_measured:
+        raise NotChecked
+    suspect = [reason for reason in Reason if reason.verdict == "suspect" and reason not in OWN_CHECK]
+    given = [f"{reason.value} ({reason.sentence.rstrip('.')})" for reason in suspect if reason in task.measurement.reasons]
+    return "; ".join(given) or None
 
 
 def _readable(results: LoadedResults) -> CheckResult:

@@ -112,6 +112,7 @@ SPOILED: list[tuple[str, str, Spoil]] = [
     ("clock offset", FAILURE, lambda b: at(b, "measurement", "clock_offset_seconds").update(benchmark_to_gateway=-3.0)),
     ("overlap", WARNING, lambda b: at(b, "attribution").update(overlap_fraction=0.4)),
     ("other programs", WARNING, lambda b: at(b, "measurement").update(reasons=["foreign_process"])),
+    ("other reasons", WARNING, lambda b: at(b, "measurement").update(reasons=["glitch", "foreign_process"])),
     ("throttling", WARNING, lambda b: at(b, "throttle").update(throttled_seconds=2.0)),
     ("power above idle", FAILURE, lambda b: at(b, "gpu_hardware_metrics").update(avg_power_w=3.0)),
     ("power within limit", FAILURE, lambda b: at(b, "gpu_hardware_metrics").update(avg_power_w=900.0)),
