@@ -84,7 +84,3 @@ def sum_or_none(values: Iterable[float | None]) -> Any:
             return None
         total = value if total is None else total + value
     return total
-
-
-# The same under their former names.
-members, items, text, count, number, seconds = as_dict, as_list, as_text, as_count, as_float, as_seconds
