@@ -535,10 +535,16 @@ def _throughput(task: Task, calls: Sequence[Event], succeeded: Sequence[Event]) 
         max_tokens_per_second=max(rates, default=None),
         overall_tokens_per_second=overall,
         decode_tokens_per_second=ratio(values.decode_tokens, values.decode_seconds),
+        time_per_output_token_ms=_milliseconds_each(values.decode_seconds, values.decode_tokens),
         total_completion_tokens=tokens,
         total_generation_time_sec=seconds,
         call_count=count,
     )
+
+
+def _milliseconds_each(seconds: float | None, count: int | None) -> float | None:
+    each = ratio(seconds, count)
+    return None if each is None else 1000 * each
 
 
 def _tool_usage(task: Task) -> ToolUsage:

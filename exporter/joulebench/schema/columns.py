@@ -229,6 +229,7 @@ COLUMNS: tuple[Column, ...] = (
         doc("ratio", "Distance of the guaranteed bounds over the joules: how exact the energy of the task is."),
         _bounds_ratio,
     ),
+    _field("time_per_output_token_ms", "computed_metrics.throughput_metrics.time_per_output_token_ms"),
 )
 
 COLUMN_NAMES = tuple(column.name for column in COLUMNS)

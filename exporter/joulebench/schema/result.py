@@ -213,6 +213,9 @@ class Throughput(Record):
             " first over the time after the first (n-1 intervals).",
         ),
     ] = None
+    time_per_output_token_ms: Annotated[
+        Number, doc("ms", "TPOT: decode seconds over decode tokens, of the calls that report both.")
+    ] = None
     total_completion_tokens: Annotated[Count, doc("tokens", "Completion tokens of these calls.")] = None
     total_generation_time_sec: Annotated[Number, doc("s", "Sum of these calls' latencies.")] = None
     call_count: Annotated[Count, doc("calls", "These calls.")] = None
