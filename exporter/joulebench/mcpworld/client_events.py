@@ -8,11 +8,13 @@ call. An LLM call counts as streamed only where its tokens had the time to come 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from joulebench.mcpworld.windows import Interval, RawEvent
 from joulebench.parsing import as_count, as_float, as_name
-from joulebench.schema.result import Event
+
+if TYPE_CHECKING:
+    from joulebench.schema.result import Event
 
 FASTEST_TOKENS_PER_SECOND = 1000.0
 """No self-hosted model decodes one sequence faster; tokens that came faster came all at once."""

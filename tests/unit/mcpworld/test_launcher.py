@@ -91,3 +91,12 @@ def test_a_program_that_cannot_be_started_is_bad_input(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "cannot be started" in done.stderr
     assert os.listdir(tmp_path) == ["broken"]
+
+
+def test_the_hook_needs_only_what_runs_on_any_interpreter() -> None:
+    """The client's Python may be of another version, for which our compiled packages do not load."""
+    code = (
+        "import sys, joulebench.mcpworld.hook; print(sorted({'numpy', 'msgspec', 'pandas', 'rich', 'click'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
