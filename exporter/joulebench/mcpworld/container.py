@@ -9,7 +9,6 @@ import http.client
 import json
 import os
 import socket
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any, Protocol
 from urllib.parse import quote, urlsplit
 
 from joulebench.clock import Clock
+from joulebench.supervise import BackgroundLoop
 from joulebench.units import BYTES_PER_MIB
 
 CGROUPS = Path("/sys/fs/cgroup")
@@ -116,18 +116,16 @@ class ContainerPoller:
         self._meter = meter
         self._clock = clock
         self._period = period
-        self._stop = threading.Event()
         self._before: tuple[float, float] | None = None
         self._latest: tuple[float, ContainerReading] | None = None
-        self._thread = threading.Thread(target=self._run, name="container", daemon=True)
+        self._loop = BackgroundLoop("container", self._step)
 
     def start(self) -> None:
-        self._thread.start()
+        self._loop.start()
 
     def stop(self) -> None:
         """Returns after a moment even where the Docker API hangs: the thread is a daemon."""
-        self._stop.set()
-        self._thread.join(1.0)
+        self._loop.stop(timeout=1.0)
 
     def latest(self) -> ContainerReading | None:
         """None where nothing was read in the last seconds."""
@@ -149,11 +147,9 @@ class ContainerPoller:
         mib = None if usage.memory_bytes is None else usage.memory_bytes / BYTES_PER_MIB
         self._latest = (now, ContainerReading(percent, mib))
 
-    def _run(self) -> None:
-        while True:
-            self.poll()
-            if self._stop.wait(self._period):
-                return
+    def _step(self) -> float:
+        self.poll()
+        return self._period
 
 
 class _UnixConnection(http.client.HTTPConnection):

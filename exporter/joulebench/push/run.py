@@ -275,7 +275,7 @@ class _Worker:
         journal = Journal(run.directory / f"journal-{self.name}.jsonl", run.run_id, self.name)
         self.task_ids = ids.TaskIds(journal.task_ids())
         state = State(RunTotals(run.suite, __version__, planned_tasks))
-        group = Group(self.identity, lambda sent: run_families(state.snapshot(), sent, self._errors.counts()))
+        group = Group(self.identity, lambda sent: run_families(state.snapshot(), sent, self._errors.counts(), self._dropped()))
 
         def count_failure() -> None:
             with state as totals:
@@ -290,6 +290,10 @@ class _Worker:
             events.RUN_START, self.started_at, None, model_name=run.model, suite=run.suite, version=__version__, **details
         )
         self.recorder.run_changed()
+
+    def _dropped(self) -> dict[str, int]:
+        """Entries that full queues dropped, by queue."""
+        return {} if self._requests is None else {"energy": self._requests.dropped}
 
     def close(self, drain: float) -> None:
         """Energies first, then pushes, then acknowledgements, for at most ``drain`` seconds; records RUN_END and PUSH_STATE."""

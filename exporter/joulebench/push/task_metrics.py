@@ -80,7 +80,9 @@ def _task_tools(sheet: _TaskSheet, task: TaskTotals) -> None:
     sheet.value(metrics.TASK_CONFIDENCE_MAX, task.confidence_max)
 
 
-def run_families(run: RunTotals, sent: Seconds, loop_errors: Mapping[str, int] | None = None) -> list[Family]:
+def run_families(
+    run: RunTotals, sent: Seconds, loop_errors: Mapping[str, int] | None = None, dropped: Mapping[str, int] | None = None
+) -> list[Family]:
     """``joulebench_run_info`` and the phases are there only while the run is live."""
     sheet = Sheet()
     if run.live:
@@ -95,6 +97,8 @@ def run_families(run: RunTotals, sent: Seconds, loop_errors: Mapping[str, int] |
     sheet.value(metrics.PUSH_FAILURES, run.push_failures)
     for loop, count in (loop_errors or {}).items():
         sheet.value(metrics.LOOP_ERRORS, count, (loop,))
+    for queue, count in (dropped or {}).items():
+        sheet.value(metrics.QUEUE_DROPPED, count, (queue,))
     sheet.value(metrics.TASK_SENT, sent)
     return sheet.families()
 
