@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.contract.sources import ROOT, RULES, RUNBOOK, loaded, rules
+from tests.contract.sources import DASHBOARDS, ROOT, RULES, RUNBOOK, loaded, rules
+from tests.dashboard_queries import panels_of
 from tests.needs import need_program
 
 RULE_TESTS = sorted((ROOT / "tests/rules").glob("*.yml"))
@@ -86,6 +87,13 @@ def test_the_runbook_tells_meaning_impact_diagnosis_and_mitigation(alert: dict[s
     assert len(found) == 1, f"RUNBOOK.md needs one heading '## {alert['alert']}'"
     for part in PARTS:
         assert f"**{part}.**" in found[0], f"{alert['alert']}: {part} is missing"
+
+
+def test_every_panel_that_the_runbook_names_is_on_a_board() -> None:
+    titles = {panel["title"] for path in DASHBOARDS for panel in panels_of(loaded(path))}
+    named = re.findall(r"(?<!\*)\*([A-Z][^*\n]+)\*(?!\*)", RUNBOOK.read_text(encoding="utf-8").partition("\n## ")[2])
+    assert len(named) > 10
+    assert set(named) <= titles, set(named) - titles
 
 
 def test_the_runbook_has_no_section_for_an_alert_that_is_gone() -> None:
