@@ -46,7 +46,7 @@ def drop_impossible_state(reading: StateReading) -> tuple[StateReading, tuple[st
     total, used = reading.memory_total, reading.memory_used
     if total is not None and (not 0 < total <= MAX_BYTES or (used is not None and not 0 <= used <= total)):
         glitches.append("memory")
-        reading = replace(reading, memory_total=None, memory_used=None)
+        reading = replace(reading, memory_total=None, memory_used=None, memory_reserved=None)
     if not keep("temperature", reading.temperature, *CELSIUS):
         reading = replace(reading, temperature=None, temperature_margin=None)
     if not keep("temperature", reading.temperature_margin, *MARGIN_CELSIUS):

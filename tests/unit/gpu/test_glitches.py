@@ -102,6 +102,7 @@ def test_state_that_no_gpu_has_is_absent_and_counted() -> None:
         utilization=Ratio(8083349.05),
         memory_used=Bytes(0),
         memory_total=Bytes(0),
+        memory_reserved=Bytes(0),
         temperature=Celsius(300),
         temperature_margin=Celsius(5),
         power_limit=Watts(4_294_967.0),
