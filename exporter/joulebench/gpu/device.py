@@ -294,4 +294,8 @@ def process_use(pid: int, at_us: int, sm_percent: int) -> ProcessUse:
 
 def _active_reasons(bits: int | None) -> Mapping[str, bool]:
     """Returns whether each throttle reason is set; empty where unknown."""
-    return {} if bits is None else {reason: bool(bits & bit) for reason, bit in nvml_calls.REASON_BITS.items()}
+    if bits is None:
+        return {}
+    active = {reason: bool(bits & bit) for reason, bit in nvml_calls.REASON_BITS.items()}
+    known = nvml_calls.NO_REASON_BITS | sum(nvml_calls.REASON_BITS.values())
+    return {**active, nvml_calls.OTHER_REASON: True} if bits & ~known else active

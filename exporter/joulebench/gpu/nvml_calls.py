@@ -122,6 +122,10 @@ REASON_BITS: Mapping[str, int] = {
     "hw_thermal": 0x40,
     "hw_power_brake": 0x80,
 }
+NO_REASON_BITS = 0x01 | 0x02 | 0x100
+"""Bits of the same mask that throttle nothing: idle, application clocks and display clocks as they were set."""
+OTHER_REASON = "other"
+"""A reason that only newer drivers know, such as board_limit and reliability of driver 615: shown while it is set."""
 ARCHITECTURES: Mapping[int, str] = {
     2: "Kepler",
     3: "Maxwell",

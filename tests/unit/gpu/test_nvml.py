@@ -251,3 +251,10 @@ def test_reserved_memory_is_known_by_the_second_version_of_the_call_only(
 ) -> None:
     rig = play(FakeGpu(answers=[answers]))
     assert rig.source.devices()[0].read_state().memory_reserved == reserved
+
+
+@pytest.mark.parametrize(("bits", "active"), [(0x1, []), (0x103, []), (0x400, ["other"]), (0x404, ["sw_power_cap", "other"])])
+def test_a_throttle_reason_that_is_not_known_here_is_never_shown_as_none(play: Play, bits: int, active: list[str]) -> None:
+    rig = play(FakeGpu(reasons=((0.0, float(bits)),)))
+    reasons = rig.source.devices()[0].read_state().throttle_active
+    assert [reason for reason, is_active in reasons.items() if is_active] == active
