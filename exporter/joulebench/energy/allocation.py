@@ -37,7 +37,7 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class GpuBalance:
-    """Joules of one GPU over the span. ``joules``: the counter's own difference, None where it tells nothing.
+    """Joules of one GPU over the span. ``joules``: the counter's own difference, None where it has no value.
 
     ``unattributed``: while no task was there. ``shared_idle``: idle part of the time with several tasks; 0 where idle power is
     unknown (reason ``idle_unknown``). ``withheld``: of tasks whose share is None. ``residual``: what the sum of all misses,
@@ -152,8 +152,8 @@ class EnergyAllocation:
         before, after = self._curve.joules_at([start, end]).tolist()
         joules = after - before
         given = [share.attributed for share in shares if share.attributed is not None]
-        held = [i for i, share in enumerate(shares) if share.attributed is None]
-        withheld = fsum(self._lower[i] + self._work[i] for i in held)
+        unknown = [i for i, share in enumerate(shares) if share.attributed is None]
+        withheld = fsum(self._lower[i] + self._work[i] for i in unknown)
         residual = joules - fsum((*given, withheld, self._shared_idle, self._unattributed))
         return GpuBalance(joules, self._unattributed, self._shared_idle, withheld, residual, coverage, self._weights, reasons)
 

@@ -2,7 +2,7 @@
 
 In a bin with one task, all of its energy is that task's. In a bin with several, the part above idle goes to the tasks with LLM
 calls in flight: whole to the only one, else by tokens worked on where all are known and can be weighed, else by seconds of calls
-in flight, and evenly to all who are there if nobody has a call. The idle part of such a bin belongs to nobody in particular:
+in flight, and evenly to all who are there if no task has a call. The idle part of such a bin belongs to no single task:
 it stays ``shared_idle``, and only the column ``fully_loaded`` deals it out evenly. Without a known idle power it is 0, and
 all of the bin counts as work. On every GPU
 
@@ -61,7 +61,7 @@ def attribute(
 
     ``tasks``: everything that used these GPUs, else its energy is given to the wrong ones; where a model sits on some GPUs only,
     pass only those. ``idle_watts``: by GPU, with the model loaded and no work. ``weights`` None: fitted for each GPU from the
-    time of single tasks, and where that tells nothing tokens are not used. ``serialized``: see ``activities``. ValueError for a
+    time of single tasks, and else tokens are not used. ``serialized``: see ``activities``. ValueError for a
     window that ends before its start or lies outside the span.
     """
     first, last = span or (min((t.start for t in tasks), default=0.0), max((t.end for t in tasks), default=0.0))

@@ -60,7 +60,7 @@ class Bin:
 def activities(tasks: Sequence[TaskWork], *, serialized: bool = False) -> list[list[Activity]]:
     """The stretches in which the server works for each task, clipped to its window.
 
-    Time in the queue is left out where the server's durations tell it. ``serialized``: the server runs one call at a time, so a
+    Time in the queue is left out where the server's durations show it. ``serialized``: the server runs one call at a time, so a
     call whose own times leave open when it ran did not run while another one surely did.
     """
     work = [[(call, piece) for call in task.calls or () for piece in pieces(call)] for task in tasks]

@@ -1,7 +1,7 @@
 """Where the parts of an LLM call lie in time: load, then prefill, then decode, counted back from the end of the call.
 
 The end of a call is when its last token came, so the server's own durations place its work from there; what lies before them is
-queue and network and is no part of the call's work. A part that nothing tells of is not invented.
+queue and network and is no part of the call's work. A part that is not reported is not invented.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ def pieces(call: LlmCall) -> list[Piece]:
     return _clipped(call, found[::-1])
 
 
-def told(call: LlmCall) -> frozenset[str]:
-    """The parts that the call tells of, be they empty."""
+def reported_parts(call: LlmCall) -> frozenset[str]:
+    """The parts that the call reports, be they empty."""
     if _first_token(call)[0] is None:
         return frozenset()
     prefill = known(call.prefill_seconds) is not None or known(call.ttft_seconds) is not None

@@ -1,8 +1,8 @@
-"""What the energy of a task was spent on: decode, prefill, load, LLM time that nobody split, waiting for tools, other.
+"""What the energy of a task was spent on: decode, prefill, load, LLM time that is not split, waiting for tools, other.
 
 The window is cut at the edges of all calls and tools, and each moment goes to the first of ``PHASES`` that is under way, so what
 runs in parallel counts once. All parts are differences of one cumulative curve: they add up to the whole window. Idle is no phase
-but a floor under all of them, and is told beside them, never subtracted.
+but a floor under all of them, and stands beside them, never subtracted.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import fsum
 
-from joulebench.energy.calls import PARTS, UNSPLIT, LlmCall, pieces, told
+from joulebench.energy.calls import PARTS, UNSPLIT, LlmCall, pieces, reported_parts
 from joulebench.energy.curve import COVERAGE_NEEDED, GAP_FACTOR, LOST_STEPS, EnergyCurve
 from joulebench.energy.estimator import window_energies
 from joulebench.energy.trace import EnergySource, energy_curve
@@ -57,7 +57,7 @@ class Timeline:
 class Phase:
     """``seconds`` and ``joules`` of one phase, None where unknown; 0 only where it surely had no time of its own.
 
-    Notes: ``not_reported`` (no call tells of it: its time is part of the other phases), ``partial`` (some calls do not),
+    Notes: ``not_reported`` (no call reports it: its time is part of the other phases), ``partial`` (some calls do not),
     ``by_ttft`` (cut at the first token seen by the client, prefill holds queue and network time), ``short`` (the counter is
     too coarse for its stretches), ``gap`` (a stretch is cut inside a hole of the samples), ``no_samples``,
     ``uncovered_start``, ``uncovered_end``, ``reset``.
@@ -100,10 +100,10 @@ def timeline(start: float, end: float, calls: Sequence[LlmCall], tools: Iterable
     notes: dict[str, tuple[str, ...]] = {}
     unknown = set()
     for phase in PARTS:
-        telling = sum(phase in told(call) for call in calls)
-        if calls and not telling:
+        reporting = sum(phase in reported_parts(call) for call in calls)
+        if calls and not reporting:
             unknown.add(phase)
-        partial = ("partial",) if 0 < telling < len(calls) else ()
+        partial = ("partial",) if 0 < reporting < len(calls) else ()
         by_ttft = ("by_ttft",) if any(piece.by_ttft for piece in work if piece.phase == phase) else ()
         notes[phase] = (*partial, *by_ttft)
     spans = tuple(_sweep(start, end, going))

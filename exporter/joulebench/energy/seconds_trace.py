@@ -15,7 +15,7 @@ from threading import Lock
 TOLERANCE = 0.005
 SPACING = 0.1
 MAX_BLUR = 0.1
-"""Seconds that an edge of a window may be off by where nobody looked for a while; beyond them there is no answer."""
+"""Seconds that an edge of a window may be off by where it was not read for a while; beyond them there is no answer."""
 MAX_GAPS = 256
 
 Span = tuple[float, float]
@@ -70,7 +70,7 @@ class SecondsTrace:
                 self._forget(len(self._at) - self._capacity)
 
     def lose(self, since: float, until: float) -> None:
-        """Nobody knows how the counter would have grown between these two times."""
+        """Marks the growth between these two times as unknown."""
         with self._lock:
             self._add(self._lost, (since, until))
 

@@ -1,6 +1,6 @@
 """How much a prefill token and a decode token weigh, learnt from the stretches in which a task had the GPU to itself.
 
-Only the ratio of the two matters: they split energy that is measured. Where the data cannot tell them apart there is no weight.
+Only the ratio of the two matters: they split energy that is measured. Where the data cannot separate them there is no weight.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from joulebench.energy.curve import EnergyCurve
 STRETCHES_NEEDED = 8
 """Fewer stretches than this fit noise."""
 COLLINEAR = 1e-3
-"""Below this, 1 minus the squared cosine between prefill and decode tokens, the two cannot be told apart."""
+"""Below this, 1 minus the squared cosine between prefill and decode tokens, the two cannot be separated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ def exclusive_stretches(found: Sequence[Bin], work: Sequence[Sequence[Activity]]
 
 
 def fit(curve: EnergyCurve, stretches: Sequence[Activity], idle_watts: float | None) -> TokenWeights | None:
-    """Non-negative least squares of joules above idle on prefill and decode tokens; None where it tells nothing."""
+    """Non-negative least squares of joules above idle on prefill and decode tokens; None where it cannot separate the two."""
     pp = pd = dd = pe = de = 0.0
     count = 0
     starts, ends = [one.start for one in stretches], [one.end for one in stretches]

@@ -28,7 +28,7 @@ Interval = tuple[float, float]
 
 
 def llm_calls(events: Sequence[Event], task_end: float) -> list[LlmCall]:
-    """The task's calls. Prefill tokens are known where the server told how much of a prompt came from its cache."""
+    """The task's calls. Prefill tokens are known where the server reports how much of a prompt came from its cache."""
     first = {e.get("call"): float(e["timestamp"]) for e in events if e["event_type"] == event_types.LLM_FIRST_TOKEN_RECEIVED}
     ends = {e.get("call"): e for e in events if e["event_type"] == event_types.LLM_QUERY_END}
     found = []

@@ -151,8 +151,8 @@ def _energies(gpu: GpuSamples, cuts: _Cuts, doubtful: Sequence[bool]) -> list[Gp
         nothing = _curve_energies(NO_CURVE, method, cuts)
         stepped = missing(method, (Reason.CLOCK_STEP,))
         found = [
-            (stepped if one[0] else None, *other[1:]) if doubt else one
-            for one, other, doubt in zip(found, nothing, doubtful, strict=True)
+            (stepped if one[0] else None, *other[1:]) if is_doubtful else one
+            for one, other, is_doubtful in zip(found, nothing, doubtful, strict=True)
         ]
     return found
 

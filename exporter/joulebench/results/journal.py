@@ -85,7 +85,7 @@ def iterate_events(directory: Path, wanted: Callable[[bytes], bool]) -> Iterator
 def closed_workers(directory: Path, now: float, idle_seconds: float) -> frozenset[str]:
     """Workers whose journal no process holds open any more, and which wrote nothing for ``idle_seconds`` before ``now``.
 
-    They have ended or died. A worker of another host, whose journal is not here, is in doubt and not among them.
+    They have ended or died. A worker of another host, whose journal is not here, is not among them: it may still run.
     """
     found = set()
     for path in directory.glob(JOURNAL_PATTERN):

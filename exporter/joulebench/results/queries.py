@@ -40,7 +40,7 @@ RAW_METRICS = (
     metrics.EXPORTER_CLOCK,
     metrics.EXPORTER_CLOCK_STEPS,
 )
-"""What may be read as raw samples around the tasks. What mostly rests is asked for first: see ``changed``."""
+"""What may be read as raw samples around the tasks. Of what mostly rests a short query comes first: see ``changed``."""
 
 
 def quoted(value: str) -> str:

@@ -64,7 +64,7 @@ DEFINITIONS = (
     Definition(
         "confidence of a tool call",
         "min(name_branch, args_min)",
-        "name_branch: probability of the tool's name at the token that told it apart from other tools; args_min: least probable argument token.",
+        "name_branch: probability of the tool's name at the token where it differs from other tools; args_min: least probable argument token.",
     ),
     Definition(
         "avg_tool_confidence",

@@ -573,7 +573,10 @@ class Efficiency(Record):
     prompt_tokens: Annotated[Number, doc("tokens", "These tokens.")] = None
     prompt_token_basis: Annotated[
         Text,
-        doc("", "`computed`: without those from the prefix cache; `effective`: all of the prompt, where a call does not tell."),
+        doc(
+            "",
+            "`computed`: without those from the prefix cache; `effective`: all of the prompt, where a call does not report it.",
+        ),
     ] = None
     joules_per_decode_token: Annotated[Number, doc("J/token", "Decode joules over decode tokens.")] = None
     decode_tokens: Annotated[Number, doc("tokens", "These tokens.")] = None

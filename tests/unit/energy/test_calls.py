@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from joulebench.energy.calls import LlmCall, Piece, pieces, told
+from joulebench.energy.calls import LlmCall, Piece, pieces, reported_parts
 
 SERVER = LlmCall(10.0, 20.0, load_seconds=2.0, prefill_seconds=1.0, decode_seconds=5.0)
 
@@ -72,7 +72,7 @@ def test_parts_lie_back_from_the_end_of_the_call(call: LlmCall, expected: list[P
     ],
 )
 def test_what_a_call_tells_of_counts_even_if_it_took_no_time(call: LlmCall, parts: set[str]) -> None:
-    assert told(call) == parts
+    assert reported_parts(call) == parts
 
 
 def test_only_what_the_server_or_a_token_vouches_for_is_certain() -> None:
