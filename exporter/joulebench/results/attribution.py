@@ -16,7 +16,7 @@ from joulebench.energy.calls import LlmCall
 from joulebench.energy.phases import PHASES, PhaseEnergy, Timeline, timeline, total_phases
 from joulebench.energy.window import total
 from joulebench.errors import UserError
-from joulebench.parsing import as_float, as_int
+from joulebench.parsing import as_dict, as_float, as_int
 from joulebench.results.fetch import GpuSamples
 from joulebench.results.merge import Task, TaskKey
 from joulebench.schema import events as event_types
@@ -75,10 +75,17 @@ def task_timeline(task: Task, start: float, end: float) -> Timeline:
     return timeline(start, end, llm_calls(task.events, end), tool_spans(task.events, end))
 
 
+def answered_calls(task: Task) -> set[object]:
+    """Numbers of the calls whose joules the exporter knew."""
+    totals = ((event.get("call"), as_dict(event.get("total"))) for event in task.call_energy)
+    return {call for call, energy in totals if as_float(energy.get("joules")) is not None}
+
+
 def call_windows(task: Task) -> list[Interval]:
-    """Windows of the task's calls that ended, in the order in which they began."""
+    """Windows of the calls that ended and whose joules have to come from stored samples, in the order in which they began."""
+    answered = answered_calls(task)
     ends = {event.get("call"): event["timestamp"] for event in task.events if event["event_type"] == event_types.LLM_QUERY_END}
-    begun = [event for event in task.events if event["event_type"] == event_types.LLM_QUERY_START]
+    begun = [e for e in task.events if e["event_type"] == event_types.LLM_QUERY_START and e.get("call") not in answered]
     pairs = ((event["timestamp"], ends.get(event.get("call"))) for event in begun)
     return [(float(start), float(end)) for start, end in pairs if end is not None and end >= start]
 

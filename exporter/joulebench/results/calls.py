@@ -13,7 +13,7 @@ from typing import Any
 
 from joulebench.energy.window import WindowEnergy, total
 from joulebench.parsing import as_dict, as_float, as_int, as_list, as_name, sum_or_none
-from joulebench.results.attribution import computed_prompt_tokens
+from joulebench.results.attribution import answered_calls, computed_prompt_tokens
 from joulebench.results.gpu_stats import GpuReadings, ratio
 from joulebench.results.journal import throttled_seconds
 from joulebench.results.merge import Task
@@ -37,6 +37,7 @@ def call_results(
     """In the order in which the calls began; one that never ended has its start only. ``task_throttled``: seconds of the task."""
     ends = {event.get("call"): event for event in task.events if event["event_type"] == events.LLM_QUERY_END}
     answers = {event.get("call"): event for event in task.call_energy}
+    answered = answered_calls(task)
     stored = zip(*(gpu.calls for gpu in gpus), strict=True)
     found = []
     for begun in task.events:
@@ -44,7 +45,8 @@ def call_results(
             continue
         ended, answer = ends.get(begun.get("call")), answers.get(begun.get("call"))
         start, end = float(begun["timestamp"]), float(ended["timestamp"]) if ended else None
-        energies = next(stored, ()) if end is not None and end >= start else ()
+        is_stored = end is not None and end >= start and begun.get("call") not in answered
+        energies = next(stored, ()) if is_stored else ()
         call = _call(begun, ended or {}, start, end, task_throttled)
         _add_energy(call, answer, energies)
         if end is not None and task_throttled:

@@ -61,9 +61,9 @@ class Gauges:
 
 @dataclass(frozen=True, slots=True)
 class GpuReadings:
-    """Of one task on one GPU. ``window``: None where the store has no counter of it. ``calls``: energies of the calls that
-    ended, in their order. ``parts``: joules of halves, then fifths. ``throttled``: seconds by reason; ``margin``: least
-    margin in celsius to the temperature at which the card slows down.
+    """Of one task on one GPU. ``window``: None where the store has no counter of it. ``calls``: energies of the windows of
+    ``call_windows``. ``parts``: joules of halves, then fifths. ``throttled``: seconds by reason; ``margin``: least margin in
+    celsius to the temperature at which the card slows down.
     """
 
     samples: GpuSamples
