@@ -33,6 +33,17 @@ CLIENT = Path(__file__).parents[1] / "fakes/mcpworld_client/run_task.py"
 RUN_ID = "client"
 WATTS = IDLE_WATTS + STEADY_WATTS
 ENDINGS = {"task01_a": "success", "task02_b": "failure", "task03_c": "no_verdict"}
+SCRIPTED = {
+    **ENDINGS,
+    "task04_d": "late_work",
+    "task05_e": "open_tool",
+    "task06_f": "two_verdicts",
+    "task07_g": "success",
+    "task08_h": "late_work",
+    "task10_i": "open_tool",
+    "task11_j": "two_verdicts",
+}
+"""Ten tasks, some with work after the verdict, with a tool call without an end or with two verdicts."""
 
 
 @dataclass
@@ -74,7 +85,7 @@ def lived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lived]:
         assert wait_until(lambda: bool(api.query(scraped)), 20.0), "Prometheus does not scrape both fake GPUs"
         api.close()
         codes = {}
-        for task_id, ending in ENDINGS.items():
+        for task_id, ending in SCRIPTED.items():
             command = run_command(directory, stack, str(directory / "logs" / "vscode_runs"), task_id, ending)
             done = subprocess.run(
                 command, check=False, capture_output=True, text=True, env={**os.environ, "MODEL": "qwen3-vl:8b"}
@@ -85,12 +96,12 @@ def lived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lived]:
         joulebench("export", *places)
         found = [json.loads(path.read_text()) for path in (directory / "runs" / RUN_ID).glob("result_*.json")]
         by_id = {one["metadata"]["task_id"]: one for one in found}
-        assert set(by_id) == {f"vscode/{task_id}" for task_id in ENDINGS}
+        assert set(by_id) == {f"vscode/{task_id}" for task_id in SCRIPTED}
         yield Lived(directory, stack, gpus, codes, {name.partition("/")[2]: one for name, one in by_id.items()})
 
 
 def test_the_client_is_as_it_was(lived: Lived) -> None:
-    assert lived.exit_codes == {"task01_a": 0, "task02_b": 3, "task03_c": 0}
+    assert {task_id: lived.exit_codes[task_id] for task_id in ENDINGS} == {"task01_a": 0, "task02_b": 3, "task03_c": 0}
     for task_id in ENDINGS:
         saved = json.loads(lived.file_of(task_id).read_text())
         assert saved["raw_events"][0]["event_type"] == "TASK_START"
@@ -98,8 +109,9 @@ def test_the_client_is_as_it_was(lived: Lived) -> None:
 
 
 def test_every_task_was_measured_live(lived: Lived) -> None:
-    assert set(lived.rows) == set(ENDINGS)
-    for task_id, record in lived.rows.items():
+    assert set(lived.rows) == set(SCRIPTED)
+    for task_id in ENDINGS:
+        record = lived.rows[task_id]
         window = (record["metadata"]["session_start_unix"], record["metadata"]["session_end_unix"])
         truth = sum(lived.gpus.joules(gpu, *window) for gpu in (0, 1))
         measured = record["measurement"]
@@ -113,7 +125,7 @@ def test_every_task_was_measured_live(lived: Lived) -> None:
 
 
 def test_statuses_are_the_evaluators_and_no_verdict_is_none(lived: Lived) -> None:
-    statuses = {t: r["computed_metrics"]["task_completion_status"] for t, r in lived.rows.items()}
+    statuses = {t: lived.rows[t]["computed_metrics"]["task_completion_status"] for t in ENDINGS}
     assert [(statuses[t]["status"], statuses[t]["success"]) for t in ENDINGS] == [
         ("success", True),
         ("failure", False),
@@ -126,11 +138,11 @@ def test_statuses_are_the_evaluators_and_no_verdict_is_none(lived: Lived) -> Non
 def test_backfill_tells_the_same_of_the_clients_own_files(lived: Lived) -> None:
     arguments = ["backfill", str(lived.directory / "logs"), "--prometheus-url", lived.stack.prometheus_url]
     first = joulebench(*arguments)
-    before = {task_id: lived.file_of(task_id).read_bytes() for task_id in ENDINGS}
+    before = {task_id: lived.file_of(task_id).read_bytes() for task_id in SCRIPTED}
     again = joulebench(*arguments)
-    assert "3 filled" in first.stdout
-    assert "3 unchanged" in again.stdout
-    for task_id in ENDINGS:
+    assert "10 filled" in first.stdout
+    assert "10 unchanged" in again.stdout
+    for task_id in SCRIPTED:
         saved = json.loads(before[task_id])
         assert lived.file_of(task_id).read_bytes() == before[task_id]
         assert saved["measurement"]["energy_source"] == "prometheus"
@@ -139,6 +151,24 @@ def test_backfill_tells_the_same_of_the_clients_own_files(lived: Lived) -> None:
         assert headline["start"] == pytest.approx(live["session_start_unix"], abs=0.01)
         assert headline["end"] == pytest.approx(live["session_end_unix"], abs=0.02)
         assert headline["low_joules"] <= WATTS * headline["seconds"] <= headline["high_joules"]
+
+
+def test_live_and_backfill_agree_on_ten_scripted_tasks(lived: Lived) -> None:
+    joulebench("backfill", str(lived.directory / "logs"), "--prometheus-url", lived.stack.prometheus_url)
+    calls = {"late_work": 4}
+    statuses = {"failure": "failure", "open_tool": "failure", "no_verdict": "unknown"}
+    for task_id, ending in SCRIPTED.items():
+        live, filled = lived.rows[task_id], json.loads(lived.file_of(task_id).read_text())
+        headline = filled["windows"]["headline"]
+        assert live["computed_metrics"]["total_duration_seconds"] == pytest.approx(headline["seconds"], abs=0.05), task_id
+        assert len(live["calls"]) == len(filled["calls"]) == calls.get(ending, 2), task_id
+        tokens = [sum(call["completion_tokens"] for call in one["calls"]) for one in (live, filled)]
+        assert tokens[0] == tokens[1] == 20 * calls.get(ending, 2), task_id
+        assert live["computed_metrics"]["task_completion_status"]["status"] == statuses.get(ending, "success"), task_id
+        measured, stored = live["measurement"], filled["measurement"]
+        near = measured["joules"] == pytest.approx(stored["joules"], rel=0.01)
+        inside = stored["low_joules"] <= measured["joules"] <= stored["high_joules"]
+        assert near or inside, task_id
 
 
 def test_a_client_that_crashes_leaves_an_unjudged_task_and_its_own_exit_code(lived: Lived, tmp_path: Path) -> None:

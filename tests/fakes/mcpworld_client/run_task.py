@@ -1,4 +1,8 @@
-"""A runner of one task, as the client has one: ``run_task.py OUT TASK_ID success|failure|no_verdict|crash``."""
+"""A runner of one task, as the client has one: ``run_task.py OUT TASK_ID ENDING``.
+
+``ENDING``: success, failure, no_verdict, crash, late_work (calls after the verdict), open_tool (a tool call without an end) or
+two_verdicts.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +24,8 @@ def main(out: str, task_id: str, ending: str) -> int:
     start = collector.start_session(task_id, config)
     collector.record_event(task_id, Event.TASK_START, {"timestamp": start})
     collector.record_event(task_id, Event.TOOLS_INITIALIZED, {"tool_names": ["computer"]})
-    for turn in range(2):
+
+    def call(turn: int) -> None:
         collector.record_event(task_id, Event.LLM_QUERY_START, {"timestamp": time.time(), "model_name": "qwen3-vl:8b"})
         pause(0.15)
         collector.record_event(task_id, Event.LLM_FIRST_TOKEN_RECEIVED, {"timestamp": time.time()})
@@ -28,11 +33,16 @@ def main(out: str, task_id: str, ending: str) -> int:
         collector.record_event(
             task_id, Event.LLM_QUERY_END, {"timestamp": time.time(), "status": "success", "error": None, **tokens}
         )
+
+    for turn in range(2):
+        call(turn)
         tool = {"tool_name": "computer", "args": {"action": "click"}, "confidence": 0.75}
         collector.record_event(task_id, Event.TOOL_CALL_START, {"timestamp": time.time(), **tool})
         pause(0.05)
         if ending == "crash":
             raise RuntimeError("the agent crashed")
+        if ending == "open_tool" and turn == 1:
+            break
         done = {
             "tool_name": "computer",
             "success": turn == 0,
@@ -43,7 +53,16 @@ def main(out: str, task_id: str, ending: str) -> int:
     if ending == "no_verdict":
         pause(1.5)
         collector.record_event(task_id, Event.TASK_END, {"status": "stopped", "reason": "Evaluator shutdown timeout"})
+    elif ending == "late_work":
+        collector.record_event(task_id, Event.TASK_END, {"status": "success", "reason": "handler said so"})
+        call(2)
+        call(3)
+    elif ending == "two_verdicts":
+        collector.record_event(task_id, Event.TASK_END, {"status": "failure", "reason": "not yet"})
+        pause(0.3)
+        collector.record_event(task_id, Event.TASK_END, {"status": "success", "reason": "now"})
     else:
+        ending = "failure" if ending == "open_tool" else ending
         collector.record_event(task_id, Event.KEY_STEP_COMPLETED, {"step_index": 1, "step_name": "opened"})
         pause(0.1)
         collector.record_event(task_id, Event.TASK_END, {"status": ending, "reason": "handler said so"})
