@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -94,6 +95,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fresh_machine", description=__doc__)
     parser.add_argument("machines", nargs="*", metavar="MACHINE", help=f"some of {', '.join(MACHINES)} (default: all)")
     chosen = parser.parse_args().machines or list(MACHINES)
+    # An ordinary end, so that the running machine is stopped and its folder removed.
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     on_ci = os.environ.get("CI") == "true"
     if on_ci:
         install_mmdebstrap()

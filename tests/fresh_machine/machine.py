@@ -6,11 +6,13 @@ is gone. The network is that of the host. Root is needed. Only the standard libr
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -143,15 +145,19 @@ class FreshMachine:
             *self._devices(),
         )
         script = f"set -e; {'; '.join(mounts)}; exec {shlex.join(shell)}"
-        namespaces = ["unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "bash", "-c", script]
+        namespaces = ["unshare", "--mount", "--propagation", "private", "--pid", "--fork", "bash", "-c", script]
         with log.open("wb") as sink:
-            running = subprocess.Popen(namespaces, stdin=subprocess.DEVNULL, stdout=sink, stderr=subprocess.STDOUT)
+            running = subprocess.Popen(
+                namespaces, stdin=subprocess.DEVNULL, stdout=sink, stderr=subprocess.STDOUT, start_new_session=True
+            )
             try:
                 return running.wait(seconds)
             except subprocess.TimeoutExpired:
                 return 124
             finally:
-                running.kill()
+                # The group has the first process of the namespace, with which all others in it end.
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(running.pid, signal.SIGKILL)
                 running.wait()
 
     def _devices(self) -> Iterator[str]:
