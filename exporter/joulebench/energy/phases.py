@@ -162,6 +162,9 @@ def total_phases(parts: Sequence[PhaseEnergy], whole: WindowEnergy) -> PhaseEner
     found = {}
     for phase in PHASES if parts else ():
         some = [part.phases[phase] for part in parts]
+        if some[0] in (_NO_TIME, _NOT_REPORTED) and all(one is some[0] for one in some):
+            found[phase] = some[0]
+            continue
         notes = tuple(dict.fromkeys(note for one in some for note in one.notes))
         found[phase] = Phase(some[0].seconds, _sum(one.joules for one in some), notes)
     idle, active = _sum(part.idle_joules for part in parts), _sum(part.active_joules for part in parts)
