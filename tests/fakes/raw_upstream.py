@@ -59,9 +59,7 @@ class RawUpstream:
         self.closing = threading.Event()
         self.cut = cut
         self._answer = answer
-        self._server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), _handler(self), bind_and_activate=True)
-        self._server.daemon_threads = True
-        self._server.block_on_close = False
+        self._server = _Server(("127.0.0.1", 0), _handler(self), bind_and_activate=True)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
 
     def __enter__(self) -> RawUpstream:
@@ -83,6 +81,13 @@ class RawUpstream:
             self.requests.append(request)
             self.arrived.notify_all()
         return self._answer(request)
+
+
+class _Server(socketserver.ThreadingTCPServer):
+    daemon_threads = True
+    block_on_close = False
+    # With the 5 of the standard library a sixth connection that comes at once waits a second for the kernel to try again.
+    request_queue_size = 128
 
 
 def _handler(upstream: RawUpstream) -> type[socketserver.StreamRequestHandler]:
