@@ -73,7 +73,7 @@ def attribute_sessions(sessions: Sequence[Session], gpus: Sequence[GpuSamples]) 
 def _hardware(session: Session, values: Mapping[str, Any] | None, source: SampleSource | None) -> Sections:
     found = {key: (values or {}).get(key) for key in HARDWARE_KEYS}
     if source is None:
-        # A count of samples that nobody took is no count.
+        # Without samples there is no count of them.
         return {**found, "sample_count": None}
     return {**found, **_container(session, source.log)}
 

@@ -50,7 +50,7 @@ def load_session(path: Path) -> Session:
         raise UnreadableResult("has neither raw_events nor metadata; it is no result of a task")
     times = windows(raw, metadata)
     if times.headline is None:
-        raise UnreadableResult("tells no window: neither its events nor its session have a start and an end")
+        raise UnreadableResult("has no window: neither its events nor its session have a start and an end")
     identity = identify(metadata, path)
     declared = metadata.get("available_tools")
     tools = [name for name in declared if isinstance(name, str)] if isinstance(declared, list) else []

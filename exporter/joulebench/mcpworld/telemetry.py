@@ -164,7 +164,7 @@ def _single(rows: Sequence[tuple[float, Row]], number: int) -> GpuSamples:
 
 
 def integrated(power: TimeSeries) -> CounterTrace:
-    """Watts over time as a counter of joules; a gap begins a new epoch, so no window is charged with what nobody saw."""
+    """Integrates watts over time to a counter of joules; a gap begins a new epoch, so no window is charged for it."""
     trace = CounterTrace()
     if not len(power):
         return trace
@@ -173,7 +173,7 @@ def integrated(power: TimeSeries) -> CounterTrace:
     total = 0.0
     trace.append(float(power.at[0]), total)
     for (t0, w0), (t1, w1) in pairwise(power):
-        # A value below the last one tells the trace that the counter began anew.
+        # A value below the last one is a counter reset to the trace.
         total = total + (w0 + w1) / 2 * (t1 - t0) if t1 - t0 <= longest else total - 1.0
         trace.append(t1, total)
     return trace
@@ -189,7 +189,7 @@ NEAR_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class SampleSource:
-    """``origin``: name of the log; None for Prometheus. ``log``: what tells of the container, None where nothing does."""
+    """``origin``: name of the log; None for Prometheus. ``log``: the log that has the container, None without one."""
 
     name: str
     origin: str | None

@@ -91,7 +91,7 @@ class Child:
             if self.exit_code is None:
                 self._signal(number)
                 wait_until(lambda: self.exit_code is not None, patience)
-        # What it left behind in its group has nobody else to end it.
+        # What it left behind in its group is ended here: nothing else would.
         self._signal(signal.SIGKILL)
         process.wait()
 
