@@ -66,3 +66,11 @@ def reserved(metric: metrics.Metric) -> set[str]:
     """Run and task are the Pushgateway's to give; the proxy, which is scraped, names them itself."""
     own = {"run_id", "task_id"} if metric.labels[:3] == metrics.PROXY_TASK else set()
     return {"job", "instance", "le", *metrics.GROUP_LABELS} - own
+
+
+def test_every_task_series_carries_the_model_and_the_suite() -> None:
+    """So that boards filter and group by them without a join; the time of a push is of runs, too."""
+    tasks = [metric for metric in metrics.METRICS if metric.name.startswith(f"{metrics.PREFIX}task_")]
+    without = [metric.name for metric in tasks if metric.labels[:2] != metrics.TASK and metric is not metrics.TASK_SENT]
+    assert len(tasks) > 20
+    assert not without
