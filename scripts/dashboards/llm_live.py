@@ -57,7 +57,6 @@ from scripts.dashboards.promql import (
 from scripts.dashboards.task_panels import (
     cost_tiles,
     energy_tile,
-    failed_tools_tile,
     joules_per_success,
     price_variables,
     tasks_table,
@@ -75,17 +74,17 @@ NO_SERVER = "No data: no model server is scraped, and no proxy is used"
 SERVER_LEGEND = "{{server}} {{model}}"
 COLUMNS = (
     *("From", "Duration", "Prompt", "Output", "Speed", "TTFT", "Energy", "Energy ±", "Charged"),
-    *("Lowest", "LLM calls", "Tool calls", "Throttled"),
+    *("Lowest", "LLM calls", "Throttled"),
 )
 
 
 def build() -> Json:
     layout = Layout()
     layout.row("Now")
-    first, second = [*progress_tiles(), *cost_tiles()], [energy_tile(), *hardware_tiles(), failed_tools_tile()]
+    first, second = [*progress_tiles(), *cost_tiles()], [energy_tile(), *hardware_tiles()]
     for line, height in ((first, 3), (second, 4)):
         for tile in line:
-            layout.add(tile, 6 if tile["title"] in ("Finished tasks", "Energy") else 3, height)
+            layout.add(tile, {"Finished tasks": 6, "Energy": 9}.get(tile["title"], 3), height)
     layout.add(model_tile(), 12, 3)
     layout.add(source_tile(), 6, 3)
     layout.all(trouble_tiles(), 3, 3)

@@ -82,7 +82,6 @@ VALUES: dict[str, str] = {
     "Confidence": ratio(per_task(m.TASK_CONFIDENCE, suffix="_sum"), per_task(m.TASK_CONFIDENCE, suffix="_count")),
     "Lowest": per_task(m.TASK_CONFIDENCE_MIN),
     "LLM calls": per_task(m.TASK_LLM_CALLS),
-    "Tool calls": per_task(m.TASK_TOOL_CALLS),
     "Throttled": THROTTLED,
 }
 
@@ -101,7 +100,6 @@ _FORMATS: dict[str, Json] = {
     "Confidence": {"unit": "percentunit", "decimals": 0, "custom__width": 92},
     "Lowest": {"unit": "percentunit", "decimals": 0, "custom__width": 82},
     "LLM calls": {"custom__width": 80},
-    "Tool calls": {"custom__width": 80},
     "Throttled": {"unit": "s", "decimals": 1, "custom__width": 85},
 }
 GAUGES: dict[str, Json] = {
