@@ -28,6 +28,8 @@ WAIVABLE = (THROTTLED, OVERLAP, SUSPECT)
 
 _REPEAT = re.compile(r"#\d+$")
 _LABEL_LENGTH = 120
+SETTINGS = ("tag", "temperature", "mode")
+"""Of a run of a model: the infrastructure tag, the sampling temperature and how the agent acts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +147,9 @@ def _name_settings(attempts: Iterable[Attempt]) -> tuple[Attempt, ...]:
 
     def name(attempt: Attempt) -> str:
         different = [len(set(values)) > 1 for values in zip(*settings[attempt.model], strict=True)]
-        shown = [value or "none" for value, differs in zip(attempt.settings, different, strict=True) if differs]
+        shown = [
+            value or f"no {kind}" for kind, value, differs in zip(SETTINGS, attempt.settings, different, strict=True) if differs
+        ]
         return f"{attempt.model} ({', '.join(shown)})" if shown else attempt.model
 
     return tuple(replace(attempt, model=name(attempt)) for attempt in loaded)

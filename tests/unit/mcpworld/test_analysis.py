@@ -36,7 +36,7 @@ def test_a_log_root_is_a_run_with_its_settings_as_groups(trees: tuple[Tree, Tree
     assert len(run.attempts) == 34
     assert len([note for note in run.notes if "left out" in note]) == 3
     assert {attempt.model for attempt in run.attempts} == {
-        f"{model} ({tag})" for model in mcpworld_tree.MODELS for tag in ("none", "a100")
+        f"{model} ({tag})" for model in mcpworld_tree.MODELS for tag in ("no tag", "a100")
     }
     by_task = {attempt.task_id: attempt for attempt in run.attempts}
     first = by_task["vscode/task01_updateColorTheme1"]
