@@ -82,7 +82,7 @@ def models_table(content: Content) -> Table:
     notes = [
         "95 % intervals in brackets, each by itself, by resampling whole tasks. Energy per successful task includes the"
         " joules of failures.",
-        "Measured coverage of these intervals: 95 to 97 %; of 20 to 50 tasks with very unequal joules down to 92 %.",
+        "Measured coverage of these intervals: 95 to 97 %; of 20 to 50 tasks with very unequal joules down to 91 %.",
     ]
     return Table("models", "Models", columns, rows, frozenset(range(2, len(columns) - 1)), notes, labels=frozenset((0,)))
 
