@@ -218,7 +218,7 @@ def exported(tmp_path: Path) -> Path:
 
 def test_a_key_of_the_client_has_the_clients_meaning(exported: Path) -> None:
     computed = json.loads(exported.read_text())["computed_metrics"]
-    assert computed["throughput_metrics"] == {
+    expected = {
         "tokens_per_second": 25.0,
         "avg_tokens_per_second": 25.0,
         "min_tokens_per_second": 20.0,
@@ -229,6 +229,7 @@ def test_a_key_of_the_client_has_the_clients_meaning(exported: Path) -> None:
         "total_generation_time_sec": 4.0,
         "call_count": 2,
     }
+    assert computed["throughput_metrics"].items() >= expected.items()
     times = computed["generation_time_metrics"]
     assert (times["min_generation_time_ms"], times["total_llm_calls"]) == (2000.0, 2)
     assert times["all_generation_times_ms"] == [2000.0, 2000.0]
