@@ -38,7 +38,7 @@ def descriptors(soft: int) -> Iterator[None]:
 
 
 def connection(running: Exporter) -> HTTPConnection:
-    return HTTPConnection(urlsplit(running.url).netloc, timeout=10)
+    return HTTPConnection(urlsplit(running.url).netloc, timeout=30)
 
 
 def seconds_of_a_scrape(running: Exporter, headers: dict[str, str] | None = None) -> float:
