@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import requests
@@ -101,3 +105,15 @@ def test_a_bystander_is_served_and_counted_and_the_proxy_ends(tmp_path: Path) ->
         wait_for(lambda: proxy.value("tool_calls_total", task_id="t", outcome="ok") == 1, 30.0)
         assert proxy.value("tool_calls_total", model="tool call", outcome="unchecked") > 0
         assert proxy.stop() < STOP_SECONDS
+
+
+def test_a_worker_whose_proxy_was_killed_ends_by_itself() -> None:
+    bomb = [{"type": "string", "pattern": "^(a+)+$"}, "a" * 64 + "!"]
+    argv = [sys.executable, "-m", "joulebench.proxy.schema_check"]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as worker:
+        assert worker.stdin is not None
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == b"ready\n"
+        worker.stdin.write(json.dumps(bomb).encode() + b"\n")
+        worker.stdin.flush()
+        assert worker.wait(timeout=30) == -signal.SIGALRM
