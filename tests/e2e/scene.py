@@ -153,6 +153,8 @@ def bench_arguments(stack: NativeStack, server: ModelServer, suite: Path, run_id
         "--gateway-url": stack.gateway_url,
         "--prometheus-url": stack.prometheus_url,
         "--exporter-url": stack.exporter_url,
+        # Both cards serve, though one of them always draws the same: nothing else would say so.
+        "--gpus": "0,1",
     }
     return ["bench", "--no-progress", *(part for pair in given.items() for part in pair)]
 

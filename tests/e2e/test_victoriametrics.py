@@ -89,7 +89,7 @@ def victoria(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Victoria]:
             scenes = []
             for name, url in (("whole", urls[0]), ("alone", urls[0]), ("sparse", urls[1])):
                 runs = directory / name
-                joulebench("export", "--run-id", RUN_ID, "--runs-dir", str(runs), "--prometheus-url", url)
+                joulebench("export", "--run-id", RUN_ID, "--runs-dir", str(runs), "--prometheus-url", url, "--gpus", "0,1")
                 scenes.append(read_results(Scene(gpus, {task.task_id: task for task in TASKS}, runs / RUN_ID)))
             yield Victoria(stack.prometheus_url, *scenes)
         finally:
