@@ -91,7 +91,7 @@ def test_killed_it_leaves_a_file_that_reads_and_goes_on(tmp_path: Path) -> None:
 
 
 def test_a_lost_gpu_is_empty_cells(tmp_path: Path) -> None:
-    script = nvml.FakeGpuScript([nvml.FakeGpu(faults=[nvml.gone(1.5, 999.0)])])
+    script = nvml.FakeGpuScript([nvml.FakeGpu(faults=[nvml.gone(3.0, 999.0)])])
     with monitor(tmp_path, script) as (_, out):
         assert wait_until(lambda: out.read_text().rstrip().endswith(",,,,,,"), 10.0)
     log = telemetry.read_monitor_log(out)

@@ -219,6 +219,7 @@ def _gpu_json(gpu: SelectedGpu, throttled: Mapping[str, Seconds | None]) -> dict
         "method": gpu.energy.method,
         "samples": gpu.energy.samples,
         **_energy_json(gpu.energy),
+        "longest_gap_seconds": gpu.energy.longest_gap,
         "share": gpu.share,
         "throttled_seconds": dict(throttled),
     }

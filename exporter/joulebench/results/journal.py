@@ -199,6 +199,7 @@ def _gpu(row: Mapping[str, object]) -> GpuJoules:
         throttled=throttled_seconds(row),
         host=as_name(row.get("host")),
         share=as_float(row.get("share")),
+        longest_gap=as_float(row.get("longest_gap_seconds")),
     )
 
 

@@ -57,6 +57,7 @@ class GpuJoules(NamedTuple):
     throttled: Mapping[str, float] = _NOTHING_KNOWN
     host: str | None = None
     share: float | None = None
+    longest_gap: float | None = None
 
 
 class ExporterAnswer(NamedTuple):

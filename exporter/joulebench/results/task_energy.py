@@ -173,7 +173,7 @@ def _as_window(answer: GpuJoules, method: str | None) -> WindowEnergy:
         high=answer.high,
         method=answer.method or method or "counter",
         samples=answer.samples or 0,
-        longest_gap=None,
+        longest_gap=answer.longest_gap,
         coverage=None if answer.joules is None or _in_part(reasons) else 1.0,
         resets=0,
         quality=quality or "missing",

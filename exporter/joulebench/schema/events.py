@@ -63,7 +63,7 @@ _ENERGY = {
     "gpus": EventField(
         "",
         "One object a GPU: `host`, `gpu`, `uuid`, `method`, `samples`, `joules`, `low`, `high`, `quality`, `reasons`, `share`,"
-        " `throttled_seconds`.",
+        " `longest_gap_seconds`, `throttled_seconds`.",
     ),
     "total": EventField("", "All GPUs: `joules`, `low`, `high`, `quality`, `reasons`."),
 }

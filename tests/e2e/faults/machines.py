@@ -35,7 +35,7 @@ def card(host: str, gpu: int, *faults: Fault, resets: Sequence[float] = ()) -> F
 SLOW_CALLS = (3.2, 3.5)
 DARK = (2.3, 4.6)
 RESET_AT = 6.23
-GONE = (9.3, 10.6)
+GONE = (13.3, 14.6)
 
 
 def zoo() -> Host:
@@ -55,8 +55,9 @@ def zoo() -> Host:
             host.look("begin")
             host.task(run, "quiet", 0.2, 2.4, lambda: _look_at(host, 1.2, "quiet"))
             host.task(run, "slow", 2.5, 4.5, lambda: _look_at(host, 4.2, "slow"))
-            host.task(run, "reset", 4.6, 8.4, lambda: _look_at(host, 8.0, "reset"))
-            host.task(run, "lost", 8.6, 12.4, lambda: _lost_and_back(host))
+            # A fall of the counter is a reset once it has stayed for five seconds.
+            host.task(run, "reset", 4.6, 12.4, lambda: _look_at(host, 12.0, "reset"))
+            host.task(run, "lost", 12.6, 16.4, lambda: _lost_and_back(host))
         host.look("end")
 
     return Host("zoo", cards, work)
