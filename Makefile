@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup programs compiler demo test test-random test-fresh test-python test-ui test-profile test-ollama test-helm manifests ollama check lint format docs bench clean help
+.PHONY: setup programs compiler demo test test-random test-fresh test-python test-ui test-profile test-ollama test-helm test-hostile manifests ollama check lint format docs bench clean help
 
 help:
 	@echo "make demo    the whole job once, end to end, in a few minutes"
@@ -14,6 +14,7 @@ help:
 	@echo "make test-ui draw and read the dashboards with Grafana's own libraries (Node, Chromium)"
 	@echo "make test-profile  build llama-cpp-python and time the layers of a real small model"
 	@echo "make test-ollama   build a real Ollama from its Go module and measure it on the CPU"
+	@echo "make test-hostile   attack the proxy, the exporter and the push library over loopback"
 	@echo "make test-helm   render the Helm chart and check its objects against Kubernetes' schemas"
 	@echo "make manifests   the chart's objects as plain YAML: dist/joulebench.yaml (VALUES=FILE, IMAGE=REPOSITORY)"
 	@echo "make ollama  that build alone: .build/ollama/ollama"
@@ -72,7 +73,11 @@ check: $(VENV)/.installed
 	$(BIN)/mypy
 
 test: check programs compiler
-	$(BIN)/pytest -m "not ollama" $(TESTS)
+	$(BIN)/pytest -m "not ollama" --ignore=tests/hostile $(TESTS)
+
+# Attacks over loopback on proxy, exporter and push library; they keep every core busy.
+test-hostile: programs compiler
+	$(BIN)/pytest tests/hostile
 
 # In random order, every order another one: no test may depend on the one before it.
 test-random: programs compiler
