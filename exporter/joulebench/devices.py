@@ -99,8 +99,15 @@ class DeviceChoice:
 
     def as_json(self) -> dict[str, object]:
         """For the journal: the names as they were given, and the server without credentials."""
-        server = None if self.server is None else "{}:{}".format(*parse_server(self.server))
-        return {"gpus": [str(name) for name in self.gpus], "server": server, "job": self.job}
+        return {"gpus": [str(name) for name in self.gpus], "server": self.server_address, "job": self.job}
+
+    @property
+    def server_address(self) -> str | None:
+        """``HOST:PORT`` of the server, without the credentials that its URL may hold."""
+        if self.server is None:
+            return None
+        host, port = parse_server(self.server)
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
     def environment(self) -> dict[str, str]:
         """The variables that give a child process the same choice."""

@@ -149,12 +149,12 @@ class ExporterGroup:
             return self._declared_questions()
         if choice.job is not None:
             return {host: {"job": choice.job} for host in self._apis}, []
-        if choice.server is None:
+        address = choice.server_address
+        if address is None:
             return {host: {} for host in self._apis}, []
-        name, port = parse_server(choice.server)
+        name = parse_server(address)[0]
         asked = [host for host in self._apis if _is_same_host(name, host)] or list(self._apis)
-        shown = f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
-        return {host: {"server": shown} for host in asked}, []
+        return {host: {"server": address} for host in asked}, []
 
     def _declared_questions(self) -> tuple[dict[str, Mapping[str, str]], list[str]]:
         silent = self._learn_devices()
@@ -170,7 +170,8 @@ class ExporterGroup:
         by_host: dict[str, list[str]] = {}
         for device in devices:
             by_host.setdefault(device.host, []).append(device.uuid)
-        server = {} if self._choice.server is None else {"server": self._choice.server}
+        address = self._choice.server_address
+        server = {} if address is None else {"server": address}
         questions: dict[str, Mapping[str, str]] = {host: {"gpus": ",".join(uuids), **server} for host, uuids in by_host.items()}
         return questions, list(silent) if len(names) < len(self._choice.gpus) else []
 

@@ -192,6 +192,16 @@ def test_where_one_host_observes_the_server_the_others_have_no_part(stack: ExitS
     assert a.questions == b.questions == [{"server": "127.0.0.1:11434"}]
 
 
+@pytest.mark.parametrize("gpus", [None, "GPU-a1"])
+def test_the_credentials_of_a_server_are_not_sent_to_an_exporter(stack: ExitStack, gpus: str | None) -> None:
+    host = start(stack, A, ("GPU-a1",))
+    choice = DeviceChoice.from_settings(gpus, "http://user:secret@[::1]:8000/v1", environ={})
+    ask(group(stack, host.name, choice=choice))
+    assert host.questions[-1]["server"] == "[::1]:8000"
+    assert choice.as_json()["server"] == "[::1]:8000"
+    assert "secret" not in str(host.questions)
+
+
 def test_a_slurm_job_is_looked_for_on_every_host(stack: ExitStack) -> None:
     a, b = start(stack, A, ("GPU-a0",)), start(stack, B, ("GPU-b0", "GPU-b1"))
     choice = DeviceChoice.from_settings(environ={"SLURM_JOB_ID": "42"})
