@@ -14,7 +14,19 @@ from tests.contract.sources import PACKAGE
 BASE_UNITS = ("_seconds", "_joules", "_watts", "_bytes", "_celsius", "_hertz", "_ratio", "_tokens", "_info")
 PRICED = ("_per_joule", "_per_token", "_per_second")
 """Endings of prices, for one base unit; their currency is a label."""
-COUNTED = ("_up", "_available", "_loaded", "_planned", "_expected", "_in_flight", "_processes", "_success", "_active", "_phase")
+COUNTED = (
+    "_up",
+    "_available",
+    "_loaded",
+    "_planned",
+    "_expected",
+    "_in_flight",
+    "_processes",
+    "_success",
+    "_active",
+    "_phase",
+    "_dropped",
+)
 """Endings of gauges that count or answer yes and no."""
 
 

@@ -6,12 +6,12 @@ down keeps its identity, ``gpu_up 0``, its polls and its failed reads, and nothi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from joulebench import metrics
-from joulebench.gpu.reading import GpuState
+from joulebench.gpu.reading import GpuState, OwnerUse
 from joulebench.metrics import Metric
 from joulebench.metrics.families import Sheet
 
@@ -57,6 +57,10 @@ STATE_METRICS = (
     GpuMetric(metrics.GPU_FOREIGN_SM, lambda gpu: gpu.processes.foreign_sm),
     GpuMetric(metrics.GPU_FOREIGN_USE, lambda gpu: gpu.processes.foreign_use),
     GpuMetric(metrics.GPU_FOREIGN_USE_START, lambda gpu: gpu.processes.foreign_use_start),
+    GpuMetric(metrics.GPU_PROCESS_OWNER_INFO, lambda gpu: {row: 1.0 for row, use in _owners(gpu) if use.end is None}),
+    GpuMetric(metrics.GPU_PROCESS_OWNER_START, lambda gpu: {row: use.start for row, use in _owners(gpu)}),
+    GpuMetric(metrics.GPU_PROCESS_OWNER_END, lambda gpu: {row: use.end for row, use in _owners(gpu) if use.end is not None}),
+    GpuMetric(metrics.GPU_PROCESS_OWNERS_DROPPED, lambda gpu: gpu.processes.owners_dropped),
 )
 
 ENERGY_METRICS = (
@@ -102,6 +106,10 @@ class GpuCollector:
 def _info_labels(gpu: GpuState) -> tuple[str, ...]:
     identity = gpu.identity
     return (identity.name, identity.architecture, identity.driver_version, identity.source, gpu.energy_method)
+
+
+def _owners(gpu: GpuState) -> Iterator[tuple[tuple[str, ...], OwnerUse]]:
+    return (((mig, *labels), use) for (mig, labels), use in gpu.processes.owners.items())
 
 
 def gpu_labels(gpu: GpuState) -> tuple[str, str]:

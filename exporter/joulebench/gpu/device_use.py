@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from joulebench.devices import parse_server
-from joulebench.gpu.owners import Owner, ServedBy
-from joulebench.gpu.reading import ProcessUse
+from joulebench.gpu.owners import ServedBy
+from joulebench.gpu.reading import OwnerLabels, OwnerUse, ProcessUse
+from joulebench.units import Seconds
 
 MAX_SAMPLES = 4096
 """SM samples kept of each process: more than an hour at the driver's one a second."""
@@ -24,6 +25,12 @@ MAX_RESIDENTS = 256
 LONGEST_SAMPLE = 1.5
 """Seconds that one SM sample stands for at most; the driver averages over up to one second."""
 MIN_CONTAINER_ID = 12
+KEEP_ENDED = 120.0
+"""Seconds for which an owner is still shown after its use ended, so that a scrape after a window sees all uses in it."""
+MAX_ADDRESSES = 4
+"""Addresses of one server that are shown."""
+FIRST_EPHEMERAL_PORT = 32_768
+"""From here on Linux chooses ports by itself (``net.ipv4.ip_local_port_range``)."""
 
 
 class OwnerKind(Enum):
@@ -92,6 +99,7 @@ class _Resident:
     start: float
     last_seen: float
     served: ServedBy | None
+    wall_offset: float
     end: float | None = None
     # (start, end, share of the SMs)
     samples: deque[tuple[float, float, float]] = field(default_factory=lambda: deque(maxlen=MAX_SAMPLES))
@@ -142,7 +150,7 @@ class DeviceUseHistory:
                     resident = None
                 if resident is None:
                     start = now - seconds if seconds is not None else now if before is None else before
-                    residents[pid] = _Resident(start, now, served.get(pid))
+                    residents[pid] = _Resident(start, now, served.get(pid), wall_offset)
                 else:
                     resident.last_seen = now
                     resident.served = served.get(pid) or resident.served
@@ -172,19 +180,27 @@ class DeviceUseHistory:
             all_seconds = sum(one.sm_seconds(start, end) for one in present)
             return GpuUse(bool(own), len(own) < len(present), own_seconds / all_seconds if all_seconds > 0 else None)
 
-    def owners_now(self, uuid: str) -> frozenset[tuple[OwnerKind, str]]:
-        """Returns who uses the GPU at the last poll: units, containers, pods, jobs and server ports."""
-        with self._lock:
-            present = [one.served for one in self._residents.get(uuid, {}).values() if one.served is not None]
-            return frozenset(name for served in present for name in _names(served))
+    def owner_uses(self, uuid: str) -> Mapping[OwnerLabels, OwnerUse] | None:
+        """Returns the owners that use the GPU at the last poll, or did within ``KEEP_ENDED`` seconds before; None where unknown.
 
-    def users(self, uuid: str, start: float, end: float) -> frozenset[frozenset[tuple[OwnerKind, str]]] | None:
-        """Returns the different users of a GPU in a window, each by its names; None where the use is unknown."""
+        Owners with the same labels are one: its use starts with its first process and ends with its last.
+        """
         with self._lock:
-            if uuid not in self._polled_at:
+            polled_at = self._polled_at.get(uuid)
+            if polled_at is None:
                 return None
-            present = [one for one in self._all(uuid) if one.overlaps(start, end)]
-            return frozenset(frozenset(_names(one.served)) if one.served else frozenset() for one in present)
+            uses: dict[OwnerLabels, OwnerUse] = {}
+            for one in self._all(uuid):
+                if one.end is not None and one.end < polled_at - KEEP_ENDED:
+                    continue
+                labels = owner_labels(one.served)
+                start = Seconds(round(one.start + one.wall_offset, 3))
+                end = None if one.end is None else Seconds(round(one.end + one.wall_offset, 3))
+                if (known := uses.get(labels)) is not None:
+                    start = min(start, known.start)
+                    end = None if end is None or known.end is None else max(end, known.end)
+                uses[labels] = OwnerUse(start, end)
+            return uses
 
     def _all(self, uuid: str) -> list[_Resident]:
         return [*self._residents.get(uuid, {}).values(), *self._gone.get(uuid, ())]
@@ -207,13 +223,16 @@ class DeviceUseHistory:
                 resident.samples.append((begun, at, use.sm))
 
 
-def _names(served: ServedBy) -> list[tuple[OwnerKind, str]]:
-    owner: Owner = served.owner
-    by_cgroup = (
-        (OwnerKind.JOB, owner.job),
-        (OwnerKind.POD, owner.pod),
-        (OwnerKind.CONTAINER, owner.container),
-        (OwnerKind.UNIT, owner.unit),
-    )
-    ports = sorted({endpoint.port for endpoint in served.endpoints or ()})
-    return [(kind, name) for kind, name in by_cgroup if name is not None] + [(OwnerKind.SERVER, str(port)) for port in ports]
+def owner_labels(served: ServedBy | None) -> OwnerLabels:
+    """Returns the values of ``metrics.OWNER``: server, unit, container, pod and job, each empty where there is none.
+
+    ``server`` has the addresses at which it accepts connections, separated by commas. Ports that the kernel gave, such as those
+    of Ollama's runners, are left out beside a port that was chosen: they differ after every start.
+    """
+    if served is None:
+        return ("", "", "", "", "")
+    endpoints = served.endpoints or frozenset()
+    chosen = [endpoint for endpoint in endpoints if endpoint.port < FIRST_EPHEMERAL_PORT] or endpoints
+    addresses = sorted({address for endpoint in chosen for address in endpoint.addresses()})[:MAX_ADDRESSES]
+    owner = served.owner
+    return (",".join(addresses), owner.unit or "", owner.container or "", owner.pod or "", owner.job or "")

@@ -99,6 +99,14 @@ class Endpoint:
             return host != "localhost" or self.address.is_loopback
         return wanted.is_unspecified or self.address == wanted
 
+    def addresses(self) -> list[str]:
+        """Returns ``ADDRESS:PORT`` of each address at which the endpoint is reached from the first network namespace."""
+        here = {str(self.address)}
+        if self.own_addresses:
+            own = {address for address in self.own_addresses if not ipaddress.ip_address(address).is_loopback}
+            here = own if self.address.is_unspecified else own & here
+        return [f"[{address}]:{self.port}" if ":" in address else f"{address}:{self.port}" for address in sorted(here)]
+
 
 @dataclass(frozen=True, slots=True)
 class ServedBy:

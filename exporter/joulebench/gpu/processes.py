@@ -51,6 +51,8 @@ REFRESH_PERIOD = 1.0
 """Seconds between two polls that window requests cause."""
 LIVENESS_PERIOD = 0.5
 """Seconds between two looks whether the processes on the GPUs are still there; costs no call into the driver."""
+MAX_OWNERS = 64
+"""Owners that are shown of each GPU; the driver lets 48 clients of MPS share one."""
 CONTINUOUS_PERIODS = 1.5
 """Foreign uses that were seen no further apart than this count as one stretch."""
 
@@ -299,11 +301,29 @@ class ProcessPoller:
         """Returns what the last poll of the GPU with this index showed; empty where that is too old or failed."""
         with self._lock:
             gpu = self._gpus.get(index)
-            if gpu is None or gpu.polled is None or self._clock.monotonic() - gpu.polled[0] > FRESH_PERIODS * self._period:
+            oldest = self._clock.monotonic() - FRESH_PERIODS * self._period
+            if gpu is None or self._polled_at < oldest:
                 return NO_PROCESSES
+            summary = self._owners(gpu)
+            if gpu.polled is None or gpu.polled[0] < oldest:
+                return summary
             processes = gpu.polled[1]
             start, end = gpu.foreign_use
-            return ProcessSummary(len(processes.foreign), processes.unnamed, processes.sm, end, start)
+            return summary._replace(
+                foreign=len(processes.foreign),
+                unnamed=processes.unnamed,
+                foreign_sm=processes.sm,
+                foreign_use=end,
+                foreign_use_start=start,
+            )
+
+    def _owners(self, gpu: _GpuUse) -> ProcessSummary:
+        """The owners of a GPU's processes, at most ``MAX_OWNERS`` of them, and how many more there are."""
+        uses = self.use.owner_uses(gpu.device.identity.uuid)
+        if uses is None:
+            return NO_PROCESSES
+        owners = sorted((("", labels), use) for labels, use in uses.items())
+        return ProcessSummary(owners=dict(owners[:MAX_OWNERS]), owners_dropped=max(len(owners) - MAX_OWNERS, 0))
 
     def has_foreign_use(self, index: int, start: float, end: float) -> bool:
         """Whether a foreign program was seen to use the GPU between two monotonic times."""

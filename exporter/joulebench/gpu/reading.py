@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from joulebench.units import Bytes, Celsius, Hertz, Joules, Ratio, Seconds, Watts
 
@@ -122,16 +122,33 @@ class GpuSource(Protocol):
     def close(self) -> None: ...
 
 
+OwnerLabels: TypeAlias = tuple[str, str, str, str, str]
+"""Values of ``metrics.OWNER``: server, unit, container, pod, job; empty where a process belongs to nothing of that kind."""
+
+
+class OwnerUse(NamedTuple):
+    """When an owner's processes had memory on a GPU, in unix seconds. ``end`` is None while they have."""
+
+    start: Seconds
+    end: Seconds | None
+
+
+_NO_OWNERS: Mapping[tuple[str, OwnerLabels], OwnerUse] = MappingProxyType({})
+
+
 class ProcessSummary(NamedTuple):
     """Processes on one GPU at the last poll. ``foreign``: how many programs are no expected server; ``unnamed``: how many
     have no name here; ``foreign_sm``: the foreign programs' share of the SMs; ``foreign_use``, ``foreign_use_start``: unix
-    times of the end and the start of the last stretch of foreign use. None: unknown."""
+    times of the end and the start of the last stretch of foreign use; ``owners``: uses by (UUID of the MIG instance or empty,
+    labels of the owner); ``owners_dropped``: owners that are not in it, because there are too many. None: unknown."""
 
     foreign: int | None = None
     unnamed: int | None = None
     foreign_sm: Ratio | None = None
     foreign_use: Seconds | None = None
     foreign_use_start: Seconds | None = None
+    owners: Mapping[tuple[str, OwnerLabels], OwnerUse] = _NO_OWNERS
+    owners_dropped: int | None = None
 
 
 NO_PROCESSES = ProcessSummary()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from joulebench.metrics.label_sets import GPU
+from joulebench.metrics.label_sets import GPU, OWNER
 from joulebench.metrics.metric import counter, gauge
 
 GPU_INFO = gauge(
@@ -116,6 +116,33 @@ GPU_FOREIGN_USE_START = gauge(
     "gpu_foreign_use_start_timestamp_seconds",
     "Unix time at which the last foreign use of the GPU started; uses with at most some seconds between them are one.",
     GPU,
+)
+GPU_PROCESS_OWNER_INFO = gauge(
+    "gpu_process_owner_info",
+    "1 while a process of the owner has memory on the GPU (nvmlDeviceGetComputeRunningProcesses; owners by /proc). server: the"
+    " addresses at which it accepts connections; mig: UUID of the MIG instance. A label is empty where there is nothing of its"
+    " kind; all are where /proc does not show the process.",
+    (*GPU, "mig", *OWNER),
+    unused_because="for queries that ask who uses which card now",
+)
+GPU_PROCESS_OWNER_START = gauge(
+    "gpu_process_owner_start_timestamp_seconds",
+    "Unix time since which processes of the owner have used the GPU; shown for 2 min after the use ended.",
+    (*GPU, "mig", *OWNER),
+    unused_because="dates joulebench_gpu_process_owner_info",
+)
+GPU_PROCESS_OWNER_END = gauge(
+    "gpu_process_owner_end_timestamp_seconds",
+    "Unix time at which the last process of the owner left the GPU; shown for 2 min, and absent while one is there.",
+    (*GPU, "mig", *OWNER),
+    unused_because="dates joulebench_gpu_process_owner_info",
+)
+GPU_PROCESS_OWNERS_DROPPED = gauge(
+    "gpu_process_owners_dropped",
+    "Owners of processes on the GPU that joulebench_gpu_process_owner_info leaves out, because there are more than 64. Absent"
+    " where the driver does not list processes.",
+    GPU,
+    unused_because="0 unless more than 64 servers share a GPU",
 )
 GPU_READ_ERRORS = counter("gpu_read_errors_total", "NVML calls for the GPU that failed, by group of calls.", (*GPU, "group"))
 GPU_GLITCHES = counter(

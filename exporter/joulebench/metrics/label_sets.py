@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 GPU = ("gpu", "uuid")
+OWNER = ("server", "unit", "container_id", "pod_uid", "slurm_job")
+"""Who a process on a GPU belongs to: the addresses that it serves, and its systemd unit, container, pod and Slurm job. Plain
+``container``, ``pod`` and ``job`` are labels that Prometheus gives the exporter itself."""
 TASK = ("model", "suite")
 """Constant for a task, on every series of it."""
 

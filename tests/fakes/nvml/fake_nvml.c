@@ -26,7 +26,7 @@ enum {
     DRIVER_NOT_LOADED = 9, GPU_IS_LOST = 15, VERSION_MISMATCH = 25, UNKNOWN = 999
 };
 enum { TYPE_UINT = 1, TYPE_ULL = 3 };
-enum { MAX_GPUS = 16, MAX_FAULTS = 64, MAX_ANSWERS = 32, MAX_PROCESSES = 16 };
+enum { MAX_GPUS = 16, MAX_FAULTS = 64, MAX_ANSWERS = 32, MAX_PROCESSES = 128 };
 
 /* The layouts below are NVML's ABI. */
 typedef uintptr_t Device;

@@ -17,6 +17,7 @@ WITHOUT_UNIT = (
     "joulebench_ollama_models_loaded",
     "joulebench_gpu_foreign_processes",
     "joulebench_gpu_unnamed_processes",
+    "joulebench_gpu_process_owners_dropped",
 )
 """Gauges that count things or say yes or no; everything else names its unit."""
 ABOVE_ONE = ("joulebench_gpu_energy_crosscheck_ratio",)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from joulebench.energy.window import WindowEnergy
 from joulebench.gpu.device_use import GpuUse, OwnerName
-from joulebench.gpu.reading import GpuIdentity, GpuState, ProcessSummary, StateReading
+from joulebench.gpu.reading import GpuIdentity, GpuState, OwnerUse, ProcessSummary, StateReading
 from joulebench.ollama.inventory import LoadedModel, OllamaInventory
 from joulebench.ollama.poller import OllamaPoll
 from joulebench.units import Bytes, Celsius, Hertz, Joules, Ratio, Seconds, Watts
@@ -93,6 +93,11 @@ SHARED = ProcessSummary(
     foreign_sm=Ratio(0.35),
     foreign_use=Seconds(1_789_999_998.5),
     foreign_use_start=Seconds(1_789_999_990.25),
+    owners={
+        ("", ("127.0.0.1:11434", "ollama.service", "", "", "")): OwnerUse(Seconds(1_789_999_000.5), None),
+        ("", ("", "", "", "", "4711")): OwnerUse(Seconds(1_789_998_000.25), Seconds(1_789_999_970.75)),
+    },
+    owners_dropped=5,
 )
 
 MODELS = OllamaInventory(

@@ -229,6 +229,58 @@ def test_a_question_about_devices_that_cannot_be_is_refused(
     assert box.refuse(**question).startswith(message)
 
 
+# --- owners in the exposition ---------------------------------------------------------------------------------------------
+
+
+def owners(box: Machine, gpu: int) -> list[tuple[str, float, float | None]]:
+    """(server, start, end) of each owner, in seconds since the origin."""
+    origin, shown = box.rig.script.origin_unix, box.rig.monitor.snapshot()[gpu].processes.owners
+    return [
+        (labels[0], round(use.start - origin, 1), None if use.end is None else round(use.end - origin, 1))
+        for (_, labels), use in shown.items()
+    ]
+
+
+def test_owners_are_shown_with_start_and_end_of_their_use(machine: Callable[..., Machine]) -> None:
+    """Ollama's runner listens on a port that the kernel gave, which says nothing to anybody."""
+    runner = Process(RUNNER, 0.0, 13.0, 60.0, "")
+    box = machine(FakeGpu(processes=[runner, Process(ENGINE)]), FakeGpu(processes=[runner]), FakeGpu())
+    box.serve(OLLAMA, RUNNER, SERVER)
+    box.tree.listen(RUNNER, "127.0.0.1", 43_251)
+    box.serve(VLLM, ENGINE, "0.0.0.0:8000", start=-50.0)
+    box.run(12.0)
+    assert owners(box, 0) == [("0.0.0.0:8000", -50.0, None), (SERVER, -100.0, None)]
+    assert owners(box, 1) == [(SERVER, -100.0, None)]
+    assert owners(box, 2) == []
+    box.run(20.0)
+    ((_, _, end),) = owners(box, 1)
+    assert end is not None
+    assert 13.0 <= end <= 20.0
+    box.run(145.0)
+    assert owners(box, 1) == []
+    assert [server for server, _, _ in owners(box, 0)] == ["0.0.0.0:8000"]
+
+
+def test_a_container_is_shown_with_the_address_that_other_networks_reach(machine: Callable[..., Machine]) -> None:
+    box = machine(FakeGpu(processes=[Process(ENGINE)]))
+    box.tree.network("net:[7]", "127.0.0.1", "172.17.0.2")
+    box.tree.process(ENGINE, 1, words=("vllm",), network="net:[7]")
+    box.tree.listen(ENGINE, "0.0.0.0", 8000)
+    box.tree.listen(ENGINE, "127.0.0.1", 9000)
+    box.run(6.0)
+    assert [server for server, _, _ in owners(box, 0)] == ["172.17.0.2:8000"]
+
+
+def test_more_owners_than_are_shown_are_counted(machine: Callable[..., Machine]) -> None:
+    processes = [Process(4_300_000 + number) for number in range(70)]
+    box = machine(FakeGpu(processes=processes))
+    for process in processes:
+        box.tree.process(process.pid, 1, words=("vllm",), cgroup=f"0::/system.slice/llm{process.pid}.service")
+    box.run(6.0)
+    summary = box.rig.monitor.snapshot()[0].processes
+    assert (len(summary.owners), summary.owners_dropped) == (64, 6)
+
+
 def test_the_clock_of_the_machine_is_the_systems() -> None:
     """The starts of processes are compared with it."""
     uptime = float(Path("/proc/uptime").read_text(encoding="utf-8").split()[0])

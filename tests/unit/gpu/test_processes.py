@@ -109,7 +109,7 @@ def test_a_program_that_only_holds_memory_does_not_use_the_gpu(play: Play) -> No
     rig = play(FakeGpu(processes=[process(GAME, sm=0.0)]))
     watch = watching(rig)
     look_until(rig, watch, 5.0)
-    assert watch.summary(0) == (0, 0, 0.0, None, None)
+    assert watch.summary(0)[:5] == (0, 0, 0.0, None, None)
 
 
 @pytest.mark.parametrize("code", [3, NO_PERMISSION, NO_SYMBOL])
@@ -136,7 +136,7 @@ def test_a_card_that_tells_nothing_has_no_count_and_no_reason(play: Play, faults
     rig = play(FakeGpu(processes=[process(GAME)], faults=faults))
     watch = watching(rig)
     look_until(rig, watch, 5.0)
-    assert watch.summary(0) == NO_PROCESSES
+    assert watch.summary(0)[:5] == NO_PROCESSES[:5]
     assert "foreign_process" not in rig.window(0.0, 1.0).reasons
 
 
