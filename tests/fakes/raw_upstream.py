@@ -137,9 +137,15 @@ def _handler(upstream: RawUpstream) -> type[socketserver.StreamRequestHandler]:
             waited = 0.0
             while waited < seconds and not upstream.closing.is_set():
                 readable, _, _ = select.select([self.request], [], [], min(0.01, seconds))
-                if readable and self.request.recv(1, socket.MSG_PEEK) == b"":
+                if readable and self._has_left():
                     request.peer_left.set()
                     raise ConnectionResetError
                 waited += 0.01
+
+        def _has_left(self) -> bool:
+            try:
+                return bool(self.request.recv(1, socket.MSG_PEEK) == b"")
+            except ConnectionError:
+                return True
 
     return Handler

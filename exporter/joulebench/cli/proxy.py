@@ -80,6 +80,13 @@ log = logging.getLogger(__name__)
     type=options.FILE,
     help="File with the run and task of requests that name none; 'joulebench run --task-file' keeps it to the task that runs.",
 )
+@click.option(
+    "--reply-timeout",
+    type=options.SECONDS,
+    default=3600.0,
+    help="Longest wait for the first byte of a reply: a model server may compute for minutes before it. The rest of the reply's"
+    " head has 30 seconds, its body no limit.",
+)
 @options.log_level_option()
 def proxy_command(
     upstream: str | None, exporter_url: str, gpus: str | None, no_energy: bool, log_level: str, **flags: Any

@@ -55,13 +55,14 @@ class CallConfidence:
 @dataclass(frozen=True, slots=True)
 class AttemptedCall:
     """A call as the model wrote it. ``outcome``: ok, malformed or undeclared, as in ``metrics.TOOL_OUTCOMES``; servers report
-    only calls that are ok. ``name`` is None where no name could be read."""
+    only calls that are ok. ``name`` is None where no name could be read. ``text``: from its opener to its end."""
 
     name: str | None
     outcome: str
     confidence: CallConfidence
     tagged: bool = True
     """True behind a marker of a tool call, False for a bare object that looks like a call."""
+    text: str = ""
 
 
 def tool_call_confidences(rows: Sequence[TokenLogprob], names: Sequence[str], declared: Sequence[str]) -> list[CallConfidence]:
@@ -104,7 +105,8 @@ def find_attempted_calls(reply: str | Sequence[TokenLogprob], declared: Sequence
         outcome = "malformed" if not call.complete else "undeclared" if name is None else "ok"
         shown_name = name or call.name
         confidence = _measure_attempt(tokens, call, shown_name or "", declared)
-        attempts.append(AttemptedCall(shown_name, outcome, confidence, call.tagged))
+        written = text[call.opener.start : call.end]
+        attempts.append(AttemptedCall(shown_name, outcome, confidence, call.tagged, written))
     return attempts
 
 

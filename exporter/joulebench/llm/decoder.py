@@ -33,6 +33,11 @@ class Inflater:
     def is_identity(self) -> bool:
         return self._decompressor is None
 
+    @property
+    def is_at_end(self) -> bool:
+        """Whether the compressed body is complete; always so for one that is not compressed."""
+        return self._decompressor is None or self._decompressor.eof
+
     def feed(self, data: bytes) -> bytes:
         if self.problem is not None:
             return b""
@@ -46,6 +51,10 @@ class Inflater:
         self._left -= len(inflated)
         if self._decompressor.unconsumed_tail or self._left < 0:
             self.problem = TOO_LARGE
+        elif self._decompressor.unused_data.strip(b"\x00"):
+            # A second member: legal, not sent by model servers, and as many of them as bytes would cost much to read.
+            self.problem = ENCODING
+        if self.problem is not None:
             self._decompressor = zlib.decompressobj()
             return b""
         return inflated
@@ -80,6 +89,20 @@ class ReplyDecoder:
     @property
     def is_compressed(self) -> bool:
         return not self._inflater.is_identity
+
+    @property
+    def inflate_problem(self) -> str | None:
+        """Why the content coding of the reply cannot be read, or no further."""
+        return self._inflater.problem
+
+    @property
+    def is_inflated(self) -> bool:
+        """Whether the content coding has come to its end without a problem."""
+        return self._inflater.problem is None and self._inflater.is_at_end
+
+    def inflate(self, data: bytes) -> bytes:
+        """Returns ``data`` without the reply's content coding, for ``split`` and ``read_whole``."""
+        return self._inflater.feed(data)
 
     @property
     def has_failed(self) -> bool:

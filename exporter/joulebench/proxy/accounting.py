@@ -12,11 +12,19 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from joulebench.clock import Clock
-from joulebench.confidence.measures import CallConfidence, find_attempted_calls, find_unreported_calls, tool_call_confidences
+from joulebench.confidence.formats import ARGUMENT_KEYS
+from joulebench.confidence.measures import (
+    AttemptedCall,
+    CallConfidence,
+    find_attempted_calls,
+    find_unreported_calls,
+    tool_call_confidences,
+)
 from joulebench.llm.decoder import ReplyDecoder
-from joulebench.llm.readers import Api
+from joulebench.llm.events import parse_object
+from joulebench.llm.readers import Api, parse_tool_call
 from joulebench.llm.reply import Reply, ToolCall
-from joulebench.parsing import Json
+from joulebench.parsing import Json, as_dict
 from joulebench.proxy.metrics import ProxyMetrics, TaskKey
 from joulebench.proxy.request import MeteredRequest
 from joulebench.proxy.schema_check import UNCHECKED, SchemaChecker
@@ -125,7 +133,8 @@ def judge_tool_calls(
     """Returns the tool calls of a reply, judged as far as the reply alone can tell, each with its confidence.
 
     ok: declared, well-formed and valid by the schema of its arguments. A call that the server's parser dropped leaves only its
-    tokens or its text behind; it is malformed or undeclared. ``tools`` is None where they were too many to be read: then calls
+    tokens or its text behind; it is malformed or undeclared. A bare JSON object in the text that names a declared tool is judged
+    like a reported call: clients execute it. ``tools`` is None where they were too many to be read: then calls
     are unchecked.
     """
     calls = reply.tool_calls
@@ -137,9 +146,8 @@ def judge_tool_calls(
         return []
     declared = list(tools)
     if not calls:
-        # A whole call in plain text that the server's parser would have taken is not the server's, hence malformed.
         return [
-            ToolCallOutcome("malformed" if attempt.outcome == "ok" else attempt.outcome, attempt.confidence)
+            ToolCallOutcome(_judge_attempt(attempt, tools, check_schema), attempt.confidence)
             for attempt in find_attempted_calls(rows or reply.text, declared)
         ]
     names = [call.name for call in calls]
@@ -150,6 +158,22 @@ def judge_tool_calls(
     ]
     unreported = find_unreported_calls(rows, names, declared)
     return outcomes + [ToolCallOutcome(attempt.outcome, attempt.confidence) for _, attempt in unreported]
+
+
+def _judge_attempt(attempt: AttemptedCall, tools: Mapping[str, Json], check_schema: Callable[[Json, object], str]) -> str:
+    if attempt.outcome != "ok" or attempt.name is None:
+        return attempt.outcome
+    if attempt.tagged:
+        # Behind a marker the server's parser takes every call that is in order.
+        return "malformed"
+    call = parse_object(attempt.text.encode("utf-8", "replace"))
+    if call is None:
+        return UNCHECKED
+    call = as_dict(call.get("function")) or call
+    arguments = next((call[key] for key in ARGUMENT_KEYS if key in call), None)
+    if isinstance(arguments, str):
+        return _judge(parse_tool_call(attempt.name, arguments), tools, check_schema)
+    return _judge(ToolCall(attempt.name, attempt.text, arguments), tools, check_schema)
 
 
 def _judge(call: ToolCall, tools: Mapping[str, Json], check_schema: Callable[[Json, object], str]) -> str:

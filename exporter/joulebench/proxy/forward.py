@@ -36,6 +36,7 @@ from joulebench.proxy.request import (
     parse_target,
 )
 from joulebench.proxy.rewrite import ExtendedRequest, RequestAdditions, ResponseFilter
+from joulebench.proxy.upstream_connections import HeadTimeout
 
 log = logging.getLogger(__name__)
 
@@ -188,7 +189,7 @@ class Forwarder:
                     exchange.refusal = await relaying.read_body(upstream.content, MAX_REFUSAL)
                     return None
                 return await self._answer_extended(request, upstream, extended, exchange)
-        except aiohttp.ClientConnectorError:
+        except (aiohttp.ClientConnectorError, aiohttp.ServerTimeoutError):
             raise
         except aiohttp.ClientError:
             # The connection closed before a reply.
@@ -198,8 +199,12 @@ class Forwarder:
         self, request: web.BaseRequest, upstream: aiohttp.ClientResponse, extended: ExtendedRequest, exchange: _Exchange
     ) -> web.StreamResponse | None:
         decoder = exchange.start_reply(upstream)
-        if upstream.status >= 400 or decoder.is_compressed:
+        if upstream.status >= 400:
             return exchange.end(upstream, await relaying.relay(request, upstream, self._clock.monotonic, decoder))
+        if decoder.inflate_problem is not None:
+            # The additions cannot be removed from a reply in this coding, so the request goes out again as the client wrote it.
+            exchange.refusal = decoder.inflate_problem.encode()
+            return None
         response_filter = ResponseFilter(exchange.request.api, extended, decoder)
         if not decoder.streamed:
             return await self._answer_whole(request, upstream, response_filter, exchange)
@@ -233,9 +238,13 @@ class Forwarder:
             except asyncio.TimeoutError:
                 return b"".join(shown)
             if not chunk:
+                if not response_filter.is_complete:
+                    return None
                 shown.append(response_filter.finish(self._clock.monotonic()))
                 return None if decoder.finish().error is not None or not decoder.finish().complete else b"".join(shown)
             shown.append(response_filter.feed(chunk, self._clock.monotonic()))
+            if decoder.inflate_problem is not None:
+                return None
         return None if decoder.has_failed else b"".join(shown)
 
     async def _answer_whole(
@@ -251,7 +260,14 @@ class Forwarder:
             exchange.decoder = None
             relayed = await relaying.relay(request, upstream, self._clock.monotonic, first_bytes=body)
             return exchange.end(upstream, relayed)
-        shown = response_filter.filter_whole(body)
+        if exchange.decoder is not None and exchange.decoder.is_compressed:
+            inflated = await _inflate_in_parts(body, exchange.decoder)
+            if inflated is None:
+                exchange.refusal = (exchange.decoder.inflate_problem or "").encode()
+                return None
+            shown = response_filter.filter_whole(inflated)
+        else:
+            shown = response_filter.filter_whole(body)
         if exchange.decoder is not None and exchange.decoder.has_failed:
             exchange.refusal = body[:MAX_REFUSAL]
             return None
@@ -275,7 +291,9 @@ class Forwarder:
 
     def _unreachable(self, error: aiohttp.ClientError, api: Api | None) -> web.Response:
         message = f"the model server {self._upstream.shown} does not answer: {type(error).__name__}"
-        if isinstance(error, aiohttp.ClientConnectorError) and error.os_error is not None:
+        if isinstance(error, HeadTimeout):
+            message = f"the model server {self._upstream.shown} {error}"
+        elif isinstance(error, aiohttp.ClientConnectorError) and error.os_error is not None:
             message = f"{message}, {error.os_error.strerror or 'no connection'}"
         log.log(logging.WARNING if self._was_reachable else logging.DEBUG, "%s", message)
         self._was_reachable = False
@@ -290,6 +308,17 @@ async def _in_parts(body: bytes) -> AsyncIterator[bytes]:
     for start in range(0, len(body), SENT_AT_ONCE):
         yield body[start : start + SENT_AT_ONCE]
         await asyncio.sleep(0)
+
+
+async def _inflate_in_parts(body: bytes, decoder: ReplyDecoder) -> bytes | None:
+    """Returns a complete reply without its content coding; None where it cannot be read within the limits."""
+    parts = []
+    for start in range(0, len(body), relaying.READ_AT_ONCE):
+        parts.append(decoder.inflate(body[start : start + relaying.READ_AT_ONCE]))
+        if decoder.inflate_problem is not None:
+            return None
+        await asyncio.sleep(0)
+    return b"".join(parts) if decoder.is_inflated else None
 
 
 def _inflate(body: bytes, coding: str) -> bytes | None:

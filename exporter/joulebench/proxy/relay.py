@@ -97,6 +97,8 @@ async def relay(
     ``first_bytes``: filtered bytes that have been read already.
     """
     headers = headers_for_client(upstream.headers, keep_length=response_filter is None)
+    if response_filter is not None:
+        headers.popall("Content-Encoding", None)
     response = web.StreamResponse(status=upstream.status, reason=upstream.reason, headers=headers)
     try:
         await response.prepare(request)
@@ -107,22 +109,31 @@ async def relay(
                 chunk = await upstream.content.readany()
             except aiohttp.ClientError:
                 # Only a read of upstream: a failing write is the client's.
-                if request.transport is not None:
-                    # Closed in the middle, so that the client sees the reply break off and never as complete.
-                    request.transport.close()
-                return Relayed(response, Ending.UPSTREAM_BROKE)
+                return _break_off(request, response)
             if not chunk:
                 break
             for start in range(0, len(chunk), READ_AT_ONCE):
                 await _pass_on(response, chunk[start : start + READ_AT_ONCE], now, decoder, response_filter)
+                if response_filter is not None and response_filter.has_failed:
+                    return _break_off(request, response)
                 if start + READ_AT_ONCE < len(chunk):
                     await asyncio.sleep(0)
-        if response_filter is not None and (rest := response_filter.finish(now())):
-            await response.write(rest)
+        if response_filter is not None:
+            if not response_filter.is_complete:
+                return _break_off(request, response)
+            if rest := response_filter.finish(now()):
+                await response.write(rest)
         await response.write_eof()
     except ConnectionError:
         return Relayed(response, Ending.CLIENT_GONE)
     return Relayed(response, Ending.COMPLETE)
+
+
+def _break_off(request: web.BaseRequest, response: web.StreamResponse) -> Relayed:
+    """Closes the connection in the middle, so that the client sees the reply break off and never as complete."""
+    if request.transport is not None:
+        request.transport.close()
+    return Relayed(response, Ending.UPSTREAM_BROKE)
 
 
 async def _pass_on(
@@ -143,8 +154,9 @@ async def _pass_on(
 
 
 async def send_whole(request: web.BaseRequest, upstream: aiohttp.ClientResponse, body: bytes) -> Relayed:
-    """Sends a reply that was read to its end and rewritten."""
+    """Sends a reply that was read to its end, decompressed and rewritten."""
     headers = headers_for_client(upstream.headers, keep_length=False)
+    headers.popall("Content-Encoding", None)
     response = web.Response(status=upstream.status, reason=upstream.reason, headers=headers, body=body)
     try:
         await response.prepare(request)

@@ -137,8 +137,18 @@ class ResponseFilter:
         return data if value is None else self._without_additions(data, value)[0]
 
     def feed(self, data: bytes, now: float) -> bytes:
-        """Returns the bytes for the client so far; may be none."""
-        return b"".join([self._filter_event(event, now) for event in self._decoder.split(data)])
+        """Returns the bytes for the client so far, without the reply's content coding; may be none."""
+        return b"".join([self._filter_event(event, now) for event in self._decoder.split(self._decoder.inflate(data))])
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the content coding of the reply cannot be read any further."""
+        return self._decoder.inflate_problem is not None
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the content coding of the reply has come to its end."""
+        return self._decoder.is_inflated
 
     def finish(self, now: float) -> bytes:
         """Returns what is left at the end of the reply."""

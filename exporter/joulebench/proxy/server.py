@@ -28,6 +28,7 @@ from joulebench.proxy.metrics import ProxyMetrics, metrics_app
 from joulebench.proxy.relay import NEVER_INVENTED
 from joulebench.proxy.request import TaskFile, Upstream
 from joulebench.proxy.rewrite import RequestAdditions
+from joulebench.proxy.upstream_connections import HeadDeadlineConnector
 from joulebench.settings import Url
 from joulebench.supervise import run_in_asyncio
 
@@ -44,7 +45,7 @@ MAX_SCRAPE_CONNECTIONS = 32
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Addresses are (host, port), port 0 for a free one."""
+    """Addresses are (host, port), port 0 for a free one. ``reply_timeout``: seconds until the first byte of a reply."""
 
     upstream: str
     listen: tuple[str, int]
@@ -53,6 +54,7 @@ class Options:
     add_logprobs: int = 0
     max_tasks: int = 200
     task_file: Path | None = None
+    reply_timeout: float = 3600.0
 
 
 class ProxyServer:
@@ -86,7 +88,9 @@ class ProxyServer:
             recorder.start()
             self.metrics.watch_queue(recorder.queue.name, lambda: recorder.queue.dropped)
             self._stack.callback(recorder.stop)
-            session = await self._stack.enter_async_context(_session(Url.parse(options.upstream, "--upstream")))
+            session = await self._stack.enter_async_context(
+                _session(Url.parse(options.upstream, "--upstream"), options.reply_timeout)
+            )
             forwarder = Forwarder(
                 self.upstream,
                 session,
@@ -135,8 +139,8 @@ async def _listen(server: BoundedServer, address: tuple[str, int], setting: str,
     return f"http://{name}:{taken[1]}"
 
 
-def _session(upstream: Url) -> aiohttp.ClientSession:
-    """No limit of its own on connections or time: both are the client's and the model server's.
+def _session(upstream: Url, reply_timeout: float) -> aiohttp.ClientSession:
+    """No limit of its own on connections, or on the time of a reply after its head: both are the client's and the model server's.
 
     Proxies and CA bundles of the environment count; credentials of ``.netrc`` do not, as clients bring their own.
     """
@@ -146,7 +150,7 @@ def _session(upstream: Url) -> aiohttp.ClientSession:
         is_directory = Path(bundle).is_dir()
         context = ssl.create_default_context(cafile=None if is_directory else bundle, capath=bundle if is_directory else None)
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_UPSTREAM, ssl=context),
+        connector=HeadDeadlineConnector(reply_timeout, limit=0, keepalive_timeout=IDLE_UPSTREAM, ssl=context),
         proxy=environment_proxy(upstream),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT),
         cookie_jar=aiohttp.DummyCookieJar(),

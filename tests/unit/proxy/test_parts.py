@@ -133,3 +133,24 @@ def test_a_call_is_judged_by_what_was_declared(call: ToolCall, outcome: str) -> 
         "free": {},
     }
     assert [judged.outcome for judged in judge_tool_calls(Reply(tool_calls=(call,)), tools, evaluate)] == [outcome]
+
+
+@pytest.mark.parametrize(
+    ("text", "outcomes"),
+    [
+        ('{"name": "f", "arguments": {"path": "a"}}', ["ok"]),
+        ('I will.\n```json\n{"name": "f", "parameters": {"path": "a"}}\n```', ["ok"]),
+        ('{"function": {"name": "f", "arguments": "{\\"path\\": \\"a\\"}"}}', ["ok"]),
+        ('{"name": "f", "arguments": {"path": 1}}', ["schema_invalid"]),
+        ('{"name": "f", "arguments": {"path": ', ["malformed"]),
+        ('{"name": "g", "arguments": {"path": "a"}}', ["undeclared"]),
+        ('[f(path="a")]', ["unchecked"]),
+        ('<tool_call>{"name": "f", "arguments": {"path": "a"}}', ["malformed"]),
+        ("no call", []),
+    ],
+)
+def test_a_call_that_stands_as_json_in_the_text_is_judged_as_the_client_reads_it(text: str, outcomes: list[str]) -> None:
+    tools: dict[str, dict[str, object]] = {
+        "f": {"type": "object", "properties": {"path": {"type": "string"}}, "required": ["path"]}
+    }
+    assert [judged.outcome for judged in judge_tool_calls(Reply(text=text), tools, evaluate)] == outcomes

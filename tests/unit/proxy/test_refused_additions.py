@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import zlib
 from collections.abc import Callable, Iterable
 
 import pytest
@@ -117,3 +119,67 @@ def test_a_refusal_is_forgotten_after_a_while_and_memory_is_bounded() -> None:
     for number in range(5000):
         memory.remember(number, 0.0)
     assert [memory.is_refused(number, 1.0) for number in (0, 3999, 4000, 4999)] == [False, False, True, True]
+
+
+LOGPROBS = b'"logprobs":{"content":[{"token":"Hi","logprob":-0.1,"bytes":[72,105],"top_logprobs":[]}]},'
+
+
+def with_logprobs(body: bytes) -> bytes:
+    return body.replace(b'"finish_reason":', LOGPROBS + b'"finish_reason":', 1)
+
+
+def answer_compressed(request: RawRequest, pack: Callable[[bytes], bytes], coding: str) -> Iterable[Part]:
+    """A reply in ``coding`` although the proxy asked for none; as it is where the client's own request came."""
+    more = f"Content-Encoding: {coding}\r\n"
+    is_stream = b'"stream": true' in request.body
+    if is_extended(request):
+        assert request.headers["Accept-Encoding"] == "identity"
+        if is_stream:
+            return chunked([pack(with_logprobs(b"".join(STREAM)))], more=more)
+        return whole(pack(with_logprobs(WHOLE)), more=more)
+    return chunked(STREAM) if is_stream else whole(WHOLE)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(
+    ("coding", "pack", "sent"),
+    [
+        ("gzip", gzip.compress, 1),
+        ("deflate", zlib.compress, 1),
+        ("br", bytes, 2),
+        ("gzip", lambda body: b"not packed" + body, 2),
+        ("gzip", lambda body: gzip.compress(body) + gzip.compress(body), 2),
+        ("gzip", lambda body: gzip.compress(body + b" " * 16 * 1024 * 1024), 2),
+    ],
+    ids=["gzip", "deflate", "a coding that is not read", "no gzip", "two members", "gzip bomb"],
+)
+def test_a_reply_that_is_compressed_unasked_holds_no_additions(
+    start_proxy: StartProxy, stream: bool, coding: str, pack: Callable[[bytes], bytes], sent: int
+) -> None:
+    """It is decompressed within the limits, else the client's own request goes out."""
+    with RawUpstream(lambda request: answer_compressed(request, pack, coding)) as upstream:
+        proxy = start_proxy(upstream.url, add_logprobs=3)
+        body = {"model": "m", "stream": stream, "messages": [], "tools": TOOLS}
+        got = requests.post(f"{proxy.url}/v1/chat/completions", json=body, timeout=10)
+        proxy.wait_until_over(1)
+        assert (got.status_code, "Content-Encoding" in got.headers) == (200, False)
+        assert got.content == (b"".join(STREAM) if stream else WHOLE)
+        assert len(upstream.requests) == sent
+    assert proxy.value(m.PROXY_REQUESTS, result="ok") == 1
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_compressed_reply_that_breaks_off_is_not_passed_on_as_complete(start_proxy: StartProxy, stream: bool) -> None:
+    def pack(body: bytes) -> bytes:
+        return gzip.compress(body)[:-12]
+
+    with RawUpstream(lambda request: answer_compressed(request, pack, "gzip")) as upstream:
+        proxy = start_proxy(upstream.url, add_logprobs=3)
+        url = f"{proxy.url}/v1/chat/completions"
+        body = {"model": "m", "stream": stream, "messages": [], "tools": TOOLS}
+        if stream:
+            with pytest.raises(requests.exceptions.ChunkedEncodingError):
+                requests.post(url, json=body, timeout=10)
+        else:
+            assert requests.post(url, json=body, timeout=10).content == WHOLE
+        proxy.wait_until_over(1)
