@@ -28,9 +28,8 @@ class HeadDeadlineConnector(aiohttp.TCPConnector):
     def __init__(self, reply_seconds: float, **settings: Any) -> None:
         super().__init__(**settings)
         # aiohttp has no public setting for the protocol of a connection, and none of its timeouts ends a dripping head.
-        self._factory = functools.partial[ResponseHandler](
-            _HeadDeadlineHandler, self._loop, reply_seconds, HEAD_BEGUN_SECONDS
-        )
+        factory: Any = functools.partial(_HeadDeadlineHandler, self._loop, reply_seconds, HEAD_BEGUN_SECONDS)
+        self._factory = factory
 
 
 class _HeadDeadlineHandler(ResponseHandler):
