@@ -7,12 +7,15 @@ The unmodified pynvml loads it, by ``LD_LIBRARY_PATH`` in a subprocess (``enviro
 from tests.fakes.nvml.busy import BusyFile
 from tests.fakes.nvml.library import SCRIPT_VARIABLE, build, calls, environment, load
 from tests.fakes.nvml.script import (
+    MIG_3G,
+    MIG_4G,
     Answer,
     During,
     Every,
     FakeGpu,
     FakeGpuScript,
     Fault,
+    Mig,
     OnCalls,
     Process,
     counter_freezes,
@@ -26,6 +29,8 @@ from tests.fakes.nvml.script import (
 from tests.fakes.nvml.virtual_clock import VirtualClock
 
 __all__ = [
+    "MIG_3G",
+    "MIG_4G",
     "SCRIPT_VARIABLE",
     "Answer",
     "BusyFile",
@@ -34,6 +39,7 @@ __all__ = [
     "FakeGpu",
     "FakeGpuScript",
     "Fault",
+    "Mig",
     "OnCalls",
     "Process",
     "VirtualClock",

@@ -26,7 +26,8 @@ enum {
     DRIVER_NOT_LOADED = 9, GPU_IS_LOST = 15, VERSION_MISMATCH = 25, UNKNOWN = 999
 };
 enum { TYPE_UINT = 1, TYPE_ULL = 3 };
-enum { MAX_GPUS = 16, MAX_FAULTS = 64, MAX_ANSWERS = 32, MAX_PROCESSES = 128 };
+enum { MAX_GPUS = 16, MAX_FAULTS = 64, MAX_ANSWERS = 32, MAX_PROCESSES = 128, MAX_MIGS = 8 };
+enum { NO_INSTANCE = 0xFFFFFFFFu };
 
 /* The layouts below are NVML's ABI. */
 typedef uintptr_t Device;
@@ -44,6 +45,16 @@ typedef struct { unsigned version; int margin; } MarginV1;
 typedef struct { unsigned pid; unsigned long long timestamp; unsigned sm, mem, enc, dec; } ProcessSample;
 typedef struct { unsigned pid; unsigned long long used_memory; unsigned gpu_instance, compute_instance; } ProcessInfo;
 
+typedef struct {
+    unsigned multiprocessors, copy_engines, decoders, encoders, jpegs, ofas, gpu_slices, compute_slices;
+    unsigned long long memory_mib;
+} Attributes;
+typedef struct { unsigned version, supported; } GpmSupport;
+typedef struct { const char *short_name, *long_name, *unit; } GpmMetricInfo;
+typedef struct { unsigned id; int result; double value; GpmMetricInfo info; } GpmMetric;
+typedef struct { int gpu; unsigned gpu_instance; double at; } *GpmSample; /* opaque in NVML */
+typedef struct { unsigned version, count; GpmSample first, second; GpmMetric metrics[]; } GpmMetricsGet;
+
 typedef struct { double at, value, before; } Point; /* before: the integral up to `at` */
 typedef struct { Point *points; int count, room; double loop; } Curve;
 
@@ -51,7 +62,15 @@ typedef enum { FAULT_CALL, FAULT_FIELD, FAULT_VALUE, FAULT_SLOW, FAULT_GONE, FAU
 typedef enum { WHEN_TIME, WHEN_CALLS, WHEN_EVERY } FaultWhen;
 typedef struct { FaultKind kind; FaultWhen when; double from, until; char target[48]; double value; } Fault;
 typedef struct { char target[56]; int code; double values[4]; } Answer;
-typedef struct { unsigned pid; double from, until, sm; char name[96]; } Process;
+/* `mig`: index of the MIG instance that it runs on, -1 on a GPU without. */
+typedef struct { unsigned pid; double from, until, sm; int mig; char name[96]; } Process;
+/* One compute instance, from `from` until it is destroyed. */
+typedef struct {
+    char uuid[96], profile[40];
+    double from, until, memory_total;
+    unsigned gpu_instance, compute_instance, multiprocessors, gpu_slices, compute_slices;
+    Curve memory_used, activity; /* activity: busy share of the GPU instance's SMs */
+} Mig;
 
 #define FUNCTIONS(X) \
     X(nvmlDeviceGetHandleByIndex_v2) X(nvmlDeviceGetHandleByUUID) X(nvmlDeviceGetName) X(nvmlDeviceGetUUID) \
@@ -60,7 +79,11 @@ typedef struct { unsigned pid; double from, until, sm; char name[96]; } Process;
     X(nvmlDeviceGetTemperature) X(nvmlDeviceGetTemperatureV) X(nvmlDeviceGetTemperatureThreshold) \
     X(nvmlDeviceGetMarginTemperature) X(nvmlDeviceGetEnforcedPowerLimit) X(nvmlDeviceGetPowerManagementLimitConstraints) X(nvmlDeviceGetClockInfo) \
     X(nvmlDeviceGetMaxClockInfo) X(nvmlDeviceGetCurrentClocksEventReasons) X(nvmlDeviceGetCurrentClocksThrottleReasons) \
-    X(nvmlDeviceGetProcessUtilization) X(nvmlDeviceGetComputeRunningProcesses_v3) X(nvmlSystemGetProcessName)
+    X(nvmlDeviceGetProcessUtilization) X(nvmlDeviceGetComputeRunningProcesses_v3) X(nvmlSystemGetProcessName) \
+    X(nvmlDeviceGetMigMode) X(nvmlDeviceGetMaxMigDeviceCount) X(nvmlDeviceGetMigDeviceHandleByIndex) \
+    X(nvmlDeviceIsMigDeviceHandle) X(nvmlDeviceGetGpuInstanceId) X(nvmlDeviceGetComputeInstanceId) \
+    X(nvmlDeviceGetDeviceHandleFromMigDeviceHandle) X(nvmlDeviceGetAttributes_v2) X(nvmlGpmQueryDeviceSupport) \
+    X(nvmlGpmMigSampleGet)
 #define AS_ENUM(name) FN_##name,
 #define AS_NAME(name) #name,
 enum { FUNCTIONS(AS_ENUM) FN_COUNT };
@@ -80,6 +103,8 @@ typedef struct {
     int answer_count;
     Process processes[MAX_PROCESSES];
     int process_count;
+    Mig migs[MAX_MIGS];
+    int mig_mode, mig_count, gpm; /* gpm: 1 where the card has performance counters, as Hopper and newer have */
     unsigned long calls[FN_COUNT];
     long counted_step; /* part-time counter: what was added up so far */
     double counted_joules;
@@ -237,9 +262,18 @@ static int read_process(Gpu *gpu, const char *text) {
     if (gpu->process_count == MAX_PROCESSES) return 0;
     Process *process = &gpu->processes[gpu->process_count++];
     int named = 0;
-    if (sscanf(text, "%u %lf %lf %lf %n", &process->pid, &process->from, &process->until, &process->sm, &named) < 4) return 0;
+    if (sscanf(text, "%u %lf %lf %lf %d %n", &process->pid, &process->from, &process->until, &process->sm, &process->mig, &named) < 5)
+        return 0;
     snprintf(process->name, sizeof process->name, "%s", text + named);
     return 1;
+}
+
+static int read_mig(Gpu *gpu, const char *text) {
+    if (gpu->mig_count == MAX_MIGS) return 0;
+    Mig *mig = &gpu->migs[gpu->mig_count++];
+    gpu->mig_mode = 1;
+    return sscanf(text, "%95s %39s %lf %lf %u %u %u %u %u %lf", mig->uuid, mig->profile, &mig->from, &mig->until, &mig->gpu_instance,
+                  &mig->compute_instance, &mig->multiprocessors, &mig->gpu_slices, &mig->compute_slices, &mig->memory_total) == 10;
 }
 
 static int read_statement(Gpu *gpu, const char *key, const char *rest) {
@@ -259,6 +293,7 @@ static int read_statement(Gpu *gpu, const char *key, const char *rest) {
     if (!strcmp(key, "fault")) return read_fault(gpu, rest);
     if (!strcmp(key, "answer")) return read_answer(gpu, rest);
     if (!strcmp(key, "process")) return read_process(gpu, rest);
+    if (!strcmp(key, "mig")) return read_mig(gpu, rest);
     if (numbers < 1) return 0;
     if (!strcmp(key, "arch")) { gpu->arch = (unsigned)a; return 1; }
     if (!strcmp(key, "step")) { gpu->step = a; return 1; }
@@ -271,6 +306,8 @@ static int read_statement(Gpu *gpu, const char *key, const char *rest) {
     if (!strcmp(key, "memory_total")) { gpu->memory_total = a; return 1; }
     if (!strcmp(key, "slowdown")) { gpu->slowdown = a; return 1; }
     if (!strcmp(key, "margin")) { gpu->margin = (int)a; return 1; }
+    if (!strcmp(key, "mig_mode")) { gpu->mig_mode = (int)a; return 1; }
+    if (!strcmp(key, "gpm")) { gpu->gpm = (int)a; return 1; }
     if (!strcmp(key, "loop")) {
         Curve *all[] = {&gpu->power, &gpu->temperature, &gpu->utilization, &gpu->memory_used, &gpu->reasons, &gpu->clock};
         for (int i = 0; i < 6; i++) all[i]->loop = a;
@@ -288,6 +325,10 @@ static int read_statement(Gpu *gpu, const char *key, const char *rest) {
     if (!strcmp(key, "memory_used")) { add_point(&gpu->memory_used, a, b); return 1; }
     if (!strcmp(key, "reasons")) { add_point(&gpu->reasons, a, b); return 1; }
     if (!strcmp(key, "clock_mhz")) { add_point(&gpu->clock, a, b); return 1; }
+    if (!gpu->mig_count) return 0;
+    Mig *mig = &gpu->migs[gpu->mig_count - 1];
+    if (!strcmp(key, "mig_memory_used")) { add_point(&mig->memory_used, a, b); return 1; }
+    if (!strcmp(key, "mig_activity")) { add_point(&mig->activity, a, b); return 1; }
     return 0;
 }
 
@@ -306,6 +347,10 @@ static void forget_scenario(void) {
         free(gpus[i].memory_used.points);
         free(gpus[i].reasons.points);
         free(gpus[i].clock.points);
+        for (int m = 0; m < MAX_MIGS; m++) {
+            free(gpus[i].migs[m].memory_used.points);
+            free(gpus[i].migs[m].activity.points);
+        }
     }
     memset(gpus, 0, sizeof gpus);
     if (busy_file >= 0) close(busy_file);
@@ -354,6 +399,10 @@ static int read_script(void) {
         default_curve(&gpus[i].memory_used, 512.0 * (1u << 20));
         default_curve(&gpus[i].reasons, 0.0);
         default_curve(&gpus[i].clock, 1500.0);
+        for (int m = 0; m < gpus[i].mig_count; m++) {
+            default_curve(&gpus[i].migs[m].memory_used, 0.0);
+            default_curve(&gpus[i].migs[m].activity, 0.0);
+        }
     }
     fine_throttle = fine_throttle_base();
     return init_result;
@@ -408,10 +457,30 @@ static int enter_gpu(int index, int function, Gpu **gpu, double *t) {
     return failure(*gpu, function, *t);
 }
 
+/* What a handle of a MIG instance answers too; the rest exists for the whole GPU only. */
+static int knows_instances(int function) {
+    static const int known[] = {
+        FN_nvmlDeviceGetName, FN_nvmlDeviceGetUUID, FN_nvmlDeviceGetMemoryInfo, FN_nvmlDeviceGetMemoryInfo_v2,
+        FN_nvmlDeviceGetComputeRunningProcesses_v3, FN_nvmlDeviceIsMigDeviceHandle, FN_nvmlDeviceGetGpuInstanceId,
+        FN_nvmlDeviceGetComputeInstanceId, FN_nvmlDeviceGetDeviceHandleFromMigDeviceHandle, FN_nvmlDeviceGetAttributes_v2,
+    };
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        if (known[i] == function) return 1;
+    return 0;
+}
+
+/* The MIG instance of a handle; NULL for the handle of a GPU. A handle is GPU + 1, generation and instance + 1, 8 bits each. */
+static Mig *mig_of(Gpu *gpu, Device device) { return device >> 16 ? &gpu->migs[(device >> 16) - 1] : NULL; }
+
+static int exists(const Mig *mig, double t) { return mig->from <= t && t < mig->until; }
+
 static int enter(Device device, int function, Gpu **gpu, double *t) {
     int result = enter_gpu((int)(device & 0xff) - 1, function, gpu, t);
-    if (result == SUCCESS && device >> 8 != generation(*gpu, *t)) return GPU_IS_LOST;
-    return result;
+    if (result != SUCCESS) return result;
+    if ((device >> 8 & 0xff) != generation(*gpu, *t)) return GPU_IS_LOST;
+    const Mig *mig = mig_of(*gpu, device);
+    if (mig && !knows_instances(function)) return NOT_SUPPORTED;
+    return mig && !exists(mig, *t) ? INVALID_ARGUMENT : SUCCESS;
 }
 
 static int leave(int result) {
@@ -598,12 +667,17 @@ int nvmlDeviceGetHandleByUUID(const char *uuid, Device *device) {
 
 int nvmlDeviceGetName(Device device, char *name, unsigned length) {
     ENTER(nvmlDeviceGetName);
-    return leave(copy_text(name, length, gpu->name));
+    const Mig *mig = mig_of(gpu, device);
+    if (!mig) return leave(copy_text(name, length, gpu->name));
+    char full[160];
+    snprintf(full, sizeof full, "%s MIG %s", gpu->name, mig->profile);
+    return leave(copy_text(name, length, full));
 }
 
 int nvmlDeviceGetUUID(Device device, char *uuid, unsigned length) {
     ENTER(nvmlDeviceGetUUID);
-    return leave(copy_text(uuid, length, gpu->uuid));
+    const Mig *mig = mig_of(gpu, device);
+    return leave(copy_text(uuid, length, mig ? mig->uuid : gpu->uuid));
 }
 
 int nvmlDeviceGetArchitecture(Device device, unsigned *arch) {
@@ -639,6 +713,7 @@ int nvmlDeviceGetPowerUsage(Device device, unsigned *power) {
 
 int nvmlDeviceGetUtilizationRates(Device device, Utilization *utilization) {
     ENTER(nvmlDeviceGetUtilizationRates);
+    if (gpu->mig_mode) return leave(NOT_SUPPORTED);
     IF_FIXED(nvmlDeviceGetUtilizationRates, -1) {
         *utilization = (Utilization){(unsigned)values[0], (unsigned)values[1]};
         return leave(SUCCESS);
@@ -657,6 +732,12 @@ int nvmlDeviceGetUtilizationRates(Device device, Utilization *utilization) {
 
 int nvmlDeviceGetMemoryInfo(Device device, MemoryV1 *memory) {
     ENTER(nvmlDeviceGetMemoryInfo);
+    const Mig *mig = mig_of(gpu, device);
+    if (mig) {
+        unsigned long long total = (unsigned long long)mig->memory_total, used = (unsigned long long)value_at(&mig->memory_used, t);
+        *memory = (MemoryV1){total, total - used, used};
+        return leave(SUCCESS);
+    }
     IF_FIXED(nvmlDeviceGetMemoryInfo, -1) {
         *memory = (MemoryV1){(unsigned long long)values[0], (unsigned long long)values[1], (unsigned long long)values[2]};
         return leave(SUCCESS);
@@ -668,12 +749,14 @@ int nvmlDeviceGetMemoryInfo(Device device, MemoryV1 *memory) {
 
 int nvmlDeviceGetMemoryInfo_v2(Device device, MemoryV2 *memory) {
     ENTER(nvmlDeviceGetMemoryInfo_v2);
-    IF_FIXED(nvmlDeviceGetMemoryInfo_v2, -1) {
+    IF_FIXED(nvmlDeviceGetMemoryInfo_v2, -1) if (!mig_of(gpu, device)) {
         *memory = (MemoryV2){memory->version, (unsigned long long)values[0], (unsigned long long)values[1], (unsigned long long)values[2], (unsigned long long)values[3]};
         return leave(SUCCESS);
     }
     if (memory->version != 0x02000028) return leave(VERSION_MISMATCH);
-    unsigned long long total = (unsigned long long)gpu->memory_total, used = (unsigned long long)value_at(&gpu->memory_used, t);
+    const Mig *mig = mig_of(gpu, device);
+    unsigned long long total = (unsigned long long)(mig ? mig->memory_total : gpu->memory_total);
+    unsigned long long used = (unsigned long long)value_at(mig ? &mig->memory_used : &gpu->memory_used, t);
     *memory = (MemoryV2){memory->version, total, 0, total - used, used};
     return leave(SUCCESS);
 }
@@ -790,6 +873,7 @@ int nvmlDeviceGetCurrentClocksThrottleReasons(Device device, unsigned long long 
 /* Of every half second in which a process used the SMs, the ones after `last_seen`, as the driver's buffer has them. */
 int nvmlDeviceGetProcessUtilization(Device device, ProcessSample *samples, unsigned *count, unsigned long long last_seen) {
     ENTER(nvmlDeviceGetProcessUtilization);
+    if (gpu->mig_mode) return leave(NOT_SUPPORTED);
     unsigned room = samples ? *count : 0, found = 0;
     for (int i = 0; i < gpu->process_count; i++) {
         const Process *process = &gpu->processes[i];
@@ -808,15 +892,137 @@ int nvmlDeviceGetProcessUtilization(Device device, ProcessSample *samples, unsig
 
 int nvmlDeviceGetComputeRunningProcesses_v3(Device device, unsigned *count, ProcessInfo *infos) {
     ENTER(nvmlDeviceGetComputeRunningProcesses_v3);
+    const Mig *asked = mig_of(gpu, device);
     unsigned room = infos ? *count : 0, found = 0;
     for (int i = 0; i < gpu->process_count; i++) {
         const Process *process = &gpu->processes[i];
         if (t < process->from || t >= process->until) continue;
-        if (found < room) infos[found] = (ProcessInfo){process->pid, 1u << 30, 0xFFFFFFFFu, 0xFFFFFFFFu};
+        const Mig *mig = process->mig >= 0 && process->mig < gpu->mig_count ? &gpu->migs[process->mig] : NULL;
+        if (asked && mig != asked) continue;
+        if (found < room)
+            infos[found] = (ProcessInfo){process->pid, 1u << 30, mig ? mig->gpu_instance : NO_INSTANCE,
+                                         mig ? mig->compute_instance : NO_INSTANCE};
         found++;
     }
     *count = found;
     return leave(found > room ? INSUFFICIENT_SIZE : SUCCESS);
+}
+
+/* ---- MIG ---------------------------------------------------------------------------------------------------------- */
+
+int nvmlDeviceGetMigMode(Device device, unsigned *current, unsigned *pending) {
+    ENTER(nvmlDeviceGetMigMode);
+    IF_FIXED(nvmlDeviceGetMigMode, -1) {
+        *current = (unsigned)values[0];
+        *pending = (unsigned)values[1];
+        return leave(SUCCESS);
+    }
+    if (gpu->arch != 7 && gpu->arch < 9) return leave(NOT_SUPPORTED);
+    *current = *pending = (unsigned)gpu->mig_mode;
+    return leave(SUCCESS);
+}
+
+int nvmlDeviceGetMaxMigDeviceCount(Device device, unsigned *count) {
+    ENTER(nvmlDeviceGetMaxMigDeviceCount);
+    *count = gpu->mig_mode ? MAX_MIGS - 1 : 0;
+    return leave(SUCCESS);
+}
+
+/* Indices count the instances that exist, so that an instance's index changes when one before it is destroyed. */
+int nvmlDeviceGetMigDeviceHandleByIndex(Device device, unsigned index, Device *instance) {
+    ENTER(nvmlDeviceGetMigDeviceHandleByIndex);
+    unsigned at = 0;
+    for (int i = 0; i < gpu->mig_count; i++) {
+        if (!exists(&gpu->migs[i], t) || at++ != index) continue;
+        *instance = device | (Device)(i + 1) << 16;
+        return leave(SUCCESS);
+    }
+    return leave(gpu->mig_mode && index < MAX_MIGS - 1 ? NOT_FOUND : INVALID_ARGUMENT);
+}
+
+int nvmlDeviceIsMigDeviceHandle(Device device, unsigned *is_instance) {
+    ENTER(nvmlDeviceIsMigDeviceHandle);
+    *is_instance = mig_of(gpu, device) != NULL;
+    return leave(SUCCESS);
+}
+
+int nvmlDeviceGetGpuInstanceId(Device device, unsigned *id) {
+    ENTER(nvmlDeviceGetGpuInstanceId);
+    const Mig *mig = mig_of(gpu, device);
+    if (mig) *id = mig->gpu_instance;
+    return leave(mig ? SUCCESS : NOT_SUPPORTED);
+}
+
+int nvmlDeviceGetComputeInstanceId(Device device, unsigned *id) {
+    ENTER(nvmlDeviceGetComputeInstanceId);
+    const Mig *mig = mig_of(gpu, device);
+    if (mig) *id = mig->compute_instance;
+    return leave(mig ? SUCCESS : NOT_SUPPORTED);
+}
+
+int nvmlDeviceGetDeviceHandleFromMigDeviceHandle(Device device, Device *parent) {
+    ENTER(nvmlDeviceGetDeviceHandleFromMigDeviceHandle);
+    if (!mig_of(gpu, device)) return leave(INVALID_ARGUMENT);
+    *parent = device & 0xffff;
+    return leave(SUCCESS);
+}
+
+int nvmlDeviceGetAttributes_v2(Device device, Attributes *attributes) {
+    ENTER(nvmlDeviceGetAttributes_v2);
+    const Mig *mig = mig_of(gpu, device);
+    if (!mig) return leave(NOT_SUPPORTED);
+    *attributes = (Attributes){.multiprocessors = mig->multiprocessors, .gpu_slices = mig->gpu_slices,
+                               .compute_slices = mig->compute_slices, .memory_mib = (unsigned long long)(mig->memory_total / (1 << 20))};
+    return leave(SUCCESS);
+}
+
+int nvmlGpmQueryDeviceSupport(Device device, GpmSupport *support) {
+    ENTER(nvmlGpmQueryDeviceSupport);
+    if (support->version != 1) return leave(VERSION_MISMATCH);
+    support->supported = (unsigned)gpu->gpm;
+    return leave(SUCCESS);
+}
+
+int nvmlGpmSampleAlloc(GpmSample *sample) {
+    *sample = calloc(1, sizeof **sample);
+    return *sample ? SUCCESS : UNKNOWN;
+}
+
+int nvmlGpmSampleFree(GpmSample sample) {
+    free(sample);
+    return SUCCESS;
+}
+
+int nvmlGpmMigSampleGet(Device device, unsigned gpu_instance, GpmSample sample) {
+    ENTER(nvmlGpmMigSampleGet);
+    if (!gpu->gpm) return leave(NOT_SUPPORTED);
+    for (int i = 0; i < gpu->mig_count; i++) {
+        if (gpu->migs[i].gpu_instance != gpu_instance || !exists(&gpu->migs[i], t)) continue;
+        sample->gpu = (int)(device & 0xff) - 1;
+        sample->gpu_instance = gpu_instance;
+        sample->at = t;
+        return leave(SUCCESS);
+    }
+    return leave(NOT_FOUND);
+}
+
+/* Of all metrics only NVML_GPM_METRIC_SM_UTIL, 2: percent of the instance's SMs that were busy between two samples. */
+int nvmlGpmMetricsGet(GpmMetricsGet *get) {
+    pthread_mutex_lock(&lock);
+    if (!references) return leave(UNINITIALIZED);
+    if (get->version != 1) return leave(VERSION_MISMATCH);
+    const GpmSample first = get->first, second = get->second;
+    if (first->gpu != second->gpu || first->gpu_instance != second->gpu_instance || second->at - first->at < 0.1)
+        return leave(INVALID_ARGUMENT);
+    const Gpu *gpu = &gpus[first->gpu];
+    for (unsigned i = 0; i < get->count; i++) {
+        GpmMetric *metric = &get->metrics[i];
+        metric->result = metric->id == 2 ? SUCCESS : NOT_SUPPORTED;
+        for (int m = 0; m < gpu->mig_count && metric->id == 2; m++)
+            if (gpu->migs[m].gpu_instance == first->gpu_instance)
+                metric->value = 100.0 * mean(&gpu->migs[m].activity, first->at, second->at);
+    }
+    return leave(SUCCESS);
 }
 
 /* Faults of it are those of the first GPU. */

@@ -121,16 +121,50 @@ def gone(start: float, end: float) -> Fault:
 @dataclass(frozen=True, slots=True)
 class Process:
     """One that is on the GPU from ``start`` to ``end``, in seconds since the origin. ``sm``: percent of the SMs' time that it
-    uses; ``name``: what the driver calls it, empty where it cannot say."""
+    uses; ``name``: what the driver calls it, empty where it cannot say; ``mig``: index of the MIG instance that it runs on."""
 
     pid: int
     start: float = 0.0
     end: float = inf
     sm: float = 40.0
     name: str = ""
+    mig: int = -1
 
     def text(self) -> str:
-        return f"process {self.pid} {self.start!r} {self.end!r} {self.sm!r} {self.name}"
+        return f"process {self.pid} {self.start!r} {self.end!r} {self.sm!r} {self.mig} {self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Mig:
+    """A MIG instance (one compute instance) that exists from ``start`` to ``end``, in seconds since the origin. Instances of one
+    GPU instance share ``gpu_instance``, ``activity`` (busy share of its SMs) and memory."""
+
+    profile: str
+    multiprocessors: int
+    gpu_instance: int
+    gpu_slices: int
+    compute_slices: int
+    compute_instance: int = 0
+    uuid: str | None = None
+    memory_total: int = 20 << 30
+    memory_used: Points = ()
+    activity: Points = ()
+    start: float = 0.0
+    end: float = inf
+
+    def lines(self, gpu: int, index: int) -> list[str]:
+        ids = f"{self.gpu_instance} {self.compute_instance} {self.multiprocessors} {self.gpu_slices} {self.compute_slices}"
+        uuid = self.uuid or f"MIG-fake-{gpu}-{index}"
+        return [
+            f"mig {uuid} {self.profile} {self.start!r} {self.end!r} {ids} {self.memory_total}",
+            *(f"mig_memory_used {at!r} {value!r}" for at, value in self.memory_used),
+            *(f"mig_activity {at!r} {value!r}" for at, value in self.activity),
+        ]
+
+
+MIG_3G = Mig("3g.20gb", 42, gpu_instance=1, gpu_slices=3, compute_slices=3)
+MIG_4G = Mig("4g.20gb", 56, gpu_instance=2, gpu_slices=4, compute_slices=4)
+"""The two halves of an A100 of 40 GB."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +172,8 @@ class FakeGpu:
     """Curves are (seconds, value) pairs. ``step``: seconds between counter updates. ``sensor_window``: the part of a step that
     instant power averages over; ``counter_window``: the same for the counter, 0 for a counter that misses nothing.
     ``counter_gain``: 1 for an honest counter. ``margin``: the card gives a temperature margin instead of a threshold, as
-    Hopper does."""
+    Hopper does. ``mig_mode``: MIG is on, with the instances ``migs`` or without any; ``gpm``: the activity of instances can be
+    read, as on Hopper and newer."""
 
     power: Points = ((0.0, 50.0),)
     uuid: str | None = None
@@ -164,6 +199,9 @@ class FakeGpu:
     faults: Sequence[Fault] = ()
     answers: Sequence[Answer] = ()
     processes: Sequence[Process] = ()
+    mig_mode: bool = False
+    migs: Sequence[Mig] = ()
+    gpm: bool = False
 
     def lines(self, index: int) -> list[str]:
         lines = [
@@ -181,11 +219,15 @@ class FakeGpu:
             f"memory_total {self.memory_total}",
             f"slowdown {self.slowdown}",
             f"margin {int(self.margin)}",
+            f"mig_mode {int(self.mig_mode)}",
+            f"gpm {int(self.gpm)}",
         ]
         for key in ("power", "temperature", "utilization", "memory_used", "reasons", "clock_mhz"):
             lines += [f"{key} {at!r} {value!r}" for at, value in getattr(self, key)]
         if self.loop:
             lines.append(f"loop {self.loop!r}")
+        for number, mig in enumerate(self.migs):
+            lines += mig.lines(index, number)
         lines += [f"reset {at!r}" for at in self.resets]
         lines += [fault.text() for fault in self.faults] + [answer.text() for answer in self.answers]
         return lines + [process.text() for process in self.processes]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import pynvml
 import pytest
 
-from tests.fakes.nvml import BusyFile, FakeGpu, FakeGpuScript, VirtualClock, build, calls
+from tests.fakes.nvml import MIG_3G, MIG_4G, BusyFile, FakeGpu, FakeGpuScript, Process, VirtualClock, build, calls
 from tests.fakes.nvml.curve import integral
+from tests.fakes.nvml.script import HOPPER
 from tests.unit.gpu.rig import Play
 
 
@@ -85,3 +88,31 @@ def test_a_script_names_the_clock_and_the_busy_file_it_was_made_with(tmp_path: P
     assert "origin_mono 5.0" in text
     assert f"clock {tmp_path / 'clock'}" in text
     assert f"busy {tmp_path / 'busy'}" in text
+
+
+def test_instances_of_a_gpu_are_what_nvml_says_of_them(play: Play) -> None:
+    processes = [Process(11, mig=0), Process(12, mig=1), Process(13, mig=1)]
+    card = FakeGpu(
+        arch=HOPPER, migs=[replace(MIG_3G, activity=((0.0, 0.25),)), replace(MIG_4G, end=5.0)], processes=processes, gpm=True
+    )
+    rig = play(card, FakeGpu(arch=HOPPER))
+    parent, other = (pynvml.nvmlDeviceGetHandleByIndex(index) for index in (0, 1))
+    assert pynvml.nvmlDeviceGetMigMode(parent) == [1, 1]
+    assert pynvml.nvmlDeviceGetMigMode(other) == [0, 0]
+    instance = pynvml.nvmlDeviceGetMigDeviceHandleByIndex(parent, 0)
+    assert pynvml.nvmlDeviceGetUUID(instance) == "MIG-fake-0-0"
+    assert pynvml.nvmlDeviceGetName(instance) == "NVIDIA GeForce RTX 4090 MIG 3g.20gb"
+    assert pynvml.nvmlDeviceGetUUID(pynvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(instance)) == "GPU-fake-0"
+    attributes = pynvml.nvmlDeviceGetAttributes_v2(instance)
+    assert (attributes.multiprocessorCount, attributes.gpuInstanceSliceCount, attributes.memorySizeMB) == (42, 3, 20 * 1024)
+    listed = pynvml.nvmlDeviceGetComputeRunningProcesses_v3(pynvml.nvmlDeviceGetMigDeviceHandleByIndex(parent, 1))
+    assert [(process.pid, process.gpuInstanceId) for process in listed] == [(12, 2), (13, 2)]
+    assert len(pynvml.nvmlDeviceGetComputeRunningProcesses_v3(parent)) == 3
+    for call in (pynvml.nvmlDeviceGetTotalEnergyConsumption, pynvml.nvmlDeviceGetUtilizationRates):
+        with pytest.raises(pynvml.NVMLError, match="Not Supported"):
+            call(instance)
+    with pytest.raises(pynvml.NVMLError):
+        pynvml.nvmlDeviceGetUtilizationRates(parent)
+    rig.clock.advance(6.0)
+    with pytest.raises(pynvml.NVMLError):
+        pynvml.nvmlDeviceGetMigDeviceHandleByIndex(parent, 1)
