@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -45,14 +45,36 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The scene is started by the first test and looked at by the last ones, whatever order the others have."""
+    """Sorts tests so that real programs work in the background of others, and says which tests one worker runs together.
+
+    The scene is started by its first test and looked at by its last ones. The machines of the fault tests are one set of
+    processes, so one worker has them and the scene. Every other file is one worker's as well: its fixtures are started once.
+    """
     items.sort(key=_place)
+    for item in items:
+        group = "scene and faults" if _beside_the_scene(item) else item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
-def _place(item: pytest.Item) -> int:
+def _place(item: pytest.Item) -> tuple[int, int]:
+    """The long groups come first, so that no worker is left alone with them at the end."""
     if item.get_closest_marker("scene_start"):
-        return 0
-    return 2 if item.get_closest_marker("scene") else 1
+        return 0, 0
+    if item.get_closest_marker("scene"):
+        return 2, 0
+    return 1, 0 if _beside_the_scene(item) else 1 if "e2e" in item.path.parts else 2
+
+
+def _beside_the_scene(item: pytest.Item) -> bool:
+    return item.get_closest_marker("scene") is not None or "faults" in item.path.parts
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """What a test logged may hold half a surrogate pair; a report goes from worker to terminal as UTF-8."""
+    report = yield
+    report.sections = [(title, text.encode("utf-8", "backslashreplace").decode()) for title, text in report.sections]
+    return report
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,7 @@ GRACE_SECONDS = 5.0
 
 _before: set[int] = set()
 _stray: list[threading.Thread] = []
+_of_workers: list[str] = []
 
 
 def stray_threads() -> list[threading.Thread]:
@@ -37,16 +38,35 @@ def pytest_sessionstart() -> None:
     _before.update(thread.ident for thread in threading.enumerate() if thread.ident is not None)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """By now all fixtures are closed."""
+def _collect_stray_threads() -> list[str]:
+    """Waits for threads that are about to end; remembers and describes the others. Fixtures are closed when this is called."""
     wait_until(lambda: not stray_threads(), GRACE_SECONDS)
     _stray.extend(stray_threads())
+    return [describe(thread) for thread in _stray]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A worker of pytest-xdist has no terminal: it sends its stray threads to the process that has."""
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["stray_threads"] = _collect_stray_threads()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: object) -> None:
+    _of_workers.extend(getattr(node, "workeroutput", {}).get("stray_threads", ()))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    # With workers, the threads of this process are those of pytest-xdist.
+    names = _of_workers if config.pluginmanager.has_plugin("dsession") else _collect_stray_threads()
     session = config.pluginmanager.get_plugin("session")
-    if _stray and session is not None and session.exitstatus == pytest.ExitCode.OK:
+    if names and session is not None and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
-    for thread in _stray:
-        terminalreporter.write_line(f"STRAY {describe(thread)}: a test started it and did not end it", red=True)
+    for name in names:
+        terminalreporter.write_line(f"STRAY {name}: a test started it and did not end it", red=True)
 
 
 @pytest.hookimpl(trylast=True)
