@@ -7,6 +7,7 @@ names the overlap in ``exclusions``.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,7 +18,7 @@ from msgspec import UNSET
 
 from joulebench.errors import UserError
 from joulebench.parsing import as_count, as_float, as_list, sum_or_none
-from joulebench.schema import Reason, TaskResult, events, iterate_results
+from joulebench.schema import Reason, TaskResult, events, iterate_files, iterate_results
 from joulebench.schema.result import RUN_FILE_NAME, CallResult, Metadata
 
 THROTTLED, OVERLAP, SUSPECT = Reason.THROTTLED.value, Reason.OVERLAP.value, "suspect"
@@ -111,8 +112,30 @@ class RunResults:
         return max(0, (self.planned or 0) - len(self.attempts))
 
 
+def load_runs(paths: Sequence[Path], *, timelines: bool = False) -> list[RunResults]:
+    """A run for each directory, as ``load_run``, then the runs of the result files among ``paths``.
+
+    Files belong to the run that they name; all of the MCPWorld client, which names none, belong together. Raises UserError.
+    """
+    directories = [path for path in paths if not path.is_file()]
+    files = [path for path in dict.fromkeys(paths) if path.is_file()]
+    loaded = [load_run(directory, timelines=timelines) for directory in directories]
+    return loaded + (_runs_of_files(files, timelines=timelines) if files else [])
+
+
+def _runs_of_files(files: Sequence[Path], *, timelines: bool) -> list[RunResults]:
+    left_out: list[str] = []
+    parent = Path(os.path.commonpath([file.resolve().parent for file in files]))
+    by_run: dict[str, list[Attempt]] = {}
+    for result in iterate_files(files, left_out):
+        attempt = attempt_of_result(result, parent.name, timelines=timelines)
+        by_run.setdefault(attempt.run, []).append(attempt)
+    notes = tuple(f"left out: {why}" for why in left_out)
+    return [RunResults(name, parent, _name_settings(attempts), None, notes) for name, attempts in by_run.items()]
+
+
 def load_run(directory: Path, *, timelines: bool = False) -> RunResults:
-    """``directory``: of an exported run, or where the MCPWorld client logs; or one result file.
+    """``directory``: of an exported run, or where the MCPWorld client logs.
 
     A model that ran with several settings (infrastructure tag, temperature, mode) counts as a model for each. Raises UserError
     for a directory without result files.

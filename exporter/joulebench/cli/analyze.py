@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,16 +48,17 @@ def analyze_command() -> None:
 def compare(runs: tuple[str, ...], allow: tuple[str, ...], output_format: str) -> int:
     """Compare runs and models task by task: joules per success and more, with intervals, or why they cannot be compared.
 
-    RUN is the directory of an exported run, as runs/RUN_ID, or of backfilled result files of the MCPWorld client; every model of
-    a run is compared, or only MODEL, and a model that ran with several settings counts as several. Exits with 0 where all pairs
-    were compared, with 1 where a pair was refused.
+    RUN is the directory of an exported run, as runs/RUN_ID, or of backfilled result files of the MCPWorld client, or result files
+    themselves; every model of a run is compared, or only MODEL, and a model that ran with several settings counts as several.
+    Exits with 0 where all pairs were compared, with 1 where a pair was refused.
     """
     from joulebench.analysis.comparison import arms_of_runs, parse_selection
     from joulebench.analysis.comparison import compare as compare_arms
-    from joulebench.analysis.runs import load_run
+    from joulebench.analysis.runs import load_runs
     from joulebench.analysis.text import comparison_text, comparison_values
 
-    arms = arms_of_runs([(load_run(directory), model) for directory, model in map(parse_selection, runs)])
+    selections = groupby(map(parse_selection, runs), key=itemgetter(1))
+    arms = arms_of_runs([(run, model) for model, group in selections for run in load_runs([path for path, _ in group])])
     comparison = compare_arms(arms, allow)
     print(json.dumps(comparison_values(comparison), indent=1) if output_format == "json" else comparison_text(comparison))
     return 1 if comparison.refused else 0
@@ -103,16 +106,17 @@ def report(
 ) -> int:
     """Write an HTML report that compares finished runs, with costs and exclusions, or its numbers as JSON, Markdown or CSV.
 
-    RUN is the directory of an exported run, as runs/RUN_ID, or of backfilled result files of the MCPWorld client.
+    RUN is the directory of an exported run, as runs/RUN_ID, or of backfilled result files of the MCPWorld client, or result files
+    themselves.
     """
     from joulebench.analysis.report.content import build_content, load_failures, load_findings
     from joulebench.analysis.report.formats import report_csv, report_json, report_markdown
     from joulebench.analysis.report.timelines import timeline_values
-    from joulebench.analysis.runs import load_run
+    from joulebench.analysis.runs import load_runs
     from joulebench.files import write_atomic
 
     is_html = output_format == "html"
-    loaded = [load_run(directory, timelines=is_html) for directory in runs]
+    loaded = load_runs(runs, timelines=is_html)
     if prometheus_url and is_html:
         loaded = _with_samples(loaded, prometheus_url)
     created = f"{datetime.fromtimestamp(SystemClock().unix(), tz=timezone.utc):%Y-%m-%d %H:%M} UTC"
@@ -137,7 +141,7 @@ def report(
             text = report_markdown(content)
         case _:
             text = report_csv(content)
-    path = out or (runs[0] / "report.html" if is_html else None)
+    path = out or (loaded[0].directory / "report.html" if is_html else None)
     if path is None:
         print(text, end="")
         return 0

@@ -125,6 +125,8 @@ def _fill(session: Session, new: dict[str, Any], source: SampleSource | None, no
         if earlier is not None:
             return Outcome(session.path, KEPT, outcome.key, earlier, str(ours.get("quality")), outcome.reasons)
         if measurement.FILLED_BY not in ours and _has_invented_zero(before):
+            # Nothing was measured, so only what replaces the 0 J is written.
+            new = {name: new[name] for name in ("gpu_hardware_metrics", "measurement")}
             new["measurement"]["notes"].append(CLIENT_ZERO)
             outcome = replace(outcome, reasons=(*outcome.reasons, CLIENT_ZERO))
         elif source is None or (before and measurement.FILLED_BY not in ours):

@@ -22,6 +22,7 @@ from joulebench.mcpworld.windows import task_end
 from joulebench.parsing import as_float, as_int, as_name
 from joulebench.push.call import Call, Tool
 from joulebench.push.task import Task
+from joulebench.schema import events
 from joulebench.units import Seconds
 
 
@@ -53,9 +54,6 @@ class ReplayClock:
         finally:
             self._now.unix = self._now.monotonic = None
 
-
-REPORTED = "reported"
-"""Span status of a confidence that the benchmark worked out itself, from whichever tokens it took."""
 
 Data = Mapping[str, Any]
 
@@ -227,4 +225,4 @@ def _confidence(name: str, value: object) -> CallConfidence | None:
     score = as_float(value)
     if score is None or not 0 <= score <= 1:
         return None
-    return CallConfidence(REPORTED, name, score, {"reported": score})
+    return CallConfidence(events.REPORTED, name, score, {"reported": score})

@@ -144,6 +144,7 @@ def efficiency(
         decode_tokens=decode_tokens,
         joules_per_call=per_call if alone else None,
         calls_with_energy=len(joules) or (pushed[0] if pushed else 0),
+        call_energy_joules=None if not alone else sum(joules) if joules else pushed[1] if pushed else None,
         tool_wait_joules=tool_wait,
         notes={**notes, "calls": sorted({reason for call in calls if call.joules is not None for reason in call.reasons})},
         reason=None if alone else Reason.OVERLAP,

@@ -85,6 +85,8 @@ BATCH_TASKS = 500
 LOOP = "loop_detection"
 LOOP_WORDS = {"consecutive_identical": "consecutive identical", "alternating_pattern": "alternating pattern"}
 """How the client's agent names its loops, and by which words of the message."""
+OF_TOOL_CALL, MIXED = "tool_call", "mixed"
+"""Definitions of confidence beside ``events.REPORTED``."""
 THROTTLED_SHARE = 0.05
 """A task that was throttled for more than this share of its time is not comparable with others."""
 
@@ -457,12 +459,7 @@ def computed_metrics(task: Task) -> ComputedMetrics:
             tokens_per_call=ratio(tokens.total_tokens, values.llm_calls),
         ),
         throughput_metrics=_throughput(task, calls, succeeded),
-        tool_confidence_metrics=ToolConfidence(
-            avg_tool_confidence=ratio(values.confidence_sum, values.confidence_count),
-            min_tool_confidence=values.confidence_min,
-            max_tool_confidence=values.confidence_max,
-            tool_calls_with_confidence=values.confidence_count,
-        ),
+        tool_confidence_metrics=_tool_confidence(task),
         tool_hallucination_metrics=_hallucinations(task),
         loop_detection_metrics=_loop_detections(task),
         key_step_tracker=_key_steps(task),
@@ -606,6 +603,30 @@ def _loop_detections(task: Task) -> LoopDetections:
         loop_types=dict(Counter(str(loop["loop_type"]) for loop in details)),
         loop_details=details,
     )
+
+
+def _tool_confidence(task: Task) -> ToolConfidence:
+    """A benchmark may report numbers of its own beside those of the calls' tokens; the definition says which they are."""
+    values = task.values
+    ended = {event.get("tool_call") for event in _of_type(task, events.TOOL_CALL_END)}
+    starts = [event for event in _of_type(task, events.TOOL_CALL_START) if event.get("tool_call") in ended]
+    scored = [event for event in starts if as_float(event.get("confidence")) is not None]
+    definitions = {events.REPORTED if event.get("span_status") == events.REPORTED else OF_TOOL_CALL for event in scored}
+    replies = [value for event in starts if (value := _reply_confidence(event)) is not None]
+    return ToolConfidence(
+        avg_tool_confidence=ratio(values.confidence_sum, values.confidence_count),
+        min_tool_confidence=values.confidence_min,
+        max_tool_confidence=values.confidence_max,
+        tool_calls_with_confidence=values.confidence_count,
+        tool_confidence_definition=MIXED if len(definitions) > 1 else next(iter(definitions), None),
+        avg_reply_confidence=sum(replies) / len(replies) if replies else None,
+    )
+
+
+def _reply_confidence(start: Event) -> float | None:
+    if start.get("span_status") == events.REPORTED:
+        return as_float(start.get("confidence"))
+    return as_float(as_dict(start.get("confidence_measures")).get("naive_mean"))
 
 
 def _hallucinations(task: Task) -> Hallucinations:

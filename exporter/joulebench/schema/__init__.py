@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from joulebench.schema.load import (
         UnreadableResult,
         find_result_files,
+        iterate_files,
         iterate_readable_results,
         iterate_results,
         load_result,
@@ -28,6 +29,7 @@ __all__ = [
     "TaskResult",
     "UnreadableResult",
     "find_result_files",
+    "iterate_files",
     "iterate_readable_results",
     "iterate_results",
     "load_result",

@@ -29,6 +29,8 @@ PUSH_STATE = "PUSH_STATE"
 
 JOURNAL_PATTERN = "journal-*.jsonl"
 """Names of the journals in the directory of a run, one for each worker."""
+REPORTED = "reported"
+"""Span status of a confidence that the benchmark worked out itself, from whichever tokens it took."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,25 +85,30 @@ def iterate_results(paths: Iterable[Path], left_out: list[str] | None = None) ->
             raise UserError(
                 f"{path}: no {RESULT_PATTERN}; export the run first, then give its directory, as runs/RUN_ID, or where the client logs"
             )
-        sessions: dict[tuple[str | None, ...], list[float | None]] = {}
-        unreadable: list[UnreadableResult] = []
-        for file in files:
-            try:
-                result = load_result(file)
-            except UnreadableResult as error:
-                if left_out is None:
-                    raise
-                unreadable.append(error)
-                continue
-            if result.is_of_client and not _number_repetition(result, sessions):
-                if left_out is not None:
-                    left_out.append(f"{file}: is a copy of a session that was read already")
-                continue
-            yield result
-        if unreadable and not sessions:
-            raise unreadable[0]
-        if left_out is not None:
-            left_out += map(str, unreadable)
+        yield from iterate_files(files, left_out)
+
+
+def iterate_files(files: Iterable[Path], left_out: list[str] | None = None) -> Iterator[TaskResult]:
+    """``iterate_results`` of these files, which belong together."""
+    sessions: dict[tuple[str | None, ...], list[float | None]] = {}
+    unreadable: list[UnreadableResult] = []
+    for file in files:
+        try:
+            result = load_result(file)
+        except UnreadableResult as error:
+            if left_out is None:
+                raise
+            unreadable.append(error)
+            continue
+        if result.is_of_client and not _number_repetition(result, sessions):
+            if left_out is not None:
+                left_out.append(f"{file}: is a copy of a session that was read already")
+            continue
+        yield result
+    if unreadable and not sessions:
+        raise unreadable[0]
+    if left_out is not None:
+        left_out += map(str, unreadable)
 
 
 def iterate_readable_results(paths: Iterable[Path]) -> Iterator[TaskResult]:

@@ -228,6 +228,18 @@ class ToolConfidence(Record):
     min_tool_confidence: Annotated[Number, doc("ratio", "Lowest.")] = None
     max_tool_confidence: Annotated[Number, doc("ratio", "Highest.")] = None
     tool_calls_with_confidence: Annotated[Count, doc("calls", "Tool calls that have one.")] = None
+    tool_confidence_definition: Annotated[
+        Text,
+        doc(
+            "",
+            "Tokens that these confidences are of: `tool_call`: those of the call itself; `reported`: the client's own number, as the"
+            " MCPWorld client's mean over the whole reply; `mixed`: some of each; null without a journal.",
+        ),
+    ] = None
+    avg_reply_confidence: Annotated[
+        Number,
+        doc("ratio", "Mean over the tool calls of the mean probability of all tokens of the reply, or of the reported number."),
+    ] = None
 
 
 class Hallucinations(Record):
@@ -582,6 +594,9 @@ class Efficiency(Record):
     decode_tokens: Annotated[Number, doc("tokens", "These tokens.")] = None
     joules_per_call: Annotated[Number, doc("J", "Mean of the calls whose joules are known.")] = None
     calls_with_energy: Annotated[Count, doc("calls", "These calls.")] = None
+    call_energy_joules: Annotated[
+        Number, doc("J", "Their sum. It is there too where the task was killed and has no joules of its own.")
+    ] = None
     tool_wait_joules: Annotated[Number, doc("J", "Joules while only tools ran.")] = None
     notes: Annotated[dict[str, list[str]], doc("", "What they rest on, by phase and for calls.")] = msgspec.field(
         default_factory=dict

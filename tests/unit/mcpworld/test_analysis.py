@@ -7,10 +7,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from joulebench import cli
-from joulebench.analysis.runs import load_run
+from joulebench.analysis.runs import load_run, load_runs
 from joulebench.mcpworld.backfill import Options, backfill
 from joulebench.schema import UnreadableResult, load_result
 from tests.fakes import mcpworld_tree
@@ -65,6 +66,14 @@ def test_a_report_and_the_bottlenecks_of_backfilled_trees(
     assert "qwen3-vl:8b" in capsys.readouterr().out
 
 
+def is_readable(path: Path) -> bool:
+    try:
+        load_result(path)
+    except UnreadableResult:
+        return False
+    return True
+
+
 def copy_with(source: Path, target: Path, **metadata: Any) -> None:
     body = json.loads(source.read_text())
     body["metadata"].update(metadata)
@@ -92,3 +101,51 @@ def test_a_file_of_all_tasks_is_left_out_by_name(trees: tuple[Tree, Tree], tmp_p
     with pytest.raises(UnreadableResult, match="holds the results of several tasks"):
         load_result(path)
     assert cli.main(["compare", str(tmp_path)]) == 2
+
+
+def test_a_list_of_result_files_is_the_run_that_they_name(
+    trees: tuple[Tree, Tree], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a shell writes ``result_*.json`` out: files of the client, which name no run, are one run."""
+    files = [made.path for made in trees[0].made if made.path.exists()]
+    (run,) = load_runs([*files, files[0]])
+    assert len(run.attempts) == 34
+    whole = load_run(trees[0].root)
+    assert sorted(attempt.task_id for attempt in run.attempts) == sorted(attempt.task_id for attempt in whole.attempts)
+    cli.main(["compare", *map(str, files), "--format", "json", "--allow", "overlap"])
+    by_list = json.loads(capsys.readouterr().out)["pairs"]
+    cli.main(["compare", str(trees[0].root), "--format", "json", "--allow", "overlap"])
+    by_directory = json.loads(capsys.readouterr().out)["pairs"]
+    assert [pair["tasks"] for pair in by_list] == [pair["tasks"] for pair in by_directory]
+
+    for number, run_id in enumerate(("monday", "tuesday", "monday")):
+        body = {"schema_version": 1, "metadata": {"run_id": run_id, "task_id": f"t{number}", "model_name": "m"}, "raw_events": []}
+        (tmp_path / f"result_{number}.json").write_text(json.dumps(body))
+    ours = load_runs(sorted(tmp_path.glob("result_*.json")))
+    assert {run.name: len(run.attempts) for run in ours} == {"monday": 2, "tuesday": 1}
+
+
+def test_the_usual_analyses_by_pandas_run_on_the_clients_table(trees: tuple[Tree, Tree], tmp_path: Path) -> None:
+    """By the client's column names alone, over the table that ``json_to_csv.py`` makes: the numbers are those of the files."""
+    table = tmp_path / "benchmark_results.csv"
+    assert cli.main(["json-to-csv", "-i", str(trees[0].root), "-o", str(table), "-q"]) == 1
+    df = pd.read_csv(table)
+    results = [load_result(made.path) for made in trees[0].made if made.path.exists() and is_readable(made.path)]
+
+    energy = df.groupby("model_name")["gpu_total_energy_joules"].mean()
+    for model, mean in energy.items():
+        known = [r.measurement.joules for r in results if r.metadata.model_name == model and r.measurement.joules is not None]
+        assert mean == pytest.approx(sum(known) / len(known), rel=0.05)
+
+    success = df["task_status"].eq("success").groupby([df["model_name"], df["infrastructure_tag"]]).mean()
+    assert success.between(0, 1).all()
+    # The client writes N/A for a run without a tag, which pandas reads as missing.
+    assert {model for model, _ in success.index} == set(mcpworld_tree.MODELS)
+
+    growth = df[["gpu_vram_ratio_h2_h1", "gpu_energy_rate_ratio_h2_h1"]].dropna()
+    assert len(growth) > 0
+    assert (growth["gpu_energy_rate_ratio_h2_h1"] >= 0).all()
+
+    sure = df.dropna(subset=["avg_tool_confidence"]).groupby("task_status")["avg_tool_confidence"].mean()
+    assert sure.between(0, 1).all()
+    assert len(sure) > 0

@@ -249,4 +249,5 @@ def test_a_zero_that_the_client_invented_becomes_null_and_is_kept_beside(tree: T
     assert found["gpu_hardware_metrics"]["total_energy_joules"] is None
     assert found["gpu_hardware_metrics_before"] == zeros
     assert found["measurement"]["notes"][-1] == "client_wrote_0_joules"
+    assert set(found) - set(one.body) == {"gpu_hardware_metrics", "gpu_hardware_metrics_before", "measurement"}
     assert filled(tree).count(room.NOT_MEASURED) == 1

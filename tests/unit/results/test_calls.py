@@ -82,6 +82,14 @@ def test_without_a_journal_the_pushed_calls_stand() -> None:
     assert figures(task(), phases=None).joules_per_call is None
 
 
+def test_a_killed_task_has_the_energy_of_the_calls_that_its_journal_has() -> None:
+    killed = replace(task(call(1, 0, 5, 600.0), call(2, 8, None)), values=TaskValues(start=0.0))
+    assert killed.status == "unfinished"
+    found = figures(killed, overlap=None, phases=None)
+    assert (found.call_energy_joules, found.calls_with_energy, found.joules_per_call) == (600.0, 1, 600.0)
+    assert figures(task(call(1, 0, 5)), phases=None).call_energy_joules is None
+
+
 def test_a_call_that_never_ended_has_no_energy() -> None:
     (one,) = rows(task(call(1, 3.0, None)))
     assert (one.end, one.joules, one.energy_source) == (None, None, None)
