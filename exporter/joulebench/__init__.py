@@ -1,7 +1,8 @@
 """Joulebench: what a task of a self-hosted LLM costs in joules, and how sure the model was of each tool call.
 
-The public face is ``Run``, and ``confidence(response, tools)`` for the tool calls of a single response; they are loaded on first
-use, so that the exporter starts without the benchmark's imports.
+The public face is ``Run``, ``instrument()`` for the calls of client libraries without a line of code at each, and
+``confidence(response, tools)`` for the tool calls of a single response; they are loaded on first use, so that the exporter starts
+without the benchmark's imports.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from joulebench.integrations.instrument import instrument
     from joulebench.push.responses import response_confidence
     from joulebench.push.run import Run
 
 __version__ = "0.1.0"
-__all__ = ["Run", "__version__", "response_confidence"]
+__all__ = ["Run", "__version__", "instrument", "response_confidence"]
 
 
 def __getattr__(name: str) -> Any:
@@ -22,6 +24,10 @@ def __getattr__(name: str) -> Any:
         from joulebench.push.run import Run
 
         return Run
+    if name == "instrument":
+        from joulebench.integrations.instrument import instrument
+
+        return instrument
     if name == "response_confidence":
         from joulebench.push.responses import response_confidence
 

@@ -41,6 +41,7 @@ ROOMS: dict[str, set[str]] = {
     "gpu": {"energy", "schema"},
     "exporter": {"gpu", "ollama", "energy", "schema"},
     "push": {"clients", "confidence", "llm", "schema"},
+    "integrations": {"push", "llm", "schema"},
     "results": {"clients", "energy", "schema"},
     "mcpworld": {"push", "results", "gpu", "clients", "energy", "confidence", "schema"},
     "doctor": {"analysis", "schema"},
@@ -68,6 +69,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "jinja2": ("analysis/report/page.py",),
     "plotly": ("analysis/report/figures.py",),
     "platformdirs": ("cache.py",),
+    "wrapt": ("integrations/instrument.py",),
     "time": ("clock.py",),
 }
 EXPORTER_NEVER_LOADS = ("numpy", "pandas", "rich", "jsonschema", "pynvml", "requests", "joulebench.push", "joulebench.results")

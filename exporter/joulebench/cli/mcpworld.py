@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from joulebench.mcpworld.container import ContainerPoller
 
 OUR_PATHS = "JOULEBENCH_PYTHONPATH"
-NEEDED = ("joulebench", "prometheus_client", "requests", "urllib3", "certifi", "idna", "charset_normalizer")
+NEEDED = ("joulebench", "prometheus_client", "requests", "urllib3", "certifi", "idna", "charset_normalizer", "wrapt")
 NO_CONTAINER = "none"
 NOTHING_SEEN = (
-    "joulebench run: no task was measured: no event of the evaluator was seen. {command} started no Python that imports the"
-    " evaluator's result_collector with the environment that it was given; 'env -i', sudo, docker exec and containers drop it."
-    " Run 'joulebench run' beside that Python (docs/MCPWORLD.md: in a container), or measure the finished result files with"
-    " 'joulebench backfill LOG_DIR'"
+    "joulebench run: no task was measured: no call of an openai, ollama or litellm client and no event of the MCPWorld evaluator"
+    " was seen. {command} started no Python that imports one of them with the environment that it was given; 'env -i', sudo,"
+    " docker exec and containers drop it. Run 'joulebench run' beside that Python (docs/MCPWORLD.md: in a container), lead"
+    " another client through 'joulebench proxy', or measure finished result files of MCPWorld with 'joulebench backfill LOG_DIR'"
 )
 PRIORITY = -10
 
@@ -43,12 +43,16 @@ def mcpworld_command() -> None:
 
 @mcpworld_command.command(
     "run",
-    short_help="Start the MCPWorld client and measure its tasks live.",
+    short_help="Start a benchmark, MCPWorld's or any other, and measure it live.",
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
 )
 @click.option("--run-id", envvar=settings.ENV_RUN_ID, show_envvar=True, metavar="ID", help="[default: made from the time]")
 @click.option(
-    "--suite", envvar=settings.ENV_SUITE, show_envvar=True, metavar="NAME", help="Name of the suite.  [default: mcpworld]"
+    "--suite",
+    envvar=settings.ENV_SUITE,
+    show_envvar=True,
+    metavar="NAME",
+    help="Name of the suite.  [default: mcpworld for its tasks]",
 )
 @options.infrastructure_option()
 @options.gateway_option()
@@ -76,10 +80,12 @@ def run(
     task_file: Path | None,
     command: tuple[str, ...],
 ) -> int:
-    """Start the MCPWorld client as it is always started, and measure its tasks live.
+    """Start a benchmark as it is always started, and measure it live.
 
-    Signals are passed on to COMMAND, and its exit code is returned. Every Python that it starts attaches to the evaluator that it
-    imports. Exits with 1 where COMMAND succeeded and no event of its evaluator was seen.
+    Every Python that COMMAND starts records the calls of its openai, ollama and litellm clients: in the tasks that it opens,
+    else in a task of the process; JOULEBENCH_INSTRUMENT=0 turns that off. A Python that imports MCPWorld's evaluator records the
+    evaluator's tasks. Signals are passed on to COMMAND, and its exit code is returned. Exits with 1 where COMMAND succeeded and
+    nothing was measured.
     """
     from joulebench.mcpworld.launcher import SeenTasks, die_by, run_client
     from joulebench.mcpworld.startup import __path__ as startup
@@ -100,6 +106,7 @@ def run(
         settings.ENV_PROMETHEUS_URL: prometheus_url,
         settings.ENV_EXPORTER_URL: exporter_url,
         **DeviceChoice.from_settings(gpus, server, setting="--gpus").environment(),
+        settings.ENV_INSTRUMENT: settings.from_env(settings.ENV_INSTRUMENT, "1"),
         OUR_PATHS: os.pathsep.join(_our_paths()),
         "PYTHONPATH": os.pathsep.join([*startup, *filter(None, [os.environ.get("PYTHONPATH")])]),
     }

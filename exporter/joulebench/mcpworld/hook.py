@@ -94,6 +94,8 @@ class Hook:
             model=None if identity.model == UNKNOWN else identity.model,
             metadata=_metadata_to_keep(metadata, identity),
         )
+        # The evaluator reports its calls as events.
+        task.records_clients = False
         self._tasks[task_id] = TaskReplay(task, self._clock, at)
         self._write_task_file({"run_id": self._run.run_id, "task_id": task.task_id})
 

@@ -22,6 +22,7 @@ from joulebench.errors import UserError, format_error
 from joulebench.llm.reply import Reply
 from joulebench.metrics import TOOL_OUTCOMES
 from joulebench.parsing import as_float, as_unix_time
+from joulebench.push import current
 from joulebench.push.ids import bounded_name
 from joulebench.push.journal import plain_text
 from joulebench.push.recorder import TaskRecorder
@@ -90,11 +91,21 @@ class Call:
         self._phase: str | None = None
         self._ended = False
 
+    @property
+    def ended(self) -> bool:
+        return self._ended
+
     def __enter__(self) -> Call:
+        self.begin()
+        current.call_began(self)
+        return self
+
+    def begin(self) -> None:
+        """Records the start, for a call that ends in another context than it began in; it ends with ``record`` or ``end``."""
         recorder = self._recorder
         if recorder.is_inherited:
             self._ended = True
-            return self
+            return
         self._start = recorder.clock.unix()
         self._started = recorder.clock.monotonic()
         recorder.write(events.LLM_QUERY_START, self._start, call=self.number, model_name=self.model)
@@ -102,9 +113,13 @@ class Call:
             task.llm_calls += 1
         self._enter_phase("prefill")
         recorder.changed()
-        return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        current.call_ended(self)
+        self.end(error)
+
+    def end(self, error: BaseException | None = None) -> None:
+        """Ends the call, unless it has ended, with what was read of its response."""
         if self._ended:
             return
         if self._reader is not None:
@@ -180,6 +195,11 @@ class Call:
         reader.read(response)
         self._record(None)
         return self.requested
+
+    def chunk(self, chunk: object, tools: Iterable[object] = ()) -> None:
+        """A chunk of a streamed response arrived, for a caller that passes them on itself; ``end`` ends the call."""
+        reader = self._reader or self._open_reader(tools)
+        reader.read(chunk, self._recorder.clock.monotonic())
 
     def stream(self, chunks: Iterable[Chunk], tools: Iterable[object] = ()) -> Iterator[Chunk]:
         """Passes the chunks of a streamed response on as they come, and ends the call with the last of them.

@@ -28,7 +28,7 @@ from joulebench.clients.pushgateway import Pushgateway
 from joulebench.clock import Clock, SystemClock
 from joulebench.devices import DeviceChoice
 from joulebench.errors import UserError, format_error
-from joulebench.push import ids
+from joulebench.push import current, ids
 from joulebench.push.energy import ExporterEnergyRequests, GpuIdlePower, IdleMeter, NullEnergyRequests
 from joulebench.push.groups import Group
 from joulebench.push.ids import bounded_name
@@ -111,10 +111,12 @@ class Run:
         if self.devices != DeviceChoice():
             details["devices"] = self.devices.as_json()
         self._worker.start(self._planned_tasks, details)
+        current.run_opened(self)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         worker = self._worker
+        current.run_closed(self)
         if worker is not None and worker.is_inherited:
             # A forked process that leaves the block without a task of its own has nothing to close.
             self._closed = True
@@ -173,12 +175,14 @@ class Run:
         """Around a call that belongs to no task: it loads the model, and is recorded as WARM_UP."""
         journal = self._open().recorder.journal
         start, began, error = self._clock.unix(), self._clock.monotonic(), None
+        current.enter_warm_up()
         try:
             yield
         except BaseException as raised:
             error = format_error(raised)
             raise
         finally:
+            current.leave_warm_up()
             duration = self._clock.monotonic() - began
             model_name = bounded_name(model or "") or self.model
             journal.write(

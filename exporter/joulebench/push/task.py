@@ -15,6 +15,7 @@ from typing import Any
 from joulebench.confidence.measures import CallConfidence
 from joulebench.errors import UserError, format_error
 from joulebench.parsing import sum_or_none
+from joulebench.push import current
 from joulebench.push.call import MAX_ERROR_CHARACTERS, Call, ServerStats, Tool, checked_count, checked_window
 from joulebench.push.ids import bounded_name
 from joulebench.push.journal import plain_text
@@ -42,10 +43,27 @@ class Task:
         self._tools = 0
         self._verdict: tuple[str, bool | None, str] = ("unknown", None, "")
         self._ended = False
+        self._outer: Task | None = None
+        self.records_clients = True
+        """Whether calls of instrumented clients are recorded here; False where whoever opened the task records its calls."""
+
+    @property
+    def ended(self) -> bool:
+        return self._ended
+
+    @property
+    def is_inherited(self) -> bool:
+        """Whether this process was forked off while the task was open: its parent alone records it."""
+        return self._recorder.run_recorder.is_inherited
+
+    def now(self) -> Seconds:
+        """Unix time of the run's clock."""
+        return self._recorder.clock.unix()
 
     def __enter__(self) -> Task:
         if self._recorder.is_inherited:
             return self
+        self._outer = current.task_began(self)
         start = self._recorder.clock.unix()
         self._started = self._recorder.clock.monotonic()
         with self._recorder.state as totals:
@@ -63,6 +81,7 @@ class Task:
         ended = self._recorder.clock.monotonic()
         end = self._recorder.clock.unix()
         self._ended = True
+        current.task_ended(self, self._outer)
         if self._recorder.is_inherited:
             return
         status, success, reason = self._verdict if error is None else self._broken_off(error)

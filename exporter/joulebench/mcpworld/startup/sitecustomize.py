@@ -1,11 +1,13 @@
-"""Runs as every Python under ``joulebench run`` starts: attaches the live hook to the evaluator's collector once it is imported.
+"""Runs as every Python under ``joulebench run`` starts: attaches the live hook to the evaluator's collector once it is imported,
+and records the clients of openai, ollama and litellm once they are.
 
-Until then nothing of joulebench is loaded, so a Python that has nothing to do with the evaluator pays a finder and no more. It
+Until then nothing of joulebench is loaded, so a Python that has nothing to do with them pays a finder and no more. It
 must run on the client's own interpreter, which may be older than ours and may have none of our packages.
 """
 
 from __future__ import annotations
 
+import importlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
@@ -14,12 +16,14 @@ import sys
 from typing import Any
 
 COLLECTOR_MODULE, COLLECTOR_CLASS = "result_collector", "ResultCollector"
-OUR_PATHS = "JOULEBENCH_PYTHONPATH"
+CLIENT_MODULES = ("openai._base_client", "ollama._client", "litellm.main")
+"""Those of ``joulebench.integrations.instrument``, which may not be imported here."""
+OUR_PATHS, INSTRUMENT = "JOULEBENCH_PYTHONPATH", "JOULEBENCH_INSTRUMENT"
 
 
 class _Finder(importlib.abc.MetaPathFinder):
     def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> Any:
-        if fullname.rpartition(".")[2] != COLLECTOR_MODULE:
+        if fullname.rpartition(".")[2] != COLLECTOR_MODULE and fullname not in CLIENT_MODULES:
             return None
         for finder in sys.meta_path:
             found = None if finder is self else finder.find_spec(fullname, path, target)
@@ -42,25 +46,25 @@ class _Loader(importlib.abc.Loader):
     def exec_module(self, module: Any) -> None:
         self._real.exec_module(module)
         collector = getattr(module, COLLECTOR_CLASS, None)
-        if collector is not None:
-            _attach(collector)
+        try:
+            if module.__name__ in CLIENT_MODULES:
+                if os.environ.get(INSTRUMENT) == "1":
+                    _ours("joulebench.integrations.instrument").wrap_client(module)
+            elif collector is not None:
+                _ours("joulebench.mcpworld.hook").attach(collector)
+        except Exception as error:  # the benchmark comes first, whatever is wrong with us
+            print(  # noqa: T201
+                f"joulebench run: not attached to {module.__name__}, the benchmark goes on without it: {error!r}", file=sys.stderr
+            )
 
 
-def _attach(collector: Any) -> None:
+def _ours(name: str) -> Any:
     try:
-        _ours().attach(collector)
-    except Exception as error:  # the benchmark comes first, whatever is wrong with us
-        print(f"joulebench run: not attached, the benchmark goes on without it: {error!r}", file=sys.stderr)  # noqa: T201
-
-
-def _ours() -> Any:
-    try:
-        from joulebench.mcpworld import hook
+        return importlib.import_module(name)
     except ImportError:
         # Behind the client's own packages, so that it gets none of ours where it has one.
         sys.path.extend(path for path in os.environ.get(OUR_PATHS, "").split(os.pathsep) if path and path not in sys.path)
-        from joulebench.mcpworld import hook
-    return hook
+        return importlib.import_module(name)
 
 
 def _run_the_one_we_hide() -> None:
