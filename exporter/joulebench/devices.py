@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from joulebench.errors import UserError
 
 MAX_DEVICES = 1024
+SHOWN_DEVICES = 8
 _NAME = re.compile(
     r"(?:(?P<host>\[[^\]]+\](?::\d+)?|[^\s,\[\]]+):)?"
     r"(?P<name>\d{1,4}|(?i:GPU|MIG|SIMULATED)[-\w./]*|[0-9a-fA-F][-0-9a-fA-F]{3,})"
@@ -167,3 +168,9 @@ def is_host(wanted: str, host: str) -> bool:
         return True
     plain = host if host.count(":") > 1 else host.rpartition(":")[0] or host
     return wanted in (plain, plain.partition(".")[0] if not plain.replace(".", "").isdigit() else plain)
+
+
+def format_devices(devices: Sequence[str]) -> str:
+    """The first names and the number of the others."""
+    more = f" and {len(devices) - SHOWN_DEVICES} more" if len(devices) > SHOWN_DEVICES else ""
+    return (", ".join(devices[:SHOWN_DEVICES]) or "none named") + more

@@ -35,6 +35,8 @@ class Scripted:
     idle_watts: float | None = None
     confidence: float | None = 0.9
     name: str = ""
+    basis: str | None = None
+    devices: tuple[str, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -109,6 +111,8 @@ def record(one: Scripted, run_id: str, start: float) -> dict[str, Any]:
             "quality": one.quality,
             "reasons": list(one.reasons),
             "simulated": one.simulated,
+            "device_basis": one.basis,
+            "devices": [{"uuid": uuid, "gpu": str(number)} for number, uuid in enumerate(one.devices)],
         },
         "per_gpu": [{"gpu": "0", "uuid": "GPU-0", "name": "GPU of a test"}],
         "throttle": {"throttled_seconds": one.seconds / 2 if "throttled" in one.reasons else 0.0},

@@ -35,8 +35,8 @@ from joulebench.analysis.statistics import (
 )
 from joulebench.errors import UserError
 
-SUITE, SIMULATED = "suite", "simulated"
-ALLOWABLE = (SUITE, SIMULATED, *runs.WAIVABLE)
+SUITE, SIMULATED, BASIS = "suite", "simulated", "basis"
+ALLOWABLE = (SUITE, SIMULATED, BASIS, *runs.WAIVABLE)
 MOST_EXCLUDED = 0.25
 """An arm that loses more than this share of its attempts to throttling, overlap or suspicion is refused."""
 
@@ -111,6 +111,15 @@ class Arm:
     def simulated(self) -> bool:
         return any(attempt.simulated for attempt in self.attempts)
 
+    @property
+    def device_bases(self) -> tuple[str, ...]:
+        """How the devices of its joules are known; empty where no file says so."""
+        return tuple(sorted({each.device_basis for each in self.attempts if each.joules is not None and each.device_basis}))
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        return tuple(sorted({device for each in self.attempts for device in each.devices}))
+
 
 @dataclass(frozen=True, slots=True)
 class Excluded:
@@ -156,6 +165,7 @@ class Pair:
     refusals: tuple[str, ...]
     notes: tuple[str, ...]
     differences: tuple[Difference, ...]
+    differing_bases: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +177,11 @@ class Comparison:
     @property
     def refused(self) -> bool:
         return any(pair.refusals for pair in self.pairs)
+
+    @property
+    def differing_bases(self) -> bool:
+        """Whether a pair was refused because the devices of its arms are known in different ways."""
+        return any(pair.differing_bases for pair in self.pairs)
 
 
 def arms_of_runs(selections: Sequence[tuple[RunResults, str | None]]) -> list[Arm]:
@@ -313,7 +328,7 @@ def compare_pair(base: Arm, arm: Arm, allow: Collection[str]) -> Pair:
     uneven = any(len(tasks[0][task]) != len(tasks[1][task]) for task in common)
     differences = () if refusals else tuple(_difference(measure, counted[0], counted[1]) for measure in MEASURES)
     notes = (*_notes(base, arm, common, uneven), *_success_note(differences))
-    return Pair(base.label, arm.label, len(common), attempts, refusals, notes, differences)
+    return Pair(base.label, arm.label, len(common), attempts, refusals, notes, differences, _refused_for_bases(base, arm, allow))
 
 
 def _difference(measure: Measure, base: Sequence[Attempt], arm: Sequence[Attempt]) -> Difference:
@@ -368,6 +383,12 @@ def _refusals(base: Arm, arm: Arm, allow: Collection[str], common: int) -> Itera
     if base.simulated != arm.simulated and SIMULATED not in allow:
         which = base.label if base.simulated else arm.label
         yield f"the joules of {which} are simulated and the others measured; --allow {SIMULATED} waives it"
+    if _refused_for_bases(base, arm, allow):
+        said = " and ".join(f"{' or '.join(side.device_bases)} for {side.label}" for side in (base, arm))
+        yield (
+            f"the devices that the joules are of are known in different ways: {said}; name them alike by --gpus or --server,"
+            f" or --allow {BASIS} compares them"
+        )
     for side in (base, arm):
         for reason in runs.WAIVABLE:
             excluded = sum(reason in exclusion_reasons(each, allow) for each in side.attempts)
@@ -376,6 +397,11 @@ def _refusals(base: Arm, arm: Arm, allow: Collection[str], common: int) -> Itera
                 yield f"{share} are {_as_adjective(reason)}; --allow {reason} counts them"
     if not common:
         yield "no task in common whose attempts can be counted"
+
+
+def _refused_for_bases(base: Arm, arm: Arm, allow: Collection[str]) -> bool:
+    """A file that does not say its basis, as of an earlier version, refuses nothing."""
+    return bool(base.device_bases and arm.device_bases) and base.device_bases != arm.device_bases and BASIS not in allow
 
 
 def _as_adjective(reason: str) -> str:
@@ -393,6 +419,9 @@ def _notes(base: Arm, arm: Arm, common: Collection[str], uneven: bool) -> Iterat
     gpus = [sorted({" + ".join(each.gpus) for each in side.attempts if each.gpus}) for side in (base, arm)]
     if gpus[0] != gpus[1] and all(gpus):
         yield f"the GPUs differ ({'; '.join(gpus[0])} and {'; '.join(gpus[1])}): this compares models and machines together"
+    bases = [side.device_bases for side in (base, arm)]
+    if all(bases) and bases[0] != bases[1]:
+        yield f"devices {' or '.join(bases[0])} for {base.label}, {' or '.join(bases[1])} for {arm.label}"
     if base.model == arm.model:
         yield "the same model in both: a difference is one of machines, settings or moments"
     first, then = sorted(([each.start for each in side.attempts if each.start is not None], side.label) for side in (base, arm))

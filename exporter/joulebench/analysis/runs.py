@@ -52,6 +52,8 @@ class Attempt:
 
     ``seconds_by_phase`` and ``joules_by_phase`` contain known phases only; ``joules_low`` and ``joules_high`` are bounds.
     ``cached_tokens`` and ``prompt_tokens_with_cache_count``: sums over the calls whose server reports cached tokens.
+    ``device_basis``: how the devices that it is charged for are known; empty where its file does not say. ``devices``: their
+    names, as in the column of results.csv.
     """
 
     run: str
@@ -94,6 +96,8 @@ class Attempt:
     file: str
     timeline: Timeline | None = None
     settings: tuple[str, str, str] = ("", "", "")
+    device_basis: str = ""
+    devices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +247,8 @@ def attempt_of_result(result: TaskResult, run: str = "", *, timelines: bool = Fa
         file=result.path.name if result.path else "",
         timeline=_timeline(result) if timelines else None,
         settings=_settings(meta),
+        device_basis=measured.device_basis or "",
+        devices=tuple(device.label for device in measured.devices),
     )
 
 

@@ -12,6 +12,7 @@ from joulebench.analysis.comparison import (
     PERHAPS_WORSE,
     SUCCESS_RATE,
     WORSE,
+    Arm,
     Comparison,
     Difference,
     Excluded,
@@ -20,6 +21,7 @@ from joulebench.analysis.comparison import (
     comparison_counts,
 )
 from joulebench.analysis.statistics import PERMUTATIONS, RESAMPLES, Estimate
+from joulebench.devices import format_devices
 
 _MOST_EXCLUDED = 10
 
@@ -44,6 +46,7 @@ def comparison_text(comparison: Comparison) -> str:
     lines: list[str] = []
     for pair in comparison.pairs:
         lines += [*_pair(pair), ""]
+    lines += _devices(comparison.arms)
     lines += _excluded(comparison)
     lines.append(
         f"Intervals: 95 %, from {RESAMPLES} resamples of whole tasks. Energy per success includes the joules of failures."
@@ -100,6 +103,16 @@ def _cut(label: str) -> str:
     return label if len(label) <= 28 else f"{label[:12]}...{label[-13:]}"
 
 
+def _devices(arms: Sequence[Arm]) -> Iterator[str]:
+    named = [arm for arm in arms if arm.device_bases]
+    if not named:
+        return
+    yield "devices:"
+    for arm in named:
+        yield f"  {arm.label}: {' or '.join(arm.device_bases)}, {format_devices(arm.devices)}"
+    yield ""
+
+
 def _excluded(comparison: Comparison) -> Iterator[str]:
     if not comparison.excluded:
         return
@@ -122,7 +135,15 @@ def estimate_values(estimate: Estimate) -> dict[str, float | None]:
 def comparison_values(comparison: Comparison) -> dict[str, Any]:
     return {
         "arms": [
-            {"label": arm.label, "run": arm.run, "model": arm.model, "attempts": len(arm.attempts), "simulated": arm.simulated}
+            {
+                "label": arm.label,
+                "run": arm.run,
+                "model": arm.model,
+                "attempts": len(arm.attempts),
+                "simulated": arm.simulated,
+                "device_bases": list(arm.device_bases),
+                "devices": list(arm.devices),
+            }
             for arm in comparison.arms
         ],
         "pairs": [pair_values(pair) for pair in comparison.pairs],

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from joulebench.analysis.bottlenecks.tasks import TaskRun
     from joulebench.analysis.runs import RunResults
 
-ALLOW = ("suite", "simulated", "throttled", "overlap", "suspect")
+ALLOW = ("suite", "simulated", "basis", "throttled", "overlap", "suspect")
 """As in analysis.comparison, whose scipy the help does not need."""
 
 runs_argument = click.argument("runs", nargs=-1, required=True, type=options.PATH, metavar="RUN...")
@@ -31,8 +31,8 @@ allow_option = click.option(
     "--allow",
     multiple=True,
     type=click.Choice(ALLOW),
-    help="Compare although suites differ or only some joules are simulated, or count attempts that were throttled, overlapped by"
-    " others or suspect; may be repeated.",
+    help="Compare although suites differ, only some joules are simulated or devices are known in different ways (basis), or"
+    " count attempts that were throttled, overlapped by others or suspect; may be repeated.",
 )
 
 
@@ -50,7 +50,8 @@ def compare(runs: tuple[str, ...], allow: tuple[str, ...], output_format: str) -
 
     RUN is the directory of an exported run, as runs/RUN_ID, or of backfilled result files of the MCPWorld client, or result files
     themselves; every model of a run is compared, or only MODEL, and a model that ran with several settings counts as several.
-    Exits with 0 where all pairs were compared, with 1 where a pair was refused.
+    Exits with 0 where all pairs were compared, with 1 where a pair was refused, with 2 where it was refused because its devices are
+    known in different ways.
     """
     from joulebench.analysis.comparison import arms_of_runs, parse_selection
     from joulebench.analysis.comparison import compare as compare_arms
@@ -61,7 +62,7 @@ def compare(runs: tuple[str, ...], allow: tuple[str, ...], output_format: str) -
     arms = arms_of_runs([(run, model) for model, group in selections for run in load_runs([path for path, _ in group])])
     comparison = compare_arms(arms, allow)
     print(json.dumps(comparison_values(comparison), indent=1) if output_format == "json" else comparison_text(comparison))
-    return 1 if comparison.refused else 0
+    return 2 if comparison.differing_bases else 1 if comparison.refused else 0
 
 
 @analyze_command.command("report", short_help="Write an HTML report that compares finished runs.")

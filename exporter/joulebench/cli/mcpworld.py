@@ -8,6 +8,7 @@ import shlex
 import shutil
 import signal
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ import click
 from joulebench import settings
 from joulebench.cli import options
 from joulebench.clock import Clock, SystemClock
-from joulebench.devices import DeviceChoice
+from joulebench.devices import DeviceChoice, DeviceName, parse_devices
 from joulebench.errors import GpuUnavailable, UserError
 
 if TYPE_CHECKING:
@@ -150,7 +151,10 @@ def _our_paths() -> list[str]:
     default="auto",
     help="auto goes on without GPU columns where there is no GPU; every row of simulated GPUs says so.",
 )
-def monitor(output: Path, interval: float, per_gpu: bool, container: str, cgroup: Path | None, gpu_source: str) -> int:
+@options.gpus_option("GPUs to read: indices, UUIDs or beginnings of UUIDs; every row names them.  [default: all]")
+def monitor(
+    output: Path, interval: float, per_gpu: bool, container: str, cgroup: Path | None, gpu_source: str, gpus: str | None
+) -> int:
     """Write GPU and container readings to OUTPUT.csv every INTERVAL seconds (default 1) until SIGTERM or Ctrl-C.
 
     An existing file with the same columns is continued.
@@ -163,18 +167,23 @@ def monitor(output: Path, interval: float, per_gpu: bool, container: str, cgroup
         # Rows keep their beat beside a benchmark that takes all CPUs; where that is not allowed, some come late.
         os.setpriority(os.PRIO_PROCESS, 0, PRIORITY)
     with ExitStack() as stack:
-        source = _gpu_source(gpu_source)
+        names = parse_devices(gpus, "--gpus") if gpus else ()
+        source = _gpu_source(gpu_source, names)
         energy = None
         if source is not None:
             stack.callback(source.close)
             if per_gpu:
                 # A source of its own: one card's reading is for one thread at a time.
                 watched = (
-                    source if source.name == "simulated" else stack.enter_context(closing(_gpu_source(gpu_source) or source))
+                    source
+                    if source.name == "simulated"
+                    else stack.enter_context(closing(_gpu_source(gpu_source, names) or source))
                 )
                 energy = GpuMonitor(watched, clock, ring_seconds=60.0)
         poller = _container_poller(container, cgroup, clock)
-        csv_monitor = CsvMonitor(output, source, clock, interval=interval, container=poller, energy=energy)
+        csv_monitor = CsvMonitor(
+            output, source, clock, interval=interval, container=poller, energy=energy, names_devices=bool(names)
+        )
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             # What was ignored for us, as nohup does it, stays ignored.
             if signal.getsignal(number) is not signal.SIG_IGN:
@@ -190,7 +199,25 @@ def monitor(output: Path, interval: float, per_gpu: bool, container: str, cgroup
     return 0
 
 
-def _gpu_source(wanted: str) -> GpuSource | None:
+def _gpu_source(wanted: str, names: Sequence[DeviceName]) -> GpuSource | None:
+    """Returns the GPUs of that kind that ``names`` mean, all without names; None where there may be none."""
+    from joulebench.gpu.chosen_devices import ChosenDevices
+
+    source = _all_gpus(wanted)
+    if source is None:
+        if names:
+            raise UserError(f"--gpus: {', '.join(map(str, names))} cannot be read, since there is no GPU here")
+        return None
+    if not names:
+        return source
+    try:
+        return ChosenDevices(source, names, "--gpus")
+    except UserError:
+        source.close()
+        raise
+
+
+def _all_gpus(wanted: str) -> GpuSource | None:
     if wanted == "simulated":
         from joulebench.gpu.simulated import SimulatedSource
 
@@ -233,6 +260,7 @@ def _container_poller(container: str, cgroup: Path | None, clock: Clock) -> Cont
     default=15.0,
     help="Longest wait for Prometheus to scrape the end of a session that has just ended.",
 )
+@options.gpus_option("GPUs that served the model, of those that were measured.  [default: all of them]")
 @click.option("--dry-run", is_flag=True, help="Print what would be done and write nothing.")
 @click.option("--quiet", is_flag=True, help="Print only files whose energy is not ok.")
 def backfill(
@@ -241,6 +269,7 @@ def backfill(
     monitor_csv: tuple[Path, ...],
     instance: str | None,
     wait: float,
+    gpus: str | None,
     dry_run: bool,
     quiet: bool,
 ) -> int:
@@ -257,7 +286,9 @@ def backfill(
 
     api = None if prometheus_url == settings.NO_URL else PrometheusApi(prometheus_url)
     try:
-        report = backfill_files(Options(directory, list(monitor_csv), instance, dry_run, wait), api)
+        report = backfill_files(
+            Options(directory, list(monitor_csv), instance, dry_run, wait, parse_devices(gpus, "--gpus") if gpus else ()), api
+        )
     finally:
         if api is not None:
             api.close()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from joulebench.doctor.findings import FAILURE, OK, WARNING, Case, CheckResult, NotChecked, check_each, required
+from joulebench.devices import format_devices
+from joulebench.doctor.findings import FAILURE, OK, SKIPPED, WARNING, Case, CheckResult, NotChecked, check_each, required
 from joulebench.doctor.values import LoadedResults, hardware, identity, joules, path_of, sampled_watts, window_seconds
 from joulebench.schema import Reason, TaskResult
 
@@ -16,7 +17,14 @@ GAP_SHARE = 0.1
 IDENTITY_TOLERANCE = 0.01
 CLOCK_TOLERANCE_SECONDS = 0.25
 THROTTLED_SHARE = 0.05
-OWN_CHECK = (Reason.OVERLAP, Reason.THROTTLED, Reason.FOREIGN_PROCESS, Reason.CLOCK_OFFSET, Reason.RESET)
+OWN_CHECK = (
+    Reason.OVERLAP,
+    Reason.THROTTLED,
+    Reason.FOREIGN_PROCESS,
+    Reason.CLOCK_OFFSET,
+    Reason.RESET,
+    Reason.DEVICES_ASSUMED,
+)
 SAMPLES_TOLERANCE = 0.1
 LEAST_SAMPLED_SECONDS = 5.0
 NO_WINDOW = "no file has the length of its measured window"
@@ -58,6 +66,7 @@ def measurement_checks(results: LoadedResults) -> list[CheckResult]:
             fix="measure on a machine with an NVIDIA GPU, or say 'simulated' beside every number",
             skipped="no file names the source of its GPU readings",
         ),
+        _devices(tasks),
         check_each(
             "coverage",
             tasks,
@@ -144,6 +153,33 @@ def measurement_checks(results: LoadedResults) -> list[CheckResult]:
             skipped="no file has throttled seconds; the exporter and Prometheus have them",
         ),
     ]
+
+
+def _devices(tasks: Sequence[TaskResult]) -> CheckResult:
+    """Names the devices and how they are known, and warns where they are not the same for all tasks or a guess."""
+    known = [task for task in tasks if task.measurement.device_basis and task.measurement.devices]
+    if not known:
+        return CheckResult("devices", SKIPPED, "no file names the devices that it is charged for")
+    bases = Counter(str(task.measurement.device_basis) for task in known)
+    labels = sorted({device.label for task in known for device in task.measurement.devices})
+    summary = f"{', '.join(f'{count} {basis}' for basis, count in bases.most_common())}: {format_devices(labels)}"
+    guessed = [task for task in known if Reason.DEVICES_ASSUMED in task.measurement.reasons]
+    if guessed:
+        why = f"{len(guessed)} of {len(known)} tasks are charged for all devices though these were used differently ({summary})"
+        fix = "name the devices (--gpus 0,1 or gpus=), or the server (--server HOST:PORT), and run these tasks again"
+        return CheckResult(
+            "devices", WARNING, why, fix, tuple(Case(path_of(task), _labels(task)) for task in guessed), len(known)
+        )
+    if len(bases) > 1:
+        rare = min(bases, key=lambda basis: bases[basis])
+        cases = tuple(Case(path_of(task), f"{rare}: {_labels(task)}") for task in known if task.measurement.device_basis == rare)
+        why = f"{len(cases)} of {len(known)} tasks: their devices are known in another way than the others' ({summary})"
+        return CheckResult("devices", WARNING, why, "compare tasks of one basis only", cases, len(known))
+    return CheckResult("devices", OK, summary, checked=len(known))
+
+
+def _labels(task: TaskResult) -> str:
+    return format_devices([device.label for device in task.measurement.devices])
 
 
 def _energy_unknown(task: TaskResult) -> str | None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from joulebench.clients.prometheus import PrometheusApi
+from joulebench.devices import DeviceName
 from joulebench.energy.attribution import TaskAttribution
 from joulebench.errors import UserError
 from joulebench.files import write_atomic
@@ -59,13 +60,15 @@ class Report:
 @dataclass(frozen=True, slots=True)
 class Options:
     """``monitor_csv``: logs to read; empty means those that lie below ``root``. ``instance``: only GPUs of this scrape target.
-    ``wait``: seconds for Prometheus to scrape what follows a session that has just ended."""
+    ``wait``: seconds for Prometheus to scrape what follows a session that has just ended. ``devices``: the GPUs that served,
+    all that were measured where none is named."""
 
     root: Path
     monitor_csv: Sequence[Path] = ()
     instance: str | None = None
     dry_run: bool = False
     wait: float = 0.0
+    devices: tuple[DeviceName, ...] = ()
 
 
 def backfill(options: Options, api: PrometheusApi | None, step: Callable[[int, int], None] | None = None) -> Report:
@@ -86,7 +89,7 @@ def backfill(options: Options, api: PrometheusApi | None, step: Callable[[int, i
     measured = telemetry.gather_telemetry(sessions, api, options.instance, logs, step=step, wait=options.wait)
     why = "prometheus_failed" if measured.failure else "no_samples" if api or logs else "no_telemetry_given"
     first_of: dict[str, Path] = {}
-    for session, source, share in _with_shares(sessions, measured):
+    for session, source, share in _with_shares(sessions, measured, options.devices):
         copy_of = first_of.setdefault(str(session.identity), session.path)
         notes = () if copy_of == session.path else (f"copy of {copy_of}",)
         outcomes.append(
@@ -96,10 +99,14 @@ def backfill(options: Options, api: PrometheusApi | None, step: Callable[[int, i
 
 
 def _with_shares(
-    sessions: Sequence[Session], measured: Telemetry
+    sessions: Sequence[Session], measured: Telemetry, devices: tuple[DeviceName, ...] = ()
 ) -> list[tuple[Session, SampleSource | None, TaskAttribution | None]]:
     """Sessions that the same samples saw share their joules; each of another log is on its own."""
     sources = [measured.of(session) for session in sessions]
+    if devices:
+        chosen = {id(source.samples): source.of_devices(devices).samples for source in sources if source is not None}
+        sources = [source and replace(source, samples=chosen[id(source.samples)]) for source in sources]
+        sessions = [replace(session, task=replace(session.task, declared_devices=devices)) for session in sessions]
     groups: defaultdict[int, list[int]] = defaultdict(list)
     for index, source in enumerate(sources):
         if source is not None:

@@ -43,7 +43,8 @@ def measured_sections(
     """Everything that is written into the session's file. ``no_samples_reason``: the reason where there is no source."""
     stored = None if source is None else source.samples
     context = ExportContext(str(session.identity), __version__, stored, why_no_samples=no_samples_reason)
-    (result,) = task_results([session.task], [None], [share], context)
+    own = frozenset(gpu.uuid for gpu in stored.gpus) if stored is not None and session.task.declared_devices else None
+    (result,) = task_results([session.task], [own], [share], context)
     used = context.gpus([gpu.uuid or "" for gpu in result.per_gpu])
     record: Sections = msgspec.to_builtins(result)
     del record["path"]

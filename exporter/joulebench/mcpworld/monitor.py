@@ -21,7 +21,7 @@ from joulebench.gpu.monitor import GpuMonitor
 from joulebench.gpu.reading import CounterReading, GpuSource, GpuState, StateReading
 from joulebench.mcpworld.client_names import MONITOR_COLUMNS
 from joulebench.mcpworld.container import ContainerPoller, ContainerReading
-from joulebench.mcpworld.telemetry import GPU_COLUMNS, SOURCE_COLUMN
+from joulebench.mcpworld.telemetry import DEVICES_COLUMN, GPU_COLUMNS, SOURCE_COLUMN
 from joulebench.units import mib_from_bytes
 
 log = logging.getLogger(__name__)
@@ -33,6 +33,7 @@ Reading = tuple[CounterReading, StateReading] | None
 
 class CsvMonitor:
     """``source`` None: there is no GPU. ``energy``: a monitor of the same GPUs, where a row shall have columns for each of them.
+    ``names_devices``: whether each row names the GPUs that it is of, as where these are not all of the machine.
 
     Raises UserError where the file cannot be written.
     """
@@ -46,6 +47,7 @@ class CsvMonitor:
         interval: float,
         container: ContainerPoller | None = None,
         energy: GpuMonitor | None = None,
+        names_devices: bool = False,
     ) -> None:
         self.missed = 0
         self._source = source
@@ -55,13 +57,15 @@ class CsvMonitor:
         self._energy = energy
         self._stop = threading.Event()
         self._simulated = source is not None and source.name == SIMULATED
+        self._names_devices = names_devices
         self._fd = _open(path, self.columns)
 
     @property
     def columns(self) -> tuple[str, ...]:
         gpus = self._source.devices() if self._source is not None and self._energy is not None else ()
-        single = [f"gpu{index}_{name}" for index in range(len(gpus)) for name in GPU_COLUMNS]
-        return (*MONITOR_COLUMNS, *single, *([SOURCE_COLUMN] if self._simulated else []))
+        single = [f"gpu{gpu.identity.index}_{name}" for gpu in gpus for name in GPU_COLUMNS]
+        named = [DEVICES_COLUMN] if self._names_devices else []
+        return (*MONITOR_COLUMNS, *single, *named, *([SOURCE_COLUMN] if self._simulated else []))
 
     def stop(self, *_: object) -> None:
         """Ends ``run`` at its next row; may be called by a signal handler."""
@@ -91,6 +95,8 @@ class CsvMonitor:
         cells = [f"{at:.6f}", *_together(readings), *_container(container)]
         for reading, state in zip(readings, states, strict=False):
             cells += _single(reading, state)
+        if self._names_devices and self._source is not None:
+            cells.append(" ".join(f"{gpu.identity.index}:{gpu.identity.uuid}" for gpu in self._source.devices()))
         return [*cells, SIMULATED] if self._simulated else cells
 
     def _read(self) -> list[Reading]:

@@ -14,7 +14,7 @@ import math
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from itertools import pairwise
 from pathlib import Path
@@ -23,11 +23,13 @@ from statistics import median
 from joulebench import metrics
 from joulebench.clients.prometheus import PrometheusApi
 from joulebench.clock import SystemClock
+from joulebench.devices import Device, DeviceName, resolve_devices
 from joulebench.energy.trace import CounterTrace
 from joulebench.errors import PrometheusError, UserError
 from joulebench.files import csv_reader, decode_text
 from joulebench.mcpworld.client_names import MONITOR_COLUMNS, MONITOR_LOG_PATTERN
 from joulebench.mcpworld.session import Session
+from joulebench.results.attribution import stored_devices
 from joulebench.results.fetch import GpuSamples, Samples, fetch_samples, wait_until_settled
 from joulebench.results.timeseries import EMPTY, TimeSeries, Window
 from joulebench.units import BYTES_PER_MIB
@@ -39,6 +41,8 @@ GAP_STEPS, GAP_SECONDS = 5.0, 2.0
 
 GPU_COLUMNS = ("uuid", "util_pct", "vram_mb", "temp_c", "power_w", "energy_j", "energy_at", "energy_uncertainty_s")
 """Of one GPU in a log that has them, each behind ``gpu0_``, ``gpu1_`` and so on."""
+DEVICES_COLUMN = "gpu_devices"
+"""The GPUs that a row is of, as ``INDEX:UUID``, separated by spaces; only in logs of GPUs that were chosen."""
 SOURCE_COLUMN = "gpu_source"
 """Only in logs of simulated GPUs, where every row says so."""
 
@@ -55,7 +59,8 @@ Row = Mapping[str, str]
 
 @dataclass
 class MonitorLog:
-    """``times``: unix seconds of the rows. ``container_cpu`` in percent of one core, ``container_mem`` in MiB."""
+    """``times``: unix seconds of the rows. ``container_cpu`` in percent of one core, ``container_mem`` in MiB. ``devices``: those
+    that the rows name; empty where they are of all GPUs."""
 
     path: Path
     times: list[float]
@@ -63,6 +68,7 @@ class MonitorLog:
     container_cpu: TimeSeries = EMPTY
     container_mem: TimeSeries = EMPTY
     damaged: int = 0
+    devices: tuple[Device, ...] = ()
 
     def rows_within(self, start: float, end: float) -> int:
         return bisect_right(self.times, end) - bisect_left(self.times, start)
@@ -97,6 +103,7 @@ def read_monitor_log(path: Path) -> MonitorLog:
         container_cpu=_series(rows, "container_cpu_pct"),
         container_mem=_series(rows, "container_mem_mb"),
         damaged=damaged,
+        devices=_named_devices(rows),
     )
 
 
@@ -126,6 +133,8 @@ def _gpus(rows: Sequence[tuple[float, Row]], names: Sequence[str]) -> list[GpuSa
     if not numbers:
         all_gpus = _all_gpus(rows)
         all_gpus.source = source
+        if devices := _named_devices(rows):
+            all_gpus.uuid = " ".join(device.uuid for device in devices)
         return [all_gpus] if any(map(len, all_gpus.gauges.values())) else []
     single = []
     for number in numbers:
@@ -134,6 +143,15 @@ def _gpus(rows: Sequence[tuple[float, Row]], names: Sequence[str]) -> list[GpuSa
         if any(map(len, gpu.gauges.values())) or len(gpu.energy.at):
             single.append(gpu)
     return single
+
+
+def _named_devices(rows: Sequence[tuple[float, Row]]) -> tuple[Device, ...]:
+    """The GPUs that all rows are of; none where the rows name different GPUs."""
+    cells = {row[DEVICES_COLUMN] for _, row in rows if row.get(DEVICES_COLUMN)}
+    if len(cells) != 1:
+        return ()
+    pairs = [word.partition(":") for word in cells.pop().split()]
+    return tuple(Device("", int(index) if index.isdecimal() else -1, uuid) for index, _, uuid in pairs if uuid)
 
 
 def _all_gpus(rows: Sequence[tuple[float, Row]]) -> GpuSamples:
@@ -195,6 +213,26 @@ class SampleSource:
     origin: str | None
     samples: Samples
     log: MonitorLog | None = None
+
+    def of_devices(self, names: Sequence[DeviceName]) -> SampleSource:
+        """Returns the samples of these GPUs. Raises UserError for a name that none of them matches, or several.
+
+        A log that has sums over GPUs is of all that it names, or of GPUs that are unknown.
+        """
+        known = stored_devices(self.samples.gpus)
+        sums = [gpu for gpu in self.samples.gpus if gpu.gpu == ALL_GPUS]
+        if sums:
+            known = list(self.log.devices) if self.log is not None else []
+            if not known:
+                raise UserError(
+                    f"--gpus: {self.origin} has the sum over all GPUs, not readings of each; run the monitor with --gpus"
+                    " or --per-gpu, or do without"
+                )
+        chosen = {device.uuid for device in resolve_devices(names, known, "--gpus")}
+        if sums and len(chosen) < len(known):
+            raise UserError(f"--gpus: {self.origin} has only the sum over {', '.join(map(str, known))}; name all of them")
+        gpus = sums or [gpu for gpu in self.samples.gpus if gpu.uuid in chosen]
+        return replace(self, samples=Samples(gpus))
 
 
 @dataclass

@@ -15,7 +15,7 @@ import msgspec
 from joulebench.metrics import DIRECTIONS, LINKS, THROTTLE_REASONS, TOOL_OUTCOMES
 from joulebench.parsing import sum_or_none
 from joulebench.schema.fields import FieldDoc, doc, field_at
-from joulebench.schema.result import DeviceRecord, HardwareMetrics, TaskResult
+from joulebench.schema.result import HardwareMetrics, TaskResult
 
 KEY_COLUMNS = ("run_id", "task_id", "worker")
 """The key of a row."""
@@ -91,10 +91,6 @@ def _bounds_ratio(result: TaskResult) -> float | None:
     if not energy.joules or energy.low_joules is None or energy.high_joules is None:
         return None
     return (energy.high_joules - energy.low_joules) / energy.joules
-
-
-def _device_name(device: DeviceRecord) -> str:
-    return f"{device.host}/{device.uuid}" if device.host else str(device.uuid)
 
 
 def _exporter_joules(result: TaskResult) -> float | None:
@@ -225,7 +221,7 @@ COLUMNS: tuple[Column, ...] = (
     _computed(
         "devices",
         doc("", "The devices that the task is charged for, as `host/uuid` or `uuid`, separated by spaces."),
-        lambda result: " ".join(_device_name(device) for device in result.measurement.devices) or None,
+        lambda result: " ".join(device.label for device in result.measurement.devices) or None,
     ),
     _computed(
         "energy_bounds_ratio",

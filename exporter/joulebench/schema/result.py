@@ -423,6 +423,10 @@ class DeviceRecord(Record):
     uuid: Annotated[Text, doc("", "UUID.")] = None
     share: Annotated[Number, doc("ratio", "The part of a GPU that several servers used, by SM time.")] = None
 
+    @property
+    def label(self) -> str:
+        return f"{self.host}/{self.uuid}" if self.host else str(self.uuid)
+
 
 class Measurement(WindowMeasurement):
     """The energy of the task over all of its GPUs, not reduced where tasks overlap: that is ``attribution``."""

@@ -127,6 +127,7 @@ def test_tasks_of_one_arm_only_do_not_count_and_are_named(tmp_path: Path) -> Non
     [
         ({"suite": "other"}, "different suites (files and other)", "suite"),
         ({"simulated": True}, "model-b are simulated", "simulated"),
+        ({"basis": "assumed"}, "declared for model-a and assumed for model-b", "basis"),
         ({"quality": "suspect", "reasons": ("throttled",)}, "20 of 20 attempts of model-b are throttled", "throttled"),
         ({"quality": "suspect", "reasons": ("overlap",), "overlap": 0.5}, "overlapped by other tasks", "overlap"),
         ({"quality": "suspect", "reasons": ("below_idle",)}, "20 of 20 attempts of model-b are suspect", "suspect"),
@@ -136,12 +137,13 @@ def test_what_cannot_be_compared_is_refused_until_told_to(
     tmp_path: Path, changed: dict[str, object], why: str, allow: str
 ) -> None:
     other = [replace(one, **changed) for one in THRIFTY]  # type: ignore[arg-type]
-    refused = compared(tmp_path, BASE, other)
+    base = [replace(one, basis="declared") for one in BASE]
+    refused = compared(tmp_path, base, other)
     (pair,) = refused.pairs
     assert refused.refused
     assert pair.differences == ()
     assert any(why in refusal and f"--allow {allow}" in refusal for refusal in pair.refusals), pair.refusals
-    assert differences(compared(tmp_path / "told", BASE, other, allow=[allow]))["joules_per_success"].arm.value is not None
+    assert differences(compared(tmp_path / "told", base, other, allow=[allow]))["joules_per_success"].arm.value is not None
 
 
 def test_a_few_doubtful_attempts_are_left_out_with_their_reason(tmp_path: Path) -> None:
@@ -188,6 +190,24 @@ def test_the_command_prints_and_tells_by_its_code(tmp_path: Path, capsys: pytest
     assert told["pairs"][0]["measures"]["joules_per_success"]["finding"] == BETTER
     assert cli.main(["compare", str(a), str(tmp_path / "nowhere")]) == 2
     assert "give the directory of an exported run" in capsys.readouterr().err
+
+
+def test_devices_that_are_known_in_different_ways_are_refused_with_code_2_and_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    declared = write(tmp_path / "a", [replace(one, basis="declared", devices=("GPU-a0", "GPU-a1")) for one in BASE])
+    assumed = write(tmp_path / "b", [replace(one, basis="assumed", devices=("GPU-b0",)) for one in THRIFTY])
+    unknown = write(tmp_path / "c", THRIFTY)
+    assert cli.main(["compare", str(declared), str(assumed)]) == 2
+    shown = capsys.readouterr().out
+    assert "refused: the devices that the joules are of are known in different ways" in shown
+    assert "  model-a: declared, GPU-a0, GPU-a1\n  model-b: assumed, GPU-b0\n" in shown
+    assert cli.main(["compare", str(declared), str(assumed), "--allow", "basis"]) == 0
+    assert "note: devices declared for model-a, assumed for model-b" in capsys.readouterr().out
+    assert cli.main(["compare", str(declared), str(unknown), "--format", "json"]) == 0
+    first, second = json.loads(capsys.readouterr().out)["arms"]
+    assert (first["device_bases"], first["devices"]) == (["declared"], ["GPU-a0", "GPU-a1"])
+    assert (second["device_bases"], second["devices"]) == ([], [])
 
 
 def test_the_commands_offer_what_can_be_allowed() -> None:

@@ -58,6 +58,8 @@ def good(index: int = 0, model: str = "qwen3:8b", seconds: float = 10.0) -> Json
             "coverage": 1.0,
             "longest_gap_seconds": 0.1,
             "counter_resets": 0,
+            "device_basis": "declared",
+            "devices": [{"host": "a:18347", "gpu": "0", "uuid": "GPU-a0"}],
             "simulated": False,
             "reasons": [],
             "clock_offset_seconds": {"benchmark_to_gateway": 0.001, "exporter_to_prometheus": -0.002},
@@ -88,6 +90,7 @@ def test_good_results_pass_every_check_that_they_tell_of(tmp_path: Path) -> None
     report = examine_results(write(tmp_path / "r", well()))
     assert {one.check: one.severity for one in report.findings if one.severity != OK} == {"failures by confidence": SKIPPED}
     assert (report.verdict, report.tasks) == (SKIPPED, 6)
+    assert found(report, "devices").reason == "6 declared: a:18347/GPU-a0"
     assert cli.main(["doctor", str(tmp_path / "r"), "--strict"]) == 0
 
 
@@ -103,6 +106,8 @@ SPOILED: list[tuple[str, str, Spoil]] = [
     ("energy known", FAILURE, lambda b: at(b, "measurement").update(joules=None, reasons=["no_samples"])),
     ("no invented zero", FAILURE, lambda b: at(b, "gpu_hardware_metrics").update(total_energy_joules=0.0)),
     ("measured cards", WARNING, lambda b: at(b, "measurement").update(simulated=True)),
+    ("devices", WARNING, lambda b: at(b, "measurement").update(reasons=["devices_assumed"])),
+    ("devices", WARNING, lambda b: at(b, "measurement").update(device_basis="observed")),
     ("coverage", FAILURE, lambda b: at(b, "measurement").update(coverage=0.9)),
     ("longest gap", WARNING, lambda b: at(b, "measurement").update(longest_gap_seconds=60.0)),
     ("counter resets", WARNING, lambda b: at(b, "measurement").update(counter_resets=1)),

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from joulebench.devices import parse_devices
 from joulebench.errors import UserError
 from joulebench.mcpworld import backfill as room
 from joulebench.mcpworld.backfill import Options, Report, backfill
@@ -251,3 +252,16 @@ def test_a_zero_that_the_client_invented_becomes_null_and_is_kept_beside(tree: T
     assert found["measurement"]["notes"][-1] == "client_wrote_0_joules"
     assert set(found) - set(one.body) == {"gpu_hardware_metrics", "gpu_hardware_metrics_before", "measurement"}
     assert filled(tree).count(room.NOT_MEASURED) == 1
+
+
+def test_devices_that_are_named_are_charged_and_said(tree: Tree) -> None:
+    """The monitor read one of two cards, so a file is charged for it alone."""
+    log = tree.root / "vscode_runs" / "gpu_logs" / "gpu_metrics_qwen.csv"
+    header, *rows = log.read_text().splitlines()
+    log.write_text("\n".join([f"{header},gpu_devices", *(f"{row},1:GPU-one" for row in rows)]) + "\n")
+    with pytest.raises(UserError, match=r"--gpus: 0 matches no GPU; there are: 1 \(GPU-one\)"):
+        backfill(Options(tree.root, devices=parse_devices("0", "--gpus")), None)
+    assert backfill(Options(tree.root, devices=parse_devices("GPU-one", "--gpus")), None).count(room.FILLED) == 34
+    found = body(tree.made[0])["measurement"]
+    assert (found["device_basis"], [device["uuid"] for device in found["devices"]]) == ("declared", ["GPU-one"])
+    assert found["joules"] == pytest.approx(tree.joules(*tree.made[0].headline), rel=0.01)

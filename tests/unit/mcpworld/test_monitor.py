@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from joulebench.clock import SystemClock, wait_until
+from joulebench.devices import parse_devices
 from joulebench.errors import GpuLost, UserError
+from joulebench.gpu.chosen_devices import ChosenDevices
 from joulebench.gpu.monitor import GpuMonitor
 from joulebench.gpu.reading import CounterReading, GpuIdentity, StateReading
 from joulebench.gpu.simulated import SimulatedSource
@@ -17,6 +19,7 @@ from joulebench.mcpworld import telemetry
 from joulebench.mcpworld.client_names import MONITOR_COLUMNS
 from joulebench.mcpworld.container import ContainerPoller, Usage
 from joulebench.mcpworld.monitor import CsvMonitor
+from joulebench.mcpworld.telemetry import SampleSource
 from joulebench.units import Bytes, Celsius, Joules, Ratio, Seconds, Watts
 
 
@@ -148,6 +151,39 @@ def test_invented_gpus_say_so_in_every_row_and_have_columns_of_their_own(tmp_pat
         ("SIMULATED-0", "simulated", "counter"),
         ("SIMULATED-1", "simulated", "counter"),
     ]
+
+
+def test_rows_of_chosen_gpus_are_of_these_and_name_them(tmp_path: Path) -> None:
+    path = tmp_path / "m.csv"
+    chosen = ChosenDevices(Source(), parse_devices("GPU-1", "--gpus"), "--gpus")
+    monitor = CsvMonitor(path, chosen, SystemClock(), interval=0.02, names_devices=True)
+    assert monitor.row()[1:] == ["75", "1024", "61", "101", "", "", "1:GPU-1"]
+    run_for(monitor, path, 4)
+    log = telemetry.read_monitor_log(path)
+    assert [(device.index, device.uuid) for device in log.devices] == [(1, "GPU-1")]
+    source = SampleSource(telemetry.MONITOR_CSV, path.name, log.samples, log)
+    for name in ("1", "GPU-1"):
+        assert [gpu.uuid for gpu in source.of_devices(parse_devices(name, "--gpus")).samples.gpus] == ["GPU-1"]
+    with pytest.raises(UserError, match=r"--gpus: 0 matches no GPU; there are: 1 \(GPU-1\)"):
+        source.of_devices(parse_devices("0", "--gpus"))
+    with pytest.raises(UserError, match=r"--gpus: 7 matches no GPU; there are: 0 \(GPU-0\), 1 \(GPU-1\)"):
+        ChosenDevices(Source(), parse_devices("7", "--gpus"), "--gpus")
+
+
+def test_a_log_of_all_gpus_together_cannot_be_charged_to_some(tmp_path: Path) -> None:
+    path = tmp_path / "m.csv"
+    run_for(make(path, Source()), path, 4)
+    log = telemetry.read_monitor_log(path)
+    with pytest.raises(UserError, match=r"m\.csv has the sum over all GPUs"):
+        SampleSource(telemetry.MONITOR_CSV, path.name, log.samples, log).of_devices(parse_devices("0", "--gpus"))
+    both = ChosenDevices(Source(), parse_devices("0,1", "--gpus"), "--gpus")
+    other = tmp_path / "both.csv"
+    run_for(CsvMonitor(other, both, SystemClock(), interval=0.02, names_devices=True), other, 4)
+    summed = telemetry.read_monitor_log(other)
+    source = SampleSource(telemetry.MONITOR_CSV, other.name, summed.samples, summed)
+    assert [gpu.uuid for gpu in source.of_devices(parse_devices("1,0", "--gpus")).samples.gpus] == ["GPU-0 GPU-1"]
+    with pytest.raises(UserError, match=r"has only the sum over 0 \(GPU-0\), 1 \(GPU-1\); name all of them"):
+        source.of_devices(parse_devices("1", "--gpus"))
 
 
 def test_a_file_that_cannot_be_written_is_refused(tmp_path: Path) -> None:

@@ -115,6 +115,8 @@ def _run(run: RunResults) -> Content:
         "missing": run.missing,
         "suites": sorted({each.suite for each in run.attempts}),
         "gpus": sorted({" + ".join(each.gpus) for each in run.attempts if each.gpus}),
+        "device_bases": dict(Counter(each.device_basis for each in run.attempts if each.device_basis)),
+        "devices": sorted({device for each in run.attempts for device in each.devices}),
         "notes": list(run.notes),
     }
 
@@ -196,6 +198,8 @@ def _task(arm: Arm, each: Attempt, allow: Collection[str], risks: Risks) -> Cont
         "throttled_seconds": each.throttled_seconds,
         "quality": each.quality,
         "reasons": list(each.reasons),
+        "device_basis": each.device_basis,
+        "devices": list(each.devices),
         "excluded": [reason for reason in each.exclusions if reason not in allow],
         "simulated": each.simulated,
     }

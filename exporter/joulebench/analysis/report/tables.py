@@ -9,6 +9,7 @@ from typing import Any
 from joulebench.analysis.comparison import MEASURES, SUCCESS_RATE
 from joulebench.analysis.report.content import PHASES, Content
 from joulebench.analysis.text import correction_note, format_number
+from joulebench.devices import format_devices
 
 ALGEBRA = (
     "local(u) = E + H / u + I (1 - u) / u, where u is the share of its hours in which the machine works on tasks;"
@@ -247,7 +248,7 @@ def worst_calls_table(failures: Content) -> Table:
 
 def tasks_table(content: Content) -> Table:
     columns = ["task", "model", "status", "s", "J", "J, low to high", "TTFT (s)", "decode tokens/s", "tokens in", "tokens out"]
-    columns += ["tool wait", "tool calls", "lowest confidence", "failure risk", "throttled (s)", "quality", "reasons"]
+    columns += ["tool wait", "tool calls", "lowest confidence", "failure risk", "throttled (s)", "devices", "quality", "reasons"]
     rows = [
         [
             task["task_id"],
@@ -263,12 +264,18 @@ def tasks_table(content: Content) -> Table:
             *(format_number(task[key]) for key in ("tool_calls", "least_confidence")),
             format_number(task["failure_risk"], percent=True),
             format_number(task["throttled_seconds"]),
+            _device_count(task),
             task["quality"] + (" (excluded)" if task["excluded"] else ""),
             ", ".join(task["reasons"]),
         ]
         for task in content["tasks"]
     ]
     return Table("tasks", "Tasks", columns, rows, frozenset(range(3, 15)), (), frozenset((0, 2)), frozenset((1,)))
+
+
+def _device_count(task: Content) -> str:
+    """How many, and how they are known; their names are in the table of runs."""
+    return f"{len(task['devices'])} {task['device_basis']}" if task["device_basis"] else "-"
 
 
 def excluded_table(content: Content) -> Table:
@@ -293,12 +300,18 @@ def runs_table(content: Content) -> Table:
             *(format_number(run[key]) for key in ("attempts", "planned", "missing")),
             ", ".join(run["suites"]),
             ", ".join(run["gpus"]) or "-",
+            ", ".join(f"{count} {basis}" for basis, count in run["device_bases"].items()) or "-",
+            format_devices(run["devices"]) if run["devices"] else "-",
             "; ".join(run["notes"]),
         ]
         for run in content["runs"]
     ]
-    columns = ["run", "attempts", "planned", "missing", "suites", "GPUs", "notes"]
-    return Table("runs", "Runs", columns, rows, frozenset((1, 2, 3)), names=frozenset((0,)))
+    columns = ["run", "attempts", "planned", "missing", "suites", "GPUs", "devices are", "devices", "notes"]
+    notes = [
+        "A task is charged for its devices: declared by the run, observed as used by the model server, or assumed, which is all"
+        " GPUs of the exporter."
+    ]
+    return Table("runs", "Runs", columns, rows, frozenset((1, 2, 3)), notes, names=frozenset((0,)))
 
 
 def _head(label: str, unit: str) -> str:
