@@ -93,8 +93,9 @@ def export(options: Options, api: PrometheusApi | None, clock: Clock | None = No
     if stored.trouble:
         notes.append(stored.trouble)
     tasks = merge_sources(journal, stored.tasks)
-    if options.devices and stored.samples is not None:
-        resolve_devices(options.devices, stored_devices(stored.samples.gpus), "--gpus")
+    if options.devices and not all(task.exporter_energy for task in tasks):
+        known = stored_devices(stored.samples.gpus) if stored.samples else []
+        resolve_devices(options.devices, known, "--gpus")
         tasks = [replace(task, declared_devices=options.devices) for task in tasks]
     if not tasks and not journal.files:
         raise UserError(_unknown_run(options, api, clock.unix()))
