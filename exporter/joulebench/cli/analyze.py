@@ -50,8 +50,8 @@ def compare(runs: tuple[str, ...], allow: tuple[str, ...], output_format: str) -
 
     RUN is the directory of an exported run, as runs/RUN_ID, or of backfilled result files of the MCPWorld client, or result files
     themselves; every model of a run is compared, or only MODEL, and a model that ran with several settings counts as several.
-    Exits with 0 where all pairs were compared, with 1 where a pair was refused, with 2 where it was refused because its devices are
-    known in different ways.
+    Exits with 0 where all pairs were compared, with 1 where a pair was refused, with 2 where it was refused because its devices
+    are known in different ways.
     """
     from joulebench.analysis.comparison import arms_of_runs, parse_selection
     from joulebench.analysis.comparison import compare as compare_arms
