@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup programs compiler demo test test-random test-fresh test-python test-ui test-profile test-ollama test-helm test-hostile manifests ollama check lint format docs bench clean help
+.PHONY: setup programs compiler demo test test-random test-fresh test-python test-ui test-profile test-ollama test-helm test-hostile manifests lock ollama check lint format docs bench clean help
 
 help:
 	@echo "make demo    the whole job once, end to end, in a few minutes"
@@ -17,6 +17,7 @@ help:
 	@echo "make test-hostile   attack the proxy, the exporter and the push library over loopback"
 	@echo "make test-helm   render the Helm chart and check its objects against Kubernetes' schemas"
 	@echo "make manifests   the chart's objects as plain YAML: dist/joulebench.yaml (VALUES=FILE, IMAGE=REPOSITORY)"
+	@echo "make lock    pin the packages of the image by hash: exporter/requirements.lock, exporter/build.lock (uv)"
 	@echo "make ollama  that build alone: .build/ollama/ollama"
 	@echo "make setup   the environment alone: $(BIN)/joulebench"
 	@echo "make check   lint and types only"
@@ -111,6 +112,12 @@ test-ollama: setup
 test-helm: $(VENV)/.installed
 	@tests/helm/install.sh
 	$(BIN)/pytest tests/helm/check_chart.py
+
+# Packages of the image with their hashes; needs uv.
+LOCK := uv pip compile --quiet --generate-hashes --universal --python-version 3.12 --no-header --no-annotate --no-emit-index-url --upgrade
+lock:
+	$(LOCK) --extra proxy --extra basic-auth -o exporter/requirements.lock pyproject.toml
+	grep -o '"hatchling==[^"]*"' pyproject.toml | tr -d '"' | $(LOCK) -o exporter/build.lock -
 
 VALUES ?= deploy/helm/joulebench/values.yaml
 IMAGE ?= joulebench

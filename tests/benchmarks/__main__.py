@@ -10,7 +10,7 @@ from joulebench.clock import SystemClock
 from tests.benchmarks.report import Report
 from tests.contract.sources import ROOT as CHECKOUT
 
-PARTS = ("accuracy", "cost", "push", "export", "proxy", "monitor", "intervals", "report")
+PARTS = ("accuracy", "cost", "push", "export", "proxy", "monitor", "intervals", "report", "launcher")
 ON_DEMAND = ("export_speed", "boards")
 """Parts that take minutes to set up; only where they are named."""
 
@@ -59,6 +59,10 @@ def main() -> None:
                     from tests.benchmarks import monitor_rows
 
                     monitor_rows.run(report, clock)
+                case "launcher":
+                    from tests.benchmarks import launcher_cost
+
+                    launcher_cost.run(report, clock)
                 case "boards":
                     from tests.benchmarks import boards
 

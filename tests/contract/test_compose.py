@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from tests.contract.commands import parse
 from tests.contract.sources import ROOT, loaded
@@ -138,6 +140,26 @@ def test_the_image_copies_only_what_is_there() -> None:
     assert copied
     for source in " ".join(copied).split():
         assert (ROOT / source).exists(), source
+
+
+def test_the_image_installs_packages_by_hash_and_within_the_ranges_of_the_project() -> None:
+    tomllib = pytest.importorskip("tomllib", reason="tomllib comes with Python 3.11")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    wanted = [*map(Requirement, (*project["dependencies"], *extras["proxy"], *extras["basic-auth"]))]
+    text = (ROOT / "exporter/requirements.lock").read_text()
+    locked = {canonicalize_name(name): version for name, version in re.findall(r"^([\w.-]+)==(\S+)", text, flags=re.MULTILINE)}
+    for requirement in wanted:
+        assert requirement.specifier.contains(locked[canonicalize_name(requirement.name)]), f"{requirement}: make lock"
+    for file in ("exporter/requirements.lock", "exporter/build.lock"):
+        content = (ROOT / file).read_text()
+        blocks = re.split(r"^(?=\S)", content, flags=re.MULTILINE)[1:]
+        assert blocks
+        assert all("--hash=sha256:" in block for block in blocks), file
+        assert "://" not in content, f"{file} names a package index"
+    installs = re.findall(r"pip install (.+?)(?: &&|$)", DOCKERFILE.read_text(), flags=re.MULTILINE)
+    assert installs
+    assert all("--require-hashes" in install or "--no-index --no-deps" in install for install in installs)
 
 
 @services

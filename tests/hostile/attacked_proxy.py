@@ -140,6 +140,22 @@ def bystander(proxy: AttackedProxy) -> Iterator[Observed]:
             observed.seconds, observed.failures = found["seconds"], found["failures"]
 
 
+@dataclass(frozen=True)
+class MeasuredAttack:
+    """``p99`` and ``p99_before``: seconds of a bystander's request during the attack and before it."""
+
+    name: str
+    p99: float
+    p99_before: float
+    requests: int
+    slowest_scrape: float
+    log_bytes: int
+
+
+MEASURED: list[MeasuredAttack] = []
+"""Of this process, for the table at the end of the tests."""
+
+
 def attack(proxy: AttackedProxy, name: str, action: Callable[[], object], seconds: float = 3.0) -> None:
     """Repeats ``action`` for some seconds, and checks what a bystander and Prometheus see of it."""
     with bystander(proxy) as before:
@@ -152,10 +168,7 @@ def attack(proxy: AttackedProxy, name: str, action: Callable[[], object], second
             action()
             scrapes.append(proxy.scrape()[1])
             pause.wait(ATTACK_PAUSE)
-    print(  # noqa: T201 - a failure shows it, and so does -s
-        f"{name}: bystander p99 {1e3 * during.p99:.1f} ms of {len(during.seconds)} requests, without {1e3 * before.p99:.1f} ms;"
-        f" slowest scrape {1e3 * max(scrapes):.0f} ms"
-    )
+    MEASURED.append(MeasuredAttack(name, during.p99, before.p99, len(during.seconds), max(scrapes), proxy.log.stat().st_size))
     assert during.failures == []
     assert len(during.seconds) > 10
     is_busy = os.getloadavg()[0] > len(os.sched_getaffinity(0))
