@@ -12,7 +12,7 @@ from typing import Any, Union, get_args, get_origin
 import msgspec
 
 from joulebench.schema import events
-from joulebench.schema.columns import COLUMNS
+from joulebench.schema.columns import COLUMNS, METER_FIELDS
 from joulebench.schema.definitions import DEFINITIONS
 from joulebench.schema.fields import fields_of, records_of
 from joulebench.schema.reasons import NOTES, Reason
@@ -43,6 +43,8 @@ def render() -> str:
                 ("column", "unit", "meaning", "in the result file"),
                 ((f"`{c.name}`", c.doc.unit, c.doc.meaning, f"`{c.path}`" if c.path else "") for c in COLUMNS),
             ),
+            "Each meter of `--meters` adds columns `meter_NAME_FIELD`, each FIELD one of `meters.NAME` (MeterResult):"
+            f" {', '.join(METER_FIELDS)}.\n",
             "## Quality and its reasons\n",
             "The quality of a window is the worst that its reasons call for: `ok`, `short`, `suspect`, `missing`.\n",
             table(("reason", "makes it", "meaning"), ((f"`{r.value}`", r.verdict, r.sentence) for r in Reason)),

@@ -20,6 +20,7 @@ from tests.contract.sources import PACKAGE
 VOCABULARY = {
     "cache",
     "devices",
+    "meters",
     "metrics",
     "units",
     "clock",

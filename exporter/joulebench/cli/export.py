@@ -17,6 +17,7 @@ from joulebench import settings
 from joulebench.cli import options
 from joulebench.devices import parse_devices
 from joulebench.errors import GatewayError
+from joulebench.meters import Meter
 
 if TYPE_CHECKING:
     from joulebench.results.export import Export
@@ -33,6 +34,7 @@ SECONDS_PER_DAY = 86400.0
 @click.option("--wait", type=options.SECONDS, default=15.0, help="Longest wait for the last scrape.")
 @options.gateway_option("Pushgateway from which groups are deleted that a dead benchmark left, once Prometheus has them.")
 @options.gpus_option("GPUs that served, for tasks that no exporter answered for.  [default: as the run declared]")
+@options.meters_option()
 @click.option("--instance", metavar="LABEL", help="Only GPUs of this scrape target, by its instance label.")
 @click.option(
     "--lookback",
@@ -47,6 +49,7 @@ def export_command(
     wait: float,
     gateway_url: str,
     gpus: str | None,
+    meters: tuple[Meter, ...],
     instance: str | None,
     lookback: float | None,
 ) -> int:
@@ -61,6 +64,7 @@ def export_command(
         out=out,
         instance=instance,
         devices=parse_devices(gpus, "--gpus") if gpus else (),
+        meters=meters,
         wait=wait,
         lookback=LOOKBACK_SECONDS if lookback is None else lookback * SECONDS_PER_DAY,
     )

@@ -20,6 +20,7 @@ from joulebench.cli import options
 from joulebench.clock import Clock, SystemClock
 from joulebench.devices import DeviceChoice, DeviceName, parse_devices
 from joulebench.errors import GpuUnavailable, UserError
+from joulebench.meters import Meter
 
 if TYPE_CHECKING:
     from joulebench.gpu.reading import GpuSource
@@ -261,6 +262,7 @@ def _container_poller(container: str, cgroup: Path | None, clock: Clock) -> Cont
     help="Longest wait for Prometheus to scrape the end of a session that has just ended.",
 )
 @options.gpus_option("GPUs that served the model, of those that were measured.  [default: all of them]")
+@options.meters_option()
 @click.option("--dry-run", is_flag=True, help="Print what would be done and write nothing.")
 @click.option("--quiet", is_flag=True, help="Print only files whose energy is not ok.")
 def backfill(
@@ -270,6 +272,7 @@ def backfill(
     instance: str | None,
     wait: float,
     gpus: str | None,
+    meters: tuple[Meter, ...],
     dry_run: bool,
     quiet: bool,
 ) -> int:
@@ -286,9 +289,8 @@ def backfill(
 
     api = None if prometheus_url == settings.NO_URL else PrometheusApi(prometheus_url)
     try:
-        report = backfill_files(
-            Options(directory, list(monitor_csv), instance, dry_run, wait, parse_devices(gpus, "--gpus") if gpus else ()), api
-        )
+        devices = parse_devices(gpus, "--gpus") if gpus else ()
+        report = backfill_files(Options(directory, list(monitor_csv), instance, dry_run, wait, devices, meters), api)
     finally:
         if api is not None:
             api.close()

@@ -17,6 +17,7 @@ import click
 
 from joulebench import settings
 from joulebench.devices import ENV_GPUS, ENV_SERVER
+from joulebench.meters import ENV_METERS, Meter, load_meters
 
 _COMMAND_PATH = "joulebench.command_path"
 
@@ -217,6 +218,23 @@ def _use_connections_file(context: click.Context, parameter: click.Parameter, pa
                 os.environ[name] = value
 
     context.call_on_close(restore)
+
+
+def meters_option() -> Callable[[Decorated], Decorated]:
+    """The option's value is ``meters``, a tuple of them."""
+    return click.option(
+        "--meters",
+        envvar=ENV_METERS,
+        type=FILE,
+        metavar="FILE",
+        callback=_load_meters,
+        show_envvar=True,
+        help="YAML with meters of CPU, memory, host or wall in Prometheus (docs/METERS.md).",
+    )
+
+
+def _load_meters(context: click.Context, parameter: click.Parameter, path: Path | None) -> tuple[Meter, ...]:
+    return () if path is None else load_meters(path, setting_name(parameter, context)).meters
 
 
 def runs_dir_option(help_: str = "Directory of all runs.") -> Callable[[Decorated], Decorated]:

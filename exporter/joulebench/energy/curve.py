@@ -40,6 +40,9 @@ class EnergyCurve:
     All readers take and return arrays, one entry a time or window.
     """
 
+    has_bounds = False
+    """Whether ``bounds`` hold although power was integrated."""
+
     def __init__(
         self,
         at: Floats,

@@ -18,7 +18,8 @@ Window: TypeAlias = tuple[float, float]
 def window_energies(curve: EnergyCurve, windows: Sequence[Window], *, method: str = "counter") -> list[WindowEnergy]:
     """Joules of each window, none of which ends before it starts.
 
-    ``method`` other than ``counter`` (integrated power) gives estimates without bounds: no counter guarantees them.
+    ``method`` other than ``counter`` (integrated power) gives estimates without bounds, since no counter guarantees them, unless
+    the curve has bounds of its own.
     Reasons: ``no_samples``, ``uncovered_start``, ``uncovered_end``, ``reset``, ``glitch``, ``gap``, ``short``.
     """
     if not windows:
@@ -49,7 +50,7 @@ def _known_energies(curve: EnergyCurve, starts: Floats, ends: Floats, method: st
     energies = curve.joules_at(np.concatenate((starts, ends)))
     joules = energies[len(starts) :] - energies[: len(starts)]
     nothing = np.full(len(starts), np.nan)
-    low, high = curve.bounds(starts, ends) if method == "counter" else (nothing, nothing)
+    low, high = curve.bounds(starts, ends) if method == "counter" or curve.has_bounds else (nothing, nothing)
     high = np.where(resets > 0, np.nan, high)
     whole = (coverage >= COVERAGE_NEEDED) & curve.is_whole(starts, ends)
     early, late = starts < at[0], ends > at[-1]

@@ -20,8 +20,11 @@ from joulebench.files import write_atomic
 from joulebench.mcpworld import measurement, telemetry
 from joulebench.mcpworld.session import Session, load_session
 from joulebench.mcpworld.telemetry import SampleSource, Telemetry
+from joulebench.meters import Meter
 from joulebench.parsing import as_float
+from joulebench.results.meters import fetch_meters, meter_results, metered_task
 from joulebench.schema import UnreadableResult, find_result_files
+from joulebench.schema.result import MeterResult
 
 FILLED, UNCHANGED, KEPT, NOT_MEASURED, SKIPPED, FAILED = "filled", "unchanged", "kept", "not_measured", "skipped", "failed"
 """Written; already so; the earlier, better numbers kept; nothing saw the session; no file for us; could not be written."""
@@ -61,7 +64,7 @@ class Report:
 class Options:
     """``monitor_csv``: logs to read; empty means those that lie below ``root``. ``instance``: only GPUs of this scrape target.
     ``wait``: seconds for Prometheus to scrape what follows a session that has just ended. ``devices``: the GPUs that served,
-    all that were measured where none is named."""
+    all that were measured where none is named. ``meters``: other meters whose joules each session gets."""
 
     root: Path
     monitor_csv: Sequence[Path] = ()
@@ -69,6 +72,7 @@ class Options:
     dry_run: bool = False
     wait: float = 0.0
     devices: tuple[DeviceName, ...] = ()
+    meters: Sequence[Meter] = ()
 
 
 def backfill(options: Options, api: PrometheusApi | None, step: Callable[[int, int], None] | None = None) -> Report:
@@ -88,12 +92,21 @@ def backfill(options: Options, api: PrometheusApi | None, step: Callable[[int, i
     logs = options.monitor_csv or telemetry.logs_below(options.root)
     measured = telemetry.gather_telemetry(sessions, api, options.instance, logs, step=step, wait=options.wait)
     why = "prometheus_failed" if measured.failure else "no_samples" if api or logs else "no_telemetry_given"
+    shared = _with_shares(sessions, measured, options.devices)
+    metered, meter_notes = _meters_of_sessions(options.meters, api, [(session, source) for session, source, _ in shared])
+    measured.notes += meter_notes
     first_of: dict[str, Path] = {}
-    for session, source, share in _with_shares(sessions, measured, options.devices):
+    for session, source, share in shared:
         copy_of = first_of.setdefault(str(session.identity), session.path)
         notes = () if copy_of == session.path else (f"copy of {copy_of}",)
         outcomes.append(
-            _fill(session, measurement.measured_sections(session, source, share, why), source, notes, options.dry_run)
+            _fill(
+                session,
+                measurement.measured_sections(session, source, share, why, metered.get(str(session.identity), {})),
+                source,
+                notes,
+                options.dry_run,
+            )
         )
     return Report(sorted(outcomes, key=lambda outcome: outcome.path), measured.notes)
 
@@ -120,6 +133,18 @@ def _with_shares(
         (session, source, None if source is None else shares[id(source.samples)].get(str(session.identity)))
         for session, source in zip(sessions, sources, strict=True)
     ]
+
+
+def _meters_of_sessions(
+    meters: Sequence[Meter], api: PrometheusApi | None, sessions: Sequence[tuple[Session, SampleSource | None]]
+) -> tuple[Mapping[str, Mapping[str, MeterResult]], list[str]]:
+    """(results of all meters by key of the session, notes). Two copies of one session share nothing with each other."""
+    if not meters or api is None:
+        return {}, ["the meters are not known: they are in Prometheus, which was not asked"] if meters else []
+    unique = {str(session.identity): (session.task, source) for session, source in sessions if session.task.window is not None}
+    tasks = [metered_task(task, None, source.samples.gpus if source else ()) for task, source in unique.values()]
+    samples = fetch_meters(api, meters, [(task.start, task.end) for task in tasks])
+    return dict(zip(unique, meter_results(samples, tasks), strict=True)), list(samples.notes)
 
 
 def _fill(session: Session, new: dict[str, Any], source: SampleSource | None, notes: tuple[str, ...], dry_run: bool) -> Outcome:

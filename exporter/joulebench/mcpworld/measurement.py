@@ -27,7 +27,7 @@ from joulebench.results.fetch import GpuSamples
 from joulebench.results.gpu_stats import ratio
 from joulebench.results.task_result import ExportContext, task_results
 from joulebench.results.timeseries import EMPTY, gauge_stats
-from joulebench.schema.result import Event
+from joulebench.schema.result import Event, MeterResult
 
 Sections = dict[str, Any]
 
@@ -38,11 +38,16 @@ _NOT_WRITTEN = ("schema_version", "metadata", "llm_error_count", "raw_events", "
 
 
 def measured_sections(
-    session: Session, source: SampleSource | None, share: TaskAttribution | None, no_samples_reason: str
+    session: Session,
+    source: SampleSource | None,
+    share: TaskAttribution | None,
+    no_samples_reason: str,
+    meters: Mapping[str, MeterResult],
 ) -> Sections:
     """Everything that is written into the session's file. ``no_samples_reason``: the reason where there is no source."""
     stored = None if source is None else source.samples
-    context = ExportContext(str(session.identity), __version__, stored, why_no_samples=no_samples_reason)
+    metered = {session.task.key: meters}
+    context = ExportContext(str(session.identity), __version__, stored, why_no_samples=no_samples_reason, meters=metered)
     own = frozenset(gpu.uuid for gpu in stored.gpus) if stored is not None and session.task.declared_devices else None
     (result,) = task_results([session.task], [own], [share], context)
     used = context.gpus([gpu.uuid or "" for gpu in result.per_gpu])

@@ -18,6 +18,7 @@ from joulebench.clock import Clock, SystemClock
 from joulebench.devices import DeviceName, resolve_devices
 from joulebench.errors import PrometheusError, UserError
 from joulebench.files import lock_directory, read_text, write_atomic
+from joulebench.meters import Meter
 from joulebench.results import pushed, queries
 from joulebench.results.attribution import (
     AttributionGroup,
@@ -29,6 +30,7 @@ from joulebench.results.attribution import (
 from joulebench.results.fetch import CHUNK_SECONDS, GpuSamples, Samples, fetch_samples, wait_until_scraped
 from joulebench.results.journal import Journal, closed_workers, known_runs, load_journals
 from joulebench.results.merge import Task, TaskKey, merge_sources
+from joulebench.results.meters import fetch_meters, meter_results, metered_task
 from joulebench.results.pushed import PushedTask
 from joulebench.results.run_result import TaskSummary, attribution_residual, planned_tasks, run_notes, run_result
 from joulebench.results.server_metrics import ServerMetrics, fetch_server_metrics
@@ -37,7 +39,7 @@ from joulebench.results.task_result import ExportContext, task_results
 from joulebench.results.write import csv_cell, merge_rows, read_rows, result_json, result_name, run_directory, sections_json
 from joulebench.schema.columns import KEY_COLUMNS, CellValue, result_row
 from joulebench.schema.reasons import Reason
-from joulebench.schema.result import CSV_NAME, RUN_FILE_NAME, TaskResult
+from joulebench.schema.result import CSV_NAME, RUN_FILE_NAME, MeterResult, TaskResult
 
 LOOKBACK_SECONDS = 30 * 86400.0
 """How far back a run without a journal is looked for."""
@@ -53,6 +55,7 @@ class Options:
     """``instance``: only GPUs of this scrape target, where Prometheus knows several machines. ``wait``: seconds.
 
     ``devices``: the GPUs that served, in place of those that the run declared; for tasks that no exporter answered for.
+    ``meters``: other meters whose joules each task gets.
     """
 
     run_id: str
@@ -63,6 +66,7 @@ class Options:
     lookback: float = LOOKBACK_SECONDS
     chunk: float = CHUNK_SECONDS
     devices: tuple[DeviceName, ...] = ()
+    meters: tuple[Meter, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +107,10 @@ def export(options: Options, api: PrometheusApi | None, clock: Clock | None = No
         notes += [f"Prometheus warns: {warning}" for warning in api.warnings]
     why = Reason.PROMETHEUS_FAILED if stored.trouble else Reason.PROMETHEUS_NOT_ASKED
     idle = idle_power_by_gpu(journal.run_events, tasks)
-    context = ExportContext(options.run_id, __version__, stored.samples, idle, stored.servers, why.value)
     gpus = stored.samples.gpus if stored.samples else ()
+    metered, meter_notes = _meters_of_tasks(options.meters, api, tasks, gpus, options.chunk)
+    notes += meter_notes
+    context = ExportContext(options.run_id, __version__, stored.samples, idle, stored.servers, why.value, metered)
     groups = attribute_tasks(tasks, gpus, {uuid: power.watts for uuid, power in idle.items()})
     notes += [*_missing_task_notes(journal, tasks), *run_notes(groups, idle), *_glitch_notes(gpus)]
     shown = {t.key: t.values.end for t in tasks if t.values.end is not None and t.sources.get("end") in ("both", "prometheus")}
@@ -122,6 +128,21 @@ def export(options: Options, api: PrometheusApi | None, clock: Clock | None = No
         closed_workers=closed,
         residual=attribution_residual(groups),
     )
+
+
+def _meters_of_tasks(
+    meters: Sequence[Meter], api: PrometheusApi | None, tasks: Sequence[Task], gpus: Sequence[GpuSamples], chunk: float
+) -> tuple[Mapping[TaskKey, Mapping[str, MeterResult]], list[str]]:
+    """(results of all meters by task, notes)."""
+    if not meters:
+        return {}, []
+    if api is None:
+        return {}, ["the meters are not known: they are in Prometheus, which was not asked"]
+    uuids = gpus_by_task(tasks, stored_devices(gpus))
+    timed = [metered_task(task, uuids[task.key], gpus) for task in tasks if task.window is not None]
+    samples = fetch_meters(api, meters, [(task.start, task.end) for task in timed], chunk=chunk)
+    keys = [task.key for task in tasks if task.window is not None]
+    return dict(zip(keys, meter_results(samples, timed), strict=True)), list(samples.notes)
 
 
 def _no_progress(what: str, done: int, of: int) -> None: ...

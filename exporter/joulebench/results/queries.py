@@ -75,6 +75,11 @@ def raw(metric: Metric, seconds: float, equal: Mapping[str, str]) -> str:
     return f"{selector(metric, equal)}[{milliseconds(seconds)}]"
 
 
+def raw_selector(text: str, seconds: float) -> str:
+    """The same for a selector that a user wrote, such as the series of a meter."""
+    return f"{text}[{milliseconds(seconds)}]"
+
+
 def raw_names(names: Sequence[str], seconds: float) -> str:
     """The same for all series of these names at once; a recorded name stands for itself."""
     return f"{{__name__=~{quoted('|'.join(names))}}}[{milliseconds(seconds)}]"

@@ -65,6 +65,7 @@ from joulebench.schema.result import (
     LoopDetections,
     Measurement,
     Metadata,
+    MeterResult,
     ModelServer,
     OverheadMetrics,
     TaskConfig,
@@ -103,6 +104,7 @@ class ExportContext:
     idle: Mapping[str, IdlePower] = field(default_factory=dict)
     servers: ServerMetrics = field(default_factory=ServerMetrics)
     why_no_samples: str = Reason.PROMETHEUS_NOT_ASKED
+    meters: Mapping[TaskKey, Mapping[str, MeterResult]] = field(default_factory=dict)
 
     def gpus(self, uuids: Gpus) -> list[GpuSamples]:
         """Samples of these GPUs, of all where it is not known which."""
@@ -163,6 +165,7 @@ def task_result(
         attribution=_attribution(attribution, verdict),
         call_energy=[_event(event) for event in task.call_energy],
         model_server=model_server(context.servers, task.values.model_name, *task.window) if task.window else ModelServer(),
+        meters=dict(context.meters.get(task.key, {})),
     )
 
 

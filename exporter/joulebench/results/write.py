@@ -21,7 +21,7 @@ import msgspec
 
 from joulebench.errors import UserError
 from joulebench.files import csv_reader, csv_text
-from joulebench.schema.columns import COLUMN_NAMES, KEY_COLUMNS, CellValue
+from joulebench.schema.columns import COLUMN_NAMES, KEY_COLUMNS, CellValue, is_meter_column
 from joulebench.schema.result import TaskResult
 
 _LONGEST_PART = 80
@@ -110,13 +110,16 @@ def merge_rows(existing: str, rows: Iterable[Mapping[str, CellValue]]) -> str:
     """The CSV text with ``rows`` in place of those of the same key; in order of run, start and key."""
     cells = {tuple(r[name] for name in KEY_COLUMNS): r for r in read_rows(existing)}
     for new in rows:
-        shown = {name: csv_cell(new.get(name)) for name in COLUMN_NAMES}
+        names = (*COLUMN_NAMES, *filter(is_meter_column, new))
+        shown = {name: csv_cell(new.get(name)) for name in names}
         cells[tuple(shown[name] for name in KEY_COLUMNS)] = shown
     ordered = sorted(
         cells.values(), key=lambda r: (r["run_id"], _seconds(r["start_timestamp_seconds"]), r["task_id"], r["worker"])
     )
     out = io.StringIO(newline="")
-    writer = csv.DictWriter(out, COLUMN_NAMES, restval="", extrasaction="ignore", lineterminator="\n")
+    # Meters of an earlier export keep their columns, and the cells of rows without them are empty.
+    columns = dict.fromkeys((*COLUMN_NAMES, *(name for row in ordered for name in row)))
+    writer = csv.DictWriter(out, list(columns), restval="", extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows(ordered)
     return out.getvalue()
@@ -125,9 +128,8 @@ def merge_rows(existing: str, rows: Iterable[Mapping[str, CellValue]]) -> str:
 def read_rows(existing: str) -> list[dict[str, str]]:
     """Rows of an earlier export; a file that is not one has none."""
     rows = csv_reader(existing)
-    return [
-        {name: r.get(name) or "" for name in COLUMN_NAMES} for r in rows if all(r.get(name) is not None for name in KEY_COLUMNS)
-    ]
+    names = (*COLUMN_NAMES, *filter(is_meter_column, rows.fieldnames or ()))
+    return [{name: r.get(name) or "" for name in names} for r in rows if all(r.get(name) is not None for name in KEY_COLUMNS)]
 
 
 def _seconds(shown: str) -> float:

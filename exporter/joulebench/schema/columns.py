@@ -5,7 +5,8 @@ A column that is a field of the file takes unit and meaning from it; others say 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
@@ -15,7 +16,7 @@ import msgspec
 from joulebench.metrics import DIRECTIONS, LINKS, THROTTLE_REASONS, TOOL_OUTCOMES
 from joulebench.parsing import sum_or_none
 from joulebench.schema.fields import FieldDoc, doc, field_at
-from joulebench.schema.result import HardwareMetrics, TaskResult
+from joulebench.schema.result import HardwareMetrics, MeterResult, TaskResult
 
 KEY_COLUMNS = ("run_id", "task_id", "worker")
 """The key of a row."""
@@ -234,6 +235,36 @@ COLUMNS: tuple[Column, ...] = (
 COLUMN_NAMES = tuple(column.name for column in COLUMNS)
 
 
+METER_FIELDS = (
+    "scope",
+    "joules",
+    "low_joules",
+    "high_joules",
+    "attributed_joules",
+    "mean_watts",
+    "coverage",
+    "samples",
+    "quality",
+    "reasons",
+)
+"""Of ``MeterResult``: a column each for every meter, ``meter_NAME_FIELD``, behind the others."""
+_METER_COLUMN = re.compile(rf"meter_[a-z][a-z0-9_]*_(?:{'|'.join(METER_FIELDS)})")
+
+
+def is_meter_column(name: str) -> bool:
+    return _METER_COLUMN.fullmatch(name) is not None
+
+
+def meter_cells(meters: Mapping[str, MeterResult]) -> dict[str, CellValue]:
+    """The columns of all meters of a row; reasons are separated by ``;``."""
+    cells: dict[str, CellValue] = {}
+    for name, meter in meters.items():
+        for field in METER_FIELDS:
+            value = getattr(meter, field)
+            cells[f"meter_{name}_{field}"] = ";".join(value) if isinstance(value, list) else value
+    return cells
+
+
 def result_row(result: TaskResult) -> dict[str, CellValue]:
     """The row of a result; None where a value is unknown."""
-    return {column.name: column.value(result) for column in COLUMNS}
+    return {**{column.name: column.value(result) for column in COLUMNS}, **meter_cells(result.meters)}

@@ -93,6 +93,13 @@ class Reason(str, Enum):
         "suspect",
         "GPUs of several exporters are added up though nothing says which served the task.",
     )
+    HOST_WITHOUT_METER = (
+        "host_without_meter",
+        "missing",
+        "The meter has no series for a host or a GPU of the task, so its total is unknown.",
+    )
+    HOST_UNKNOWN = "host_unknown", "missing", "The host of the task is not known, and the meter has series of several hosts."
+    HOST_ASSUMED = "host_assumed", "suspect", "The host of the task is not known; the only host of the meter was taken."
     REMOTE_MODEL = "remote_model", "missing", "The model runs elsewhere, so the local GPUs did not serve it."
 
     # The sources.

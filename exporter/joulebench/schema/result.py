@@ -663,6 +663,30 @@ class Attribution(Record):
     gpus: Annotated[dict[str, GpuShare] | msgspec.UnsetType, doc("", "By UUID, as they add up in run.json.")] = msgspec.UNSET
 
 
+class MeterResult(WindowMeasurement):
+    """The energy of one meter of ``--meters`` over the task's window, all series of its hosts together.
+
+    The bounds of a counter are guaranteed by the times of its scrapes; those of a gauge hold where power stays between
+    neighbouring samples. Both are widened by the error that the meter is configured with.
+    """
+
+    scope: Annotated[Text, doc("", "What it measures: `gpu`, `module`, `cpu`, `dram`, `host`, `wall` or `rack`.")] = None
+    kind: Annotated[Text, doc("", "`counter` or `gauge`.")] = None
+    mean_watts: Annotated[Number, doc("W", "Joules over the window's length.")] = None
+    overlap_fraction: Annotated[
+        Number, doc("ratio", "Share of the window in which another task that has the same series ran.")
+    ] = None
+    attributed_joules: Annotated[
+        Number, doc("J", "The task's share; all of its window where no other task had the same series.")
+    ] = None
+    attributed_low_joules: Annotated[Number, doc("J", "While the task was alone; null where it was alone all the time.")] = None
+    attributed_high_joules: Annotated[Number, doc("J", "All of its window; null where it was alone all the time.")] = None
+    attribution_method: Annotated[Text, doc("", "As in `attribution`; null where the task was alone.")] = None
+    hosts: Annotated[list[str], doc("", "Hosts of its series; `*` counts for any host.")] = msgspec.field(default_factory=list)
+    series: Annotated[Count, doc("series", "Series that were added up.")] = None
+    simulated: Annotated[bool, doc("", "Whether the meter is declared as simulated.")] = False
+
+
 class SampleCounts(Record):
     """Samples behind the numbers of the model server."""
 
@@ -722,6 +746,9 @@ class TaskResult(Record):
     attribution: Annotated[Attribution, doc("", "Joules that the task is charged.")] = msgspec.field(default_factory=Attribution)
     call_energy: Annotated[list[Event], doc("", "The exporter's answers for calls.")] = msgspec.field(default_factory=list)
     model_server: Annotated[ModelServer, doc("", "The model server.")] = msgspec.field(default_factory=ModelServer)
+    meters: Annotated[
+        dict[str, MeterResult], doc("", "Other meters by their name in the file of `--meters`; empty without any.")
+    ] = msgspec.field(default_factory=dict)
     generation: Annotated[Generation | msgspec.UnsetType, doc("", "Only in backfilled files of the client.")] = msgspec.UNSET
     path: Annotated[Path | None, doc("", "Not written.")] = None
 
