@@ -19,6 +19,7 @@ import numpy as np
 
 from joulebench.analysis import runs
 from joulebench.analysis.runs import Attempt, RunResults
+from joulebench.analysis.scopes import GPU
 from joulebench.analysis.statistics import (
     LEAST_TESTED,
     Estimate,
@@ -173,6 +174,7 @@ class Comparison:
     arms: tuple[Arm, ...]
     pairs: tuple[Pair, ...]
     excluded: tuple[Excluded, ...]
+    scopes: tuple[str, ...] = (GPU,)
 
     @property
     def refused(self) -> bool:
@@ -221,12 +223,13 @@ def parse_selection(argument: str) -> tuple[Path, str | None]:
     return Path(directory), model
 
 
-def compare(arms: Sequence[Arm], allow: Collection[str] = ()) -> Comparison:
-    """Every arm with every arm before it. Raises UserError where there is only one."""
+def compare(arms: Sequence[Arm], allow: Collection[str] = (), scopes: Sequence[str] = (GPU,)) -> Comparison:
+    """Every arm with every arm before it. ``scopes``: whose joules the attempts have. Raises UserError for a single arm."""
     if len(arms) < 2:
         raise UserError(f"only {arms[0].label if arms else 'nothing'} to compare; give two runs, or a run of several models")
     excluded = tuple(each for arm in arms for each in excluded_attempts(arm, allow))
-    return Comparison(tuple(arms), apply_holm([compare_pair(base, arm, allow) for base, arm in combinations(arms, 2)]), excluded)
+    pairs = apply_holm([compare_pair(base, arm, allow) for base, arm in combinations(arms, 2)])
+    return Comparison(tuple(arms), pairs, excluded, tuple(scopes))
 
 
 def apply_holm(pairs: Sequence[Pair]) -> tuple[Pair, ...]:
@@ -428,7 +431,7 @@ def _notes(base: Arm, arm: Arm, common: Collection[str], uneven: bool) -> Iterat
     if first[0] and then[0] and max(first[0]) < min(then[0]):
         yield f"{then[1]} ran after {first[1]}: other changes between them, such as heat or load, are part of the difference"
     if base.simulated or arm.simulated:
-        yield "the joules are those of a SIMULATED GPU"
+        yield "the joules are SIMULATED: no meter measured them"
     if uneven:
         yield "attempts at a task differ in number, so each task weighs the same whatever their number"
     if 0 < len(common) < LEAST_TESTED:

@@ -16,7 +16,9 @@ from typing import Any
 
 from msgspec import UNSET
 
+from joulebench.analysis.scopes import GPU, ScopeEnergy, add_scopes, energy_by_scope, kept_reasons
 from joulebench.errors import UserError
+from joulebench.meters import SCOPES
 from joulebench.parsing import as_count, as_float, as_list, sum_or_none
 from joulebench.schema import Reason, TaskResult, events, iterate_files, iterate_results
 from joulebench.schema.result import RUN_FILE_NAME, CallResult, Metadata
@@ -53,7 +55,8 @@ class Attempt:
     ``seconds_by_phase`` and ``joules_by_phase`` contain known phases only; ``joules_low`` and ``joules_high`` are bounds.
     ``cached_tokens`` and ``prompt_tokens_with_cache_count``: sums over the calls whose server reports cached tokens.
     ``device_basis``: how the devices that it is charged for are known; empty where its file does not say. ``devices``: their
-    names, as in the column of results.csv.
+    names, as in the column of results.csv. ``scopes``: joules by what was measured; ``joules`` are those of the GPUs, or of the
+    scopes that were chosen.
     """
 
     run: str
@@ -98,6 +101,7 @@ class Attempt:
     settings: tuple[str, str, str] = ("", "", "")
     device_basis: str = ""
     devices: tuple[str, ...] = ()
+    scopes: Mapping[str, ScopeEnergy] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +253,42 @@ def attempt_of_result(result: TaskResult, run: str = "", *, timelines: bool = Fa
         settings=_settings(meta),
         device_basis=measured.device_basis or "",
         devices=tuple(device.label for device in measured.devices),
+        scopes=energy_by_scope(result),
     )
+
+
+def charge_scopes(attempt: Attempt, scopes: Sequence[str]) -> Attempt:
+    """The attempt with the joules of these scopes in place of those of its GPUs; without joules where one was not measured.
+
+    A task that was throttled stays so. Joules by phase are those of the GPUs, and go.
+    """
+    if tuple(scopes) == (GPU,):
+        return attempt
+    energy = add_scopes(attempt.scopes, scopes)
+    reasons = tuple(dict.fromkeys((*(energy.reasons if energy else ()), *kept_reasons(attempt.reasons))))
+    quality, joules = (energy.quality, energy.joules) if energy else ("missing", None)
+    return replace(
+        attempt,
+        joules=joules,
+        joules_low=energy.low if energy else None,
+        joules_high=energy.high if energy else None,
+        simulated=energy is not None and energy.simulated,
+        quality=quality,
+        reasons=reasons,
+        exclusions=tuple(_exclusions(quality, reasons, joules, attempt.seconds)),
+        joules_by_phase={},
+    )
+
+
+def choose_scopes(run: RunResults, scopes: Sequence[str]) -> RunResults:
+    """The run with the joules of these scopes. Raises UserError where no attempt was measured in all of them."""
+    if not any(add_scopes(attempt.scopes, scopes) for attempt in run.attempts):
+        known = sorted({scope for attempt in run.attempts for scope in attempt.scopes}, key=SCOPES.index)
+        raise UserError(
+            f"--scope: no task of {run.name} has joules of {'+'.join(scopes)}; it has {', '.join(known) or 'none'}."
+            " Export the run with --meters (docs/METERS.md)"
+        )
+    return replace(run, attempts=tuple(charge_scopes(attempt, scopes) for attempt in run.attempts))
 
 
 def _exclusions(quality: str, reasons: Sequence[str], joules: float | None, seconds: float | None) -> Iterator[str]:

@@ -20,6 +20,7 @@ from joulebench.analysis.comparison import (
     Pair,
     comparison_counts,
 )
+from joulebench.analysis.scopes import GPU, add_scopes
 from joulebench.analysis.statistics import PERMUTATIONS, RESAMPLES, Estimate
 from joulebench.devices import format_devices
 
@@ -44,6 +45,8 @@ def format_interval(estimate: Estimate, *, percent: bool = False) -> str:
 
 def comparison_text(comparison: Comparison) -> str:
     lines: list[str] = []
+    if comparison.scopes != (GPU,):
+        lines += [f"Joules of {' + '.join(comparison.scopes)}, by {', '.join(_meters(comparison))}.", ""]
     for pair in comparison.pairs:
         lines += [*_pair(pair), ""]
     lines += _devices(comparison.arms)
@@ -53,6 +56,13 @@ def comparison_text(comparison: Comparison) -> str:
     )
     lines.append(correction_note(comparison_counts(comparison.pairs)))
     return "\n".join(lines).rstrip()
+
+
+def _meters(comparison: Comparison) -> list[str]:
+    """Names of the meters behind the joules of all arms."""
+    attempts = [attempt for arm in comparison.arms for attempt in arm.attempts]
+    energies = [add_scopes(attempt.scopes, comparison.scopes) for attempt in attempts]
+    return list(dict.fromkeys(energy.meter for energy in energies if energy is not None))
 
 
 def correction_note(counts: Sequence[int]) -> str:
@@ -146,6 +156,7 @@ def comparison_values(comparison: Comparison) -> dict[str, Any]:
             }
             for arm in comparison.arms
         ],
+        "scopes": list(comparison.scopes),
         "pairs": [pair_values(pair) for pair in comparison.pairs],
         "excluded": [excluded_values(each) for each in comparison.excluded],
         "interval": {"level": 0.95, "resamples": RESAMPLES, "clustered_by": "task"},

@@ -18,6 +18,7 @@ from joulebench import prices
 from joulebench.cli import options
 from joulebench.clock import SystemClock
 from joulebench.errors import PrometheusError, UserError
+from joulebench.meters import parse_scopes
 
 if TYPE_CHECKING:
     from joulebench.analysis.bottlenecks.tasks import TaskRun
@@ -44,8 +45,14 @@ def analyze_command() -> None:
 @analyze_command.command("compare", short_help="Compare runs and models task by task.")
 @click.argument("runs", nargs=-1, required=True, metavar="RUN[@MODEL]...")
 @allow_option
+@click.option(
+    "--scope",
+    default="gpu",
+    metavar="SCOPE[+SCOPE...]",
+    help="Whose joules count: gpu, or what --meters of the export measured, such as wall or gpu+cpu+dram.",
+)
 @options.format_option("text", "json")
-def compare(runs: tuple[str, ...], allow: tuple[str, ...], output_format: str) -> int:
+def compare(runs: tuple[str, ...], allow: tuple[str, ...], scope: str, output_format: str) -> int:
     """Compare runs and models task by task: joules per success and more, with intervals, or why they cannot be compared.
 
     RUN is the directory of an exported run, as runs/RUN_ID, or of backfilled result files of the MCPWorld client, or result files
@@ -55,12 +62,15 @@ def compare(runs: tuple[str, ...], allow: tuple[str, ...], output_format: str) -
     """
     from joulebench.analysis.comparison import arms_of_runs, parse_selection
     from joulebench.analysis.comparison import compare as compare_arms
-    from joulebench.analysis.runs import load_runs
+    from joulebench.analysis.runs import choose_scopes, load_runs
     from joulebench.analysis.text import comparison_text, comparison_values
 
+    scopes = parse_scopes(scope)
     selections = groupby(map(parse_selection, runs), key=itemgetter(1))
-    arms = arms_of_runs([(run, model) for model, group in selections for run in load_runs([path for path, _ in group])])
-    comparison = compare_arms(arms, allow)
+    arms = arms_of_runs(
+        [(choose_scopes(run, scopes), model) for model, group in selections for run in load_runs([path for path, _ in group])]
+    )
+    comparison = compare_arms(arms, allow, scopes)
     print(json.dumps(comparison_values(comparison), indent=1) if output_format == "json" else comparison_text(comparison))
     return 2 if comparison.differing_bases else 1 if comparison.refused else 0
 

@@ -17,15 +17,17 @@ from joulebench.analysis.bottlenecks.bottlenecks import find_bottlenecks
 from joulebench.analysis.bottlenecks.kv_cache import kv_cache_of_tasks
 from joulebench.analysis.bottlenecks.tasks import Finding, load_task_runs
 from joulebench.analysis.bottlenecks.throttling import throttling_of_tasks
-from joulebench.analysis.comparison import Arm, Comparison
+from joulebench.analysis.comparison import PER_SUCCESS, Arm, Comparison
 from joulebench.analysis.cost import cost_values
 from joulebench.analysis.prediction.failures import predict_failures
 from joulebench.analysis.prediction.low_confidence import summarize_low_confidence
 from joulebench.analysis.prediction.records import load_task_records
 from joulebench.analysis.prediction.text import failure_values
 from joulebench.analysis.report.summary import lowest_energy_model, summary_sentences
-from joulebench.analysis.runs import Attempt, RunResults
+from joulebench.analysis.runs import Attempt, RunResults, charge_scopes
+from joulebench.analysis.scopes import GPU
 from joulebench.analysis.text import estimate_values, excluded_values, pair_values
+from joulebench.meters import INSIDE, SCOPES
 from joulebench.prices import PriceList
 
 Content = dict[str, Any]
@@ -66,6 +68,7 @@ def build_content(
         "allowed": sorted(allow),
         "runs": [_run(run) for run in runs],
         "models": models,
+        "scopes": [row for arm in arms for row in scope_rows(arm)],
         "pairs": [pair_values(pair) for pair in pairs],
         "comparison_counts": list(comparison.comparison_counts(pairs)),
         "tasks": [_task(arm, attempt, allow, risks) for arm in arms for attempt in arm.attempts],
@@ -75,6 +78,46 @@ def build_content(
         "cost": None if prices is None else cost_values(counted, prices, utilization, cache=cache),
     }
     return {"summary": summary_sentences(content), **content}
+
+
+def scope_rows(arm: Arm) -> list[Content]:
+    """The joules of each scope that a meter measured, over all attempts of an arm. None where only the GPUs were measured.
+
+    Attempts without joules of a scope do not count for it; ``gpu_share``, of a scope that the GPUs are
+    inside, is over those that have both.
+    """
+    scopes = [scope for scope in SCOPES if any(scope in attempt.scopes for attempt in arm.attempts)]
+    if not any(scope != GPU for scope in scopes):
+        return []
+    rows = []
+    for scope in scopes:
+        known = [each for each in arm.attempts if scope in each.scopes and each.scopes[scope].joules is not None]
+        energies = [each.scopes[scope] for each in known]
+        both = [each for each in known if GPU in each.scopes and each.scopes[GPU].joules is not None]
+        gpu, own = (_sum(each.scopes[name].joules for each in both) for name in (GPU, scope))
+        seconds = _sum(each.seconds for each in known)
+        joules = _sum(energy.joules for energy in energies)
+        estimate = (
+            comparison.measure_estimates([charge_scopes(each, [scope]) for each in known])[PER_SUCCESS.key] if known else None
+        )
+        rows.append(
+            {
+                "arm": arm.label,
+                "scope": scope,
+                "meters": list(dict.fromkeys(energy.meter for energy in energies)),
+                "simulated": any(energy.simulated for energy in energies),
+                "attempts": len(arm.attempts),
+                "known": len(known),
+                "joules": joules,
+                "joules_low": _sum(energy.low for energy in energies),
+                "joules_high": _sum(energy.high for energy in energies),
+                "mean_watts": None if joules is None or not seconds else joules / seconds,
+                "gpu_share": None if GPU not in INSIDE[scope] or not own or gpu is None else gpu / own,
+                "joules_per_success": None if estimate is None else estimate_values(estimate),
+                "quality": dict(Counter(energy.quality for energy in energies)),
+            }
+        )
+    return rows
 
 
 def load_findings(directories: Iterable[Path]) -> list[Content]:

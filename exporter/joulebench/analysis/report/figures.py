@@ -118,6 +118,32 @@ def phase_figure(models: Sequence[Values], phases: Sequence[str], *, simulated: 
     return _styled(figure, "Time and energy by phase", simulated)
 
 
+def scope_figure(rows: Sequence[Values], *, simulated: bool) -> go.Figure | None:
+    """Joules per success of each scope, a bar for each model. None without any."""
+    known = [row for row in rows if row["joules_per_success"] is not None and row["joules_per_success"]["value"] is not None]
+    if not known:
+        return None
+    figure = go.Figure()
+    for place, arm in enumerate(dict.fromkeys(row["arm"] for row in known)):
+        own = [row for row in known if row["arm"] == arm]
+        values = [row["joules_per_success"]["value"] for row in own]
+        figure.add_bar(
+            y=[row["scope"] + (" (SIMULATED)" if row["simulated"] else "") for row in own],
+            x=values,
+            orientation="h",
+            name=escape(_shorten(str(arm))),
+            marker_color=COLORS[place % len(COLORS)],
+            text=[f"{format_number(value)} J" for value in values],
+            textposition="auto",
+            hoverinfo="name+text",
+        )
+    bars = len({row["scope"] for row in known})
+    figure.update_layout(barmode="group", height=150 + 44 * max(bars, 2), legend={"orientation": "h", "y": -0.3})
+    figure.update_xaxes(title="joules per successful task", rangemode="tozero")
+    figure.update_yaxes(autorange="reversed", automargin=True)
+    return _styled(figure, "Energy per success by scope", simulated)
+
+
 def reliability_figure(curves: Sequence[tuple[str, Sequence[Values]]], *, simulated: bool = False) -> go.Figure | None:
     """Share of failures against predicted risk, with Wilson's 95 % bars; on the diagonal both are equal. None without any."""
     if not curves:

@@ -53,6 +53,9 @@ def report_csv(content: Content) -> str:
 def _numbers(content: Content) -> Iterator[tuple[Any, ...]]:
     for model in content["models"]:
         yield from _of("model", model["label"], "", model)
+    for row in content["scopes"]:
+        estimate = row["joules_per_success"] or {"value": None, "low": None, "high": None}
+        yield from _of("scope", row["arm"], row["scope"], {**row, "joules_per_success": estimate["value"]})
     for pair in content["pairs"]:
         for key, each in pair["measures"].items():
             for name in ("difference", "quotient"):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from joulebench.analysis.report.content import PHASES, Content
-from joulebench.analysis.report.figures import chart_library, pareto_figure, phase_figure, reliability_figure
+from joulebench.analysis.report.figures import chart_library, pareto_figure, phase_figure, reliability_figure, scope_figure
 from joulebench.analysis.report.tables import Table, all_tables
 from joulebench.analysis.report.timelines import MOST_TIMELINES
 from joulebench.errors import UserError
@@ -37,6 +37,7 @@ def render_page(content: Content, timelines: list[Content]) -> str:
     ]
     figures = {
         "pareto": pareto_figure(content["models"], simulated=simulated),
+        "scopes": scope_figure(content["scopes"], simulated=simulated),
         "phases": phase_figure(content["models"], PHASES, simulated=simulated),
         "reliability": reliability_figure(curves, simulated=simulated),
     }

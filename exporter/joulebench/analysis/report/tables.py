@@ -50,6 +50,8 @@ def _bounded(estimate: Mapping[str, Any] | None, *, percent: bool = False) -> st
 
 def all_tables(content: Content) -> Iterator[Table]:
     yield models_table(content)
+    if content["scopes"]:
+        yield scopes_table(content)
     yield phases_table(content)
     yield findings_table(content)
     yield from comparison_tables(content)
@@ -86,6 +88,31 @@ def models_table(content: Content) -> Table:
         "Measured coverage of these intervals: 95 to 97 %; of 20 to 50 tasks with very unequal joules down to 91 %.",
     ]
     return Table("models", "Models", columns, rows, frozenset(range(2, len(columns) - 1)), notes, labels=frozenset((0,)))
+
+
+def scopes_table(content: Content) -> Table:
+    columns = ["model", "scope", "meter", "attempts with joules", "J", "J, low to high", "mean W", "J per success", "GPU share"]
+    rows = [
+        [
+            row["arm"],
+            _marked(row["scope"], row["simulated"]),
+            ", ".join(row["meters"]) or "-",
+            f"{row['known']} / {row['attempts']}",
+            format_number(row["joules"]),
+            "" if row["joules_low"] is None else f"{format_number(row['joules_low'])} to {format_number(row['joules_high'])}",
+            format_number(row["mean_watts"]),
+            _bounded(row["joules_per_success"]),
+            format_number(row["gpu_share"], percent=True),
+            ", ".join(f"{count} {quality}" for quality, count in row["quality"].items()),
+        ]
+        for row in content["scopes"]
+    ]
+    notes = [
+        "What each meter counted over the tasks, shares where tasks overlapped. Scopes inside each other (GPU in host in wall)"
+        " are never added; the GPU share is that of the GPUs' own joules in the scope, over attempts that have both.",
+    ]
+    names = frozenset((1, 2))
+    return Table("scopes", "Energy by scope", [*columns, "quality"], rows, frozenset(range(3, 9)), notes, names, frozenset((0,)))
 
 
 def phases_table(content: Content) -> Table:
