@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol, cast
 
 from joulebench.units import Seconds
@@ -29,6 +30,35 @@ class SystemClock:
 
     unix = staticmethod(cast(Callable[[], Seconds], time.time))
     monotonic = staticmethod(cast(Callable[[], Seconds], time.monotonic))
+
+
+@dataclass(frozen=True, slots=True)
+class ClockOffset:
+    """Another machine's wall clock minus this machine's, in seconds; the true offset lies within ``uncertainty`` of it."""
+
+    seconds: float
+    uncertainty: float
+
+    @classmethod
+    def of_exchange(cls, sent: float, elapsed: float, received: float, answered: float) -> ClockOffset | None:
+        """By one request and its answer, as NTP does it (RFC 5905, section 8).
+
+        ``sent``: unix time here; ``elapsed``: monotonic seconds until the answer was there; ``received`` and ``answered``: unix
+        times there. Returns None where the other clock was set meanwhile.
+        """
+        delay = elapsed - (answered - received)
+        if answered < received or delay < 0:
+            return None
+        return cls(((received - sent) + (answered - sent - elapsed)) / 2, delay / 2)
+
+    def agrees_with(self, other: ClockOffset) -> bool:
+        """Whether both can be measurements of one offset."""
+        return abs(self.seconds - other.seconds) <= self.uncertainty + other.uncertainty
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether the two clocks cannot be the same."""
+        return abs(self.seconds) > self.uncertainty
 
 
 def wait_until(condition: Callable[[], bool], seconds: float, clock: Clock | None = None, interval: float = 0.05) -> bool:

@@ -2,6 +2,7 @@
 
     parse_devices("0,1")                    the first two GPUs of the only host
     parse_devices("GPU-5c1d, hostb:0")      a UUID prefix, and GPU 0 of hostb
+    parse_devices("a:0=prefill,b:0=decode") what each does, where prefill and decode are served by different GPUs
 
 A device is identified by (host, UUID); an index is only a name for it at a time. A name that matches nothing, or two devices, is
 a ``UserError`` that lists the devices.
@@ -12,26 +13,33 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from joulebench.errors import UserError
 
 MAX_DEVICES = 1024
 SHOWN_DEVICES = 8
+ROLES = ("prefill", "decode")
+"""What a device may be declared to do, where a model is served disaggregated."""
 _NAME = re.compile(
     r"(?:(?P<host>\[[^\]]+\](?::\d+)?|[^\s,\[\]]+):)?"
     r"(?P<name>\d{1,4}|(?i:GPU|MIG|SIMULATED)[-\w./]*|[0-9a-fA-F][-0-9a-fA-F]{3,})"
+    rf"(?:=(?P<role>{'|'.join(ROLES)}))?"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """One GPU or MIG instance of one host. ``parent``: UUID of the GPU that a MIG instance is a part of, else None."""
+    """One GPU or MIG instance of one host. ``parent``: UUID of the GPU that a MIG instance is a part of, else None.
+
+    ``role``: of ROLES, as it was declared.
+    """
 
     host: str
     index: int
     uuid: str
     parent: str | None = None
+    role: str | None = None
 
     def __str__(self) -> str:
         place = f"{self.host}:{self.index}" if self.host else str(self.index)
@@ -44,9 +52,11 @@ class DeviceName:
 
     host: str | None
     name: str
+    role: str | None = None
 
     def __str__(self) -> str:
-        return self.name if self.host is None else f"{self.host}:{self.name}"
+        name = self.name if self.host is None else f"{self.host}:{self.name}"
+        return name if self.role is None else f"{name}={self.role}"
 
     def matches(self, device: Device) -> bool:
         if self.host is not None and not is_host(self.host, device.host):
@@ -142,14 +152,17 @@ def parse_devices(names: str | int | Iterable[str | int], setting: str) -> tuple
         if match is None:
             raise UserError(
                 f"{setting}: {word[:80]!r} is not a GPU; give an index (0), a UUID or its beginning (GPU-5c1d), MIG-..."
-                " or host:index"
+                f" or host:index, each with ={' or ='.join(ROLES)} behind it if you like"
             )
-        parsed.append(DeviceName(match["host"], match["name"]))
+        parsed.append(DeviceName(match["host"], match["name"], match["role"]))
     return tuple(dict.fromkeys(parsed))
 
 
 def resolve_devices(names: Sequence[DeviceName], known: Sequence[Device], setting: str) -> tuple[Device, ...]:
-    """Returns the devices that ``names`` mean, each once. Raises UserError for a name that matches no device, or several."""
+    """Returns the devices that ``names`` mean, each once and with its role.
+
+    Raises UserError for a name that matches no device, or several, and for a device of two roles.
+    """
     chosen: dict[tuple[str, str], Device] = {}
     for name in names:
         matching = [device for device in known if name.matches(device)]
@@ -158,7 +171,11 @@ def resolve_devices(names: Sequence[DeviceName], known: Sequence[Device], settin
             problem = "matches no GPU" if not matching else f"matches {len(matching)} GPUs"
             hint = "" if len(matching) < 2 else "; put the host in front, or more of the UUID"
             raise UserError(f"{setting}: {name} {problem}{hint}; there are: {listing}")
-        chosen.setdefault((matching[0].host, matching[0].uuid), matching[0])
+        device = replace(matching[0], role=name.role)
+        before = chosen.setdefault((device.host, device.uuid), device)
+        if before.role != device.role:
+            roles = " and ".join(role or "none" for role in (before.role, device.role))
+            raise UserError(f"{setting}: {device} is given two roles, {roles}; name it once")
     return tuple(chosen.values())
 
 

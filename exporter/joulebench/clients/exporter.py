@@ -1,7 +1,8 @@
 """The window energy API of one exporter or of several: ``GET /api/v1/energy?start=&end=&wait=&gpus=&server=``.
 
 What the exporter does not know is null there and None here; an answer that is not of this form is an error, never a 0. Of several
-exporters the answers are added up; one that does not answer makes the total unknown.
+exporters the answers are added up; one that does not answer makes the total unknown. An exporter on another machine, or one of
+several, is asked in the time of its own clock, by the offset that its answers show.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
-from joulebench.clients.connection import HttpClient, RequestFailed
-from joulebench.clock import Clock
+from joulebench.clients.connection import HttpClient, RequestFailed, Response
+from joulebench.clock import Clock, ClockOffset, SystemClock
 from joulebench.devices import Device, DeviceChoice, is_host, parse_server, resolve_devices
 from joulebench.errors import EnergyApiError, EnergyRefused, UserError
 from joulebench.metrics import THROTTLE_REASONS
@@ -25,6 +26,8 @@ from joulebench.units import Joules, Seconds
 
 MAX_RESPONSE_BYTES = 1 << 26
 MAX_RESPONSE_SECONDS = 10.0
+MAX_CLOCK_UNCERTAINTY = 5.0
+"""Seconds that an exporter accepts; an exchange that took longer says nothing of the clocks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +63,16 @@ class EnergyAnswer:
 
 
 class ExporterApi:
-    """For one thread. ``timeout`` is in seconds and comes on top of the wait that is asked for."""
+    """For one thread. ``timeout`` is in seconds and comes on top of the wait that is asked for.
 
-    def __init__(self, url: str | Url, timeout: float = 2.0, settings: ConnectionSettings | None = None) -> None:
+    ``clock_offset``: the exporter's clock minus ``clock``, by the last answer; None where it does not say.
+    """
+
+    def __init__(
+        self, url: str | Url, timeout: float = 2.0, settings: ConnectionSettings | None = None, clock: Clock | None = None
+    ) -> None:
+        self.clock_offset: ClockOffset | None = None
+        self._clock = clock or SystemClock()
         self.url = url if isinstance(url, Url) else Url.parse(url, "--exporter-url")
         self._client = HttpClient(
             self.url,
@@ -79,10 +89,15 @@ class ExporterApi:
         EnergyRefused where asking again would be of no use.
         """
         parameters = {"start": repr(float(start)), "end": repr(float(end)), "wait": repr(float(wait)), **(devices or {})}
+        self.clock_offset = None
+        sent, began = self._clock.unix(), self._clock.monotonic()
         try:
             response = self._client.request("GET", "/api/v1/energy", params=parameters, extra_seconds=wait)
         except RequestFailed as error:
             raise EnergyApiError(f"{self.url}: {error}") from error
+        elapsed = self._clock.monotonic() - began
+        if response.status in (200, 400):
+            self.clock_offset = _clock_offset(response, sent, elapsed)
         if response.status != 200:
             kind = EnergyRefused if response.status == 400 else EnergyApiError
             hint = self._client.refusal_hint(response.status, response.shown_text)
@@ -96,6 +111,68 @@ class ExporterApi:
         self._client.close()
 
 
+class HostExporter:
+    """One host's exporter, asked in the time of its own clock. ``shifts``: whether that may be another clock than ours.
+
+    The first answer shows the offset; where the clocks differ, the window is asked for again. An offset that changes later means
+    that a clock was set, so the window of that answer is suspect, and later windows are asked for by the new offset.
+    """
+
+    def __init__(self, url: Url, timeout: float, clock: Clock, *, shifts: bool) -> None:
+        self._api = ExporterApi(url, timeout, clock=clock)
+        self._is_local = url.is_loopback
+        self._shifts = shifts
+        self._offset: ClockOffset | None = None
+
+    def energy(self, start: Seconds, end: Seconds, wait: float, devices: Mapping[str, str]) -> EnergyAnswer:
+        """As ``ExporterApi.energy``; each GPU of the answer has the clock offset that was used."""
+        before = self._offset
+        try:
+            answer = self._ask(start, end, wait, devices)
+        except EnergyRefused:
+            # To a clock that is behind ours, the window may lie in the future.
+            if not self._learn_offset() or before is not None:
+                raise
+            return self._ask(start, end, wait, devices)
+        if not self._learn_offset():
+            return answer
+        if before is None:
+            return self._ask(start, end, wait, devices)
+        return _as_suspect(answer, Reason.CLOCK_STEP)
+
+    def close(self) -> None:
+        self._api.close()
+
+    def _ask(self, start: Seconds, end: Seconds, wait: float, devices: Mapping[str, str]) -> EnergyAnswer:
+        offset = self._offset
+        if offset is None or not self._is_other_clock(offset):
+            return self._api.energy(start, end, wait, devices)
+        used = {"clock_offset_seconds": offset.seconds, "clock_uncertainty_seconds": offset.uncertainty}
+        answer = self._api.energy(
+            Seconds(start + offset.seconds),
+            Seconds(end + offset.seconds),
+            wait,
+            {**devices, "clock_uncertainty": repr(offset.uncertainty)},
+        )
+        return replace(answer, raw_gpus=[{**gpu, **used} for gpu in answer.raw_gpus])
+
+    def _learn_offset(self) -> bool:
+        """Takes in the offset that the last answer shows. Returns whether windows have to be asked for in another way now."""
+        measured, known = self._api.clock_offset, self._offset
+        if measured is None or not self._shifts or measured.uncertainty > MAX_CLOCK_UNCERTAINTY:
+            return False
+        if known is None or not known.agrees_with(measured):
+            self._offset = measured
+            return self._is_other_clock(measured) or (known is not None and self._is_other_clock(known))
+        if measured.uncertainty < known.uncertainty:
+            self._offset = measured
+        return False
+
+    def _is_other_clock(self, offset: ClockOffset) -> bool:
+        """Processes of one machine share its clock, unless the offset shows that they do not."""
+        return not self._is_local or offset.is_certain
+
+
 class ExporterGroup:
     """The exporters of all hosts that may serve, asked as one. For one thread; several exporters are asked side by side.
 
@@ -103,11 +180,13 @@ class ExporterGroup:
     """
 
     def __init__(self, urls: Sequence[Url], choice: DeviceChoice, clock: Clock, timeout: float = 2.0) -> None:
-        self._apis = {_host(url): ExporterApi(url, timeout) for url in urls}
+        several = len(urls) > 1
+        self._apis = {_host(url): HostExporter(url, timeout, clock, shifts=several or not url.is_loopback) for url in urls}
         self._choice = choice
         self._clock = clock
         self._threads = ThreadPoolExecutor(len(urls), "joulebench-exporters") if len(urls) > 1 else None
         self._known: dict[str, tuple[Device, ...]] = {}
+        self._roles: Mapping[tuple[str, str], str] = {}
 
     def energy(self, start: Seconds, end: Seconds, wait: float = 0.0) -> EnergyAnswer:
         """As ``ExporterApi.energy``, of the chosen devices of all hosts.
@@ -129,7 +208,11 @@ class ExporterGroup:
                 answers[host] = outcome
         if not answers:
             raise errors[0] if errors else EnergyApiError(f"{', '.join(missing)}: no exporter answers")
-        return _combine(answers, tuple(dict.fromkeys(missing)))
+        combined = _combine(answers, tuple(dict.fromkeys(missing)))
+        if not self._roles:
+            return combined
+        roles = [self._roles.get((str(gpu.get("host")), str(gpu.get("uuid")))) for gpu in combined.raw_gpus]
+        return replace(combined, raw_gpus=[{**gpu, "role": role} for gpu, role in zip(combined.raw_gpus, roles, strict=True)])
 
     def close(self) -> None:
         if self._threads is not None:
@@ -167,6 +250,7 @@ class ExporterGroup:
             devices = resolve_devices(names, known, "gpus")
         except UserError as error:
             raise EnergyRefused(str(error)) from error
+        self._roles = {(device.host, device.uuid): device.role for device in devices if device.role is not None}
         by_host: dict[str, list[str]] = {}
         for device in devices:
             by_host.setdefault(device.host, []).append(device.uuid)
@@ -182,7 +266,7 @@ class ExporterGroup:
         """Asks the exporters whose devices are unknown for them. Returns the hosts that do not answer."""
         now = self._clock.unix()
         unknown = {
-            host: partial(api.energy, Seconds(now - 1.0), Seconds(now), 0.0)
+            host: partial(api.energy, Seconds(now - 1.0), Seconds(now), 0.0, {})
             for host, api in self._apis.items()
             if host not in self._known
         }
@@ -249,6 +333,30 @@ def _combine(answers: Mapping[str, EnergyAnswer], missing: tuple[str, ...]) -> E
 
 def _rank(quality: str) -> int:
     return QUALITIES.index(quality) if quality in QUALITIES else len(QUALITIES)
+
+
+def _as_suspect(answer: EnergyAnswer, reason: Reason) -> EnergyAnswer:
+    """The answer with this reason for its total and each of its GPUs."""
+
+    def judged(energy: Mapping[str, Any]) -> dict[str, Any]:
+        quality = max(str(energy.get("quality")), "suspect", key=_rank)
+        return {**energy, "quality": quality, "reasons": [*energy.get("reasons", ()), reason.value]}
+
+    raw_gpus = [judged(gpu) for gpu in answer.raw_gpus]
+    gpus = tuple(replace(gpu, quality=raw["quality"]) for gpu, raw in zip(answer.gpus, raw_gpus, strict=True))
+    return replace(answer, gpus=gpus, raw_gpus=raw_gpus, raw_total=judged(answer.raw_total))
+
+
+def _clock_offset(response: Response, sent: float, elapsed: float) -> ClockOffset | None:
+    """By the clock that an answer shows; None without one, as of an exporter of an earlier version."""
+    try:
+        shown = response.json()["clock"]
+        received, answered = as_float(shown["received"]), as_float(shown["answered"])
+    except (ValueError, KeyError, TypeError):
+        return None
+    if received is None or answered is None:
+        return None
+    return ClockOffset.of_exchange(sent, elapsed, received, answered)
 
 
 def _parse_answer(body: Any) -> EnergyAnswer:

@@ -7,7 +7,7 @@ window around them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from joulebench.energy.trace import EnergySource, energy_curve
 
@@ -83,6 +83,14 @@ def total(windows: Iterable[WindowEnergy]) -> WindowEnergy:
 
 def _narrow(joules: float, low: float | None, high: float | None) -> bool:
     return low is not None and high is not None and high - low <= SHORT_WIDTH * joules
+
+
+def with_bounds(energy: WindowEnergy, low: float | None, high: float | None) -> WindowEnergy:
+    """The same estimate with these bounds; ``short`` where they lie too far apart for it."""
+    bounded = replace(energy, low=low, high=high)
+    if energy.joules is None or energy.quality != "ok" or _narrow(energy.joules, low, high):
+        return bounded
+    return replace(bounded, quality="short", reasons=(*energy.reasons, "short"))
 
 
 def missing(method: str, reasons: tuple[str, ...]) -> WindowEnergy:

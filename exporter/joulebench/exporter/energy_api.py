@@ -3,6 +3,10 @@
 The answer is for the devices that ``gpus`` names, or that a ``server``, ``unit``, ``container``, ``pod`` or ``job`` used in the
 window, else for all devices; ``basis`` says which of the three, ``share`` what part of a GPU that several servers used.
 
+Every answer and every 400 has ``clock``: when the request came and when it was answered, in unix seconds of this machine, by
+which a client on another machine finds how far the two clocks are apart (RFC 5905). It then asks for the window in this machine's
+time, with ``clock_uncertainty``, the seconds by which that may be wrong: the bounds hold for every window that it may have meant.
+
 Beside the joules of a GPU stand the seconds for which its clocks were throttled, by reason. A request that cannot be answered
 as asked is a 400 that says why; a GPU whose energy is unknown is ``null``, and then so is the total: a sum without it would
 pass for the energy of all GPUs.
@@ -18,7 +22,7 @@ from typing import Any, Protocol
 from urllib.parse import parse_qsl
 
 from joulebench.clock import Clock
-from joulebench.energy.window import WindowEnergy, total
+from joulebench.energy.window import WindowEnergy, total, with_bounds
 from joulebench.exporter.device_selection import (
     DEVICE_PARAMETERS,
     Basis,
@@ -37,7 +41,8 @@ from joulebench.units import Seconds
 MAX_WAIT = 2.0
 WAIT_STEP = 0.02
 """Seconds between two looks whether the counters have passed the end of a window."""
-KNOWN_PARAMETERS = ("start", "end", "wait", *DEVICE_PARAMETERS)
+MAX_CLOCK_UNCERTAINTY = 5.0
+KNOWN_PARAMETERS = ("start", "end", "wait", *DEVICE_PARAMETERS, "clock_uncertainty")
 MAX_VALUE_LENGTH = 2048
 """Characters of one parameter; names of many devices are long."""
 MAX_PENDING = 256
@@ -86,6 +91,7 @@ class Window:
     end: float
     wait: float
     devices: DeviceRequest = ALL_DEVICES
+    clock_uncertainty: float = 0.0
 
 
 class EnergyApi:
@@ -111,6 +117,13 @@ class EnergyApi:
 
     async def answer(self, query: str) -> Answer:
         """Waits at most the request's ``wait`` seconds, without a thread, until the counters have passed the window's end."""
+        received = self._clock.unix()
+        status, body = await self._status_and_body(query)
+        if status not in (200, 400):
+            return status, body
+        return status, {**body, "clock": {"received": received, "answered": self._clock.unix()}}
+
+    async def _status_and_body(self, query: str) -> Answer:
         try:
             window = parse_window(query, self._clock.unix(), self._ring_seconds)
         except BadWindow as error:
@@ -131,7 +144,7 @@ class EnergyApi:
 
     async def _wait_until_settled(self, windows: WindowSource, window: Window) -> None:
         deadline = self._clock.monotonic() + window.wait
-        while not windows.is_settled(window.end):
+        while not windows.is_settled(window.end + window.clock_uncertainty):
             left = deadline - self._clock.monotonic()
             if left <= 0:
                 return
@@ -139,7 +152,7 @@ class EnergyApi:
 
     def _answer(self, window: Window) -> dict[str, Any]:
         windows = self._windows
-        energies = [] if windows is None else list(windows.window(window.start, window.end))
+        energies = [] if windows is None else _energies(windows, window)
         throttled = {} if windows is None else {gpu.uuid: by for gpu, by in windows.throttled(window.start, window.end)}
         uses = [] if windows is None else windows.device_use(window.devices.owner, window.start, window.end)
         selection = select_devices(window.devices, energies, uses, window.end - window.start)
@@ -161,6 +174,19 @@ class EnergyApi:
         return replace(as_suspect(energy, Reason.GPU_MISSING), high=None)
 
 
+def _energies(windows: WindowSource, window: Window) -> list[tuple[GpuIdentity, WindowEnergy]]:
+    """The energy of each GPU; ``low`` and ``high`` hold for every window whose edges lie within the clock's uncertainty."""
+    energies = list(windows.window(window.start, window.end))
+    shift = window.clock_uncertainty
+    if not shift:
+        return energies
+    least: dict[str, float | None] = {identity.uuid: 0.0 for identity, _ in energies}
+    if window.end - window.start > 2 * shift:
+        least = {identity.uuid: inner.low for identity, inner in windows.window(window.start + shift, window.end - shift)}
+    most = {identity.uuid: outer.high for identity, outer in windows.window(window.start - shift, window.end + shift)}
+    return [(identity, with_bounds(energy, least.get(identity.uuid), most.get(identity.uuid))) for identity, energy in energies]
+
+
 def parse_window(query: str, now: float, ring_seconds: float) -> Window:
     """Raises BadWindow with what is wrong; ``now`` is unix time."""
     given = _parameters(query)
@@ -168,6 +194,9 @@ def parse_window(query: str, now: float, ring_seconds: float) -> Window:
     wait = _number(given, "wait") if "wait" in given else 0.0
     if not 0 <= wait <= MAX_WAIT:
         raise BadWindow(f"wait={wait:g} is not between 0 and {MAX_WAIT:g} seconds")
+    uncertainty = _number(given, "clock_uncertainty") if "clock_uncertainty" in given else 0.0
+    if not 0 <= uncertainty <= MAX_CLOCK_UNCERTAINTY:
+        raise BadWindow(f"clock_uncertainty={uncertainty:g} is not between 0 and {MAX_CLOCK_UNCERTAINTY:g} seconds")
     if end > now + MAX_WAIT:
         hint = "; give unix seconds, not milliseconds" if end > 100 * now else ""
         raise BadWindow(
@@ -184,7 +213,7 @@ def parse_window(query: str, now: float, ring_seconds: float) -> Window:
         devices = parse_device_request({key: value for key, value in given.items() if key in DEVICE_PARAMETERS})
     except ValueError as error:
         raise BadWindow(str(error)) from error
-    return Window(start, end, wait, devices)
+    return Window(start, end, wait, devices, uncertainty)
 
 
 def _parameters(query: str) -> Mapping[str, str]:

@@ -200,6 +200,9 @@ def _gpu(row: Mapping[str, object]) -> GpuJoules:
         host=as_name(row.get("host")),
         share=as_float(row.get("share")),
         longest_gap=as_float(row.get("longest_gap_seconds")),
+        role=as_name(row.get("role")),
+        clock_offset=as_float(row.get("clock_offset_seconds")),
+        clock_uncertainty=as_float(row.get("clock_uncertainty_seconds")),
     )
 
 

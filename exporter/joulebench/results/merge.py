@@ -58,6 +58,9 @@ class GpuJoules(NamedTuple):
     host: str | None = None
     share: float | None = None
     longest_gap: float | None = None
+    role: str | None = None
+    clock_offset: float | None = None
+    clock_uncertainty: float | None = None
 
 
 class ExporterAnswer(NamedTuple):

@@ -19,7 +19,7 @@ from joulebench.results.attribution import phase_results, task_timeline
 from joulebench.results.calls import answered_stretches, call_results, calls_exceed_task, efficiency
 from joulebench.results.fetch import GpuSamples, Samples
 from joulebench.results.gpu_stats import NO_READINGS, GpuGroup, GpuReadings, TaskReadings, hardware_metrics, ratio
-from joulebench.results.merge import Task, TaskKey
+from joulebench.results.merge import GpuJoules, Task, TaskKey
 from joulebench.results.server_metrics import ServerMetrics, capped_clock, link_bytes, model_server
 from joulebench.results.task_energy import (
     ChosenEnergy,
@@ -300,16 +300,9 @@ def _measurement(task: Task, energy: TaskEnergy, verdict: WindowEnergy, gpus: Se
     window.energy_source = energy.source
     window.gpu_source = energy.gpu_source
     window.device_basis = energy.basis
-    hosts = {answer.uuid: answer for answer in task.exporter_energy}
-    window.devices = [
-        DeviceRecord(
-            host=hosts[gpu.uuid].host if gpu.uuid in hosts else None,
-            gpu=gpu.gpu,
-            uuid=gpu.uuid,
-            share=hosts[gpu.uuid].share if gpu.uuid in hosts else None,
-        )
-        for gpu in energy.gpus
-    ]
+    answers = {answer.uuid: answer for answer in task.exporter_energy}
+    window.devices = [_device(gpu, answers.get(gpu.uuid)) for gpu in energy.gpus]
+    window.joules_by_role = _joules_by_role(window.devices, energy.gpus, complete=not task.missing_hosts)
     window.missing_hosts = list(task.missing_hosts)
     window.simulated = energy.simulated
     window.energy_exporter = _bounds([gpu.exporter for gpu in energy.gpus])
@@ -323,6 +316,23 @@ def _measurement(task: Task, energy: TaskEnergy, verdict: WindowEnergy, gpus: Se
         Disagreement(field=one.field, journal=one.journal, prometheus=one.prometheus) for one in task.disagreements
     ]
     return window
+
+
+def _device(gpu: ChosenEnergy, answer: GpuJoules | None) -> DeviceRecord:
+    device = DeviceRecord(gpu=gpu.gpu, uuid=gpu.uuid)
+    if answer is not None:
+        device.host, device.share, device.role = answer.host, answer.share, answer.role
+        device.clock_offset_seconds, device.clock_uncertainty_seconds = answer.clock_offset, answer.clock_uncertainty
+    return device
+
+
+def _joules_by_role(devices: Sequence[DeviceRecord], gpus: Sequence[ChosenEnergy], *, complete: bool) -> dict[str, float | None]:
+    """None for a role of which a device is unknown, and for all where a host is missing, whose devices may have any."""
+    by_role: dict[str, list[float | None]] = {}
+    for device, gpu in zip(devices, gpus, strict=True):
+        if device.role is not None:
+            by_role.setdefault(device.role, []).append(gpu.chosen.joules)
+    return {role: sum_or_none(joules) if complete else None for role, joules in by_role.items()}
 
 
 WindowRecord = TypeVar("WindowRecord", Measurement, GpuEnergy)

@@ -8,11 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from operator import attrgetter
 from typing import Any
 
 import msgspec
 
+from joulebench.devices import ROLES
 from joulebench.metrics import DIRECTIONS, LINKS, THROTTLE_REASONS, TOOL_OUTCOMES
 from joulebench.parsing import sum_or_none
 from joulebench.schema.fields import FieldDoc, doc, field_at
@@ -92,6 +94,10 @@ def _bounds_ratio(result: TaskResult) -> float | None:
     if not energy.joules or energy.low_joules is None or energy.high_joules is None:
         return None
     return (energy.high_joules - energy.low_joules) / energy.joules
+
+
+def _role_joules(result: TaskResult, role: str) -> float | None:
+    return result.measurement.joules_by_role.get(role)
 
 
 def _exporter_joules(result: TaskResult) -> float | None:
@@ -230,6 +236,14 @@ COLUMNS: tuple[Column, ...] = (
         _bounds_ratio,
     ),
     _field("time_per_output_token_ms", "computed_metrics.throughput_metrics.time_per_output_token_ms"),
+    *(
+        _computed(
+            f"{role}_devices_energy_joules",
+            doc("J", f"Energy of the devices that were declared to do {role}, over all of the task."),
+            partial(_role_joules, role=role),
+        )
+        for role in ROLES
+    ),
 )
 
 COLUMN_NAMES = tuple(column.name for column in COLUMNS)

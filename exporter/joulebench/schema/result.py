@@ -422,6 +422,14 @@ class DeviceRecord(Record):
     gpu: Annotated[Text, doc("", "Index on its host.")] = None
     uuid: Annotated[Text, doc("", "UUID.")] = None
     share: Annotated[Number, doc("ratio", "The part of a GPU that several servers used, by SM time.")] = None
+    role: Annotated[Text, doc("", "`prefill` or `decode` where it was declared.")] = None
+    clock_offset_seconds: Annotated[
+        Number,
+        doc("s", "The clock of its host minus that of the benchmark, by which its window was shifted; null where it was not."),
+    ] = None
+    clock_uncertainty_seconds: Annotated[
+        Number, doc("s", "The most by which that offset may be wrong; the bounds hold for all of it.")
+    ] = None
 
     @property
     def label(self) -> str:
@@ -442,6 +450,9 @@ class Measurement(WindowMeasurement):
     devices: Annotated[list[DeviceRecord], doc("", "The devices that the task is charged for.")] = msgspec.field(
         default_factory=list
     )
+    joules_by_role: Annotated[
+        dict[str, Number], doc("J", "By declared role of the devices, `prefill` or `decode`; empty where none was declared.")
+    ] = msgspec.field(default_factory=dict)
     missing_hosts: Annotated[list[str], doc("", "Exporters that should be part of the total and did not answer.")] = (
         msgspec.field(default_factory=list)
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,7 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from joulebench.clients.exporter import EnergyAnswer, ExporterGroup
-from joulebench.clock import SystemClock
+from joulebench.clock import ClockOffset, SystemClock
 from joulebench.devices import DeviceChoice
 from joulebench.errors import EnergyApiError, EnergyRefused, UserError
 from joulebench.settings import Url
@@ -23,11 +24,14 @@ START, END = Seconds(1000.0), Seconds(1010.0)
 
 
 class Host:
-    """An exporter with GPUs of fixed joules. ``serving``: UUIDs that it observes for any server or job."""
+    """An exporter with GPUs of fixed joules. ``serving``: UUIDs that it observes for any server or job. ``ahead``: seconds of
+    its clock, which its answers show where it is not None."""
 
-    def __init__(self, joules: Mapping[str, float | None], serving: tuple[str, ...] = ()) -> None:
+    def __init__(self, joules: Mapping[str, float | None], serving: tuple[str, ...] = (), ahead: float | None = None) -> None:
         self.joules = joules
         self.serving = serving
+        self.ahead = ahead
+        self.windows: list[tuple[float, float]] = []
         self.questions: list[dict[str, str]] = []
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
@@ -72,9 +76,15 @@ class Host:
 
             def do_GET(self) -> None:
                 question = {key: values[0] for key, values in parse_qs(urlsplit(self.path).query).items()}
+                now = time.time() + (host.ahead or 0.0)
+                host.windows.append((float(question["start"]), float(question["end"])))
                 host.questions.append({key: question[key] for key in question if key not in ("start", "end", "wait")})
-                body = json.dumps(host.answer(question)).encode()
-                self.send_response(200)
+                is_future = host.ahead is not None and float(question["end"]) > now + 2
+                answer: dict[str, Any] = {"error": "in the future"} if is_future else host.answer(question)
+                if host.ahead is not None:
+                    answer["clock"] = {"received": now, "answered": time.time() + host.ahead}
+                body = json.dumps(answer).encode()
+                self.send_response(400 if is_future else 200)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)
@@ -223,3 +233,82 @@ def test_the_choice_comes_from_arguments_first_and_the_environment_second() -> N
     assert DeviceChoice.from_settings(environ=by_environment.environment()) == by_environment
     with pytest.raises(UserError, match=r"^JOULEBENCH_GPUS: "):
         DeviceChoice.from_settings(environ={"JOULEBENCH_GPUS": "a card"})
+
+
+# --- clocks of several hosts -----------------------------------------------------------------------------------------------
+
+
+def just_ended(exporters: ExporterGroup) -> EnergyAnswer:
+    now = time.time()
+    return exporters.energy(Seconds(now - 5.0), Seconds(now))
+
+
+@pytest.mark.parametrize("ahead", [3.0, -3.0])
+def test_a_host_whose_clock_is_off_is_asked_in_its_own_time(stack: ExitStack, ahead: float) -> None:
+    a, b = Host(A, ahead=0.0), Host(B, ahead=ahead)
+    for host in (a, b):
+        stack.callback(host.stop)
+    exporters = group(stack, a.name, b.name)
+    began = time.time()
+    answer = just_ended(exporters)
+    assert answer.raw_total["joules"] == 437.0
+    assert b.windows[-1][1] - began == pytest.approx(ahead, abs=0.3)
+    assert float(b.questions[-1]["clock_uncertainty"]) < 0.3
+    offsets = {gpu["uuid"]: gpu.get("clock_offset_seconds") for gpu in answer.raw_gpus}
+    assert offsets["GPU-b0"] == pytest.approx(ahead, abs=0.3)
+    assert offsets["GPU-a0"] is None
+    assert len(a.questions) == 1
+    just_ended(exporters)
+    assert (len(a.questions), len(b.questions)) == (2, 3), "the offset is known after the first question"
+
+
+def test_a_clock_that_is_set_between_two_windows_makes_the_second_suspect_and_counts_from_then_on(stack: ExitStack) -> None:
+    a, b = Host(A, ahead=0.0), Host(B, ahead=0.0)
+    for host in (a, b):
+        stack.callback(host.stop)
+    exporters = group(stack, a.name, b.name)
+    assert just_ended(exporters).raw_total["quality"] == "ok"
+    b.ahead = 60.0
+    answer = just_ended(exporters)
+    assert (answer.raw_total["quality"], answer.raw_total["reasons"]) == ("suspect", ["clock_step"])
+    assert {gpu["uuid"] for gpu in answer.raw_gpus if "clock_step" in gpu["reasons"]} == set(B)
+    later = just_ended(exporters)
+    assert later.raw_total["quality"] == "ok"
+    assert b.windows[-1][1] - time.time() == pytest.approx(60.0, abs=0.5)
+
+
+def test_the_only_exporter_on_this_machine_has_its_clock(stack: ExitStack) -> None:
+    host = Host(A, ahead=3.0)
+    stack.callback(host.stop)
+    assert "clock_offset_seconds" not in just_ended(group(stack, host.name)).raw_gpus[0]
+    assert len(host.questions) == 1
+
+
+def test_an_offset_is_that_of_the_middle_of_the_exchange_and_uncertain_by_half_of_it() -> None:
+    offset = ClockOffset.of_exchange(sent=100.0, elapsed=0.5, received=103.1, answered=103.2)
+    assert offset is not None
+    assert offset.seconds == pytest.approx(2.9)
+    assert offset.uncertainty == pytest.approx(0.2)
+    assert offset.is_certain
+    assert offset.agrees_with(ClockOffset(3.15, 0.1))
+    assert not offset.agrees_with(ClockOffset(3.3, 0.1))
+    assert ClockOffset.of_exchange(100.0, 0.5, received=103.1, answered=110.0) is None, "set meanwhile"
+
+
+# --- roles -----------------------------------------------------------------------------------------------------------------
+
+
+def test_declared_roles_stand_beside_the_devices(stack: ExitStack) -> None:
+    a, b = start(stack, A), start(stack, B)
+    choice = declared(f"GPU-a0=prefill,{b.name}:0=decode,GPU-b1=decode")
+    assert choice.as_json()["gpus"] == ["GPU-a0=prefill", f"{b.name}:0=decode", "GPU-b1=decode"]
+    answer = ask(group(stack, a.name, b.name, choice=choice))
+    assert {gpu["uuid"]: gpu["role"] for gpu in answer.raw_gpus} == {"GPU-a0": "prefill", "GPU-b0": "decode", "GPU-b1": "decode"}
+
+
+def test_a_device_of_two_roles_is_refused(stack: ExitStack) -> None:
+    a = start(stack, A)
+    with pytest.raises(UserError, match=r"gpus: .*GPU-a0\) is given two roles, prefill and decode; name it once"):
+        group(stack, a.name, choice=declared("0=prefill,GPU-a0=decode")).check()
+    with pytest.raises(UserError, match=r"gpus: '0=train' is not a GPU; .* =prefill or =decode"):
+        declared("0=train")

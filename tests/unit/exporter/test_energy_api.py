@@ -76,6 +76,7 @@ def test_the_answer_has_the_fixed_shape() -> None:
         ],
         "total": {"joules": 140.0, "low": 115.0, "high": 170.0, "quality": "short", "reasons": ["short"]},
         "source": "nvml",
+        "clock": {"received": NOW, "answered": NOW},
     }
 
 
@@ -120,6 +121,7 @@ def test_start_and_end_reach_the_monitor_unchanged() -> None:
         (query(start="-inf"), "start='-inf' is not a finite number"),
         (query(wait="soon"), "wait='soon' is not a finite number"),
         (query(wait=-1), "wait=-1 is not between 0 and 2 seconds"),
+        (query(clock_uncertainty=6), "clock_uncertainty=6 is not between 0 and 5 seconds"),
         (query(wait=2.5), "wait=2.5 is not between 0 and 2 seconds"),
         (query(NOW - 5, NOW - 5), "is not after start"),
         (query(NOW - 5, NOW - 6), "is not after start"),
@@ -135,7 +137,7 @@ def test_a_window_that_cannot_be_is_a_400_that_says_why(text: str, complaint: st
     windows = Windows()
     status, body = run(api(windows=windows).answer(text))
     assert status == 400
-    assert set(body) == {"error"}
+    assert body.keys() == {"error", "clock"}
     assert complaint in body["error"]
     assert windows.asked == []
 

@@ -113,6 +113,21 @@ def test_two_of_eight_gpus_are_found_by_the_servers_port_beside_a_neighbour(mach
     assert neighbour["total"]["joules"] == pytest.approx(box.truth(3.0, 9.0, (2, 3)), rel=0.01)
 
 
+def test_bounds_hold_for_every_window_that_an_uncertain_clock_may_mean(machine: Callable[..., Machine]) -> None:
+    box = machine(*eight())
+    box.run(12.0)
+    exact = box.ask(3.0, 9.0, gpus="0,1")["total"]
+    body = box.ask(3.0, 9.0, gpus="0,1", clock_uncertainty="0.2")
+    assert body["total"]["joules"] == exact["joules"]
+    for shift in (-0.2, -0.1, 0.1, 0.2):
+        assert body["total"]["low"] <= box.truth(3.0 + shift, 9.0 + shift, (0, 1)) <= body["total"]["high"]
+    assert body["total"]["low"] <= box.truth(3.2, 8.8, (0, 1))
+    assert body["total"]["high"] >= box.truth(2.8, 9.2, (0, 1))
+    assert box.ask(3.0, 9.0, gpus="0,1", clock_uncertainty="4")["total"]["low"] == 0.0
+    assert box.ask(3.0, 9.0, gpus="0,1", clock_uncertainty="1")["total"]["quality"] == "short"
+    assert body["clock"]["answered"] >= body["clock"]["received"]
+
+
 def test_all_eight_as_an_assumption_are_never_ok(machine: Callable[..., Machine]) -> None:
     box = machine(*eight())
     box.serve(OLLAMA, RUNNER, SERVER)

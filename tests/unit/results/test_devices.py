@@ -55,7 +55,34 @@ def test_the_devices_of_two_hosts_are_in_the_result_with_their_basis(tmp_path: P
     row, measurement = exported(tmp_path, answer)
     assert (row["total_energy_joules"], row["quality"], row["device_basis"]) == (150.0, "ok", "declared")
     assert row["devices"] == "a:18347/GPU-a0 b:18347/GPU-b0"
-    assert measurement["devices"][1] == {"host": "b:18347", "gpu": "0", "uuid": "GPU-b0", "share": None}
+    known = {name: value for name, value in measurement["devices"][1].items() if value is not None}
+    assert known == {"host": "b:18347", "gpu": "0", "uuid": "GPU-b0"}
+    assert (measurement["joules_by_role"], row["decode_devices_energy_joules"]) == ({}, None)
+
+
+def test_joules_by_role_are_those_of_its_devices(tmp_path: Path) -> None:
+    prefill, *decode = (
+        gpu("GPU-a0", 100.0, role="prefill"),
+        gpu("GPU-b0", 50.0, role="decode"),
+        gpu("GPU-b1", 7.0, role="decode"),
+    )
+    row, measurement = exported(tmp_path, {"basis": "declared", "gpus": [prefill, *decode]})
+    assert measurement["joules_by_role"] == {"prefill": 100.0, "decode": 57.0}
+    assert (row["prefill_devices_energy_joules"], row["decode_devices_energy_joules"]) == (100.0, 57.0)
+    decode[0] = gpu("GPU-b0", None, role="decode")
+    _, measurement = exported(tmp_path / "unknown", {"basis": "declared", "gpus": [prefill, *decode]})
+    assert measurement["joules_by_role"] == {"prefill": 100.0, "decode": None}
+    answer = {"basis": "declared", "gpus": [prefill], "missing_hosts": ["b:18347"]}
+    _, measurement = exported(tmp_path / "missing", answer)
+    assert measurement["joules_by_role"] == {"prefill": None}
+
+
+def test_the_clock_offset_of_a_host_is_in_the_result(tmp_path: Path) -> None:
+    off = gpu("GPU-b0", 50.0, clock_offset_seconds=3.0, clock_uncertainty_seconds=0.001)
+    row, measurement = exported(tmp_path, {"basis": "declared", "gpus": [off]})
+    assert row["total_energy_joules"] == 50.0
+    (device,) = measurement["devices"]
+    assert (device["clock_offset_seconds"], device["clock_uncertainty_seconds"]) == (3.0, 0.001)
 
 
 def test_a_host_that_did_not_answer_makes_the_total_unknown_and_is_named(tmp_path: Path) -> None:
