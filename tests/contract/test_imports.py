@@ -47,7 +47,7 @@ ROOMS: dict[str, set[str]] = {
     "mcpworld": {"push", "results", "gpu", "clients", "energy", "confidence", "schema"},
     "doctor": {"analysis", "schema"},
     "bench": {"push", "llm", "confidence", "mcpworld", "results", "clients", "stack", "schema"},
-    "proxy": {"clients", "confidence", "llm"},
+    "proxy": {"clients", "confidence", "llm", "push", "schema"},
     "stack": {"clients"},
     "profile": {"clients"},
     "analysis": {"results", "confidence", "schema"},

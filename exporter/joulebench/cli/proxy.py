@@ -7,6 +7,7 @@ import importlib.util
 import logging
 import signal
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -87,22 +88,41 @@ log = logging.getLogger(__name__)
     help="Longest wait for the first byte of a reply: a model server may compute for minutes before it. The rest of the reply's"
     " head has 30 seconds, its body no limit.",
 )
+@options.runs_dir_option("Directory in which each run that requests name gets a journal; 'none' keeps no journals.")
+@click.option(
+    "--run-id",
+    metavar="ID",
+    default="",
+    help="Run of requests that name none. Without it such requests are in the metrics and in no run.",
+)
 @options.log_level_option()
 def proxy_command(
-    upstream: str | None, exporter_url: str, gpus: str | None, no_energy: bool, log_level: str, **flags: Any
+    upstream: str | None,
+    exporter_url: str,
+    gpus: str | None,
+    no_energy: bool,
+    runs_dir: Path,
+    run_id: str,
+    log_level: str,
+    **flags: Any,
 ) -> int:
     """Measure every request to a model server by run and task, and pass its bytes on unchanged."""
     if importlib.util.find_spec("aiohttp") is None:
         raise UserError("the proxy needs aiohttp, not installed here; install with: pip install 'joulebench[proxy]'")
     options.begin_logging(log_level)
     from joulebench.proxy.server import Options
+    from joulebench.push import ids
 
     upstream = upstream or settings.ollama_url()
     if upstream.endswith("/v1"):
         raise UserError(f"--upstream: give {upstream.removesuffix('/v1')}; clients keep the /v1 in their own base URL")
     exporters = () if no_energy else settings.Endpoints.from_settings(exporter_url=exporter_url).exporters
     devices = DeviceChoice.from_settings(gpus, upstream, setting="--gpus")
-    asyncio.run(_serve(Options(upstream=upstream, **flags), exporters, devices))
+    keeps_journals = str(runs_dir) != settings.NO_URL
+    if run_id and not ids.is_path_part(run_id):
+        raise UserError(f"--run-id: {run_id!r} must be 1 to 100 of A-Z a-z 0-9 . _ - and begin with a letter or digit")
+    proxy_options = Options(upstream=upstream, runs_dir=runs_dir if keeps_journals else None, run_id=run_id, **flags)
+    asyncio.run(_serve(proxy_options, exporters, devices))
     return 0
 
 
@@ -114,13 +134,20 @@ async def _serve(proxy_options: Options, exporters: tuple[settings.Url, ...], de
     energy_api = ExporterGroup(exporters, devices, clock) if exporters else None
     if energy_api is not None:
         energy_api.check()
-    server = ProxyServer(proxy_options, clock, energy_api)
+    server = ProxyServer(proxy_options, clock, energy_api, devices.as_json())
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     await server.start()
     try:
         print(f"metrics on {server.metrics_url}", file=sys.stderr)
+        if proxy_options.runs_dir is not None:
+            run = proxy_options.run_id or "RUN"
+            name = "requests" if proxy_options.run_id else f"requests to {server.url}/run/RUN/task/TASK/..."
+            print(
+                f"{name} are recorded in {proxy_options.runs_dir}; their results: joulebench export --run-id {run}",
+                file=sys.stderr,
+            )
         print(f"listening on {server.url}, for {server.upstream.shown}", file=sys.stderr, flush=True)
         await stopped.wait()
         log.info("stopping")

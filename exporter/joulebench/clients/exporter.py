@@ -61,6 +61,18 @@ class EnergyAnswer:
     basis: str | None = None
     missing_hosts: tuple[str, ...] = ()
 
+    def event_fields(self, start: Seconds, end: Seconds) -> dict[str, object]:
+        """The fields of an energy event of the journal, for the window from ``start`` to ``end``."""
+        return {
+            "start": start,
+            "end": end,
+            "source": self.source,
+            "basis": self.basis,
+            "missing_hosts": list(self.missing_hosts),
+            "gpus": self.raw_gpus,
+            "total": self.raw_total,
+        }
+
 
 class ExporterApi:
     """For one thread. ``timeout`` is in seconds and comes on top of the wait that is asked for.

@@ -20,6 +20,7 @@ MAX_TEXT_CHARACTERS = 4 * 1024 * 1024
 MAX_ROWS = 100_000
 MAX_CALLS = 1000
 MAX_ARGUMENT_CHARACTERS = 1024 * 1024
+MAX_ID_CHARACTERS = 200
 MAX_TOKENS = 10**9
 """A larger count is not a count of tokens."""
 
@@ -98,6 +99,8 @@ class ReplyReader:
         if (error := server_error(value)) is not None:
             self.fail(error)
             return
+        if not self.reply.response_id:
+            self.reply.response_id = _response_id(value)
         self._read(value, now)
 
     def done(self) -> None:
@@ -148,6 +151,12 @@ class ReplyReader:
         """A first event that is also the last is a reply that came at once, and no first token."""
         if now is not None and not (is_end and self.reply.arrivals.first is None):
             self.reply.arrivals.add(now)
+
+
+def _response_id(value: Json) -> str:
+    """Returns the id of the reply that a value names: its own, or that of the response or message in it."""
+    nested = as_dict(value.get("response")) or as_dict(value.get("message"))
+    return (as_text(value.get("id")) or as_text(nested.get("id")))[:MAX_ID_CHARACTERS]
 
 
 class OpenAIReader(ReplyReader):

@@ -78,8 +78,8 @@ class Reply:
     ``rows``: one logprob row per token, markers included; None without logprobs. ``decode_tokens`` and ``prefill_tokens`` are the
     tokens that ``decode_seconds`` and ``prefill_seconds`` cover. ``first_token_seconds``: from the request to the first token,
     only where tokens were seen to arrive one after another. ``complete``: the reply ended as its API ends a reply. ``error``: the
-    server's error message. ``remote_host``: where another host ran the model (Ollama cloud). ``context_full``: the reply was cut
-    off by a full context before its own maximum length.
+    server's error message. ``response_id``: the server's own id of the reply, not always unique. ``remote_host``: where another
+    host ran the model (Ollama cloud). ``context_full``: the reply was cut off by a full context before its own maximum length.
     """
 
     text: str = ""
@@ -101,6 +101,7 @@ class Reply:
     problem: str | None = None
     problem_detail: str = ""
     remote_host: str = ""
+    response_id: str = ""
     context_full: bool = False
     arrivals: TokenArrivals = field(default_factory=TokenArrivals)
 

@@ -33,6 +33,14 @@ PROXY_REQUESTS = _proxy(
 PROXY_UNREAD_REQUESTS = _proxy(
     _COUNTER, "unread_requests_total", "Requests that were forwarded but not, or only partly, metered, by cause.", ("cause",)
 )
+PROXY_UNRECORDED_REQUESTS = _proxy(
+    _COUNTER,
+    "unrecorded_requests_total",
+    "Requests that name a run and are not in its journal: its name cannot be that of a directory, there are more runs or tasks"
+    " than the proxy records, or they could not be written.",
+    (),
+    unused_because="0 unless a client names odd runs or the disk fails; the log says which",
+)
 PROXY_REFUSED_ADDITIONS = _proxy(
     _COUNTER,
     "refused_additions_total",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from joulebench.clock import Clock
 from joulebench.confidence.formats import ARGUMENT_KEYS
@@ -26,7 +26,7 @@ from joulebench.llm.readers import Api, parse_tool_call
 from joulebench.llm.reply import Reply, ToolCall
 from joulebench.parsing import Json, as_dict
 from joulebench.proxy.metrics import ProxyMetrics, TaskKey
-from joulebench.proxy.request import MeteredRequest
+from joulebench.proxy.request import MeteredRequest, RequestTicket
 from joulebench.proxy.schema_check import UNCHECKED, SchemaChecker
 from joulebench.supervise import BackgroundLoop, BoundedQueue
 
@@ -42,7 +42,8 @@ class FinishedRequest:
     """A metered request that is over. ``began`` and ``ended`` by the monotonic clock.
 
     ``result`` is one of ``metrics.PROXY_RESULTS``; ``delivered`` in its place says that the client got the complete reply and
-    ``decoder`` knows whether it ended well. ``decoder`` is None where there was no reply to read.
+    ``decoder`` knows whether it ended well. ``decoder`` is None where there was no reply to read. ``status``: of the model
+    server's answer. ``ticket``: of the request in the journal of its run, None where it is in none.
     """
 
     key: TaskKey
@@ -51,6 +52,8 @@ class FinishedRequest:
     began: float
     ended: float
     decoder: ReplyDecoder | None = None
+    status: int | None = None
+    ticket: RequestTicket | None = None
 
 
 class ToolCallOutcome(NamedTuple):
@@ -60,13 +63,25 @@ class ToolCallOutcome(NamedTuple):
     confidence: CallConfidence
 
 
-class UsageRecorder:
-    """Counts what is put in, in order. ``on_model``: told the model of each reply and whether another host ran it."""
+Record: TypeAlias = Callable[[RequestTicket, FinishedRequest, str, Reply | None, list[ToolCallOutcome]], None]
+"""Takes a request with its result, its reply as far as it came and the outcomes of its tool calls."""
 
-    def __init__(self, metrics: ProxyMetrics, clock: Clock, on_model: Callable[[str, bool], None] | None = None) -> None:
+
+class UsageRecorder:
+    """Counts what is put in, in order. ``on_model`` gets the model of each reply and whether another host ran it; ``record`` each
+    request that has a ticket."""
+
+    def __init__(
+        self,
+        metrics: ProxyMetrics,
+        clock: Clock,
+        on_model: Callable[[str, bool], None] | None = None,
+        record: Record | None = None,
+    ) -> None:
         self._metrics = metrics
         self._clock = clock
         self._on_model = on_model
+        self._record = record
         self._checker = SchemaChecker()
         self.queue: BoundedQueue[FinishedRequest] = BoundedQueue("proxy_usage", MAX_QUEUED, self._count_dropped)
         self._loop = BackgroundLoop("proxy-usage", self._step, at_end=self._checker.close)
@@ -95,10 +110,10 @@ class UsageRecorder:
 
     def _count_dropped(self, finished: FinishedRequest) -> None:
         self._metrics.count_unread("queue_full")
-        self._metrics.end(finished.key, "ok" if finished.result == "delivered" else finished.result)
+        self._end(finished, "ok" if finished.result == "delivered" else finished.result, None, [])
 
     def _count(self, finished: FinishedRequest) -> None:
-        result = finished.result
+        result, reply, outcomes = finished.result, None, list[ToolCallOutcome]()
         try:
             if finished.decoder is not None:
                 reply = finished.decoder.finish()
@@ -107,12 +122,17 @@ class UsageRecorder:
                 if self._on_model is not None and (reply.remote_host or result == "ok"):
                     self._on_model(finished.request.model, bool(reply.remote_host))
                 if result == "ok":
-                    self._count_reply(finished, reply)
+                    outcomes = self._count_reply(finished, reply)
         finally:
             # Whatever is wrong with a reply, its request is over.
-            self._metrics.end(finished.key, "broken" if result == "delivered" else result)
+            self._end(finished, "broken" if result == "delivered" else result, reply, outcomes)
 
-    def _count_reply(self, finished: FinishedRequest, reply: Reply) -> None:
+    def _end(self, finished: FinishedRequest, result: str, reply: Reply | None, outcomes: list[ToolCallOutcome]) -> None:
+        self._metrics.end(finished.key, result)
+        if self._record is not None and finished.ticket is not None:
+            self._record(finished.ticket, finished, result, reply, outcomes)
+
+    def _count_reply(self, finished: FinishedRequest, reply: Reply) -> list[ToolCallOutcome]:
         outcomes = judge_tool_calls(reply, finished.request.tools, self._check_schema)
         self._metrics.count_reply(finished.key, finished.began, finished.ended, reply, outcomes)
         is_embedding = finished.request.api is Api.EMBEDDING
@@ -122,6 +142,7 @@ class UsageRecorder:
             self._metrics.count_unread(cause)
         if reply.remote_host:
             self._metrics.count_remote(finished.key)
+        return outcomes
 
     def _check_schema(self, schema: Json, arguments: object) -> str:
         return self._checker.check(schema, arguments, self._clock.monotonic)

@@ -11,6 +11,7 @@ import json
 import logging
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from typing import TypeAlias
 
 import aiohttp
@@ -23,12 +24,14 @@ from joulebench.llm.refusals import may_be_about_additions
 from joulebench.proxy import relay as relaying
 from joulebench.proxy.accounting import FinishedRequest, UsageRecorder
 from joulebench.proxy.energy import EnergyAllocator
+from joulebench.proxy.journal import RunJournals
 from joulebench.proxy.metrics import ProxyMetrics, TaskKey
 from joulebench.proxy.relay import Ending, Relayed
 from joulebench.proxy.request import (
     BadRequest,
     MeteredRequest,
     RequestTarget,
+    RequestTicket,
     TaskFile,
     Upstream,
     metered_api,
@@ -37,6 +40,7 @@ from joulebench.proxy.request import (
 )
 from joulebench.proxy.rewrite import ExtendedRequest, RequestAdditions, ResponseFilter
 from joulebench.proxy.upstream_connections import HeadTimeout
+from joulebench.units import Seconds
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +73,9 @@ class Forwarder:
         recorder: UsageRecorder,
         additions: RequestAdditions,
         energy: EnergyAllocator | None = None,
+        journals: RunJournals | None = None,
         task_file: TaskFile | None = None,
+        run_id: str = "",
     ) -> None:
         self._upstream = upstream
         self._session = session
@@ -78,7 +84,9 @@ class Forwarder:
         self._recorder = recorder
         self._additions = additions
         self._energy = energy
+        self._journals = journals
         self._task_file = task_file
+        self._run_id = run_id
         self._kept_bytes = 0
         self._was_reachable = True
 
@@ -95,6 +103,8 @@ class Forwarder:
         target = parse_target(request.method, request.raw_path, request.headers)
         if self._task_file is not None:
             target = self._task_file.name(target)
+        if self._run_id and not target.run:
+            target = replace(target, run=self._run_id)
         self._upstream.url_for(target.target)
         await relaying.accept_body(request)
         api = metered_api(request.method, target.path)
@@ -122,15 +132,18 @@ class Forwarder:
             self._metrics.count_unread("not_json" if plain is not None else "encoding")
             return await self._forward_unmetered(request, target, body, api)
         key = self._metrics.key(target.run, target.task, parsed.model)
-        exchange = _Exchange(key, parsed, target, began)
+        now = Seconds(self._clock.unix() - (self._clock.monotonic() - began))
+        ticket = None if self._journals is None else self._journals.begin(target.run, target.task, now)
+        exchange = _Exchange(key, parsed, target, began, ticket)
         self._metrics.begin(key)
-        if self._energy is not None:
-            self._energy.begin(key, may_be_remote=api.is_ollama)
+        energy = None if self._energy is None else self._energy.begin(key, may_be_remote=api.is_ollama, ticket=ticket)
         try:
             return await self._forward_metered(request, body, exchange, is_plain=plain is body)
         finally:
-            if self._energy is not None:
-                self._energy.end(key)
+            if self._energy is not None and energy is not None:
+                self._energy.end(energy)
+            if self._journals is not None and ticket is not None:
+                self._journals.end(ticket)
             self._recorder.put(exchange.finish(self._clock.monotonic()))
 
     async def _forward_unmetered(
@@ -333,7 +346,9 @@ def _inflate(body: bytes, coding: str) -> bytes | None:
 class _Exchange:
     """What becomes of one metered request. Whatever ends it early without a result was the client."""
 
-    def __init__(self, key: TaskKey, request: MeteredRequest, target: RequestTarget, began: float) -> None:
+    def __init__(
+        self, key: TaskKey, request: MeteredRequest, target: RequestTarget, began: float, ticket: RequestTicket | None
+    ) -> None:
         self.key = key
         self.request = request
         self.target = target
@@ -341,9 +356,12 @@ class _Exchange:
         self.refusal = b""
         self.decoder: ReplyDecoder | None = None
         self._began = began
+        self._ticket = ticket
+        self._status: int | None = None
 
     def start_reply(self, upstream: aiohttp.ClientResponse) -> ReplyDecoder:
         """Begins to read a reply, in place of one that was a refusal."""
+        self._status = upstream.status
         content_type, coding = upstream.headers.get("Content-Type", ""), upstream.headers.get("Content-Encoding", "")
         self.decoder = ReplyDecoder(self.request.api, content_type, coding, stream=self.request.stream)
         return self.decoder
@@ -356,4 +374,4 @@ class _Exchange:
         return relayed.response
 
     def finish(self, ended: float) -> FinishedRequest:
-        return FinishedRequest(self.key, self.request, self.result, self._began, ended, self.decoder)
+        return FinishedRequest(self.key, self.request, self.result, self._began, ended, self.decoder, self._status, self._ticket)

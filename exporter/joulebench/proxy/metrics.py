@@ -128,6 +128,10 @@ class ProxyMetrics:
         with self._lock:
             self._count(self._counters, m.PROXY_UNREAD_REQUESTS, 1, (cause,))
 
+    def count_unrecorded(self) -> None:
+        with self._lock:
+            self._count(self._counters, m.PROXY_UNRECORDED_REQUESTS, 1)
+
     def count_refused_additions(self, key: TaskKey) -> None:
         with self._lock:
             self._count(self._counters, m.PROXY_REFUSED_ADDITIONS, 1, (key.model,))

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import unquote
 
 import msgspec
@@ -24,6 +25,7 @@ from yarl import URL
 from joulebench.llm.readers import Api
 from joulebench.metrics.label_text import label_text
 from joulebench.parsing import Json, as_dict, as_list, as_text
+from joulebench.units import Seconds
 
 RUN_HEADER = "X-Joulebench-Run"
 TASK_HEADER = "X-Joulebench-Task"
@@ -71,6 +73,30 @@ class RequestTarget:
     @property
     def path(self) -> str:
         return self.target.partition("?")[0]
+
+
+@dataclass(slots=True, eq=False)
+class ProxiedTask:
+    """A task of a proxied run. ``start`` and ``end``: unix times of the first request's begin and the latest end so far.
+
+    ``calls`` and ``tools``: numbers given so far. ``in_flight``: requests that run.
+    """
+
+    run_id: str
+    task_id: str
+    start: Seconds
+    end: Seconds | None = None
+    calls: int = 0
+    tools: int = 0
+    in_flight: int = 0
+
+
+class RequestTicket(NamedTuple):
+    """A request in the journal of its run: its task, its number there, and the unix time at which it began."""
+
+    task: ProxiedTask
+    call: int
+    start: Seconds
 
 
 class TaskFile:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +22,9 @@ from joulebench.errors import UserError
 from joulebench.http_server import HttpServer
 from joulebench.proxy.accounting import UsageRecorder
 from joulebench.proxy.connections import MAX_HEADER, BoundedServer, connection_limit, start_listening
-from joulebench.proxy.energy import CUT_EVERY, EnergyAllocator, EnergyApi
+from joulebench.proxy.energy import CUT_EVERY, DRAIN_SECONDS, EnergyAllocator, EnergyApi
 from joulebench.proxy.forward import Forwarder
+from joulebench.proxy.journal import RunJournals
 from joulebench.proxy.metrics import ProxyMetrics, metrics_app
 from joulebench.proxy.relay import NEVER_INVENTED
 from joulebench.proxy.request import TaskFile, Upstream
@@ -45,7 +46,10 @@ MAX_SCRAPE_CONNECTIONS = 32
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Addresses are (host, port), port 0 for a free one. ``reply_timeout``: seconds until the first byte of a reply."""
+    """Addresses are (host, port), port 0 for a free one. ``reply_timeout``: seconds until the first byte of a reply.
+
+    ``runs_dir`` is None where no journals are kept; ``run_id``: the run of requests that name none.
+    """
 
     upstream: str
     listen: tuple[str, int]
@@ -55,16 +59,26 @@ class Options:
     max_tasks: int = 200
     task_file: Path | None = None
     reply_timeout: float = 3600.0
+    runs_dir: Path | None = None
+    run_id: str = ""
 
 
 class ProxyServer:
-    """``energy_api`` is None without an exporter. Addresses are known after ``start``."""
+    """``energy_api`` is None without an exporter; ``devices``: those that it answers for, where the user named them. Addresses
+    are known after ``start``."""
 
-    def __init__(self, options: Options, clock: Clock, energy_api: EnergyApi | None = None) -> None:
+    def __init__(
+        self,
+        options: Options,
+        clock: Clock,
+        energy_api: EnergyApi | None = None,
+        devices: Mapping[str, object] | None = None,
+    ) -> None:
         self.upstream = Upstream(options.upstream)
         self._options = options
         self._clock = clock
         self._energy_api = energy_api
+        self._devices = devices
         self._stack = AsyncExitStack()
         self.metrics = ProxyMetrics(options.max_tasks)
         self.url = ""
@@ -78,13 +92,23 @@ class ProxyServer:
             self._stack.callback(scrapes.stop)
             scrapes.start()
             self.metrics_url = scrapes.url
+            journals = None
+            if options.runs_dir is not None:
+                journals = RunJournals(options.runs_dir, self.metrics, self._clock, self._devices)
+                self._stack.callback(journals.stop, FINISH_WITHIN)
+                self.metrics.watch_queue(journals.queue.name, lambda: journals.queue.dropped)
             energy = None
             if self._energy_api is not None:
-                energy = EnergyAllocator(self._energy_api, self.metrics, self._clock)
+                on_request = None if journals is None else journals.record_energy
+                energy = EnergyAllocator(self._energy_api, self.metrics, self._clock, on_request)
                 energy.start()
-                self._stack.callback(energy.stop)
+                self._stack.callback(energy.stop, 0.0 if journals is None else DRAIN_SECONDS)
                 self._run_in_background("proxy-energy-cut", _cut_regularly(energy))
-            recorder = UsageRecorder(self.metrics, self._clock, None if energy is None else energy.set_remote)
+            if journals is not None:
+                journals.start(energy)
+                self._stack.callback(journals.finish_tasks, FINISH_WITHIN)
+            on_model = None if energy is None else energy.set_remote
+            recorder = UsageRecorder(self.metrics, self._clock, on_model, None if journals is None else journals.record)
             recorder.start()
             self.metrics.watch_queue(recorder.queue.name, lambda: recorder.queue.dropped)
             self._stack.callback(recorder.stop)
@@ -99,6 +123,8 @@ class ProxyServer:
                 recorder=recorder,
                 additions=RequestAdditions(options.add_usage, options.add_logprobs),
                 energy=energy,
+                journals=journals,
+                run_id=options.run_id,
                 task_file=None if options.task_file is None else TaskFile(options.task_file),
             )
             server = BoundedServer(

@@ -51,6 +51,8 @@ class ServerStats:
     load_seconds: float | None = None
     remote_host: str | None = None
     """The host that ran the model, where it is another one (Ollama cloud)."""
+    response_id: str | None = None
+    streamed_tokens: int | None = None
 
     @classmethod
     def of_reply(cls, reply: Reply) -> ServerStats:
@@ -63,7 +65,37 @@ class ServerStats:
             reply.decode_tokens,
             reply.load_seconds,
             reply.remote_host or None,
+            reply.response_id or None,
+            reply.arrivals.count or None,
         )
+
+
+def query_end_fields(
+    status: str, error: str | None, duration: float, ttft: float | None, stats: ServerStats
+) -> dict[str, object]:
+    """The fields of LLM_QUERY_END beside the number of the call; ``duration`` and ``ttft`` in seconds."""
+    return {
+        "status": status,
+        "error": None if error is None else plain_text(error, MAX_ERROR_CHARACTERS),
+        "duration_seconds": duration,
+        "ttft_seconds": ttft,
+        **{name: getattr(stats, name) for name in ServerStats.__slots__},
+    }
+
+
+def tool_start_fields(
+    tool_call: int, call: int | None, name: str, args: object, confidence: CallConfidence | None
+) -> dict[str, object]:
+    """The fields of TOOL_CALL_START."""
+    return {
+        "tool_call": tool_call,
+        "call": call,
+        "tool_name": name,
+        "args": args,
+        "confidence": None if confidence is None else checked_ratio(confidence.score, "confidence"),
+        "confidence_measures": None if confidence is None else dict(confidence.measures),
+        "span_status": None if confidence is None else confidence.span_status,
+    }
 
 
 Chunk = TypeVar("Chunk")
@@ -292,25 +324,8 @@ class Call:
         self._ended = True
         if ttft is None and self._first is not None:
             ttft = Seconds(self._first - self._started)
-        if error is not None:
-            error = plain_text(error, MAX_ERROR_CHARACTERS)
-        recorder.write(
-            events.LLM_QUERY_END,
-            end,
-            call=self.number,
-            status="success" if error is None else "error",
-            error=error,
-            prompt_tokens=stats.prompt_tokens,
-            cached_tokens=stats.cached_tokens,
-            completion_tokens=stats.completion_tokens,
-            duration_seconds=duration,
-            ttft_seconds=ttft,
-            prefill_seconds=stats.prefill_seconds,
-            decode_seconds=stats.decode_seconds,
-            decode_tokens=stats.decode_tokens,
-            load_seconds=stats.load_seconds,
-            remote_host=stats.remote_host,
-        )
+        status = "success" if error is None else "error"
+        recorder.write(events.LLM_QUERY_END, end, call=self.number, **query_end_fields(status, error, duration, ttft, stats))
         with recorder.state as task:
             task.llm_errors += error is not None
             task.llm_duration = task.llm_duration.plus(duration)
@@ -381,18 +396,8 @@ class Tool:
         return self
 
     def _write_start(self, start: Seconds) -> None:
-        confidence = self._confidence
-        self._recorder.write(
-            events.TOOL_CALL_START,
-            start,
-            tool_call=self.number,
-            call=self._call,
-            tool_name=self.name,
-            args=self._args,
-            confidence=self._score,
-            confidence_measures=None if confidence is None else dict(confidence.measures),
-            span_status=None if confidence is None else confidence.span_status,
-        )
+        fields = tool_start_fields(self.number, self._call, self.name, self._args, self._confidence)
+        self._recorder.write(events.TOOL_CALL_START, start, **fields)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         recorder = self._recorder

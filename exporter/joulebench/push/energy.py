@@ -220,13 +220,7 @@ class ExporterEnergyRequests:
             events.TASK_ENERGY if request.call is None else events.CALL_ENERGY,
             task.clock.unix(),
             **call,
-            start=request.start,
-            end=request.end,
-            source=answer.source,
-            basis=answer.basis,
-            missing_hosts=list(answer.missing_hosts),
-            gpus=answer.raw_gpus,
-            total=answer.raw_total,
+            **answer.event_fields(request.start, request.end),
         )
         if request.call is None:
             with task.state as totals:

@@ -25,9 +25,13 @@ _NOT_IN_A_KEY = re.compile(r"[^A-Za-z0-9_-]+")
 _NOT_PATH_PART = re.compile(r"[^A-Za-z0-9._-]+")
 
 
+def is_path_part(value: str) -> bool:
+    return _PATH_PART.fullmatch(value) is not None
+
+
 def path_part(value: str, setting: str) -> str:
     """``value`` if it can be a part of a path; raises UserError otherwise."""
-    if not _PATH_PART.fullmatch(value):
+    if not is_path_part(value):
         raise UserError(f"{setting}: {value!r} must be 1 to 100 of A-Z a-z 0-9 . _ - and begin with a letter or digit")
     return value
 

@@ -1,17 +1,21 @@
 """The LLM calls of a task, each with its tokens, times and joules, and what a token and a call cost.
 
-A call's joules are the exporter's answer for its window, else read from the stored samples; they hold all that the GPUs took
-meanwhile. Joules of a token are those of its phase, prefill or decode, over the tokens that this phase worked on. Where tasks
+A call's joules are the exporter's answer for its window, else read from the stored samples; calls that overlapped share each
+moment evenly. Joules of a token are those of its phase, prefill or decode, over the tokens that this phase worked on. Where tasks
 overlapped, a window holds the work of others too, and there is no such figure.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from joulebench.energy.window import WindowEnergy, total
+import numpy as np
+
+from joulebench.energy.trace import energy_curve
+from joulebench.energy.window import QUALITIES, WindowEnergy, total
 from joulebench.parsing import as_dict, as_float, as_int, as_list, as_name, sum_or_none
 from joulebench.results.attribution import answered_calls, computed_prompt_tokens
 from joulebench.results.gpu_stats import GpuReadings, ratio
@@ -28,7 +32,7 @@ COMPUTED, EFFECTIVE = "computed", "effective"
 TOLERANCE_JOULES = 0.01
 
 _TIMES = ("duration_seconds", "ttft_seconds", "prefill_seconds", "decode_seconds", "load_seconds")
-_COUNTS = ("prompt_tokens", "cached_tokens", "completion_tokens", "decode_tokens")
+_COUNTS = ("prompt_tokens", "cached_tokens", "completion_tokens", "decode_tokens", "streamed_tokens")
 
 
 def call_results(
@@ -56,6 +60,7 @@ def call_results(
         if end is not None:
             call.kv_cache_ratio, call.running_requests = servers.of_call(task.values.model_name, start, end)
         found.append(call)
+    _share_overlaps(found, answers, gpus)
     return found
 
 
@@ -68,6 +73,7 @@ def _call(begun: Event, ended: Event, start: float, end: float | None, task_thro
         start=start,
         end=end,
         status=as_name(ended.get("status")),
+        error=as_name(ended.get("error")),
         computed_tokens=computed_prompt_tokens(ended),
         throttled_seconds=None if end is None else task_throttled,
         **values,
@@ -85,6 +91,61 @@ def _add_energy(call: CallResult, answer: Event | None, stored: Sequence[WindowE
         energy = total(stored)
         call.joules, call.low_joules, call.high_joules = energy.joules, energy.low, energy.high
         call.quality, call.reasons, call.energy_source = energy.quality, list(energy.reasons), "prometheus"
+
+
+def _share_overlaps(calls: Sequence[CallResult], answers: Mapping[object, Event], gpus: Sequence[GpuReadings]) -> None:
+    """Gives calls that ran at the same time as others their shares: as they were journaled, else by the stored samples."""
+    for call in calls:
+        call.window_joules = call.joules
+    own = {id(call): as_dict(answers[call.call].get("share")) for call in calls if "share" in answers.get(call.call, {})}
+    together = _overlapping(calls)
+    stored = _stored_shares(together, gpus) if any(id(call) not in own for call in together) else {}
+    for call in calls:
+        share = own.get(id(call))
+        if share is not None:
+            call.joules, call.low_joules = as_float(share.get("joules")), as_float(share.get("low"))
+            call.high_joules = as_float(share.get("high"))
+        elif id(call) in stored:
+            call.joules, call.low_joules = stored[id(call)], None
+            call.energy_source = "prometheus" if call.joules is not None else call.energy_source
+        if id(call) not in stored and (share is None or share.get("exclusive") is True):
+            continue
+        call.reasons = [*call.reasons, Reason.CALLS_OVERLAP]
+        call.quality = "missing" if call.joules is None else max(call.quality or "ok", "suspect", key=QUALITIES.index)
+
+
+def _overlapping(calls: Sequence[CallResult]) -> list[CallResult]:
+    """Calls during which another one ran, in the order in which they began."""
+    found: dict[int, CallResult] = {}
+    latest: CallResult | None = None
+    for call in sorted((one for one in calls if one.start is not None and one.end is not None), key=_start_of):
+        if latest is not None and latest.end is not None and _start_of(call) < latest.end:
+            found[id(latest)], found[id(call)] = latest, call
+        if latest is None or latest.end is None or (call.end or 0.0) > latest.end:
+            latest = call
+    return sorted(found.values(), key=_start_of)
+
+
+def _start_of(call: CallResult) -> float:
+    return call.start or 0.0
+
+
+def _stored_shares(calls: Sequence[CallResult], gpus: Sequence[GpuReadings]) -> dict[int, float | None]:
+    """Joules of each of these calls by its ``id``, each moment divided evenly among those that ran; None where not known."""
+    shares: dict[int, float | None] = {id(call): 0.0 if gpus else None for call in calls}
+    edges = sorted({edge for call in calls for edge in (call.start, call.end) if edge is not None})
+    if not gpus or not edges:
+        return shares
+    curves = [energy_curve(gpu.samples.energy, edges[0], edges[-1]) for gpu in gpus]
+    used = np.sum([np.diff(curve.joules_at(edges)) for curve in curves], axis=0)
+    known = np.all([curve.is_whole(edges[:-1], edges[1:]) for curve in curves], axis=0)
+    places = {edge: place for place, edge in enumerate(edges)}
+    spans = {id(call): range(places[_start_of(call)], places[call.end or 0.0]) for call in calls}
+    running = Counter(place for span in spans.values() for place in span)
+    for key, span in spans.items():
+        is_known = all(known[place] for place in span)
+        shares[key] = float(sum(used[place] / running[place] for place in span)) if is_known else None
+    return shares
 
 
 def _answered_throttling(answer: Event | None) -> Iterator[tuple[str, Mapping[str, float]]]:
@@ -144,11 +205,25 @@ def efficiency(
         decode_tokens=decode_tokens,
         joules_per_call=per_call if alone else None,
         calls_with_energy=len(joules) or (pushed[0] if pushed else 0),
-        call_energy_joules=None if not alone else sum(joules) if joules else pushed[1] if pushed else None,
+        call_energy_joules=_call_energy(task, joules, pushed) if alone or _all_shared(task, calls) else None,
         tool_wait_joules=tool_wait,
         notes={**notes, "calls": sorted({reason for call in calls if call.joules is not None for reason in call.reasons})},
         reason=None if alone else Reason.OVERLAP,
     )
+
+
+def _all_shared(task: Task, calls: Sequence[CallResult]) -> bool:
+    """Whether the energy of every call is a share among all calls of its time, so that those of several tasks add up."""
+    with_share = {event.get("call") for event in task.call_energy if "share" in event}
+    return bool(calls) and all(call.call in with_share for call in calls)
+
+
+def _call_energy(task: Task, joules: Sequence[float], pushed: tuple[int, float] | None) -> float | None:
+    """Sum over the calls; None where that of a call which ended is not known."""
+    ended = sum(event["event_type"] == events.LLM_QUERY_END for event in task.events)
+    if joules:
+        return sum(joules) if len(joules) == ended else None
+    return pushed[1] if pushed else None
 
 
 def _prompt_tokens(calls: Sequence[CallResult]) -> tuple[int | None, str | None]:

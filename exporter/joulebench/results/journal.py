@@ -19,7 +19,8 @@ import msgspec
 from joulebench.errors import UserError
 from joulebench.metrics import THROTTLE_REASONS, TOOL_OUTCOMES
 from joulebench.parsing import as_dict, as_float, as_int, as_list, as_name, as_unix_time
-from joulebench.results.merge import ExporterAnswer, GpuJoules, TaskKey, TaskValues
+from joulebench.results.merge import SAME_MOMENT_SECONDS, ExporterAnswer, GpuJoules, TaskKey, TaskValues
+from joulebench.results.proxied import join_proxied_tasks
 from joulebench.schema import events
 from joulebench.schema.events import JOURNAL_PATTERN
 from joulebench.schema.result import Event
@@ -30,7 +31,7 @@ class Journal:
     """Events in the order in which each worker wrote them. ``damaged``: lines that are no event.
 
     ``values`` and ``exporter_energy`` (each GPU's energy of the window, and its source) are counted of a task's events;
-    ``run_starts``: RUN_START by worker.
+    ``run_starts``: RUN_START by worker. ``proxied``: tasks of which the metering proxy recorded requests.
     """
 
     tasks: Mapping[TaskKey, list[Event]]
@@ -40,6 +41,7 @@ class Journal:
     values: Mapping[TaskKey, TaskValues] = field(default_factory=dict)
     exporter_energy: Mapping[TaskKey, ExporterAnswer] = field(default_factory=dict)
     run_starts: Mapping[str, Event] = field(default_factory=dict)
+    proxied: frozenset[TaskKey] = frozenset()
 
 
 def load_journals(directory: Path) -> Journal:
@@ -60,14 +62,16 @@ def load_journals(directory: Path) -> Journal:
             else:
                 run_events.append(event)
     starts = {str(event.get("worker", "")): event for event in run_events if event["event_type"] == events.RUN_START}
+    joined, proxied = join_proxied_tasks(tasks, starts)
     return Journal(
-        dict(tasks),
+        joined,
         run_events,
         damaged,
         files,
-        {key: task_values(some, starts.get(key.worker, {})) for key, some in tasks.items()},
-        {key: exporter_energy(some) for key, some in tasks.items()},
+        {key: task_values(some, starts.get(key.worker, {})) for key, some in joined.items()},
+        {key: exporter_energy(some) for key, some in joined.items()},
         starts,
+        proxied,
     )
 
 
@@ -174,8 +178,11 @@ def task_values(task_events: Sequence[Event], run: Mapping[str, object]) -> Task
 
 
 def exporter_energy(task_events: Sequence[Event]) -> ExporterAnswer:
-    """The exporters' answer for the whole task; the last one counts."""
+    """The exporters' answer for the whole task; the last one counts, unless the task has ended later than its window."""
     answer = _last(task_events, events.TASK_ENERGY)
+    asked_until, end = as_float(answer.get("end")), as_float(_last(task_events, events.TASK_END).get("timestamp"))
+    if asked_until is not None and end is not None and asked_until < end - SAME_MOMENT_SECONDS:
+        return ExporterAnswer()
     return ExporterAnswer(
         gpus=tuple(_gpu(row) for row in as_list(answer.get("gpus")) if isinstance(row, dict)),
         source=as_name(answer.get("source")),

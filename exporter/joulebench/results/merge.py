@@ -166,7 +166,11 @@ def merge_sources(journal: Journal, pushed: Mapping[TaskKey, PushedTask]) -> lis
 def _merge_task(key: TaskKey, journal: Journal, pushed: PushedTask | None) -> Task:
     events, own = journal.tasks.get(key), journal.values.get(key)
     run = journal.run_starts.get(key.worker, {})
-    values, sources, disagreements = _merge_values(own, pushed.values if pushed else None)
+    pushed_values = pushed.values if pushed else None
+    if pushed_values is not None and key in journal.proxied:
+        # What the benchmark pushed of calls and tools lacks those that only the proxy recorded.
+        pushed_values = TaskValues(**{name: getattr(pushed_values, name) for name in _OF_THE_TASK})
+    values, sources, disagreements = _merge_values(own, pushed_values)
     answer = journal.exporter_energy.get(key, ExporterAnswer())
     return Task(
         key=key,
@@ -230,4 +234,5 @@ def _same(name: str, a: object, b: object) -> bool:
     return a == b
 
 
+_OF_THE_TASK = ("task_name", "model_name", "suite", "start", "end", "duration", "status", "success", "reason")
 _VALUE_NAMES = tuple(one.name for one in fields(TaskValues))

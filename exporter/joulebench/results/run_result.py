@@ -137,7 +137,8 @@ def _balances(groups: Sequence[AttributionGroup]) -> Iterable[GpuBalance]:
 
 def planned_tasks(journal: Journal) -> int | None:
     """Of all workers together; None where one of them does not say."""
-    planned = (as_float(event.get("planned_tasks")) for event in _of_type(journal.run_events, events.RUN_START))
+    starts = (e for e in _of_type(journal.run_events, events.RUN_START) if e.get("recorded_by") != events.PROXY)
+    planned = (as_float(event.get("planned_tasks")) for event in starts)
     return as_int(sum_or_none(planned))
 
 

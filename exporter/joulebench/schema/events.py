@@ -27,6 +27,9 @@ WARM_UP = "WARM_UP"
 ENERGY_UNAVAILABLE = "ENERGY_UNAVAILABLE"
 PUSH_STATE = "PUSH_STATE"
 
+PROXY = "proxy"
+"""``recorded_by`` of a RUN_START."""
+
 JOURNAL_PATTERN = "journal-*.jsonl"
 """Names of the journals in the directory of a run, one for each worker."""
 REPORTED = "reported"
@@ -81,6 +84,9 @@ EVENTS: Mapping[str, EventType] = {
             "planned_tasks": EventField("tasks", "Tasks that this worker means to run."),
             "forked_from": EventField("", "The worker that this process was forked from; its plan is that worker's."),
             "configuration": EventField("", "Settings of the benchmark, as it gave them."),
+            "recorded_by": EventField(
+                "", "`proxy`: the metering proxy recorded requests that named this run; absent for a benchmark."
+            ),
         },
     ),
     RUN_END: EventType("The worker closed the run.", {}),
@@ -114,7 +120,7 @@ EVENTS: Mapping[str, EventType] = {
         "The request ended.",
         {
             "call": EventField("", "Number of the call."),
-            "status": EventField("", "`success` or `error`."),
+            "status": EventField("", "`success`, `error`, or `cancelled` where the client closed the connection first."),
             "error": EventField("", "What failed, in words."),
             "prompt_tokens": EventField("tokens", "Tokens of the prompt, as the server counted them."),
             "cached_tokens": EventField("tokens", "Those of the prompt that came from the prefix cache."),
@@ -126,6 +132,11 @@ EVENTS: Mapping[str, EventType] = {
             "decode_tokens": EventField("tokens", "Tokens that `decode_seconds` is the time of."),
             "load_seconds": EventField("s", "Loading the model, as the server timed it."),
             "remote_host": EventField("", "Host that ran the model where it is another one (Ollama cloud), else null."),
+            "response_id": EventField("", "The server's own id of the reply; null where its API has none."),
+            "streamed_tokens": EventField(
+                "tokens",
+                "Events with output that had arrived in the stream, mostly one a token: what is known of a reply cut off.",
+            ),
         },
     ),
     TOOL_CALL_START: EventType(
@@ -167,7 +178,16 @@ EVENTS: Mapping[str, EventType] = {
     ),
     TASK_ENERGY: EventType("The exporter's energy of the task's window; of several the last counts.", _ENERGY),
     CALL_ENERGY: EventType(
-        "The exporter's energy of a call's window.", {"call": EventField("", "Number of the call."), **_ENERGY}
+        "The exporter's energy of a call's window.",
+        {
+            "call": EventField("", "Number of the call."),
+            **_ENERGY,
+            "share": EventField(
+                "J",
+                "Share of the call, where other calls were looked at, too: `joules`, in which each moment is divided evenly among all"
+                " that ran, `low`, `high`, and `exclusive` where none ran beside it; null in a field that is not known.",
+            ),
+        },
     ),
     PREFILL_ENERGY: EventType(
         "The exporter's energy of a call until decode began: its queue, load and prefill.",

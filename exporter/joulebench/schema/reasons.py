@@ -118,6 +118,11 @@ class Reason(str, Enum):
 
     # What happened meanwhile.
     OVERLAP = "overlap", "suspect", "Another task ran on the same GPUs; the window holds its joules too."
+    CALLS_OVERLAP = (
+        "calls_overlap",
+        "suspect",
+        "Other calls ran on the same GPUs; the joules are an even share of the time with them.",
+    )
     THROTTLED = "throttled", "suspect", "Clocks were held down for more than 5 % of the task."
     BELOW_IDLE = "below_idle", "suspect", "The task took less than its GPUs take when idle, so one of the two is wrong."
     CALLS_EXCEED_TASK = (

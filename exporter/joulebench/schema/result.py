@@ -626,20 +626,28 @@ class CallResult(Record):
     model_name: Annotated[Text, doc("", "The model.")] = None
     start: Annotated[Number, doc("unix s", "When it began.")] = None
     end: Annotated[Number, doc("unix s", "When it ended.")] = None
-    status: Annotated[Text, doc("", "`success` or `error`.")] = None
+    status: Annotated[Text, doc("", "`success`, `error`, or `cancelled` by the client.")] = None
+    error: Annotated[Text, doc("", "What failed, in words.")] = None
     duration_seconds: Annotated[Number, doc("s", "Latency.")] = None
     ttft_seconds: Annotated[Number, doc("s", "Time to first token.")] = None
     prompt_tokens: Annotated[Count, doc("tokens", "Tokens of the prompt.")] = None
     cached_tokens: Annotated[Count, doc("tokens", "Those from the prefix cache.")] = None
     completion_tokens: Annotated[Count, doc("tokens", "Tokens of the reply.")] = None
+    streamed_tokens: Annotated[
+        Count, doc("tokens", "Events with output that arrived, mostly one a token: what is known of a reply that was cut off.")
+    ] = None
     decode_tokens: Annotated[Count, doc("tokens", "Tokens that `decode_seconds` is the time of.")] = None
     prefill_seconds: Annotated[Number, doc("s", "Prompt evaluation, as the server timed it.")] = None
     decode_seconds: Annotated[Number, doc("s", "Generation.")] = None
     load_seconds: Annotated[Number, doc("s", "Loading the model.")] = None
     computed_tokens: Annotated[Count, doc("tokens", "Prompt tokens less those from the cache.")] = None
-    joules: Annotated[Number, doc("J", "All that the GPUs took during the call.")] = None
-    low_joules: Annotated[Number, doc("J", "Lower bound.")] = None
-    high_joules: Annotated[Number, doc("J", "Upper bound.")] = None
+    joules: Annotated[
+        Number,
+        doc("J", "Energy of the call: its share where calls overlapped, an even part of each moment, so that calls add up."),
+    ] = None
+    low_joules: Annotated[Number, doc("J", "Lower bound; while the call was alone.")] = None
+    high_joules: Annotated[Number, doc("J", "Upper bound; all of the window of the call.")] = None
+    window_joules: Annotated[Number, doc("J", "All that the GPUs took during the call.")] = None
     quality: Annotated[Text, doc("", "As of a task.")] = None
     reasons: Annotated[list[str], doc("", "As of a task.")] = msgspec.field(default_factory=list)
     energy_source: Annotated[Text, doc("", "`exporter`, `prometheus` or null.")] = None

@@ -15,8 +15,8 @@ from joulebench.clients.exporter import EnergyAnswer, GpuWindow
 from joulebench.clock import SystemClock
 from joulebench.errors import EnergyApiError
 from joulebench.metrics.families import Sheet
-from joulebench.proxy.energy import EnergyAllocator
-from joulebench.proxy.metrics import ProxyMetrics
+from joulebench.proxy.energy import EnergyAllocator, RequestEnergy
+from joulebench.proxy.metrics import ProxyMetrics, TaskKey
 from joulebench.units import Joules, Seconds
 from tests.fakes.model_server import ModelServer
 from tests.fakes.model_turns import say
@@ -69,13 +69,14 @@ def joules(metrics: ProxyMetrics, metric: m.Metric) -> dict[tuple[str, str], flo
 
 def play(allocator: EnergyAllocator, hands: Hands, metrics: ProxyMetrics, events: Sequence[tuple[float, str]]) -> None:
     """``events``: seconds and ``+task`` or ``-task``."""
+    running: dict[TaskKey, list[RequestEnergy]] = {}
     for at, event in events:
         hands.now = 1000.0 + at
         key = metrics.key("r", event[1:], "m")
         if event[0] == "+":
-            allocator.begin(key, may_be_remote=False)
+            running.setdefault(key, []).append(allocator.begin(key, may_be_remote=False))
         else:
-            allocator.end(key)
+            allocator.end(running[key].pop())
     hands.now += 60.0
 
 
