@@ -205,7 +205,9 @@ def efficiency(
         decode_tokens=decode_tokens,
         joules_per_call=per_call if alone else None,
         calls_with_energy=len(joules) or (pushed[0] if pushed else 0),
-        call_energy_joules=_call_energy(task, joules, pushed) if alone or _all_shared(task, calls) else None,
+        call_energy_joules=(sum(joules) if joules else pushed[1] if pushed else None)
+        if alone or _all_shared(task, calls)
+        else None,
         tool_wait_joules=tool_wait,
         notes={**notes, "calls": sorted({reason for call in calls if call.joules is not None for reason in call.reasons})},
         reason=None if alone else Reason.OVERLAP,
@@ -216,14 +218,6 @@ def _all_shared(task: Task, calls: Sequence[CallResult]) -> bool:
     """Whether the energy of every call is a share among all calls of its time, so that those of several tasks add up."""
     with_share = {event.get("call") for event in task.call_energy if "share" in event}
     return bool(calls) and all(call.call in with_share for call in calls)
-
-
-def _call_energy(task: Task, joules: Sequence[float], pushed: tuple[int, float] | None) -> float | None:
-    """Sum over the calls; None where that of a call which ended is not known."""
-    ended = sum(event["event_type"] == events.LLM_QUERY_END for event in task.events)
-    if joules:
-        return sum(joules) if len(joules) == ended else None
-    return pushed[1] if pushed else None
 
 
 def _prompt_tokens(calls: Sequence[CallResult]) -> tuple[int | None, str | None]:

@@ -610,7 +610,7 @@ class Efficiency(Record):
     joules_per_call: Annotated[Number, doc("J", "Mean of the calls whose joules are known.")] = None
     calls_with_energy: Annotated[Count, doc("calls", "These calls.")] = None
     call_energy_joules: Annotated[
-        Number, doc("J", "Their sum. It is there too where the task was killed and has no joules of its own.")
+        Number, doc("J", "Their sum, of shares where calls overlapped. A task that was killed has it without joules of its own.")
     ] = None
     tool_wait_joules: Annotated[Number, doc("J", "Joules while only tools ran.")] = None
     notes: Annotated[dict[str, list[str]], doc("", "What they rest on, by phase and for calls.")] = msgspec.field(

@@ -96,6 +96,7 @@ def test_concurrent_requests_are_calls_with_their_tokens_and_joules_that_add_up(
     assert sum(one.joules or 0.0 for one in calls) <= (result.measurement.joules or 0.0) * 1.001
     assert result.measurement.joules == pytest.approx(joules, rel=0.05)
     assert sum(one.window_joules or 0.0 for one in calls) > 2 * joules
+    assert result.efficiency.call_energy_joules == pytest.approx(joules, rel=0.01)
     assert result.computed_metrics.llm_call_count == REQUESTS
     assert result.metadata.task_id == "t"
 
