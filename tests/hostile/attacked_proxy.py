@@ -91,7 +91,7 @@ class AttackedProxy:
 @contextlib.contextmanager
 def attacked_proxy(upstream: str, log: Path, *flags: str, descriptors: int | None = None) -> Iterator[AttackedProxy]:
     argv = [sys.executable, "-m", "joulebench.cli", "proxy", "--upstream", upstream, "--listen", LOOPBACK]
-    argv += ["--web.listen-address", LOOPBACK, "--no-energy", *flags]
+    argv += ["--web.listen-address", LOOPBACK, "--no-energy", "--runs-dir", str(log.parent / "runs"), *flags]
     if descriptors is not None:
         argv = ["prlimit", f"--nofile={descriptors}:{descriptors}", *argv]
     with log.open("wb") as out, subprocess.Popen(argv, stderr=out) as process:
