@@ -25,7 +25,17 @@ _FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 def write_atomic(path: Path, content: str | bytes, *, durable: bool = False, option: str = "--out") -> None:
-    """Writes all of ``content`` under ``path``, or leaves what was there before.
+    """Writes all of ``content`` under ``path``, or leaves what was there before; see ``open_atomic``."""
+    with open_atomic(path, durable=durable, option=option) as out:
+        # A lone surrogate has no UTF-8; its escape is what JSON writes for it too.
+        rest = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
+        while rest:
+            rest = rest[out.write(rest) :]
+
+
+@contextmanager
+def open_atomic(path: Path, *, durable: bool = False, option: str = "--out") -> Iterator[io.FileIO]:
+    """An unbuffered file that takes the place of ``path`` when the block ends, and of nothing where it raises.
 
     ``durable`` holds also when the machine loses power. The mode of an existing file is kept. Raises UserError, which names
     ``option``, where the file cannot be written.
@@ -33,20 +43,24 @@ def write_atomic(path: Path, content: str | bytes, *, durable: bool = False, opt
     target = path.resolve() if path.is_symlink() else path
     beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        # A lone surrogate has no UTF-8; its escape is what JSON writes for it too.
-        rest = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
         with beside.open("wb", buffering=0) as out:
-            while rest:
-                rest = rest[out.write(rest) :]
+            yield out
             if durable:
                 os.fsync(out.fileno())
         if target.exists():
             beside.chmod(target.stat().st_mode & 0o7777)
         beside.replace(target)
     except OSError as error:
-        with suppress(OSError):
-            beside.unlink()
+        _unlink(beside)
         raise UserError(f"{option}: {path} cannot be written ({error.strerror}); give a directory that can") from error
+    except BaseException:
+        _unlink(beside)
+        raise
+
+
+def _unlink(path: Path) -> None:
+    with suppress(OSError):
+        path.unlink()
 
 
 def read_text(path: Path, *, option: str = "--out") -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from tests.benchmarks.report import Report
 from tests.contract.sources import ROOT as CHECKOUT
 
 PARTS = ("accuracy", "cost", "push", "export", "proxy", "monitor", "intervals", "report", "launcher")
-ON_DEMAND = ("export_speed", "boards")
+ON_DEMAND = ("export_speed", "annotate_speed", "boards")
 """Parts that take minutes to set up; only where they are named."""
 
 
@@ -63,14 +64,8 @@ def main() -> None:
                     from tests.benchmarks import launcher_cost
 
                     launcher_cost.run(report, clock)
-                case "boards":
-                    from tests.benchmarks import boards
-
-                    boards.run(report, clock)
-                case "export_speed":
-                    from tests.benchmarks import export_speed
-
-                    export_speed.run(report, clock)
+                case "boards" | "export_speed" | "annotate_speed":
+                    importlib.import_module(f"tests.benchmarks.{part}").run(report, clock)
                 case "export":
                     from tests.benchmarks import export_cost
 

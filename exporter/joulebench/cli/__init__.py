@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "range": ("bench", "run tasks FROM to TO of a suite on one or several models; resumable"),
     "proxy": ("proxy", "measure requests to a model server by run and task; bytes pass unchanged"),
     "export": ("export", "write result JSON and CSV of a finished run from Prometheus and the journal"),
+    "annotate": ("annotate", "put joules beside each row of a table with start and end times"),
     "analyze": ("analyze", "compare and check finished runs, report on them, find what limits a model"),
     "mcpworld": ("mcpworld", "measure the MCPWorld client live or afterwards, and make its tables"),
     "stack": ("stack", "download, start and stop the programs around Joulebench, and write their configuration"),

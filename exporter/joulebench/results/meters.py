@@ -229,36 +229,36 @@ def _is_address(name: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class _Choice:
+class SeriesChoice:
     """The series of a task, by their place in the list, and why they may not be all or not the right ones."""
 
     places: tuple[int, ...]
     reasons: tuple[str, ...] = ()
 
 
-def _choose_series(series: Sequence[MeterSeries], hosts: frozenset[str], uuids: frozenset[str] | None) -> _Choice:
+def choose_series(series: Sequence[MeterSeries], hosts: frozenset[str], uuids: frozenset[str] | None) -> SeriesChoice:
     if not series:
-        return _Choice((), (Reason.NO_SAMPLES,))
+        return SeriesChoice((), (Reason.NO_SAMPLES,))
     if series[0].meter.device_label is not None:
         return _choose_devices(series, uuids)
     everywhere = tuple(place for place, one in enumerate(series) if one.host == EVERY_HOST)
     if everywhere:
-        return _Choice(everywhere)
+        return SeriesChoice(everywhere)
     if not hosts:
         if len({_host_name(one.host) for one in series}) > 1:
-            return _Choice((), (Reason.HOST_UNKNOWN,))
-        return _Choice(tuple(range(len(series))), (Reason.HOST_ASSUMED,))
+            return SeriesChoice((), (Reason.HOST_UNKNOWN,))
+        return SeriesChoice(tuple(range(len(series))), (Reason.HOST_ASSUMED,))
     places = tuple(place for place, one in enumerate(series) if any(is_same_host(host, one.host) for host in hosts))
     covered = all(any(is_same_host(host, series[place].host) for place in places) for host in hosts)
-    return _Choice(places, () if covered else (Reason.HOST_WITHOUT_METER,))
+    return SeriesChoice(places, () if covered else (Reason.HOST_WITHOUT_METER,))
 
 
-def _choose_devices(series: Sequence[MeterSeries], uuids: frozenset[str] | None) -> _Choice:
+def _choose_devices(series: Sequence[MeterSeries], uuids: frozenset[str] | None) -> SeriesChoice:
     if uuids is None:
-        return _Choice((), (Reason.HOST_UNKNOWN,))
+        return SeriesChoice((), (Reason.HOST_UNKNOWN,))
     places = tuple(place for place, one in enumerate(series) if one.device in uuids)
     covered = uuids <= {series[place].device for place in places}
-    return _Choice(places, () if covered and uuids else (Reason.HOST_WITHOUT_METER,))
+    return SeriesChoice(places, () if covered and uuids else (Reason.HOST_WITHOUT_METER,))
 
 
 # --- joules of tasks ----------------------------------------------------------------------------------------------------------
@@ -276,25 +276,26 @@ def meter_results(samples: MeterSamples, tasks: Sequence[MeteredTask], *, shares
             reasons = (Reason.PROMETHEUS_FAILED,) if meter.name in samples.failures else choice.reasons
             parts = [energies[place][index] for place in choice.places]
             energy = _task_energy(meter, parts, reasons, task.end - task.start)
-            own = attributed.get((meter.name, index))
             hosts = sorted({series[place].host for place in choice.places})
-            result = _meter_result(meter, energy, own, task.end - task.start)
+            result = _meter_result(meter, energy, task.end - task.start)
             result.hosts, result.series = hosts, len(choice.places)
+            if (own := attributed.get((meter.name, index))) is not None:
+                charge_share(result, own.share, own.overlap_fraction, own.method)
             found[index][meter.name] = result
     return found
 
 
-def _choices(series: Sequence[MeterSeries], tasks: Sequence[MeteredTask]) -> list[_Choice]:
-    known: dict[tuple[frozenset[str], frozenset[str] | None], _Choice] = {}
+def _choices(series: Sequence[MeterSeries], tasks: Sequence[MeteredTask]) -> list[SeriesChoice]:
+    known: dict[tuple[frozenset[str], frozenset[str] | None], SeriesChoice] = {}
     for task in tasks:
         where = (task.hosts, task.uuids)
         if where not in known:
-            known[where] = _choose_series(series, *where)
+            known[where] = choose_series(series, *where)
     return [known[task.hosts, task.uuids] for task in tasks]
 
 
 def _series_energies(
-    series: Sequence[MeterSeries], tasks: Sequence[MeteredTask], choices: Sequence[_Choice]
+    series: Sequence[MeterSeries], tasks: Sequence[MeteredTask], choices: Sequence[SeriesChoice]
 ) -> dict[int, dict[int, WindowEnergy]]:
     """By place of the series and of the task, for the series that each task has."""
     found = {}
@@ -351,7 +352,7 @@ class _Attributed:
 
 
 def _attribute(
-    samples: MeterSamples, tasks: Sequence[MeteredTask], choices: Mapping[str, Sequence[_Choice]]
+    samples: MeterSamples, tasks: Sequence[MeteredTask], choices: Mapping[str, Sequence[SeriesChoice]]
 ) -> dict[tuple[str, int], _Attributed]:
     """By meter and task. Each series is shared by all tasks that have it; series with the same tasks are shared out at once."""
     by_tasks: defaultdict[tuple[int, ...], list[tuple[str, int]]] = defaultdict(list)
@@ -378,12 +379,8 @@ def _attribute(
     }
 
 
-def _meter_result(meter: Meter, energy: WindowEnergy, own: _Attributed | None, seconds: float) -> MeterResult:
-    overlapped = own is not None and own.overlap_fraction > 0
-    reasons, quality = energy.reasons, energy.quality
-    if overlapped:
-        reasons, quality = (*reasons, Reason.OVERLAP), max(quality, "suspect", key=QUALITIES.index)
-    found = MeterResult(
+def _meter_result(meter: Meter, energy: WindowEnergy, seconds: float) -> MeterResult:
+    return MeterResult(
         scope=meter.scope,
         kind=meter.kind,
         joules=energy.joules,
@@ -395,19 +392,25 @@ def _meter_result(meter: Meter, energy: WindowEnergy, own: _Attributed | None, s
         samples=energy.samples,
         longest_gap_seconds=energy.longest_gap,
         counter_resets=energy.resets,
-        quality=quality,
-        reasons=[str(reason) for reason in reasons],
+        quality=energy.quality,
+        reasons=[str(reason) for reason in energy.reasons],
         simulated=meter.simulated,
         mean_watts=None if energy.joules is None or seconds <= 0 else energy.joules / seconds,
-        overlap_fraction=None if own is None else own.overlap_fraction,
         attributed_joules=energy.joules,
     )
-    if own is not None and overlapped:
-        complete = Reason.HOST_WITHOUT_METER not in energy.reasons
-        found.attributed_joules = own.share.attributed if complete else None
-        found.attribution_method = own.method
-        found.attributed_low_joules, found.attributed_high_joules = own.share.lower, own.share.upper if complete else None
-    return found
+
+
+def charge_share(result: MeterResult, share: Share, overlap_fraction: float, method: str) -> None:
+    """Puts the share of a task into its result; where no other task had the same series, all of its window is its own."""
+    result.overlap_fraction = overlap_fraction
+    if not overlap_fraction:
+        return
+    complete = Reason.HOST_WITHOUT_METER not in result.reasons
+    result.attributed_joules = share.attributed if complete else None
+    result.attributed_low_joules, result.attributed_high_joules = share.lower, share.upper if complete else None
+    result.attribution_method = method
+    result.quality = max(result.quality or "missing", "suspect", key=QUALITIES.index)
+    result.reasons = [*result.reasons, str(Reason.OVERLAP)]
 
 
 def metered_task(task: Task, uuids: Collection[str] | None, gpus: Sequence[GpuSamples]) -> MeteredTask:

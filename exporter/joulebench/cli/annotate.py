@@ -1,0 +1,95 @@
+"""``joulebench annotate``: joules, bounds, throttling and every meter beside each row of a table with start and end times."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import click
+
+from joulebench import settings
+from joulebench.cli import options
+from joulebench.clock import SystemClock
+from joulebench.devices import DeviceChoice, DeviceName, parse_devices
+from joulebench.errors import EnergyApiError, UserError
+from joulebench.meters import Meter
+
+OBSERVED_SECONDS = 2.0
+"""How far back an exporter is asked which GPUs the server uses."""
+
+
+@click.command("annotate", short_help="Put joules beside each row of a table with start and end times.")
+@click.argument("file", type=options.EXISTING_FILE, metavar="FILE")
+@click.option("--start", required=True, metavar="COLUMN", help="Column with the start of each row; keys.with.dots in JSON.")
+@click.option("--end", required=True, metavar="COLUMN", help="Column with the end.")
+@click.option("-o", "--out", type=options.FILE, metavar="FILE", help="Where the table is written.  [default: in place]")
+@options.prometheus_option("Prometheus with the samples of the exporter.")
+@options.gpus_option("GPUs that served.  [default: all that Prometheus has]")
+@options.server_option("The model server, which is running: the GPUs that it uses now are taken for those that served.")
+@options.exporter_option("Exporter that is asked for the GPUs of --server.")
+@click.option("--instance", metavar="LABEL", help="Only GPUs of this scrape target, by its instance label.")
+@options.meters_option()
+@click.option("--wait", type=options.SECONDS, default=15.0, help="Longest wait for the last scrape.")
+def annotate_command(
+    file: Path,
+    start: str,
+    end: str,
+    out: Path | None,
+    prometheus_url: str,
+    gpus: str | None,
+    server: str | None,
+    exporter_url: str,
+    instance: str | None,
+    meters: tuple[Meter, ...],
+    wait: float,
+) -> int:
+    """Put joules, bounds, mean watts, throttling, devices and every meter beside each row of a table.
+
+    FILE is a CSV, or JSON Lines with one object a line, of any harness. Its times are epoch seconds, milliseconds, microseconds
+    or nanoseconds, or ISO 8601, which is detected and printed. Joules are those of 'joulebench export' on the same windows. A
+    second run replaces the cells of the first. docs/METERS.md has the columns, and commands for AIPerf, guidellm and lm-eval.
+    """
+    from joulebench.cli.export import ProgressLine
+    from joulebench.clients.prometheus import PrometheusApi
+    from joulebench.results.annotate import AnnotateOptions, annotate
+
+    if prometheus_url == settings.NO_URL:
+        raise UserError("--prometheus-url: the samples are in Prometheus; give its address")
+    if gpus:
+        devices, basis = parse_devices(gpus, "--gpus"), "declared"
+    elif server:
+        devices, basis = _observed_devices(server, exporter_url), "observed"
+    else:
+        devices, basis = (), "assumed"
+    given = AnnotateOptions(file, start, end, out, devices=devices, basis=basis, instance=instance, meters=meters, wait=wait)
+    with closing(PrometheusApi(prometheus_url)) as api, ProgressLine() as line:
+        done = annotate(given, api, progress=line.show)
+    first, last = done.times
+    print(f"times: {first}" if first == last else f"times: start {first}, end {last}")
+    for note in done.notes:
+        print(f"note: {note}", file=sys.stderr)
+    counted = ", ".join(f"{count:,} {quality}" for quality, count in sorted(done.qualities.items()))
+    print(f"{done.path}: {done.rows:,} rows ({counted or 'none'})")
+    return 0
+
+
+def _observed_devices(server: str, exporter_url: str) -> tuple[DeviceName, ...]:
+    """The GPUs that the server uses now. Raises UserError where no exporter sees it."""
+    from joulebench.clients.exporter import ExporterGroup
+    from joulebench.settings import Url
+    from joulebench.units import Seconds
+
+    if exporter_url == settings.NO_URL:
+        raise UserError("--server: an exporter finds its GPUs; give --exporter-url, or name them with --gpus")
+    urls = [Url.parse(word, "--exporter-url") for word in exporter_url.split(",")]
+    clock = SystemClock()
+    now = clock.unix()
+    with closing(ExporterGroup(urls, DeviceChoice.from_settings(None, server, {}, "--server"), clock)) as group:
+        try:
+            answer = group.energy(Seconds(now - OBSERVED_SECONDS), now)
+        except EnergyApiError as error:
+            raise UserError(f"--server: {error}; start the exporter, or name the GPUs with --gpus") from error
+    if answer.basis != "observed":
+        raise UserError(f"--server: no exporter sees {server} use a GPU now; start it, or name its GPUs with --gpus")
+    return tuple(DeviceName(None, gpu.uuid) for gpu in answer.gpus)
