@@ -41,6 +41,7 @@ from joulebench import metrics as m
 
 UID = "llm-gpu"
 SM = 'clock="sm"'
+OWNERS = "gpu:joulebench_gpu_process_owner_info:with_pod"
 SHOWN_CLOCKS = 'clock!="graphics"'
 MARGIN_STEPS = steps((None, "red"), (5, "orange"), (10, "green"))
 SOURCE_NAMES: Json = {
@@ -54,6 +55,7 @@ def build() -> Json:
     layout.row("Now")
     layout.all([source_tile(), gpus_up(), *hardware_tiles(), temperature_margin()], 3, 4)
     layout.add(gpu_table(), 24, 7)
+    layout.add(gpu_owners(), 24, 6)
     layout.row("Heat")
     layout.all([temperature(), throttled_share(), throttling_timeline(), throttled_by_reason()], 12, 8)
     layout.row("Power and energy")
@@ -166,6 +168,31 @@ def gpu_table() -> Json:
         ],
         no_value="No data",
         empty=NO_READING,
+    )
+
+
+def gpu_owners() -> Json:
+    keys = ", ".join(("instance", *m.GPU_PROCESS_OWNER_INFO.labels))
+    users = f"max by ({keys}, owner_namespace, owner_pod) ({recorded(OWNERS)})"
+    since = f"1000 * max by ({keys}) ({select(m.GPU_PROCESS_OWNER_START)}) and on ({keys}) {select(m.GPU_PROCESS_OWNER_INFO)}"
+    columns = {"gpu": "Index", "uuid": "GPU", "instance": "Exporter", "server": "Server", "owner_pod": "Pod"}
+    columns |= {"owner_namespace": "Namespace", "slurm_job": "Slurm job", "unit": "Unit", "container_id": "Container"}
+    columns |= {"mig": "MIG instance", "Value #B": "Since"}
+    return table(
+        "Who uses which GPU",
+        "One row per GPU and owner of a process that has memory there now: the addresses that it serves, its pod, Slurm job,"
+        " systemd unit or container. Pods have names where kube-state-metrics is scraped. A row without any owner is a process"
+        " that the exporter may not look at: it needs root or CAP_SYS_PTRACE, and in a container pid: host.",
+        [Query(users, "__auto", "table"), Query(since, "__auto", "table")],
+        columns,
+        drop=("Value #A", "pod_uid"),
+        overrides=[
+            override("Index", custom__width=65),
+            override("Slurm job", custom__width=95),
+            override("Since", unit="dateTimeFromNow", custom__width=130),
+        ],
+        no_value="-",
+        empty="No process uses a chosen GPU, or the exporter runs with --processes.period 0",
     )
 
 

@@ -36,6 +36,8 @@ FOREIGN = {
     "push_time_seconds": {"job", *GROUP_LABELS},
     "push_failure_time_seconds": {"job", *GROUP_LABELS},
     "ALERTS": {"alertname", "alertstate", "severity", "job", "instance"},
+    # Of kube-state-metrics.
+    "kube_pod_info": {"uid", "namespace", "pod", "job", "instance"},
     **model_servers.LABELS,
 }
 """Series that others make, with their labels."""
@@ -59,7 +61,7 @@ def labels_of(series: str) -> set[str]:
     for rule in rules("record"):
         if rule["record"] == series:
             found |= {label for part in read(rule["expr"]).selections for label in labels_of(part.name)}
-            found |= {*rule.get("labels", {})}
+            found |= {*rule.get("labels", {})} | read(rule["expr"]).made
     return found
 
 

@@ -123,13 +123,11 @@ GPU_PROCESS_OWNER_INFO = gauge(
     " addresses at which it accepts connections; mig: UUID of the MIG instance. A label is empty where there is nothing of its"
     " kind; all are where /proc does not show the process.",
     (*GPU, "mig", *OWNER),
-    unused_because="for queries that ask who uses which card now",
 )
 GPU_PROCESS_OWNER_START = gauge(
     "gpu_process_owner_start_timestamp_seconds",
     "Unix time since which processes of the owner have used the GPU; shown for 2 min after the use ended.",
     (*GPU, "mig", *OWNER),
-    unused_because="dates joulebench_gpu_process_owner_info",
 )
 GPU_PROCESS_OWNER_END = gauge(
     "gpu_process_owner_end_timestamp_seconds",
