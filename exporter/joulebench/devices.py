@@ -77,12 +77,14 @@ class DeviceChoice:
     """Which devices a task is charged for; all devices of the exporters where nothing is given.
 
     ``gpus``: named by the user. ``server``: address of the model server, by which exporters find the devices that it uses.
-    ``job``: id of the Slurm job that everything runs in.
+    ``job``: id of the Slurm job that everything runs in; beside a server where it has several nodes. ``allocated``: the GPUs that
+    Slurm gave to it on this node; they count where exporters find none of the job's processes, as without cgroups.
     """
 
     gpus: tuple[DeviceName, ...] = ()
     server: str | None = None
     job: str | None = None
+    allocated: tuple[DeviceName, ...] = ()
 
     @classmethod
     def from_settings(
@@ -106,7 +108,9 @@ class DeviceChoice:
             except ValueError as error:
                 raise UserError(f"server: {error}") from error
         job = environ.get(ENV_SLURM_JOB, "").strip()
-        return cls(names, server, job if job.isdecimal() and not names and server is None else None)
+        if not job.isdecimal() or names or (server is not None and _is_one_node(environ)):
+            return cls(names, server)
+        return cls(server=server, job=job, allocated=_allocated_by_slurm(environ))
 
     def as_json(self) -> dict[str, object]:
         """For the journal: the names as they were given, and the server without credentials."""
@@ -124,6 +128,26 @@ class DeviceChoice:
         """The variables that give a child process the same choice."""
         named = {ENV_GPUS: ",".join(map(str, self.gpus)), ENV_SERVER: self.server or ""}
         return {name: value for name, value in named.items() if value}
+
+
+def _allocated_by_slurm(environ: Mapping[str, str]) -> tuple[DeviceName, ...]:
+    """Returns the GPUs of a job on one node, which is this node; none of several nodes, of which Slurm tells a process its own.
+
+    ``SLURM_JOB_GPUS`` has indices of the node. Indices in ``CUDA_VISIBLE_DEVICES`` may count from 0 within the job's cgroup, so
+    only UUIDs count there.
+    """
+    if not _is_one_node(environ):
+        return ()
+    visible = environ.get("CUDA_VISIBLE_DEVICES", "")
+    text = visible if "-" in visible else environ.get("SLURM_JOB_GPUS", "")
+    try:
+        return parse_devices(text, "SLURM_JOB_GPUS")
+    except UserError:
+        return ()
+
+
+def _is_one_node(environ: Mapping[str, str]) -> bool:
+    return environ.get("SLURM_JOB_NUM_NODES", "1") == "1"
 
 
 def parse_server(text: str) -> tuple[str, int]:

@@ -205,7 +205,25 @@ class ExporterGroup:
 
         Raises EnergyApiError where no host answers, EnergyRefused where a host refuses or no device is what was declared.
         """
+        choice = self._choice
         questions, missing = self._questions()
+        answers = self._ask(questions, missing, start, end, wait)
+        if choice.job is not None and not missing and all(answer.basis == "assumed" for answer in answers.values()):
+            # No process of the job is found, as without cgroups.
+            if choice.server_address is not None:
+                answers = self._ask(self._server_questions(choice.server_address), missing, start, end, wait)
+            else:
+                answers = self._allocated_answer(start, end, wait) or answers
+        combined = _combine(answers, tuple(dict.fromkeys(missing)))
+        if not self._roles:
+            return combined
+        roles = [self._roles.get((str(gpu.get("host")), str(gpu.get("uuid")))) for gpu in combined.raw_gpus]
+        return replace(combined, raw_gpus=[{**gpu, "role": role} for gpu, role in zip(combined.raw_gpus, roles, strict=True)])
+
+    def _ask(
+        self, questions: Mapping[str, Mapping[str, str]], missing: list[str], start: Seconds, end: Seconds, wait: float
+    ) -> dict[str, EnergyAnswer]:
+        """Returns the answers by host, and adds hosts that do not answer to ``missing``. Raises as ``energy`` does."""
         answers: dict[str, EnergyAnswer] = {}
         errors: list[EnergyApiError] = []
         for host, outcome in self._side_by_side(
@@ -220,11 +238,7 @@ class ExporterGroup:
                 answers[host] = outcome
         if not answers:
             raise errors[0] if errors else EnergyApiError(f"{', '.join(missing)}: no exporter answers")
-        combined = _combine(answers, tuple(dict.fromkeys(missing)))
-        if not self._roles:
-            return combined
-        roles = [self._roles.get((str(gpu.get("host")), str(gpu.get("uuid")))) for gpu in combined.raw_gpus]
-        return replace(combined, raw_gpus=[{**gpu, "role": role} for gpu, role in zip(combined.raw_gpus, roles, strict=True)])
+        return answers
 
     def close(self) -> None:
         if self._threads is not None:
@@ -237,19 +251,36 @@ class ExporterGroup:
         if self._choice.gpus and not self._learn_devices():
             resolve_devices(self._choice.gpus, self._all_devices(), "gpus")
 
+    def _allocated_answer(self, start: Seconds, end: Seconds, wait: float) -> dict[str, EnergyAnswer]:
+        """Returns the answer for the GPUs that Slurm gave to the job on this node; none where it is not known or not so."""
+        own = [host for host in self._apis if len(self._apis) == 1 or _is_same_host("localhost", host)]
+        if len(own) != 1:
+            return {}
+        if not self._choice.allocated:
+            return {}
+        names = ",".join(name.name for name in self._choice.allocated)
+        try:
+            return {own[0]: self._apis[own[0]].energy(start, end, wait, {"gpus": names})}
+        except EnergyApiError:
+            return {}
+
     def _questions(self) -> tuple[dict[str, Mapping[str, str]], list[str]]:
         """Returns the parameters for each host that is to be asked, and the hosts that cannot be asked for what they have."""
         choice = self._choice
         if choice.gpus:
             return self._declared_questions()
-        if choice.job is not None:
-            return {host: {"job": choice.job} for host in self._apis}, []
         address = choice.server_address
+        # A job of several nodes may serve a model on all of them, of which the server's own node is one.
+        if choice.job is not None and (address is None or len(self._apis) > 1):
+            return {host: {"job": choice.job} for host in self._apis}, []
         if address is None:
             return {host: {} for host in self._apis}, []
+        return self._server_questions(address), []
+
+    def _server_questions(self, address: str) -> dict[str, Mapping[str, str]]:
         name = parse_server(address)[0]
         asked = [host for host in self._apis if _is_same_host(name, host)] or list(self._apis)
-        return {host: {"server": address} for host in asked}, []
+        return {host: {"server": address} for host in asked}
 
     def _declared_questions(self) -> tuple[dict[str, Mapping[str, str]], list[str]]:
         silent = self._learn_devices()

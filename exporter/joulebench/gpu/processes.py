@@ -204,6 +204,8 @@ class ProcessPoller:
         self._period = period
         self._keep_seconds = keep_seconds
         self._gpus = {device.identity.index: _GpuUse(device) for device in devices}
+        self._hidden: set[int] = set()
+        self._logged_hints: set[str] = set()
         self._lock = threading.Lock()
         self._polling = threading.Lock()
         self._loop = BackgroundLoop("gpu-processes", self._step)
@@ -249,6 +251,7 @@ class ProcessPoller:
         pids = {pid for listed in residents.values() for pid in listed or ()}
         table = read_processes(self._proc) if pids else ProcessTable(self._proc, {}, {})
         served = table.served_by(pids)
+        self._log_unknown_owners({pid for pid in pids if pid not in table}, {p for p in served if served[p].endpoints is None})
         for index, gpu in self._gpus.items():
             now: float = self._clock.monotonic()
             wall_offset = self._clock.unix() - now
@@ -296,6 +299,26 @@ class ProcessPoller:
                 pid,
             )
         gpu.logged_pids = set(processes.foreign)
+
+    def _log_unknown_owners(self, hidden: set[int], unreadable: set[int]) -> None:
+        """Logs once what to do about processes whose owner is unknown. ``hidden``: those that /proc lacks."""
+        # Of one poll alone they may just have ended.
+        if hidden & self._hidden and "hidden" not in self._logged_hints:
+            self._logged_hints.add("hidden")
+            log.warning(
+                "processes on the GPUs are not in %s, so the GPUs of a server cannot be found: in a container share the host's"
+                " process ids (docker run --pid=host, 'pid: host' in Compose, 'hostPID: true' in Kubernetes), or name the GPUs of"
+                " each run with --gpus",
+                self._proc,
+            )
+        if unreadable and "unreadable" not in self._logged_hints:
+            self._logged_hints.add("unreadable")
+            log.warning(
+                "sockets of processes on the GPUs may not be read (such as pid %d), so the GPUs of a server cannot be found: run"
+                " the exporter as root or with CAP_SYS_PTRACE, or name the GPUs of each run with --gpus",
+                min(unreadable),
+            )
+        self._hidden = hidden
 
     def summary(self, index: int) -> ProcessSummary:
         """Returns what the last poll of the GPU with this index showed; empty where that is too old or failed."""

@@ -49,7 +49,8 @@ class Host:
     def answer(self, question: Mapping[str, str]) -> dict[str, Any]:
         basis, chosen = "assumed", list(self.joules)
         if "gpus" in question:
-            basis, chosen = "declared", question["gpus"].split(",")
+            names = question["gpus"].split(",")
+            basis, chosen = "declared", [list(self.joules)[int(name)] if name.isdecimal() else name for name in names]
         elif self.serving and question.keys() & {"server", "job"}:
             basis, chosen = "observed", list(self.serving)
         gpus = [self._gpu(uuid) for uuid in chosen]
@@ -79,12 +80,12 @@ class Host:
                 now = time.time() + (host.ahead or 0.0)
                 host.windows.append((float(question["start"]), float(question["end"])))
                 host.questions.append({key: question[key] for key in question if key not in ("start", "end", "wait")})
-                is_future = host.ahead is not None and float(question["end"]) > now + 2
-                answer: dict[str, Any] = {"error": "in the future"} if is_future else host.answer(question)
+                is_refused = (host.ahead is not None and float(question["end"]) > now + 2) or question.get("gpus") == "9"
+                answer: dict[str, Any] = {"error": "no such window"} if is_refused else host.answer(question)
                 if host.ahead is not None:
                     answer["clock"] = {"received": now, "answered": time.time() + host.ahead}
                 body = json.dumps(answer).encode()
-                self.send_response(400 if is_future else 200)
+                self.send_response(400 if is_refused else 200)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)
@@ -218,6 +219,52 @@ def test_a_slurm_job_is_looked_for_on_every_host(stack: ExitStack) -> None:
     answer = ask(group(stack, a.name, b.name, choice=choice))
     assert (answer.basis, answer.raw_total["joules"]) == ("observed", 17.0)
     assert a.questions == b.questions == [{"job": "42"}]
+
+
+@pytest.mark.parametrize(
+    ("environ", "joules"),
+    [
+        ({"SLURM_JOB_GPUS": "0,1", "CUDA_VISIBLE_DEVICES": "0,1"}, 30.0),
+        ({"SLURM_JOB_GPUS": "1", "CUDA_VISIBLE_DEVICES": "0"}, 20.0),  # 0 within the cgroup of the job
+        ({"CUDA_VISIBLE_DEVICES": "GPU-a1,GPU-a0"}, 30.0),
+        ({"CUDA_VISIBLE_DEVICES": "0"}, 430.0),
+        ({"SLURM_JOB_GPUS": "0", "SLURM_JOB_NUM_NODES": "2"}, 430.0),
+        ({"SLURM_JOB_GPUS": "9"}, 430.0),  # refused, as no such GPU is there
+        ({}, 430.0),
+    ],
+)
+def test_what_slurm_gave_to_a_job_counts_where_no_process_of_it_is_found(
+    stack: ExitStack, environ: dict[str, str], joules: float
+) -> None:
+    """Without cgroups the job is nowhere to be seen."""
+    host = start(stack, A)
+    answer = ask(group(stack, host.name, choice=DeviceChoice.from_settings(environ={"SLURM_JOB_ID": "42", **environ})))
+    assert (answer.raw_total["joules"], answer.basis) == (joules, "assumed" if joules == 430.0 else "declared")
+    seen = start(stack, A, ("GPU-a2",))
+    answer = ask(group(stack, seen.name, choice=DeviceChoice.from_settings(environ={"SLURM_JOB_ID": "42", **environ})))
+    assert (answer.raw_total["joules"], answer.basis) == (400.0, "observed")
+
+
+def test_a_job_of_several_nodes_counts_on_all_of_them_although_its_server_is_on_one(stack: ExitStack) -> None:
+    environ = {"SLURM_JOB_ID": "42", "SLURM_JOB_NUM_NODES": "2"}
+    choice = DeviceChoice.from_settings(server="127.0.0.1:8000", environ=environ)
+    a, b = start(stack, A, ("GPU-a0",)), start(stack, B, ("GPU-b0", "GPU-b1"))
+    assert ask(group(stack, a.name, b.name, choice=choice)).raw_total["joules"] == 17.0
+    assert a.questions == b.questions == [{"job": "42"}]
+    assert ask(group(stack, a.name, choice=choice)).raw_total["joules"] == 10.0
+    assert a.questions[-1] == {"server": "127.0.0.1:8000"}
+    a.serving = b.serving = ()
+    assert ask(group(stack, a.name, b.name, choice=choice)).basis == "assumed"
+    assert a.questions[-1] == {"server": "127.0.0.1:8000"}, "no process of the job is found, so its server is looked for"
+    one_node = DeviceChoice.from_settings(server="127.0.0.1:8000", environ={"SLURM_JOB_ID": "42"})
+    assert one_node.job is None
+
+
+@pytest.mark.parametrize("environ", [{"CUDA_VISIBLE_DEVICES": "GPU-a1"}, {"SLURM_JOB_GPUS": "1"}])
+def test_variables_of_cuda_without_a_job_change_nothing(stack: ExitStack, environ: dict[str, str]) -> None:
+    host = start(stack, A)
+    answer = ask(group(stack, host.name, choice=DeviceChoice.from_settings(environ=environ)))
+    assert (answer.raw_total["joules"], answer.basis) == (430.0, "assumed")
 
 
 def test_a_gpu_of_unknown_energy_makes_the_total_unknown(stack: ExitStack) -> None:

@@ -18,6 +18,7 @@ from joulebench.gpu.processes import EXPECTED_PROGRAMS, ProcessClass, ProcessNam
 from joulebench.gpu.reading import NO_PROCESSES
 from joulebench.units import Seconds
 from tests.fakes.nvml import FakeGpu, Fault, OnCalls, Process, fails, gone
+from tests.fakes.proc_tree import ProcTree
 from tests.unit.gpu.rig import POLL, Play, Rig
 
 EXPECTED = re.compile(EXPECTED_PROGRAMS, re.IGNORECASE)
@@ -73,7 +74,7 @@ def test_a_foreign_program_is_counted_and_taints_the_windows_it_was_seen_in(play
         assert ("foreign_process" in found.reasons, found.quality) == ((True, "suspect") if tainted else (False, "ok")), window
         assert "foreign_process" not in rig.window(*window, gpu=1).reasons
     told = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
-    assert told == [
+    assert [message for message in told if "is used by" in message] == [
         f"GPU 0 is used by game (pid {GAME}), which is no expected program (--processes.known):"
         " the energy of tasks on this GPU includes what it uses"
     ]
@@ -138,6 +139,21 @@ def test_a_card_that_tells_nothing_has_no_count_and_no_reason(play: Play, faults
     look_until(rig, watch, 5.0)
     assert watch.summary(0)[:5] == NO_PROCESSES[:5]
     assert "foreign_process" not in rig.window(0.0, 1.0).reasons
+
+
+def test_the_log_says_once_what_to_do_about_processes_of_another_container(
+    play: Play, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    """The driver names process ids of the host, which a container without them cannot look up."""
+    ProcTree(tmp_path).process(1, 0)
+    rig = play(FakeGpu(processes=[Process(4_200_001, 0.0, float("inf"), 60.0, "")]))
+    names = ProcessNames(re.compile(EXPECTED_PROGRAMS, re.IGNORECASE), lambda _: None, tmp_path)
+    poller = ProcessPoller(rig.source.devices(), names, rig.clock, period=5.0, keep_seconds=100.0, proc=tmp_path)
+    poller.poll()
+    assert "process ids" not in caplog.text, "it may just have ended"
+    for _ in range(3):
+        poller.poll()
+    assert caplog.text.count("'pid: host' in Compose, 'hostPID: true' in Kubernetes") == 1
 
 
 def test_a_look_that_is_too_old_is_none(play: Play) -> None:
