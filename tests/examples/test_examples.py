@@ -14,7 +14,7 @@ from joulebench import cli
 from joulebench.schema import TaskResult, load_results
 from tests.contract.sources import ROOT
 from tests.fakes.model_server import ModelServer
-from tests.fakes.model_turns import MODEL, call, say
+from tests.fakes.model_turns import MODEL, Json, Turn, call, say
 
 EXAMPLES = ROOT / "examples"
 
@@ -81,6 +81,95 @@ def test_the_ollama_client_recorded(tmp_path: Path) -> None:
     (result,) = results.values()
     usage = result.computed_metrics.llm_token_usage
     assert (usage.total_prompt_tokens, usage.total_completion_tokens) == (turn.prompt_tokens, turn.completion_tokens)
+
+
+WORDS = {"Say one.": say("one"), "Say nine.": say("eight")}
+
+
+def answer_words(body: Json) -> Turn:
+    messages = body["messages"]
+    assert isinstance(messages, list)
+    return WORDS.get(str(messages[-1]["content"]), say("one two three"))
+
+
+def statuses(results: dict[str, TaskResult]) -> dict[str, str]:
+    return {name: str(result.computed_metrics.task_completion_status.status) for name, result in results.items()}
+
+
+def completion_tokens(results: dict[str, TaskResult]) -> list[int | None]:
+    return [result.computed_metrics.llm_token_usage.total_completion_tokens for result in results.values()]
+
+
+@pytest.mark.parametrize(
+    ("package", "name", "expected", "streamed"),
+    [
+        ("openai", "instrumented.py", {"count to 3": "success", "count to 5": "success"}, False),
+        ("inspect_ai", "inspect_samples.py", {"words/one": "success", "words/nine": "failure"}, False),
+        ("langchain_openai", "langchain_handler.py", {"count": "success"}, True),
+        ("litellm", "litellm_callback.py", {"count": "success"}, False),
+    ],
+)
+def test_what_is_recorded_by_itself(package: str, name: str, expected: dict[str, str], streamed: bool, tmp_path: Path) -> None:
+    need_package(package)
+    with ModelServer(answer_words) as server:
+        addresses = ("OPENAI_BASE_URL", "SERVER_BASE_URL", "HOSTED_VLLM_API_BASE")
+        environment: dict[str, str] = {
+            **dict.fromkeys(addresses, server.openai_url),
+            **dict.fromkeys(("OPENAI_API_KEY", "SERVER_API_KEY"), "none"),
+            "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+        }
+        results = exported(run_example(name, tmp_path, MODEL=MODEL, **environment), tmp_path)
+        sent = len(server.served)
+    assert statuses(results) == expected
+    assert sent == len(expected)
+    tokens = [len(text.split()) for text in (["one", "eight"] if package == "inspect_ai" else ["one two three"] * sent)]
+    assert sorted(filter(None, completion_tokens(results))) == sorted(tokens)
+    times = [result.computed_metrics.ttft_metrics for result in results.values()]
+    assert all((metrics.average_ttft_ms is not None) == streamed for metrics in times)
+
+
+@pytest.mark.parametrize("option", ["--joulebench", "--verbose"])
+def test_tests_as_tasks(option: str, tmp_path: Path) -> None:
+    need_package("openai")
+    with ModelServer(answer_words) as server:
+        environment = {
+            "OPENAI_BASE_URL": server.openai_url,
+            "OPENAI_API_KEY": "none",
+            "MODEL": MODEL,
+            "JOULEBENCH_RUN_ID": "tests",
+        }
+        none = {f"JOULEBENCH_{name}_URL": "none" for name in ("GATEWAY", "PROMETHEUS", "EXPORTER")}
+        command = [sys.executable, "-m", "pytest", "-q", option, "-p", "no:cacheprovider", "--rootdir", str(tmp_path)]
+        done = subprocess.run(
+            [*command, EXAMPLES / "pytest_tasks.py"],
+            cwd=tmp_path,
+            env={**os.environ, **none, **environment},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=100,
+        )
+    assert done.returncode == 1, done.stdout
+    assert "1 failed, 1 passed" in done.stdout
+    if option == "--verbose":
+        assert not (tmp_path / "runs").exists()
+        assert "joulebench export" not in done.stdout
+        return
+    assert "joulebench export --run-id tests" in done.stdout
+    results = exported("--run-id tests", tmp_path)
+    assert {name.rpartition("::")[2]: status for name, status in statuses(results).items()} == {
+        "test_the_model_says[one]": "success",
+        "test_the_model_says[nine]": "failure",
+    }
+    assert completion_tokens(results) == [1, 1]
+
+
+@pytest.mark.parametrize(
+    "name", ["instrumented.py", "inspect_samples.py", "langchain_handler.py", "litellm_callback.py", "pytest_tasks.py"]
+)
+def test_an_adapter_takes_few_lines(name: str) -> None:
+    code = (EXAMPLES / name).read_text(encoding="utf-8").split('"""', 2)[2]
+    assert len([line for line in code.splitlines() if line.strip()]) <= 15
 
 
 def test_a_client_through_the_proxy(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ class OpenAIShape:
         choice: Json = {"index": 0, "message": message, "finish_reason": "tool_calls" if calls else self._turn.finish_reason}
         if self._rows:
             choice["logprobs"] = {"content": [_row(self._turn, token) for token in self._turn.tokens]}
-        return {"object": "chat.completion", "choices": [choice], **self._numbers()}
+        return {"object": "chat.completion", "model": MODEL, "choices": [choice], **self._numbers()}
 
     def _calls(self) -> list[Json]:
         if not self._parsed:
