@@ -12,11 +12,12 @@ from typing import Any, Union, get_args, get_origin
 import msgspec
 
 from joulebench.schema import events
+from joulebench.schema.call_columns import call_column_docs
 from joulebench.schema.columns import COLUMNS, METER_FIELDS
 from joulebench.schema.definitions import DEFINITIONS
 from joulebench.schema.fields import fields_of, records_of
 from joulebench.schema.reasons import NOTES, Reason
-from joulebench.schema.result import CSV_NAME, SCHEMA_VERSION, TaskResult
+from joulebench.schema.result import CALLS_CSV_NAME, CSV_NAME, SCHEMA_VERSION, TaskResult
 
 TARGET = Path(__file__).parent.parent / "docs" / "RESULTS.md"
 
@@ -45,6 +46,11 @@ def render() -> str:
             ),
             "Each meter of `--meters` adds columns `meter_NAME_FIELD`, each FIELD one of `meters.NAME` (MeterResult):"
             f" {', '.join(METER_FIELDS)}.\n",
+            f"## `{CALLS_CSV_NAME}`\n",
+            "`joulebench export --per call`: one row for each LLM call or proxied request.\n",
+            table(
+                ("column", "unit", "meaning"), ((f"`{name}`", one.unit, one.meaning) for name, one in call_column_docs().items())
+            ),
             "## Quality and its reasons\n",
             "The quality of a window is the worst that its reasons call for: `ok`, `short`, `suspect`, `missing`.\n",
             table(("reason", "makes it", "meaning"), ((f"`{r.value}`", r.verdict, r.sentence) for r in Reason)),

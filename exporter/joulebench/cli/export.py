@@ -35,6 +35,13 @@ SECONDS_PER_DAY = 86400.0
 @options.gateway_option("Pushgateway from which groups are deleted that a dead benchmark left, once Prometheus has them.")
 @options.gpus_option("GPUs that served, for tasks that no exporter answered for.  [default: as the run declared]")
 @options.meters_option()
+@click.option(
+    "--per",
+    type=click.Choice(("task", "call")),
+    default="task",
+    show_default=True,
+    help="call: write calls.csv too, a row for each LLM call or proxied request.",
+)
 @click.option("--instance", metavar="LABEL", help="Only GPUs of this scrape target, by its instance label.")
 @click.option(
     "--lookback",
@@ -51,6 +58,7 @@ def export_command(
     gpus: str | None,
     meters: tuple[Meter, ...],
     instance: str | None,
+    per: str,
     lookback: float | None,
 ) -> int:
     """Write result JSON and CSV of a run from Prometheus and the journal, and print a summary."""
@@ -66,6 +74,7 @@ def export_command(
         devices=parse_devices(gpus, "--gpus") if gpus else (),
         meters=meters,
         wait=wait,
+        per_call=per == "call",
         lookback=LOOKBACK_SECONDS if lookback is None else lookback * SECONDS_PER_DAY,
     )
     # A file or a pipe has no width; 80 columns would fold the reasons.
@@ -149,6 +158,8 @@ def show(console: Console, result: Export, run_id: str) -> None:
     if result.rows:
         console.print("s: duration; J: energy, true within ± J; conf: lowest confidence of a tool call", style="dim")
     console.print(f"{result.csv_path} ({len(result.rows)} tasks)", markup=False, soft_wrap=True)
+    if result.calls_path is not None:
+        console.print(str(result.calls_path), markup=False, soft_wrap=True)
     if result.json_paths:
         console.print(
             f"{result.json_paths[0].parent}/result_*.json ({len(result.json_paths)} files)", markup=False, soft_wrap=True

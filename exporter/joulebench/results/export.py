@@ -36,10 +36,20 @@ from joulebench.results.run_result import TaskSummary, attribution_residual, pla
 from joulebench.results.server_metrics import ServerMetrics, fetch_server_metrics
 from joulebench.results.task_energy import idle_power_by_gpu
 from joulebench.results.task_result import ExportContext, task_results
-from joulebench.results.write import csv_cell, merge_rows, read_rows, result_json, result_name, run_directory, sections_json
+from joulebench.results.write import (
+    CALL_TABLE,
+    csv_cell,
+    merge_rows,
+    read_rows,
+    result_json,
+    result_name,
+    run_directory,
+    sections_json,
+)
+from joulebench.schema.call_columns import call_rows
 from joulebench.schema.columns import KEY_COLUMNS, CellValue, result_row
 from joulebench.schema.reasons import Reason
-from joulebench.schema.result import CSV_NAME, RUN_FILE_NAME, MeterResult, TaskResult
+from joulebench.schema.result import CALLS_CSV_NAME, CSV_NAME, RUN_FILE_NAME, MeterResult, TaskResult
 
 LOOKBACK_SECONDS = 30 * 86400.0
 """How far back a run without a journal is looked for."""
@@ -55,7 +65,7 @@ class Options:
     """``instance``: only GPUs of this scrape target, where Prometheus knows several machines. ``wait``: seconds.
 
     ``devices``: the GPUs that served, in place of those that the run declared; for tasks that no exporter answered for.
-    ``meters``: other meters whose joules each task gets.
+    ``meters``: other meters whose joules each task gets. ``per_call``: write the table of calls, too.
     """
 
     run_id: str
@@ -67,12 +77,15 @@ class Options:
     chunk: float = CHUNK_SECONDS
     devices: tuple[DeviceName, ...] = ()
     meters: tuple[Meter, ...] = ()
+    per_call: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Export:
     """``notes``: what was missing or odd, for the user. ``releasable``: tasks whose last state Prometheus holds, and which their
     worker has left. ``closed_workers``: those that have ended or died.
+
+    ``calls_path``: the table of calls, None where it was not asked for.
 
     ``residual``: joules that the shares of the tasks miss, of the joules that the GPUs counted; None without any.
     """
@@ -84,6 +97,7 @@ class Export:
     releasable: frozenset[TaskKey] = frozenset()
     closed_workers: frozenset[str] = frozenset()
     residual: tuple[float, float] | None = None
+    calls_path: Path | None = None
 
 
 def export(options: Options, api: PrometheusApi | None, clock: Clock | None = None, progress: Progress | None = None) -> Export:
@@ -120,6 +134,7 @@ def export(options: Options, api: PrometheusApi | None, clock: Clock | None = No
         _results(tasks, groups, context, report),
         lambda summaries: sections_json(run_result(context, journal, groups, summaries, notes)),
         notes,
+        per_call=options.per_call,
     )
     closed = closed_workers(directory, clock.unix(), RELEASED_AFTER_SECONDS) if stored.tasks else frozenset()
     return replace(
@@ -251,30 +266,36 @@ def _write(
     results: Iterable[TaskResult],
     run_record: Callable[[Sequence[TaskSummary]], bytes],
     notes: list[str],
+    *,
+    per_call: bool,
 ) -> Export:
     """``run_record``: the record of the run, from the summaries of all tasks."""
     with lock_directory(out):
-        csv_path = out / CSV_NAME
-        existing = read_text(csv_path)
+        csv_path, calls_path = out / CSV_NAME, out / CALLS_CSV_NAME
+        existing, existing_calls = read_text(csv_path), read_text(calls_path) if per_call else ""
         try:
+            read_rows(existing_calls, CALL_TABLE)
             former = {tuple(row[name] for name in KEY_COLUMNS): row["result_file"] for row in read_rows(existing)}
         except csv.Error as error:
-            raise UserError(f"--out: {csv_path} is not a table of results ({error}); move it away") from error
-        rows, summaries = [], []
+            raise UserError(f"--out: a table in {out} is not one of results ({error}); move {CSV_NAME} away") from error
+        rows, summaries, calls = [], [], list[dict[str, CellValue]]()
         for result, name in zip(results, names, strict=True):
             result.path = out / name
             write_atomic(result.path, result_json(result))
             rows.append(result_row(result))
+            calls += call_rows(result) if per_call else ()
             summaries.append(TaskSummary.of(result))
         write_atomic(out / RUN_FILE_NAME, run_record(summaries))
         write_atomic(csv_path, merge_rows(existing, rows), durable=True)
+        if per_call:
+            write_atomic(calls_path, merge_rows(existing_calls, calls, CALL_TABLE), durable=True)
         written = set(names)
         for row in rows:
             before = former.get(tuple(csv_cell(row[name]) for name in KEY_COLUMNS))
             # An earlier export that knew less may have named the file differently.
             if before and before not in written and before == Path(before).name and before.startswith("result_"):
                 (out / before).unlink(missing_ok=True)
-    return Export(rows, csv_path, [out / name for name in names], notes)
+    return Export(rows, csv_path, [out / name for name in names], notes, calls_path=calls_path if per_call else None)
 
 
 def _names(tasks: Sequence[Task]) -> list[str]:

@@ -13,6 +13,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ import msgspec
 
 from joulebench.errors import UserError
 from joulebench.files import csv_reader, csv_text
+from joulebench.schema.call_columns import CALL_COLUMN_NAMES, CALL_KEY_COLUMNS
 from joulebench.schema.columns import COLUMN_NAMES, KEY_COLUMNS, CellValue, is_meter_column
 from joulebench.schema.result import TaskResult
 
@@ -106,30 +108,41 @@ def csv_cell(value: CellValue) -> str:
     return csv_text(value) if isinstance(value, str) else str(value)
 
 
-def merge_rows(existing: str, rows: Iterable[Mapping[str, CellValue]]) -> str:
+@dataclass(frozen=True, slots=True)
+class TableForm:
+    """``keys``: columns that name a row. ``time``: the column of unix seconds by which the rows of a run are ordered."""
+
+    columns: tuple[str, ...]
+    keys: tuple[str, ...]
+    time: str
+
+
+TASK_TABLE = TableForm(COLUMN_NAMES, KEY_COLUMNS, "start_timestamp_seconds")
+CALL_TABLE = TableForm(CALL_COLUMN_NAMES, CALL_KEY_COLUMNS, "start")
+
+
+def merge_rows(existing: str, rows: Iterable[Mapping[str, CellValue]], form: TableForm = TASK_TABLE) -> str:
     """The CSV text with ``rows`` in place of those of the same key; in order of run, start and key."""
-    cells = {tuple(r[name] for name in KEY_COLUMNS): r for r in read_rows(existing)}
+    cells = {tuple(r[name] for name in form.keys): r for r in read_rows(existing, form)}
     for new in rows:
-        names = (*COLUMN_NAMES, *filter(is_meter_column, new))
+        names = (*form.columns, *filter(is_meter_column, new))
         shown = {name: csv_cell(new.get(name)) for name in names}
-        cells[tuple(shown[name] for name in KEY_COLUMNS)] = shown
-    ordered = sorted(
-        cells.values(), key=lambda r: (r["run_id"], _seconds(r["start_timestamp_seconds"]), r["task_id"], r["worker"])
-    )
+        cells[tuple(shown[name] for name in form.keys)] = shown
+    ordered = sorted(cells.values(), key=lambda r: (r["run_id"], _seconds(r[form.time]), *(r[name] for name in form.keys)))
     out = io.StringIO(newline="")
     # Meters of an earlier export keep their columns, and the cells of rows without them are empty.
-    columns = dict.fromkeys((*COLUMN_NAMES, *(name for row in ordered for name in row)))
+    columns = dict.fromkeys((*form.columns, *(name for row in ordered for name in row)))
     writer = csv.DictWriter(out, list(columns), restval="", extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows(ordered)
     return out.getvalue()
 
 
-def read_rows(existing: str) -> list[dict[str, str]]:
+def read_rows(existing: str, form: TableForm = TASK_TABLE) -> list[dict[str, str]]:
     """Rows of an earlier export; a file that is not one has none."""
     rows = csv_reader(existing)
-    names = (*COLUMN_NAMES, *filter(is_meter_column, rows.fieldnames or ()))
-    return [{name: r.get(name) or "" for name in names} for r in rows if all(r.get(name) is not None for name in KEY_COLUMNS)]
+    names = (*form.columns, *filter(is_meter_column, rows.fieldnames or ()))
+    return [{name: r.get(name) or "" for name in names} for r in rows if all(r.get(name) is not None for name in form.keys)]
 
 
 def _seconds(shown: str) -> float:

@@ -14,6 +14,7 @@ from joulebench.schema.fields import doc
 
 SCHEMA_VERSION = 1
 RESULT_PATTERN = "result_*.json"
+CALLS_CSV_NAME = "calls.csv"
 CSV_NAME = "results.csv"
 RUN_FILE_NAME = "run.json"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import socket
 import threading
@@ -40,7 +41,7 @@ class SteadyPower:
 
 
 def results(runs_dir: Path, run: str = "r") -> list[TaskResult]:
-    exported = export(Options(run, runs_dir, wait=0.0), None)
+    exported = export(Options(run, runs_dir, wait=0.0, per_call=True), None)
     return [load_result(path) for path in exported.json_paths]
 
 
@@ -99,6 +100,11 @@ def test_concurrent_requests_are_calls_with_their_tokens_and_joules_that_add_up(
     assert result.efficiency.call_energy_joules == pytest.approx(joules, rel=0.01)
     assert result.computed_metrics.llm_call_count == REQUESTS
     assert result.metadata.task_id == "t"
+    with (tmp_path / "r" / "calls.csv").open(newline="") as table:
+        rows = list(csv.DictReader(table))
+    assert len(rows) == REQUESTS
+    assert sum(float(row["joules"]) for row in rows) == pytest.approx(joules, rel=0.01)
+    assert sorted(int(row["completion_tokens"]) for row in rows if row["status"] == "success") == complete
 
 
 def energy_is_complete(runs_dir: Path) -> bool:
