@@ -163,7 +163,7 @@ def task_table() -> Json:
             {"unit": "suffix:tok/s", "decimals": 1, "custom__width": 95},
         ),
         "Load": (by_task(m.PROXY_LOAD, suffix="_sum"), {"unit": "s", "custom__width": 75}),
-        "Queue": (by_task(m.PROXY_QUEUE, suffix="_sum"), {"unit": "s", "custom__width": 75}),
+        "Other": (by_task(m.PROXY_OTHER_TIME, suffix="_sum"), {"unit": "s", "custom__width": 75}),
         "Energy": (by_task(m.PROXY_ENERGY), {"unit": "joule", "decimals": 1, "custom__width": 82}),
         "At most": (by_task(m.PROXY_ENERGY_WHOLE), {"unit": "joule", "decimals": 1, "custom__width": 82}),
         "Confidence": (mean(m.PROXY_TASK_CONFIDENCE), {"unit": "percentunit", "decimals": 0, "custom__width": 92}),
@@ -193,11 +193,11 @@ def time_of_task(task: str) -> Json:
     def of(metric: Metric, suffix: str = "") -> str:
         return f"sum({latest(metric, task, suffix=suffix)})"
 
-    times = {"prefill": m.PROXY_PREFILL, "decode": m.PROXY_DECODE, "load": m.PROXY_LOAD, "queue": m.PROXY_QUEUE}
+    times = {"prefill": m.PROXY_PREFILL, "decode": m.PROXY_DECODE, "load": m.PROXY_LOAD, "other": m.PROXY_OTHER_TIME}
     return bargauge(
         "Time at the proxy",
         "Sums over the task's requests, as the model server measured them, or from the first to the last token for decode;"
-        " queue is Ollama's total less the others; and the duration of the requests.",
+        " other is Ollama's total less these, waiting and logprobs included; and the duration of the requests.",
         [
             *(Query(of(metric, "_sum"), name, "instant") for name, metric in times.items()),
             Query(of(m.PROXY_TASK_DURATION, "_sum"), "requests", "instant"),

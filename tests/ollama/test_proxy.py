@@ -59,7 +59,7 @@ def test_every_number_is_the_one_that_ollama_told(tap: Tap, start_proxy: StartPr
             assert proxy.value(m.PROXY_DECODE, "_sum", task_id=task) == pytest.approx(truth.durations["eval_duration"])
             assert proxy.value(m.PROXY_LOAD, "_sum", task_id=task) == pytest.approx(truth.durations["load_duration"])
             rest = 2 * truth.durations["total_duration"] - sum(truth.durations.values())
-            assert proxy.value(m.PROXY_QUEUE, "_sum", task_id=task) == pytest.approx(rest, abs=1e-6)
+            assert proxy.value(m.PROXY_OTHER_TIME, "_sum", task_id=task) == pytest.approx(rest, abs=1e-6)
     # What Ollama does not tell is not made up: how much of a prompt was cached.
     assert proxy.value(m.PROXY_PREFILL_TOKENS) is None
     assert proxy.value(m.PROXY_CACHED_TOKENS) is None

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from enum import Enum
 
 from joulebench.confidence.tokens import TokenLogprob
-from joulebench.llm.reply import IMPOSSIBLE_ZERO, Reply, TokenArrivals, ToolCall
+from joulebench.llm.reply import IMPOSSIBLE_ZERO, ONE_CHOICE, Reply, TokenArrivals, ToolCall
 from joulebench.parsing import Json, as_count, as_dict, as_float, as_list, as_seconds, as_text
 from joulebench.units import Seconds
 
@@ -164,6 +164,8 @@ class OpenAIReader(ReplyReader):
 
     def __init__(self, on_first_token: Callable[[], None] | None = None) -> None:
         super().__init__(on_first_token)
+        self._other_tokens = 0
+        """Of choices beside the first, at least."""
         self._by_index: dict[int, _CallBuilder] = {}
         self._by_id: dict[str, _CallBuilder] = {}
 
@@ -174,6 +176,8 @@ class OpenAIReader(ReplyReader):
         self._read_usage(as_dict(value.get("usage")))
         _read_llama_cpp_timings(self.reply, as_dict(value.get("timings")))
         choice = _first_choice(value)
+        if not choice or self.reply.choices > 1 or len(as_list(value.get("choices"))) > 1:
+            self._count_choices(as_list(value.get("choices")))
         message = as_dict(choice.get("delta")) or as_dict(choice.get("message"))
         content = as_text(message.get("content")) or as_text(choice.get("text"))
         thinking = as_text(message.get("reasoning_content")) or as_text(message.get("reasoning"))
@@ -189,6 +193,26 @@ class OpenAIReader(ReplyReader):
             self.reply.finish_reason = finish_reason
         if finish_reason or "message" in choice:
             self.reply.complete = True
+
+    def _count_choices(self, choices: list[object]) -> None:
+        """Counts the choices beside the first, and the tokens of theirs that arrived one in an event."""
+        for choice in map(as_dict, choices):
+            index = as_count(choice.get("index")) or 0
+            self.reply.choices = max(self.reply.choices, min(index + 1, MAX_CALLS))
+            delta = as_dict(choice.get("delta"))
+            rows = as_list(as_dict(choice.get("logprobs")).get("content"))
+            if index > 0:
+                is_token = any(delta.get(name) for name in ("content", "reasoning_content", "reasoning", "tool_calls"))
+                self._other_tokens += len(rows) or int(is_token or (bool(choice.get("text")) and "delta" not in choice))
+
+    def finish(self) -> Reply:
+        reply = super().finish()
+        if self._other_tokens and reply.completion_tokens is not None:
+            own = max(reply.arrivals.count, len(reply.rows or ()))
+            # The end mark of a choice may be a token without an event.
+            if own + self._other_tokens > reply.completion_tokens + reply.choices:
+                reply.note_problem(ONE_CHOICE, f"{reply.choices} choices, usage of {reply.completion_tokens} tokens")
+        return reply
 
     def _read_usage(self, usage: Json) -> None:
         """Servers report usage once, in every chunk, or null; the last count that is not 0 holds."""
@@ -281,7 +305,7 @@ class OllamaReader(ReplyReader):
         total = as_seconds(value.get("total_duration"), 1e9)
         if total is not None and reply.decode_seconds is not None:
             busy = (reply.load_seconds or 0.0) + (reply.prefill_seconds or 0.0) + reply.decode_seconds
-            reply.queue_seconds = Seconds(max(0.0, total - busy))
+            reply.other_seconds = Seconds(max(0.0, total - busy))
 
 
 class ResponsesReader(ReplyReader):

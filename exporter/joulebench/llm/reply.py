@@ -17,6 +17,7 @@ NOT_JSON = "not_json"
 TOO_LARGE = "too_large"
 ENCODING = "encoding"
 IMPOSSIBLE_ZERO = "impossible_zero"
+ONE_CHOICE = "one_choice"
 """Values of ``Reply.problem``."""
 
 
@@ -80,6 +81,7 @@ class Reply:
     only where tokens were seen to arrive one after another. ``complete``: the reply ended as its API ends a reply. ``error``: the
     server's error message. ``response_id``: the server's own id of the reply, not always unique. ``remote_host``: where another
     host ran the model (Ollama cloud). ``context_full``: the reply was cut off by a full context before its own maximum length.
+    ``choices``: as many as arrived (``n``, or a list of prompts).
     """
 
     text: str = ""
@@ -93,7 +95,7 @@ class Reply:
     decode_seconds: Seconds | None = None
     decode_tokens: int | None = None
     load_seconds: Seconds | None = None
-    queue_seconds: Seconds | None = None
+    other_seconds: Seconds | None = None
     finish_reason: str = ""
     first_token_seconds: Seconds | None = None
     complete: bool = False
@@ -102,6 +104,7 @@ class Reply:
     problem_detail: str = ""
     remote_host: str = ""
     response_id: str = ""
+    choices: int = 1
     context_full: bool = False
     arrivals: TokenArrivals = field(default_factory=TokenArrivals)
 

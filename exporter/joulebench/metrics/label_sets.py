@@ -18,7 +18,16 @@ TASK_STATUSES = ("success", "failure", "timeout", "error", "unknown")
 PHASES = ("idle", "prefill", "decode", "tool")
 API_TOKENS = ("prompt", "cached_prompt", "completion")
 PROXY_RESULTS = ("ok", "refused", "broken", "client_gone", "unreachable")
-PROXY_UNREAD_CAUSES = ("other_path", "too_large", "encoding", "not_json", "no_usage", "impossible_zero", "queue_full")
+PROXY_UNREAD_CAUSES = (
+    "other_path",
+    "too_large",
+    "encoding",
+    "not_json",
+    "no_usage",
+    "impossible_zero",
+    "one_choice",
+    "queue_full",
+)
 SPAN_STATUSES = ("ok", "partial", "not_found", "no_logprobs", "speculative", "masked")
 
 SECONDS_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 640.0)

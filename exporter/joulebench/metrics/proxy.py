@@ -6,6 +6,8 @@ from joulebench.metrics.label_sets import CONFIDENCE_BUCKETS, GPU, SECONDS_BUCKE
 from joulebench.metrics.metric import PREFIX, Kind, Metric
 
 PROXY_TASK = ("run_id", "task_id", "model")
+PROXY_RUN = ("run_id", "model")
+"""Of histograms; only the runs that were used last have them."""
 _COUNTER, _SUMMARY, _HISTOGRAM = Kind.COUNTER, Kind.SUMMARY, Kind.HISTOGRAM
 
 
@@ -89,7 +91,11 @@ PROXY_DECODE_TOKENS = _proxy(
     _COUNTER, "decode_tokens_total", "Completion tokens generated during joulebench_proxy_decode_seconds."
 )
 PROXY_LOAD = _proxy(_SUMMARY, "load_seconds", "Time for loading the model and waiting for the scheduler, as Ollama measured it.")
-PROXY_QUEUE = _proxy(_SUMMARY, "queue_seconds", "Queue time of Ollama: its total less load, prefill and decode.")
+PROXY_OTHER_TIME = _proxy(
+    _SUMMARY,
+    "other_seconds",
+    "Ollama's total less load, prefill and decode: waiting for a slot, and work that it does not time, such as logprobs.",
+)
 PROXY_TOOL_CALLS = _proxy(
     _COUNTER,
     "tool_calls_total",
@@ -123,11 +129,11 @@ PROXY_ENERGY_UNKNOWN = _proxy(
     _COUNTER, "energy_unknown_seconds_total", "Time with requests in flight for which the exporter returned no energy.", ()
 )
 PROXY_TTFT = _proxy(
-    _HISTOGRAM, "time_to_first_token_seconds", "Time to first token of streamed requests.", ("model",), SECONDS_BUCKETS
+    _HISTOGRAM, "time_to_first_token_seconds", "Time to first token of streamed requests.", PROXY_RUN, SECONDS_BUCKETS
 )
-PROXY_DURATION = _proxy(_HISTOGRAM, "request_duration_seconds", "Durations of answered requests.", ("model",), SECONDS_BUCKETS)
+PROXY_DURATION = _proxy(_HISTOGRAM, "request_duration_seconds", "Durations of answered requests.", PROXY_RUN, SECONDS_BUCKETS)
 PROXY_TOKEN_GAP = _proxy(
-    _HISTOGRAM, "inter_token_seconds", "Time between two chunks of a stream as they arrive.", ("model",), TOKEN_GAP_BUCKETS
+    _HISTOGRAM, "inter_token_seconds", "Time between two chunks of a stream as they arrive.", PROXY_RUN, TOKEN_GAP_BUCKETS
 )
 PROXY_PREFILL_RATE = _proxy(
     _HISTOGRAM, "prefill_tokens_per_second", "Prefill speed of a request, without cached tokens.", ("model",), TOKEN_RATE_BUCKETS

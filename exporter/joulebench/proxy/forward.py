@@ -39,7 +39,7 @@ from joulebench.proxy.request import (
     parse_target,
 )
 from joulebench.proxy.rewrite import ExtendedRequest, RequestAdditions, ResponseFilter
-from joulebench.proxy.upstream_connections import HeadTimeout
+from joulebench.proxy.upstream_connections import HeadTimeout, KeptConnectionClosed
 from joulebench.units import Seconds
 
 log = logging.getLogger(__name__)
@@ -163,20 +163,29 @@ class Forwarder:
         if is_plain:
             extended = self._additions.extend(exchange.request, body, self._clock.monotonic())
         try:
-            if extended.is_extended:
-                response = await self._try_extended(request, extended, exchange)
-                if response is not None:
-                    return response
-                try:
-                    return await self._forward_plain(request, body, exchange, extended)
-                except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
-                    if isinstance(error, aiohttp.ClientConnectorError):
-                        raise
-                    # Servers close a connection after an error, also without saying so: this was the kept one.
-            return await self._forward_plain(request, body, exchange, extended)
+            try:
+                return await self._forward_once(request, body, exchange, extended)
+            except KeptConnectionClosed:
+                # Nothing of a reply had come: as clients do, the request is sent once more.
+                return await self._forward_once(request, body, exchange, extended)
         except aiohttp.ClientError as error:
             exchange.result = "unreachable" if isinstance(error, aiohttp.ClientConnectorError) else "broken"
             return self._unreachable(error, exchange.request.api)
+
+    async def _forward_once(
+        self, request: web.BaseRequest, body: bytes, exchange: _Exchange, extended: ExtendedRequest
+    ) -> web.StreamResponse:
+        if extended.is_extended:
+            response = await self._try_extended(request, extended, exchange)
+            if response is not None:
+                return response
+            try:
+                return await self._forward_plain(request, body, exchange, extended)
+            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
+                if isinstance(error, aiohttp.ClientConnectorError):
+                    raise
+                # Servers close a connection after an error, also without saying so: this was the kept one.
+        return await self._forward_plain(request, body, exchange, extended)
 
     async def _forward_plain(
         self, request: web.BaseRequest, body: bytes, exchange: _Exchange, extended: ExtendedRequest
@@ -202,7 +211,7 @@ class Forwarder:
                     exchange.refusal = await relaying.read_body(upstream.content, MAX_REFUSAL)
                     return None
                 return await self._answer_extended(request, upstream, extended, exchange)
-        except (aiohttp.ClientConnectorError, aiohttp.ServerTimeoutError):
+        except (aiohttp.ClientConnectorError, aiohttp.ServerTimeoutError, KeptConnectionClosed):
             raise
         except aiohttp.ClientError:
             # The connection closed before a reply.

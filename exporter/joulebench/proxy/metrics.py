@@ -30,6 +30,7 @@ from joulebench.supervise import PROCESS_ERRORS
 log = logging.getLogger(__name__)
 
 OTHER_MODELS = "(other)"
+MAX_HISTOGRAM_RUNS = 20
 MAX_NAMES = 100
 """``name[]`` parameters of one scrape."""
 
@@ -90,7 +91,9 @@ class ProxyMetrics:
         self._tasks: dict[tuple[str, str], set[str]] = {}
         """Models by task, the task that was idle longest first."""
         self._models: set[str] = set()
-        self._histograms: dict[tuple[Metric, str], _Histogram] = {}
+        self._histograms: dict[tuple[Metric, Labels], _Histogram] = {}
+        self._histogram_runs: dict[str, None] = {}
+        """Runs with histograms, the run that was idle longest first."""
         self._counters: dict[tuple[Metric, Labels], float] = {}
         """Counters that no task owns."""
         self._in_flight: defaultdict[str, int] = defaultdict(int)
@@ -164,24 +167,25 @@ class ProxyMetrics:
             self._sum(numbers, m.PROXY_TASK_DURATION, ended - began)
             self._sum(numbers, m.PROXY_TASK_TTFT, ttft)
             self._sum(numbers, m.PROXY_LOAD, reply.load_seconds)
-            self._sum(numbers, m.PROXY_QUEUE, reply.queue_seconds)
+            self._sum(numbers, m.PROXY_OTHER_TIME, reply.other_seconds)
             self._sum(numbers, m.PROXY_PREFILL, reply.prefill_seconds)
             if reply.prefill_seconds is not None:
                 self._count(counters, m.PROXY_PREFILL_TOKENS, reply.prefill_tokens)
             self._sum(numbers, m.PROXY_DECODE, reply.decode_seconds)
             self._count(counters, m.PROXY_DECODE_TOKENS, reply.decode_tokens)
             model = key.model
-            self._observe(m.PROXY_DURATION, model, ended - began)
-            self._observe(m.PROXY_TTFT, model, ttft)
-            self._observe(m.PROXY_PREFILL_RATE, model, _rate(reply.prefill_tokens, reply.prefill_seconds))
-            self._observe(m.PROXY_DECODE_RATE, model, _rate(reply.decode_tokens, reply.decode_seconds))
+            of_run, of_model = self._run_labels(key), (model,)
+            self._observe(m.PROXY_DURATION, of_run, ended - began)
+            self._observe(m.PROXY_TTFT, of_run, ttft)
+            self._observe(m.PROXY_PREFILL_RATE, of_model, _rate(reply.prefill_tokens, reply.prefill_seconds))
+            self._observe(m.PROXY_DECODE_RATE, of_model, _rate(reply.decode_tokens, reply.decode_seconds))
             for gap in reply.arrivals.gaps:
-                self._observe(m.PROXY_TOKEN_GAP, model, gap)
+                self._observe(m.PROXY_TOKEN_GAP, of_run, gap)
             for call in calls:
                 score = call.confidence.score
                 self._count(counters, m.PROXY_TOOL_CALLS, 1, (call.outcome,))
                 self._sum(numbers, m.PROXY_TASK_CONFIDENCE, score)
-                self._observe(m.PROXY_CONFIDENCE, model, score)
+                self._observe(m.PROXY_CONFIDENCE, of_model, score)
                 self._count(self._counters, m.PROXY_SPANS, 1, (model, call.confidence.span_status))
 
     def collect(self, sheet: Sheet) -> None:
@@ -201,8 +205,8 @@ class ProxyMetrics:
                     sheet.value(metric, value, (*key, *labels))
                 for metric, (number, total) in numbers.summaries.items():
                     sheet.summary(metric, number, total, key)
-            for (metric, model), histogram in self._histograms.items():
-                sheet.histogram(metric, histogram.counts, histogram.total, (model,))
+            for (metric, labels), histogram in self._histograms.items():
+                sheet.histogram(metric, histogram.counts, histogram.total, labels)
 
     def _numbers(self, key: TaskKey) -> _TaskNumbers:
         task = (key.run, key.task)
@@ -235,12 +239,24 @@ class ProxyMetrics:
         number, total = numbers.summaries.get(metric, (0, 0.0))
         numbers.summaries[metric] = (number + 1, total + value)
 
-    def _observe(self, metric: Metric, model: str, value: float | None) -> None:
+    def _run_labels(self, key: TaskKey) -> Labels:
+        """Labels of a run's histograms. Those of the run that was idle longest are dropped where there are too many."""
+        self._histogram_runs.pop(key.run, None)
+        self._histogram_runs[key.run] = None
+        if len(self._histogram_runs) > MAX_HISTOGRAM_RUNS:
+            oldest = next(iter(self._histogram_runs))
+            del self._histogram_runs[oldest]
+            of_run = (m.PROXY_DURATION, m.PROXY_TTFT, m.PROXY_TOKEN_GAP)
+            for metric, labels in [one for one in self._histograms if one[0] in of_run and one[1][0] == oldest]:
+                del self._histograms[metric, labels]
+        return key.run, key.model
+
+    def _observe(self, metric: Metric, labels: Labels, value: float | None) -> None:
         if value is None or not self._may_add(metric, value):
             return
-        histogram = self._histograms.get((metric, model))
+        histogram = self._histograms.get((metric, labels))
         if histogram is None:
-            histogram = self._histograms[metric, model] = _Histogram([0] * (len(metric.buckets) + 1))
+            histogram = self._histograms[metric, labels] = _Histogram([0] * (len(metric.buckets) + 1))
         histogram.counts[bisect_left(metric.buckets, value)] += 1
         histogram.total += value
 

@@ -18,6 +18,10 @@ HEAD_BEGUN_SECONDS = 30.0
 """Time for the rest of a reply's head after its first byte."""
 
 
+class KeptConnectionClosed(aiohttp.ServerDisconnectedError):
+    """The model server closed a connection that was kept from an earlier request before any byte of a reply."""
+
+
 class HeadTimeout(aiohttp.ServerTimeoutError):
     """The model server did not complete the head of a reply in time."""
 
@@ -39,13 +43,19 @@ class _HeadDeadlineHandler(ResponseHandler):
         self._head_seconds = head_seconds
         self._head_deadline: asyncio.TimerHandle | None = None
         self._head_has_begun = False
+        self._requests = 0
+        self._has_bytes = False
+        """Whether a byte of a reply to the latest request has come."""
 
     def set_response_params(self, **params: Any) -> None:
         """aiohttp calls this before each request."""
+        self._requests += 1
+        self._has_bytes = False
         self._restart(self._reply_seconds, "sent no reply within {:g} s (--reply-timeout)")
         super().set_response_params(**params)
 
     def data_received(self, data: bytes) -> None:
+        self._has_bytes = self._has_bytes or bool(data)
         if data and self._head_deadline is not None and not self._head_has_begun:
             self._restart(self._head_seconds, "began a reply and did not complete its head within {:g} s")
             self._head_has_begun = True
@@ -57,6 +67,12 @@ class _HeadDeadlineHandler(ResponseHandler):
         if 100 < data[0].code < 200:
             self._restart(self._reply_seconds, "sent an interim reply and no final one within {:g} s (--reply-timeout)")
         super().feed_data(data, size)
+
+    def set_exception(self, exc: Any, *causes: Any) -> None:
+        is_closed = isinstance(exc, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError)
+        if is_closed and self._requests > 1 and not self._has_bytes:
+            exc = KeptConnectionClosed()
+        super().set_exception(exc, *causes)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._cancel_head_deadline()

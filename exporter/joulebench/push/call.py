@@ -19,7 +19,7 @@ from typing import TypeAlias, TypeVar
 
 from joulebench.confidence.measures import CallConfidence
 from joulebench.errors import UserError, format_error
-from joulebench.llm.reply import Reply
+from joulebench.llm.reply import ONE_CHOICE, Reply
 from joulebench.metrics import TOOL_OUTCOMES
 from joulebench.parsing import as_float, as_unix_time
 from joulebench.push import current
@@ -53,6 +53,8 @@ class ServerStats:
     """The host that ran the model, where it is another one (Ollama cloud)."""
     response_id: str | None = None
     streamed_tokens: int | None = None
+    choices: int | None = None
+    usage_problem: str | None = None
 
     @classmethod
     def of_reply(cls, reply: Reply) -> ServerStats:
@@ -67,6 +69,8 @@ class ServerStats:
             reply.remote_host or None,
             reply.response_id or None,
             reply.arrivals.count or None,
+            reply.choices if reply.choices > 1 else None,
+            reply.problem if reply.problem == ONE_CHOICE else None,
         )
 
 

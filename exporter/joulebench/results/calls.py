@@ -32,7 +32,7 @@ COMPUTED, EFFECTIVE = "computed", "effective"
 TOLERANCE_JOULES = 0.01
 
 _TIMES = ("duration_seconds", "ttft_seconds", "prefill_seconds", "decode_seconds", "load_seconds")
-_COUNTS = ("prompt_tokens", "cached_tokens", "completion_tokens", "decode_tokens", "streamed_tokens")
+_COUNTS = ("prompt_tokens", "cached_tokens", "completion_tokens", "decode_tokens", "streamed_tokens", "choices")
 
 
 def call_results(
@@ -74,6 +74,7 @@ def _call(begun: Event, ended: Event, start: float, end: float | None, task_thro
         end=end,
         status=as_name(ended.get("status")),
         error=as_name(ended.get("error")),
+        usage_problem=as_name(ended.get("usage_problem")),
         computed_tokens=computed_prompt_tokens(ended),
         throttled_seconds=None if end is None else task_throttled,
         **values,

@@ -133,6 +133,10 @@ EVENTS: Mapping[str, EventType] = {
             "load_seconds": EventField("s", "Loading the model, as the server timed it."),
             "remote_host": EventField("", "Host that ran the model where it is another one (Ollama cloud), else null."),
             "response_id": EventField("", "The server's own id of the reply; null where its API has none."),
+            "choices": EventField("", "Choices of the reply, where there are several (`n`, or a list of prompts); else null."),
+            "usage_problem": EventField(
+                "", "Why the counts are not to be believed: `one_choice` where they are of one of several choices; else null."
+            ),
             "streamed_tokens": EventField(
                 "tokens",
                 "Events with output that had arrived in the stream, mostly one a token: what is known of a reply cut off.",

@@ -634,6 +634,8 @@ class CallResult(Record):
     prompt_tokens: Annotated[Count, doc("tokens", "Tokens of the prompt.")] = None
     cached_tokens: Annotated[Count, doc("tokens", "Those from the prefix cache.")] = None
     completion_tokens: Annotated[Count, doc("tokens", "Tokens of the reply.")] = None
+    choices: Annotated[Count, doc("", "Choices of the reply, where there are several.")] = None
+    usage_problem: Annotated[Text, doc("", "`one_choice`: the counts are of one of several choices.")] = None
     streamed_tokens: Annotated[
         Count, doc("tokens", "Events with output that arrived, mostly one a token: what is known of a reply that was cut off.")
     ] = None

@@ -309,3 +309,36 @@ def test_a_head_without_a_body_yet_goes_on_alone(start_proxy: StartProxy) -> Non
             assert got.headers["X-Early"] == "1"
             with pytest.raises(requests.exceptions.RequestException):
                 got.content  # noqa: B018
+
+
+def test_a_kept_connection_that_the_server_closed_is_retried_once(start_proxy: StartProxy) -> None:
+    """The server closes on the second request of a connection, without a byte of a reply."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    closed = 0
+
+    def serve(link: socket.socket) -> None:
+        nonlocal closed
+        number = 0
+        with link:
+            while link.recv(65536):
+                number += 1
+                if number == 2 and closed < 2:
+                    closed += 1
+                    return
+                link.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}")
+
+    def accept() -> None:
+        while True:
+            try:
+                link = listener.accept()[0]
+            except OSError:
+                return
+            threading.Thread(target=serve, args=(link,), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    proxy = start_proxy(f"http://127.0.0.1:{listener.getsockname()[1]}")
+    statuses = [requests.post(f"{proxy.url}/v1/chat/completions", json=CHAT, timeout=5).status_code for _ in range(3)]
+    listener.shutdown(socket.SHUT_RDWR)
+    listener.close()
+    assert statuses == [200, 200, 200]
+    assert closed == 2

@@ -259,7 +259,7 @@ def test_generate_of_ollama(stream: bool) -> None:
     assert ended_well
     assert (reply.prompt_tokens, reply.completion_tokens, reply.text) == (26, 3, "The sky")
     assert (reply.prefill_seconds, reply.decode_seconds, reply.load_seconds) == (0.13, 0.06, 0.005)
-    assert reply.queue_seconds == pytest.approx(0.005)
+    assert reply.other_seconds == pytest.approx(0.005)
     assert (reply.arrivals.first, len(reply.arrivals.gaps)) == ((0.0, 2) if stream else (None, 0))
 
 

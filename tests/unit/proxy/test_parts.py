@@ -12,7 +12,7 @@ from joulebench.llm.readers import Api, parse_tool_call, reader_for
 from joulebench.llm.reply import Reply, ToolCall
 from joulebench.metrics.families import Sheet
 from joulebench.proxy.accounting import ToolCallOutcome, judge_tool_calls
-from joulebench.proxy.metrics import OTHER_MODELS, ProxyMetrics
+from joulebench.proxy.metrics import MAX_HISTOGRAM_RUNS, OTHER_MODELS, ProxyMetrics
 from joulebench.proxy.request import RequestTarget, metered_api, parse_request, parse_target
 from joulebench.proxy.schema_check import evaluate
 
@@ -107,6 +107,27 @@ def test_decode_is_seen_in_the_arrivals_where_the_server_does_not_time_it() -> N
     assert seen[f"{m.PROXY_DECODE.name}_sum"][0][1] == 2.0
     assert seen[m.PROXY_DECODE_TOKENS.name][0][1] == 3.0
     assert seen[f"{m.PROXY_TASK_TTFT.name}_sum"][0][1] == 1.0
+
+
+@pytest.mark.parametrize(("counted", "problem"), [(8, None), (4, "one_choice")])
+def test_usage_that_covers_one_of_several_choices_is_flagged(counted: int, problem: str | None) -> None:
+    reader = reader_for(Api.OPENAI_CHAT)
+    for number in range(8):
+        reader.read({"choices": [{"index": number % 2, "delta": {"content": "x"}}]}, float(number))
+    reader.read({"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": counted}}, 9.0)
+    reply = reader.finish()
+    assert (reply.choices, reply.problem, reply.arrivals.count) == (2, problem, 4)
+
+
+def test_histograms_of_runs_are_apart_and_bounded() -> None:
+    metrics = ProxyMetrics()
+    for number in range(MAX_HISTOGRAM_RUNS + 2):
+        metrics.count_reply(metrics.key(f"r{number}", "t", "m"), 1.0, 2.0, Reply(), [])
+        metrics.count_reply(metrics.key("r0", "t", "m"), 1.0, 2.0, Reply(), [])
+    counts = {labels["run_id"]: value for labels, value in told(metrics)[f"{m.PROXY_DURATION.name}_count"]}
+    assert len(counts) == MAX_HISTOGRAM_RUNS
+    assert counts["r0"] == MAX_HISTOGRAM_RUNS + 3
+    assert "r1" not in counts
 
 
 @pytest.mark.parametrize(
