@@ -76,8 +76,9 @@ def test_metrics_are_declared_once_and_explained() -> None:
 
 def reserved(metric: metrics.Metric) -> set[str]:
     """Run and task are the Pushgateway's to give; the proxy, which is scraped, names them itself."""
-    own = {"run_id", "task_id"} if metric.labels[:3] == metrics.PROXY_TASK else set()
-    return {"job", "instance", "le", *metrics.GROUP_LABELS} - own
+    own = {metrics.PROXY_TASK: {"run_id", "task_id"}, metrics.PROXY_RUN: {"run_id"}}
+    own_labels = next((names for labels, names in own.items() if metric.labels[: len(labels)] == labels), set[str]())
+    return {"job", "instance", "le", *metrics.GROUP_LABELS} - own_labels
 
 
 def test_every_task_series_carries_the_model_and_the_suite() -> None:

@@ -39,17 +39,17 @@ def model_file() -> Path:
     return model
 
 
-def gguf(path: Path) -> Path:
-    """``path`` as it is. Raises UserError where it is no GGUF file, or nothing is here to serve it."""
+def gguf(path: Path, option: str = "--gguf") -> Path:
+    """``path`` as it is. Raises UserError, which names ``option``, where it is no GGUF file, or nothing is here to serve it."""
     try:
         with path.open("rb") as file:
             magic = file.read(4)
     except OSError as error:
-        raise UserError(f"--gguf: {path}: {error.strerror}") from error
+        raise UserError(f"{option}: {path}: {error.strerror}") from error
     if magic != b"GGUF":
-        raise UserError(f"--gguf: {path} is no GGUF file; give a model file as llama.cpp reads it")
+        raise UserError(f"{option}: {path} is no GGUF file; give a model file as llama.cpp reads it")
     if importlib.util.find_spec("xllamacpp") is None:
-        raise UserError("--gguf needs xllamacpp, not installed here; install with: pip install xllamacpp")
+        raise UserError(f"{option} needs xllamacpp, not installed here; install with: pip install xllamacpp")
     return path
 
 

@@ -31,9 +31,11 @@ if TYPE_CHECKING:
     from joulebench.bench.task_range.runner import Paths
     from joulebench.llm.chat import ChatModel, ToolMode
     from joulebench.llm.client import RequestSettings
+    from joulebench.push.run import Run
 
 EMBEDDED_MAX_TOKENS = 80
 MAX_TOKENS = 512
+MAX_SHOWN_MODELS = 20
 NONE = "none"
 LOAD_TIMEOUT_SECONDS = 600.0
 OLLAMA_DEFAULT = f"[default: $OLLAMA_HOST, else {settings.DEFAULT_OLLAMA_URL}]"
@@ -213,24 +215,34 @@ def bench_command(**flags: Any) -> int:
             },
             clock=clock,
         )
-        with pushing as run_:
-            say(f"run {run_.run_id}: {planned} tasks of suite {suite.name} on {model.name}")
-            agent = Agent(run_, model, clock, given.task_timeout)
-            with (
-                quiet_around(run_, model, suite.tasks[-1], clock, say, idle_seconds=given.idle_seconds, warm_up=given.warm_up),
-                progress(console, planned, not given.no_progress) as listener,
-            ):
-                outcomes = run_suite(
-                    agent, suite, listener, run_.directory / "transcripts", repeat=given.repeat, workers=given.workers
-                )
+        try:
+            with pushing as run_:
+                say(f"run {run_.run_id}: {planned} tasks of suite {suite.name} on {model.name}")
+                agent = Agent(run_, model, clock, given.task_timeout)
+                with (
+                    quiet_around(
+                        run_, model, suite.tasks[-1], clock, say, idle_seconds=given.idle_seconds, warm_up=given.warm_up
+                    ),
+                    progress(console, planned, not given.no_progress) as listener,
+                ):
+                    outcomes = run_suite(
+                        agent, suite, listener, run_.directory / "transcripts", repeat=given.repeat, workers=given.workers
+                    )
+        except KeyboardInterrupt:
+            say(f"interrupted; results of the tasks so far: {_export_command(pushing, given)}")
+            raise
         for note in model.notes:
             say(f"note: {note}")
     say(summary(outcomes))
-    export = ["--run-id", run_.run_id, "--runs-dir", str(run_.directory.parent)]
-    if given.prometheus_url != settings.DEFAULT_PROMETHEUS_URL:
-        export += ["--prometheus-url", given.prometheus_url]
-    say(f"results: joulebench export {shlex.join(export)}")
+    say(f"results: {_export_command(pushing, given)}")
     return 1 if all(outcome.unreachable for outcome in outcomes) else 0
+
+
+def _export_command(run: Run, flags: BenchFlags) -> str:
+    export = ["--run-id", run.run_id, "--runs-dir", str(run.directory.parent)]
+    if flags.prometheus_url != settings.DEFAULT_PROMETHEUS_URL:
+        export += ["--prometheus-url", flags.prometheus_url]
+    return f"joulebench export {shlex.join(export)}"
 
 
 def _examples(flags: BenchFlags) -> int | None:
@@ -279,7 +291,11 @@ def _model(flags: BenchFlags, clock: Clock, context_tokens: int | None) -> Itera
         if not flags.model:
             raise UserError("--model: name the model that the server at --base-url should run")
         http = ModelServerHttp(flags.base_url, clock, _api_key(flags.api_key_env))
-        http.check_reachable("/models")
+        names = http.model_names()
+        if names and flags.model not in names:
+            # Some servers (llama.cpp, gateways) take any name, so this is no error.
+            shown = ", ".join(names[:MAX_SHOWN_MODELS]) + (", ..." if len(names) > MAX_SHOWN_MODELS else "")
+            _say(f"--model: the server at {http.base_url} does not list {flags.model!r}; it lists {shown}")
         yield OpenAIChat(http, flags.model, clock, **_request_settings(flags))
         return
     yield _ollama(flags, clock, context_tokens)

@@ -56,7 +56,7 @@ def demo_command(runs_dir: Path, tasks: str | None, model: str | None, against: 
     console = Console(highlight=False, soft_wrap=True)
     gpu_source = _gpu_source(console)
     if against is not None:
-        gguf(against)
+        gguf(against, "--against")
     model_flags = _model_flags(model, console, fetch=not no_fetch)
     stamp = datetime.fromtimestamp(SystemClock().unix(), tz=timezone.utc).strftime("%Y%m%d-%H%M%S")
     first = f"demo-{stamp}"

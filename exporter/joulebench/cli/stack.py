@@ -84,6 +84,7 @@ def up(
     }
     started = [state.Started(p.name, p.pid, state.birth(p.pid) or 0, urls[p.name]) for p in stack.started]
     state.save(stack.directory, started)
+    state.remember(stack.directory)
     for process in started:
         console.print(f"{process.name:<13} {process.url}")
     for name, reason in stack.absent.items():
@@ -93,13 +94,37 @@ def up(
 
 
 @stack_command.command("down")
-@click.option("--dir", "directory", type=options.DIRECTORY, default=DEFAULT_DIRECTORY, help="The directory given to 'up'.")
-def down(directory: Path) -> int:
+@click.option(
+    "--dir",
+    "directory",
+    type=options.DIRECTORY,
+    help=f"The directory given to 'up'.  [default: {DEFAULT_DIRECTORY}, else the one stack of yours that runs]",
+)
+def down(directory: Path | None) -> int:
     """End the processes that 'joulebench up' started, and nothing else."""
+    if directory is None:
+        directory = _running_stack()
     ended = [process.name for process in state.end(state.load(directory))]
     state.forget(directory)
     Console().print(f"ended {', '.join(ended)}" if ended else f"nothing runs from {directory}", highlight=False)
     return 0
+
+
+def _running_stack() -> Path:
+    """The directory of the stack that runs: here, in a directory above, or wherever this user started it."""
+    here = Path(DEFAULT_DIRECTORY)
+    near = [Path.cwd() / DEFAULT_DIRECTORY, *(above / DEFAULT_DIRECTORY for above in Path.cwd().parents)]
+    looked_in = list(dict.fromkeys([*near, *state.known_directories()]))
+    running = [path for path in looked_in if (path / state.FILE_NAME).exists() and any(p.alive for p in state.load(path))]
+    if not running:
+        known = ", ".join(map(str, state.known_directories())) or "none"
+        Console().print(
+            f"no stack runs in {near[0]} or a directory above it; started elsewhere: {known}", highlight=False, soft_wrap=True
+        )
+        return here
+    if running[0] != near[0] and len(running) > 1:
+        raise UserError(f"--dir: several stacks run; name one of {', '.join(map(str, running))}")
+    return running[0]
 
 
 @stack_command.command("fetch", short_help="Download the programs that are not installed, without root.")

@@ -5,7 +5,9 @@ A deadline holds for the whole response, also for one that trickles: when it is 
 
 from __future__ import annotations
 
+import json
 import re
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,10 +18,11 @@ import urllib3
 
 from joulebench.clients.connection import open_session
 from joulebench.clock import Clock
-from joulebench.errors import ModelError
+from joulebench.errors import ModelError, UserError
 from joulebench.llm.chat import CallTimeout, ContextFull, Json, ModelRefused, ModelUnreachable, ReplyBroken
 from joulebench.llm.events import parse_object
 from joulebench.llm.readers import server_error
+from joulebench.parsing import as_dict, as_list, as_text
 from joulebench.settings import Url
 from joulebench.units import Seconds
 
@@ -27,6 +30,11 @@ CONNECT_TIMEOUT = 5.0
 MAX_ERROR_BYTES = 1024 * 1024
 _CONTEXT_EXCEEDED = re.compile(r"\bcontext (?:size|length|window)|exceed_context", re.IGNORECASE)
 """Wording of llama.cpp, vLLM, SGLang and Ollama."""
+
+
+MAX_MODEL_LIST = 1 << 20
+_USUAL_SERVERS = {"vLLM": 8000, "llama.cpp": 8080, "SGLang": 30000, "LM Studio": 1234, "Ollama": 11434}
+"""Default ports of OpenAI-compatible servers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +58,32 @@ class ModelServerHttp:
         if api_key:
             self._headers["Authorization"] = f"Bearer {api_key}"
 
-    def check_reachable(self, path: str) -> None:
-        """Raises ModelUnreachable unless something answers HTTP there, with whatever status."""
+    def model_names(self) -> list[str]:
+        """Names of the models that an OpenAI-compatible server lists; empty where it lists none.
+
+        Raises ModelUnreachable where nothing answers HTTP, and UserError where the API of the server is below ``/v1`` only.
+        """
         with self._session() as session:
             try:
-                session.get(self._url.base + path, headers=self._headers, timeout=CONNECT_TIMEOUT, stream=True).close()
+                names = self._listed_models(session, self._url.base)
+                if names is None and not self._url.base.endswith("/v1"):
+                    if self._listed_models(session, f"{self._url.base}/v1") is not None:
+                        raise UserError(f"--base-url: {self.base_url} has no /models; give {self.base_url}/v1")
             except requests.RequestException as error:
-                raise ModelUnreachable(f"no model server answers at {self.base_url}: {error}") from error
+                raise ModelUnreachable(f"no model server answers at {self.base_url}: {error}; {_suggested_address()}") from error
+        return names or []
+
+    def _listed_models(self, session: requests.Session, base: str) -> list[str] | None:
+        """Returns None where there is no list of models."""
+        with session.get(f"{base}/models", headers=self._headers, timeout=CONNECT_TIMEOUT, stream=True) as answer:
+            if answer.status_code != 200:
+                return None
+            body = answer.raw.read(MAX_MODEL_LIST, decode_content=True)
+        try:
+            listed = as_list(as_dict(json.loads(body)).get("data"))
+        except (ValueError, RecursionError):
+            return None
+        return [name for model in listed if (name := as_text(as_dict(model).get("id")))]
 
     @contextmanager
     def post(self, path: str, body: Json, deadline: Seconds) -> Iterator[HttpReply]:
@@ -146,3 +173,13 @@ def _connection_error(url: str, error: requests.ConnectionError) -> ModelError:
     if isinstance(cause, urllib3.exceptions.MaxRetryError):
         return ModelUnreachable(f"{url} cannot be reached: {cause.reason}")
     return ReplyBroken(f"{url} closed the connection before it answered: {cause}")
+
+
+def _suggested_address() -> str:
+    """What to give as the address of a model server: what listens on this machine at a usual port, else an example."""
+    for name, port in _USUAL_SERVERS.items():
+        with socket.socket() as probe:
+            probe.settimeout(0.2)
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return f"something listens where {name} usually does: --base-url http://127.0.0.1:{port}/v1"
+    return "start one, and give its address with /v1, such as --base-url http://127.0.0.1:8000/v1 (vLLM)"

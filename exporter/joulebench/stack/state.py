@@ -13,11 +13,15 @@ import signal
 from dataclasses import dataclass
 from pathlib import Path
 
+from joulebench.cache import cache_path, private_folder
 from joulebench.clock import wait_until
 from joulebench.errors import UserError
+from joulebench.files import write_atomic
 from joulebench.stack.process import STOP_SECONDS
 
 FILE_NAME = "stack.json"
+LIST_NAME = "directories"
+MAX_KNOWN = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,23 @@ def save(directory: Path, started: list[Started]) -> None:
     temporary = directory / f"{FILE_NAME}.part"
     temporary.write_text(json.dumps(rows, indent=1))
     temporary.replace(directory / FILE_NAME)
+
+
+def remember(directory: Path) -> None:
+    """Adds ``directory`` to the list of this user's stacks, by which ``down`` finds them. Without a cache there is no list."""
+    kept = [known for known in known_directories() if known != directory.resolve() and (known / FILE_NAME).exists()]
+    with contextlib.suppress(OSError, UserError):
+        folder = private_folder(cache_path("stacks"))
+        write_atomic(folder / LIST_NAME, "".join(f"{path}\n" for path in [*kept, directory.resolve()][-MAX_KNOWN:]))
+
+
+def known_directories() -> list[Path]:
+    """Directories of stacks that this user started, as far as they are remembered."""
+    try:
+        lines = (cache_path("stacks") / LIST_NAME).read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):
+        return []
+    return [Path(line) for line in lines if line]
 
 
 def load(directory: Path) -> list[Started]:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,7 +13,7 @@ import pytest
 
 from joulebench import cli
 from tests.fakes.model_server import ModelServer
-from tests.fakes.model_turns import MODEL, Script, Turn, by_instruction, call, say
+from tests.fakes.model_turns import MODEL, Json, Script, Turn, by_instruction, call, say
 from tests.unit.bench.conftest import NOWHERE, Events, journal, of_type
 
 SUITE = """
@@ -154,8 +157,34 @@ def test_a_conversation_that_does_not_fit_is_no_failure_of_the_model(client: str
 def test_a_server_that_is_not_there_is_exit_1(places: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["bench", "--model", "m", "--base-url", f"{NOWHERE}/v1", *places]) == 1
     assert cli.main(["bench", "--model", "m", "--ollama-url", NOWHERE, *places]) == 1
-    assert "no model server answers" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "no model server answers" in err
+    assert "--base-url http://127.0.0.1:" in err
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_model_that_the_server_does_not_list_is_named_with_those_it_lists(
+    places: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with ModelServer(script()) as server:
+        flags = ["--no-warm-up", "--tasks", "write", *places]
+        assert cli.main(["bench", "--base-url", server.openai_url, "--model", "other", *flags]) == 0
+    assert f"does not list 'other'; it lists {MODEL}" in capsys.readouterr().err
+
+
+def test_an_interrupted_run_names_the_command_for_its_results(places: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    asked = threading.Event()
+
+    def interrupt(_: Json) -> Turn:
+        if not asked.is_set():
+            asked.set()
+            os.kill(os.getpid(), signal.SIGINT)
+        return say("no").with_(token_gap=0.2)
+
+    with ModelServer(interrupt) as server:
+        code = cli.main(["bench", "--base-url", server.openai_url, "--model", MODEL, "--no-warm-up", *places])
+    assert code == 130
+    assert "interrupted; results of the tasks so far: joulebench export --run-id r1" in capsys.readouterr().out
 
 
 BAD: list[tuple[list[str], str]] = [
@@ -167,6 +196,7 @@ BAD: list[tuple[list[str], str]] = [
     (["--gguf", "no-such.gguf"], "--gguf: no-such.gguf: No such file"),
     (["--gguf", __file__], "is no GGUF file"),
     (["--base-url", "SERVER/v1", "--model", "m", "--context", "9000"], "leave --context out"),
+    (["--base-url", "SERVER", "--model", "m"], "has no /models; give http"),
     (["--base-url", "nonsense", "--model", "m"], "--base-url: 'nonsense' is not a URL"),
     (["--base-url", "SERVER/v1", "--model", "m", "--api-key-env", "NO_SUCH_KEY"], "NO_SUCH_KEY is not set"),
     (["--base-url", "SERVER/v1", "--model", "m", "--tasks", "zzz"], "no task of suite two matches"),
