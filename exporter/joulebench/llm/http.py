@@ -66,9 +66,9 @@ class ModelServerHttp:
         with self._session() as session:
             try:
                 names = self._listed_models(session, self._url.base)
-                if names is None and not self._url.base.endswith("/v1"):
-                    if self._listed_models(session, f"{self._url.base}/v1") is not None:
-                        raise UserError(f"--base-url: {self.base_url} has no /models; give {self.base_url}/v1")
+                is_above = names is None and not self._url.base.endswith("/v1")
+                if is_above and self._listed_models(session, f"{self._url.base}/v1") is not None:
+                    raise UserError(f"--base-url: {self.base_url} has no /models; give {self.base_url}/v1")
             except requests.RequestException as error:
                 raise ModelUnreachable(f"no model server answers at {self.base_url}: {error}; {_suggested_address()}") from error
         return names or []
