@@ -165,3 +165,15 @@ def test_the_command_writes_each_format(tmp_path: Path, capsys: pytest.CaptureFi
     (tmp_path / "empty").mkdir()
     assert cli.main(["report", str(tmp_path / "empty")]) == 2
     assert "export the run first" in capsys.readouterr().err
+
+
+def test_the_devices_of_runs_and_tasks_are_named_with_how_they_are_known(tmp_path: Path) -> None:
+    declared = [replace(one, basis="declared", devices=("GPU-a0", "GPU-a1")) for one in CHEAP]
+    declared[0] = replace(declared[0], basis="observed", devices=("GPU-a0",))
+    content = built(tmp_path, *declared)
+    (run,) = content["runs"]
+    assert (run["device_bases"], run["devices"]) == ({"observed": 1, "declared": 23}, ["GPU-a0", "GPU-a1"])
+    text = report_markdown(content)
+    assert "| 1 observed, 23 declared | GPU-a0, GPU-a1 |" in text
+    assert "| 2 declared |" in text
+    assert "| 1 observed |" in text

@@ -297,7 +297,7 @@ def tasks_table(content: Content) -> Table:
         ]
         for task in content["tasks"]
     ]
-    return Table("tasks", "Tasks", columns, rows, frozenset(range(3, 15)), (), frozenset((0, 2)), frozenset((1,)))
+    return Table("tasks", "Tasks", columns, rows, frozenset(range(3, 15)), (), frozenset((0, 2, 15)), frozenset((1,)))
 
 
 def _device_count(task: Content) -> str:
