@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup programs compiler demo test test-random test-fresh test-python test-ui test-profile test-ollama test-helm test-hostile manifests lock ollama check lint format docs bench clean help
+.PHONY: setup programs compiler demo test test-random test-fresh test-python test-ui test-profile test-ollama test-helm test-hostile test-clients manifests lock ollama check lint format docs bench clean help
 
 help:
 	@echo "make demo    the whole job once, end to end, in a few minutes"
@@ -15,6 +15,7 @@ help:
 	@echo "make test-profile  build llama-cpp-python and time the layers of a real small model"
 	@echo "make test-ollama   build a real Ollama from its Go module and measure it on the CPU"
 	@echo "make test-hostile   attack the proxy, the exporter and the push library over loopback"
+	@echo "make test-clients   real client packages through the proxy to the demo's model: their own reports beside ours"
 	@echo "make test-helm   render the Helm chart and check its objects against Kubernetes' schemas"
 	@echo "make manifests   the chart's objects as plain YAML: dist/joulebench.yaml (VALUES=FILE, IMAGE=REPOSITORY)"
 	@echo "make lock    pin the packages of the image by hash: exporter/requirements.lock, exporter/build.lock (uv)"
@@ -80,6 +81,12 @@ test: check programs compiler
 # Attacks over loopback on proxy, exporter and push library; they keep every core busy.
 test-hostile: programs compiler
 	$(BIN)/pytest tests/hostile
+
+# Each client's own report beside the results, then the examples and instrumented clients with the real packages.
+test-clients: programs
+	@tests/clients/install.sh
+	$(BIN)/pytest tests/clients/check_clients.py
+	@test ! -e .build/clients/libraries/.installed || .build/clients/libraries/bin/python -m pytest tests/unit/integrations tests/examples
 
 # In random order, every order another one: no test may depend on the one before it.
 test-random: programs compiler
