@@ -119,6 +119,9 @@ class UsageRecorder:
                 reply = finished.decoder.finish()
                 if result == "delivered":
                     result = "ok" if finished.decoder.ended_well else "broken"
+                elif result == "client_gone" and finished.decoder.ended_well and reply.completion_tokens is not None:
+                    # Clients hang up at the end mark, such as the openai library at [DONE], before the connection's own end.
+                    result = "ok"
                 if self._on_model is not None and (reply.remote_host or result == "ok"):
                     self._on_model(finished.request.model, bool(reply.remote_host))
                 if result == "ok":

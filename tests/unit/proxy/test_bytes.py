@@ -247,6 +247,21 @@ def test_a_client_that_leaves_closes_the_connection_to_the_model_server(start_pr
     assert proxy.value(m.PROXY_IN_FLIGHT) == 0
 
 
+def test_a_client_that_hangs_up_at_the_end_mark_has_its_whole_reply(start_proxy: StartProxy) -> None:
+    with RawUpstream(lambda _: chunked([*EVENTS, 30.0])) as upstream:
+        proxy = start_proxy(upstream.url)
+        address = urlsplit(proxy.url)
+        with socket.create_connection((address.hostname, address.port), 5) as link:
+            body = json.dumps({**CHAT, "stream": True}).encode()
+            link.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+            received = b""
+            while b"[DONE]" not in received:
+                received += link.recv(4096)
+        proxy.wait_until_over(1)
+    assert proxy.value(m.PROXY_REQUESTS, result="ok") == 1
+    assert proxy.value(m.PROXY_COMPLETION_TOKENS) == 2
+
+
 def test_a_slow_client_holds_the_model_server_back(start_proxy: StartProxy) -> None:
     """Nothing is read in advance: buffers fill, and then the model server waits."""
     block = b"x" * 65536
