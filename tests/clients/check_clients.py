@@ -61,8 +61,8 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     runs, metrics = tmp_path_factory.mktemp("runs"), f"127.0.0.1:{free_port()}"
     with ExitStack() as stack:
         model = stack.enter_context(EmbeddedModel(parallel=2))
-        flags = ("--web.listen-address", "127.0.0.1:0", "--gpu-source", "simulated", "--no-ollama")
-        _, exporter = stack.enter_context(process("exporter", *flags))
+        exporter_flags = ("--web.listen-address", "127.0.0.1:0", "--gpu-source", "simulated", "--no-ollama")
+        _, exporter = stack.enter_context(process("exporter", *exporter_flags))
         flags = ("--web.listen-address", metrics, "--exporter.url", exporter, "--runs-dir", str(runs))
         upstream = model.base_url.removesuffix("/v1")
         _, proxy = stack.enter_context(process("proxy", *proxy_flags(upstream), *flags))

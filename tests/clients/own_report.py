@@ -9,6 +9,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 QUESTIONS = ("Say one word.", "Count to three.", "Name a color.", "Say hello.", "Name a city.", "Count to five.")
 MAX_TOKENS = 16
@@ -24,8 +25,8 @@ def openai_stream(base_url: str, model: str) -> Stream:
     client = OpenAI(base_url=base_url, api_key="none", max_retries=0)
 
     def ask(question: str) -> Iterator[tuple[bool, Usage | None]]:
-        messages = [{"role": "user", "content": question}]
-        options = {"stream": True, "stream_options": {"include_usage": True}, "max_tokens": MAX_TOKENS}
+        messages: Any = [{"role": "user", "content": question}]
+        options: Any = {"stream": True, "stream_options": {"include_usage": True}, "max_tokens": MAX_TOKENS}
         for chunk in client.chat.completions.create(model=model, messages=messages, **options):
             usage = chunk.usage
             text = bool(chunk.choices and chunk.choices[0].delta.content)
@@ -38,8 +39,8 @@ def litellm_stream(base_url: str, model: str) -> Stream:
     import litellm
 
     def ask(question: str) -> Iterator[tuple[bool, Usage | None]]:
-        messages = [{"role": "user", "content": question}]
-        options = {"stream": True, "stream_options": {"include_usage": True}, "max_tokens": MAX_TOKENS}
+        messages: Any = [{"role": "user", "content": question}]
+        options: Any = {"stream": True, "stream_options": {"include_usage": True}, "max_tokens": MAX_TOKENS}
         for chunk in litellm.completion(f"hosted_vllm/{model}", messages, api_base=base_url, api_key="none", **options):
             usage = getattr(chunk, "usage", None)
             text = bool(chunk.choices and chunk.choices[0].delta.content)
