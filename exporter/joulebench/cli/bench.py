@@ -55,6 +55,7 @@ class BenchFlags:
     tasks: str
     tool_mode: ToolMode | None
     no_stream: bool
+    logprobs: str
     repeat: int
     workers: int
     temperature: float
@@ -133,6 +134,13 @@ def _require_at_most_one(given: Mapping[str, object]) -> None:
     " token and logprobs survive on servers that drop them.  [default: native, prompt with --embedded and --gguf]",
 )
 @click.option("--no-stream", is_flag=True, help="Request replies in one piece: time to first token is not measured.")
+@click.option(
+    "--logprobs",
+    type=click.Choice(["auto", "on", "off"]),
+    default="auto",
+    help="Request logprobs, which the confidence of tool calls needs. auto: measure with the warm-up what they cost, and go without"
+    " where a call takes over a quarter longer; on with --embedded, --gguf and --no-warm-up.",
+)
 @click.option("--repeat", type=options.POSITIVE, default=1, help="How many times the suite is run.")
 @click.option("--workers", type=options.POSITIVE, default=1, help="Number of tasks that run at the same time.")
 @click.option("--temperature", type=options.Number(float, 0, 5, name="T"), default=0.0, help="Sampling temperature.")
@@ -221,7 +229,14 @@ def bench_command(**flags: Any) -> int:
                 agent = Agent(run_, model, clock, given.task_timeout)
                 with (
                     quiet_around(
-                        run_, model, suite.tasks[-1], clock, say, idle_seconds=given.idle_seconds, warm_up=given.warm_up
+                        run_,
+                        model,
+                        suite.tasks[-1],
+                        clock,
+                        say,
+                        idle_seconds=given.idle_seconds,
+                        warm_up=given.warm_up,
+                        measure_logprobs=given.logprobs == "auto" and given.warm_up and not given.served_here,
                     ),
                     progress(console, planned, not given.no_progress) as listener,
                 ):
@@ -308,6 +323,7 @@ def _request_settings(flags: BenchFlags, tool_mode: ToolMode = "native", max_tok
         "stream": not flags.no_stream,
         "temperature": flags.temperature,
         "max_tokens": flags.max_tokens or max_tokens,
+        "logprobs": flags.logprobs != "off",
     }
 
 

@@ -95,6 +95,19 @@ class Address(click.ParamType[tuple[str, int]]):
         return value if isinstance(value, tuple) else settings.listen_address(value, setting_name(param, ctx))
 
 
+class NumberOrAuto(click.ParamType[int]):
+    """A whole number from ``low`` to ``high``, or ``auto``, which stands for the number ``auto``."""
+
+    name = "N|auto"
+
+    def __init__(self, low: int, high: int, auto: int) -> None:
+        self._number = Number(int, low, high)
+        self._auto = auto
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        return self._auto if value in ("auto", self._auto) else int(self._number.convert(value, param, ctx))
+
+
 class Number(click.ParamType[int | float]):
     """A finite number of ``kind`` from ``low`` to ``high``, both included unless ``above`` leaves ``low`` out."""
 

@@ -20,6 +20,7 @@ from joulebench.llm import hermes
 from joulebench.llm.chat import Json, Message, ModelRefused, Reply, ReplyBroken, ToolCall, ToolMode, ToolSpec
 from joulebench.llm.decoder import ReplyDecoder
 from joulebench.llm.http import ModelServerHttp
+from joulebench.llm.logprob_cost import LogprobCost, logprob_cost
 from joulebench.llm.readers import Api
 from joulebench.llm.refusals import TRY_AGAIN_AFTER, may_be_about_additions
 from joulebench.llm.reply import ENCODING, NOT_JSON, TOO_LARGE
@@ -27,6 +28,7 @@ from joulebench.units import Seconds
 
 TOP_LOGPROBS = 5
 MAX_NOTES = 20
+MEASURED_PAIRS = 2
 NOT_PARSED = "this is not the form of a tool call"
 
 
@@ -37,6 +39,7 @@ class RequestSettings(TypedDict):
     stream: bool
     temperature: float
     max_tokens: int
+    logprobs: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,7 @@ class ChatClient:
         stream: bool = True,
         temperature: float = 0.0,
         max_tokens: int = 512,
+        logprobs: bool = True,
         extra: Mapping[str, object] | None = None,
     ) -> None:
         self.name = name
@@ -99,7 +103,7 @@ class ChatClient:
         self._temperature = temperature
         self._max_tokens = max_tokens
         self._extra = dict(extra or {})
-        self._wanted = RequestForm(stream, logprobs=True, usage=stream and self._takes_usage)
+        self._wanted = RequestForm(stream, logprobs=logprobs, usage=stream and self._takes_usage)
         self._accepted = self._wanted
         self._try_again_at = 0.0
         """Monotonic time from which the wanted form is asked for again, where less was accepted."""
@@ -125,6 +129,29 @@ class ChatClient:
                 continue
             self._remember(form, refusal)
             return reply
+
+    def measure_logprobs(self, messages: Sequence[Message], tools: Sequence[ToolSpec], deadline: Seconds) -> LogprobCost | None:
+        """Makes the same call with logprobs and without, in turns; where they are not cheap, later calls go without them.
+
+        Returns None where the server takes no logprobs or does not count tokens. Raises ModelError.
+        """
+        form = self._accepted
+        if not form.logprobs:
+            return None
+        calls: dict[bool, list[tuple[float, int]]] = {True: [], False: []}
+        for _ in range(MEASURED_PAIRS):
+            for logprobs, timed in calls.items():
+                began = self._clock.monotonic()
+                reply = self._ask(replace(form, logprobs=logprobs), messages, tools, lambda: None, deadline)
+                if not reply.completion_tokens:
+                    return None
+                timed.append((self._clock.monotonic() - began, reply.completion_tokens))
+        cost = logprob_cost(calls[True], calls[False])
+        if cost is not None and not cost.is_cheap:
+            self._wanted = replace(self._wanted, logprobs=False)
+            self._accepted = replace(form, logprobs=False)
+            self._note(str(cost))
+        return cost
 
     def _remember(self, form: RequestForm, error: ModelRefused | ReplyBroken | None) -> None:
         """Only a reply proves that what was left out had been the cause of the refusal."""

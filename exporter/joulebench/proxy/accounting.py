@@ -27,6 +27,7 @@ from joulebench.llm.reply import Reply, ToolCall
 from joulebench.parsing import Json, as_dict
 from joulebench.proxy.metrics import ProxyMetrics, TaskKey
 from joulebench.proxy.request import MeteredRequest, RequestTicket
+from joulebench.proxy.rewrite import LogprobTrial
 from joulebench.proxy.schema_check import UNCHECKED, SchemaChecker
 from joulebench.supervise import BackgroundLoop, BoundedQueue
 
@@ -69,7 +70,7 @@ Record: TypeAlias = Callable[[RequestTicket, FinishedRequest, str, Reply | None,
 
 class UsageRecorder:
     """Counts what is put in, in order. ``on_model`` gets the model of each reply and whether another host ran it; ``record`` each
-    request that has a ticket."""
+    request that has a ticket; ``trial`` the time of each reply."""
 
     def __init__(
         self,
@@ -77,11 +78,13 @@ class UsageRecorder:
         clock: Clock,
         on_model: Callable[[str, bool], None] | None = None,
         record: Record | None = None,
+        trial: LogprobTrial | None = None,
     ) -> None:
         self._metrics = metrics
         self._clock = clock
         self._on_model = on_model
         self._record = record
+        self._trial = trial
         self._checker = SchemaChecker()
         self.queue: BoundedQueue[FinishedRequest] = BoundedQueue("proxy_usage", MAX_QUEUED, self._count_dropped)
         self._loop = BackgroundLoop("proxy-usage", self._step, at_end=self._checker.close)
@@ -143,6 +146,9 @@ class UsageRecorder:
         cause = reply.problem or ("no_usage" if tokens is None else None)
         if cause is not None:
             self._metrics.count_unread(cause)
+        if self._trial is not None:
+            seconds = finished.ended - finished.began
+            self._trial.observe(finished.request, seconds, reply.completion_tokens, has_logprobs=reply.rows is not None)
         if reply.remote_host:
             self._metrics.count_remote(finished.key)
         return outcomes

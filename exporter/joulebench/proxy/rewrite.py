@@ -9,7 +9,9 @@ returns to the event before, where it would have been. Everything else stays byt
 from __future__ import annotations
 
 import json
+import logging
 import re
+import threading
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,12 +19,20 @@ from typing import Any
 
 from joulebench.llm.decoder import ReplyDecoder
 from joulebench.llm.events import StreamEvent
+from joulebench.llm.logprob_cost import AUTO_LOGPROBS, logprob_cost
 from joulebench.llm.readers import Api
 from joulebench.llm.refusals import RefusalMemory
 from joulebench.parsing import Json, as_dict, as_list
 from joulebench.proxy.request import MAX_SMALL_BODY, MeteredRequest
 
+log = logging.getLogger(__name__)
+
 MAX_ACCEPTED_KINDS = 1000
+AUTO_ALTERNATIVES = 5
+MEASURED_CALLS = 5
+"""Calls of a model with logprobs, and as many without, from which their cost is measured."""
+MAX_TIMED_CALLS = 100
+MAX_MEASURED_KINDS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +48,56 @@ class ExtendedRequest:
         return self.usage or self.logprobs
 
 
+class LogprobTrial:
+    """Measures for each kind of request what logprobs cost, on its first calls: every other one is made with them.
+
+    ``wants`` is for the thread of the requests, ``observe`` for that which reads the replies.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._calls: dict[Hashable, dict[bool, list[tuple[float, int]]]] = {}
+        self._asked: dict[Hashable, int] = {}
+        self._is_cheap: dict[Hashable, bool] = {}
+
+    def wants(self, request: MeteredRequest) -> bool:
+        """Whether to add logprobs to a request."""
+        kind = _kind(request, "logprobs")
+        with self._lock:
+            if kind in self._is_cheap:
+                return self._is_cheap[kind]
+            if kind not in self._asked and len(self._asked) >= MAX_MEASURED_KINDS:
+                return False
+            self._asked[kind] = self._asked.get(kind, 0) + 1
+            return self._asked[kind] % 2 == 1
+
+    def observe(self, request: MeteredRequest, seconds: float, completion_tokens: int | None, *, has_logprobs: bool) -> None:
+        """Takes a complete reply to a request without logprobs of its own."""
+        if not completion_tokens or not _lacks_logprobs(request):
+            return
+        kind = _kind(request, "logprobs")
+        with self._lock:
+            if kind in self._is_cheap or kind not in self._asked:
+                return
+            calls = self._calls.setdefault(kind, {True: [], False: []})
+            if len(calls[has_logprobs]) < MAX_TIMED_CALLS:
+                calls[has_logprobs].append((seconds, completion_tokens))
+            if min(map(len, calls.values())) < MEASURED_CALLS:
+                return
+            cost = logprob_cost(calls[True], calls[False])
+            del self._calls[kind]
+            self._is_cheap[kind] = cost is not None and cost.is_cheap
+        log.info("model %s: %s", request.model, cost)
+
+
 class RequestAdditions:
-    """Decides what to add to a request. ``top_logprobs``: alternatives to ask for beside each token; 0 adds no logprobs."""
+    """Decides what to add to a request. ``top_logprobs``: alternatives to ask for beside each token; 0 adds no logprobs,
+    AUTO_LOGPROBS where they are cheap."""
 
     def __init__(self, usage: bool = True, top_logprobs: int = 0) -> None:
+        self.trial = LogprobTrial() if top_logprobs == AUTO_LOGPROBS else None
         self._usage = usage
-        self._top_logprobs = top_logprobs
+        self._top_logprobs = top_logprobs if self.trial is None else AUTO_ALTERNATIVES
         self._refused = RefusalMemory()
         self._accepted: dict[Hashable, None] = {}
 
@@ -55,6 +109,7 @@ class RequestAdditions:
         usage = self._usage and _lacks_usage(request) and not self._refused.is_refused(_kind(request, "usage"), now)
         logprobs = self._top_logprobs > 0 and _lacks_logprobs(request)
         logprobs = logprobs and not self._refused.is_refused(_kind(request, "logprobs"), now)
+        logprobs = logprobs and (self.trial is None or self.trial.wants(request))
         members = []
         if logprobs:
             members += ['"logprobs":true', f'"top_logprobs":{self._top_logprobs}']

@@ -108,7 +108,9 @@ class ProxyServer:
                 journals.start(energy)
                 self._stack.callback(journals.finish_tasks, FINISH_WITHIN)
             on_model = None if energy is None else energy.set_remote
-            recorder = UsageRecorder(self.metrics, self._clock, on_model, None if journals is None else journals.record)
+            additions = RequestAdditions(options.add_usage, options.add_logprobs)
+            record = None if journals is None else journals.record
+            recorder = UsageRecorder(self.metrics, self._clock, on_model, record, additions.trial)
             recorder.start()
             self.metrics.watch_queue(recorder.queue.name, lambda: recorder.queue.dropped)
             self._stack.callback(recorder.stop)
@@ -121,7 +123,7 @@ class ProxyServer:
                 clock=self._clock,
                 metrics=self.metrics,
                 recorder=recorder,
-                additions=RequestAdditions(options.add_usage, options.add_logprobs),
+                additions=additions,
                 energy=energy,
                 journals=journals,
                 run_id=options.run_id,

@@ -93,7 +93,8 @@ def test_chosen_tasks_only(places: list[str], tmp_path: Path) -> None:
 @pytest.mark.parametrize(("flag", "asked"), [("--warm-up", 3 + 1), ("--no-warm-up", 3)])
 def test_a_warm_up_is_one_call_that_counts_for_no_task(flag: str, asked: int, places: list[str], tmp_path: Path) -> None:
     with ModelServer(script()) as server:
-        assert cli.main(["bench", "--model", MODEL, "--base-url", server.openai_url, flag, *places]) == 0
+        flags = [flag, "--logprobs", "on"]
+        assert cli.main(["bench", "--model", MODEL, "--base-url", server.openai_url, *flags, *places]) == 0
         assert len(server.exchanges) == asked
     events = events_of(tmp_path)
     assert len(of_type(events, "LLM_QUERY_END")) == 3
@@ -103,7 +104,17 @@ def test_a_warm_up_is_one_call_that_counts_for_no_task(flag: str, asked: int, pl
 def test_a_warm_up_has_the_form_of_the_suite_and_no_tasks_words(places: list[str]) -> None:
     pytest.importorskip("bfcl_eval")
     with ModelServer([say("Good day."), say("none"), say("none")]) as server:
-        where = ["--base-url", server.openai_url, "--model", MODEL, "--suite", "bfcl:simple:2", "--examples", "1"]
+        where = [
+            "--base-url",
+            server.openai_url,
+            "--model",
+            MODEL,
+            "--suite",
+            "bfcl:simple:2",
+            "--examples",
+            "1",
+            "--logprobs=on",
+        ]
         assert cli.main(["bench", *where, *places[2:]]) == 0
         warm_up, first, last = (exchange.body for exchange in server.exchanges)
     assert warm_up["tools"] == last["tools"] != first["tools"]
@@ -170,6 +181,24 @@ def test_a_model_that_the_server_does_not_list_is_named_with_those_it_lists(
         flags = ["--no-warm-up", "--tasks", "write", *places]
         assert cli.main(["bench", "--base-url", server.openai_url, "--model", "other", *flags]) == 0
     assert f"does not list 'other'; it lists {MODEL}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("gap", "verdict"), [(0.0, "cheap, so they are requested"), (0.08, "so they are not requested")])
+def test_logprobs_are_requested_where_a_measurement_shows_them_cheap(
+    gap: float, verdict: str, places: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The server takes ``gap`` seconds longer for each of three tokens where logprobs are asked for."""
+
+    def turn(body: Json) -> Turn:
+        return say("one two three").with_(token_gap=gap if body.get("logprobs") else 0.0)
+
+    with ModelServer(turn) as server:
+        assert cli.main(["bench", "--model", MODEL, "--base-url", server.openai_url, "--tasks", "write", *places]) == 0
+        asked = ["logprobs" in exchange.body for exchange in server.exchanges]
+    assert asked[:5] == [True, True, False, True, False]
+    assert set(asked[5:]) == {not gap}
+    assert verdict in capsys.readouterr().out
+    assert len(of_type(events_of(tmp_path), "WARM_UP")) == 1
 
 
 def test_an_interrupted_run_names_the_command_for_its_results(places: list[str], capsys: pytest.CaptureFixture[str]) -> None:
