@@ -138,8 +138,8 @@ def _require_at_most_one(given: Mapping[str, object]) -> None:
     "--logprobs",
     type=click.Choice(["auto", "on", "off"]),
     default="auto",
-    help="Request logprobs, which the confidence of tool calls needs. auto: measure with the warm-up what they cost, and go without"
-    " where a call takes over a quarter longer; on with --embedded, --gguf and --no-warm-up.",
+    help="Request logprobs, which the confidence of tool calls needs. auto: measure with the warm-up what they cost, and go"
+    " without where a call takes over a quarter longer; on with --embedded, --gguf and --no-warm-up.",
 )
 @click.option("--repeat", type=options.POSITIVE, default=1, help="How many times the suite is run.")
 @click.option("--workers", type=options.POSITIVE, default=1, help="Number of tasks that run at the same time.")
