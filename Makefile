@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup programs compiler demo test test-random test-fresh test-python test-ui test-profile test-ollama test-helm test-hostile test-clients manifests lock ollama check lint format docs bench clean help
+.PHONY: setup programs compiler demo test test-random test-fresh test-python test-ui test-profile test-ollama test-helm test-hostile test-clients test-stores manifests lock ollama check lint format docs bench clean help
 
 help:
 	@echo "make demo    the whole job once, end to end, in a few minutes"
@@ -16,6 +16,7 @@ help:
 	@echo "make test-ollama   build a real Ollama from its Go module and measure it on the CPU"
 	@echo "make test-hostile   attack the proxy, the exporter and the push library over loopback"
 	@echo "make test-clients   real client packages through the proxy to the demo's model: their own reports beside ours"
+	@echo "make test-stores  build Thanos, Cortex and Prometheus 3 and export one run through each store"
 	@echo "make test-helm   render the Helm chart and check its objects against Kubernetes' schemas"
 	@echo "make manifests   the chart's objects as plain YAML: dist/joulebench.yaml (VALUES=FILE, IMAGE=REPOSITORY)"
 	@echo "make lock    pin the packages of the image by hash: exporter/requirements.lock, exporter/build.lock (uv)"
@@ -125,6 +126,11 @@ LOCK := uv pip compile --quiet --generate-hashes --universal --python-version 3.
 lock:
 	$(LOCK) --extra proxy --extra basic-auth -o exporter/requirements.lock pyproject.toml
 	grep -o '"hatchling==[^"]*"' pyproject.toml | tr -d '"' | $(LOCK) -o exporter/build.lock -
+
+# Without Go or a way to its modules the tier says why it is skipped.
+test-stores: programs compiler
+	@tests/stores/install.sh
+	$(BIN)/pytest tests/stores/check_stores.py
 
 VALUES ?= deploy/helm/joulebench/values.yaml
 IMAGE ?= joulebench

@@ -40,17 +40,56 @@ class PushedTask:
     gateway_clock_offset: float | None = None
 
 
+_PUSHED_LABELS = {"__name__", "job", *(label for metric in queries.RUN_METRICS for label in metric.labels)}
+"""What a benchmark pushes. Other labels were added on the way into the store, such as those of a replica."""
+
+_AddedLabels = frozenset[tuple[str, str]]
+
+
+def _added_labels(labels: Mapping[str, str]) -> _AddedLabels:
+    return frozenset((name, value) for name, value in labels.items() if name not in _PUSHED_LABELS)
+
+
 @dataclass
 class _LastValues:
-    """Last values by series name and task."""
+    """Last values by series name and task, each pushed series once.
+
+    Where several scrapers write the same Pushgateway into one store, or a scraper has had other labels since, a pushed series is
+    there several times. Of each task, the series of the scraper that has the latest push are taken.
+    """
 
     api: PrometheusApi
     run_id: str
     at: float
     seconds: float
     _cache: dict[str, Rows] = field(default_factory=dict)
+    _of_one_scraper: dict[str, Rows] = field(default_factory=dict)
 
-    def rows(self, series: str, query: str) -> Rows:
+    def metric(self, metric: Metric, series: str | None = None) -> Rows:
+        query = queries.last(metric, self.seconds, {"run_id": self.run_id}, series)
+        return self._of_latest_scraper(series or metric.name, query)
+
+    def push_times(self) -> Rows:
+        return self._of_latest_scraper(queries.PUSH_TIME, queries.last_push_time(self.seconds, self.run_id))
+
+    def _of_latest_scraper(self, series: str, query: str) -> Rows:
+        if series not in self._of_one_scraper:
+            rows = self._rows(series, query)
+            self._of_one_scraper[series] = {key: self._choose_scraper(key, rows[key]) for key in rows}
+        return self._of_one_scraper[series]
+
+    def _choose_scraper(self, key: TaskKey, rows: list[tuple[dict[str, str], float]]) -> list[tuple[dict[str, str], float]]:
+        by_scraper: dict[_AddedLabels, list[tuple[dict[str, str], float]]] = defaultdict(list)
+        for labels, value in rows:
+            by_scraper[_added_labels(labels)].append((labels, value))
+        if len(by_scraper) == 1:
+            return rows
+        sent = metrics.TASK_SENT
+        pushes = self._rows(sent.name, queries.last(sent, self.seconds, {"run_id": self.run_id})).get(key, [])
+        sent_at = {_added_labels(labels): value for labels, value in pushes}
+        return by_scraper[max(by_scraper, key=lambda added: (sent_at.get(added, 0.0), sorted(added)))]
+
+    def _rows(self, series: str, query: str) -> Rows:
         if series not in self._cache:
             found: Rows = defaultdict(list)
             for one in self.api.query(query, self.at):
@@ -58,13 +97,6 @@ class _LastValues:
                     found[TaskKey(task_id, one.labels.get("worker", ""))].append((one.labels, one.points[-1][1]))
             self._cache[series] = dict(found)
         return self._cache[series]
-
-    def metric(self, metric: Metric, series: str | None = None) -> Rows:
-        query = queries.last(metric, self.seconds, {"run_id": self.run_id}, series)
-        return self.rows(series or metric.name, query)
-
-    def push_times(self) -> Rows:
-        return self.rows(queries.PUSH_TIME, queries.last_push_time(self.seconds, self.run_id))
 
 
 def load_pushed_tasks(
