@@ -1,7 +1,8 @@
 """What the proxy costs a request, with and without it in one run, against a model server that costs next to nothing.
 
 Every request is asked once directly and once through the proxy, in turns, so that a machine that is busy with something else
-slows both. The proxy is a process of its own with the flags that it has by default, and once more with logprobs added.
+slows both. The proxy is a process of its own with the flags that it has by default, once more with logprobs added, and once with
+the journal of a run.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
 
 from joulebench.clock import Clock
@@ -46,9 +48,11 @@ def run(report: Report, clock: Clock) -> None:
         upstream = stack.enter_context(_upstream())
         plain = stack.enter_context(_proxy("default", upstream))
         rows = stack.enter_context(_proxy("logprobs added", upstream, "--add-logprobs", "3"))
-        _first_token(report, clock, upstream, (plain, rows))
-        _chunks(report, clock, upstream, (plain, rows))
-        _bytes(report, clock, upstream, (plain, rows))
+        runs = stack.enter_context(TemporaryDirectory())
+        recorded = stack.enter_context(_proxy("with a journal", upstream, "--run-id", "bench", "--runs-dir", runs))
+        _first_token(report, clock, upstream, (plain, rows, recorded))
+        _chunks(report, clock, upstream, (plain, rows, recorded))
+        _bytes(report, clock, upstream, (plain, rows, recorded))
         _memory(report, clock, plain)
 
 

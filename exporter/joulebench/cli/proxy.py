@@ -144,6 +144,7 @@ async def _serve(proxy_options: Options, exporters: tuple[settings.Url, ...], de
     await server.start()
     try:
         print(f"metrics on {server.metrics_url}", file=sys.stderr)
+        print(f"listening on {server.url}, for {server.upstream.shown}", file=sys.stderr, flush=True)
         if proxy_options.runs_dir is not None:
             run = proxy_options.run_id or "RUN"
             name = "requests" if proxy_options.run_id else f"requests to {server.url}/run/RUN/task/TASK/..."
@@ -151,7 +152,6 @@ async def _serve(proxy_options: Options, exporters: tuple[settings.Url, ...], de
                 f"{name} are recorded in {proxy_options.runs_dir}; their results: joulebench export --run-id {run}",
                 file=sys.stderr,
             )
-        print(f"listening on {server.url}, for {server.upstream.shown}", file=sys.stderr, flush=True)
         await stopped.wait()
         log.info("stopping")
     finally:

@@ -527,15 +527,17 @@ def _throughput(task: Task, calls: Sequence[Event], succeeded: Sequence[Event]) 
     values = task.values
     tokens, seconds, count = values.completion_tokens, values.llm_seconds, values.llm_calls
     rates = []
+    wall = None
     if calls:
         timed = [
-            (tokens_of_call, seconds_of_call)
+            (tokens_of_call, seconds_of_call, float(call["timestamp"]))
             for call in succeeded
             if (tokens_of_call := as_int(call.get("completion_tokens")))
             and (seconds_of_call := as_float(call.get("duration_seconds")))
         ]
-        rates = [tokens_of_call / seconds_of_call for tokens_of_call, seconds_of_call in timed]
-        tokens, seconds = (sum(t for t, _ in timed), sum(s for _, s in timed)) if timed else (None, None)
+        rates = [tokens_of_call / seconds_of_call for tokens_of_call, seconds_of_call, _ in timed]
+        tokens, seconds = (sum(t for t, _, _ in timed), sum(s for _, s, _ in timed)) if timed else (None, None)
+        wall = ratio(tokens, _covered_seconds([(end - seconds_of_call, end) for _, seconds_of_call, end in timed]))
         count = len(timed)
     overall = ratio(tokens, seconds)
     return Throughput(
@@ -544,12 +546,22 @@ def _throughput(task: Task, calls: Sequence[Event], succeeded: Sequence[Event]) 
         min_tokens_per_second=min(rates, default=None),
         max_tokens_per_second=max(rates, default=None),
         overall_tokens_per_second=overall,
+        wall_tokens_per_second=wall,
         decode_tokens_per_second=ratio(values.decode_tokens, values.decode_seconds),
         time_per_output_token_ms=_milliseconds_each(values.decode_seconds, values.decode_tokens),
         total_completion_tokens=tokens,
         total_generation_time_sec=seconds,
         call_count=count,
     )
+
+
+def _covered_seconds(windows: Sequence[tuple[float, float]]) -> float:
+    """Length of the time that lies in at least one of the windows."""
+    covered, until = 0.0, float("-inf")
+    for start, end in sorted(windows):
+        covered += max(0.0, end - max(start, until))
+        until = max(until, end)
+    return covered
 
 
 def _milliseconds_each(seconds: float | None, count: int | None) -> float | None:

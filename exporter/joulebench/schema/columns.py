@@ -235,6 +235,7 @@ COLUMNS: tuple[Column, ...] = (
         doc("ratio", "Distance of the guaranteed bounds over the joules: how exact the energy of the task is."),
         _bounds_ratio,
     ),
+    _field("wall_tokens_per_second", "computed_metrics.throughput_metrics.wall_tokens_per_second"),
     _field("time_per_output_token_ms", "computed_metrics.throughput_metrics.time_per_output_token_ms"),
     *(
         _computed(

@@ -53,7 +53,12 @@ DEFINITIONS = (
     Definition(
         "tokens_per_second, overall_tokens_per_second",
         "sum(completion tokens) / sum(latency)",
-        "Completion tokens per second of whole calls: queue, load and prefill included.",
+        "Completion tokens per second of summed call time: queue, load and prefill included; calls at the same time count each.",
+    ),
+    Definition(
+        "wall_tokens_per_second",
+        "sum(completion tokens) / time in which a call ran",
+        "By wall time: what several calls at the same time come to together.",
     ),
     Definition(
         "avg_tokens_per_second",

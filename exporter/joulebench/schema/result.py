@@ -204,7 +204,14 @@ class Throughput(Record):
     max_tokens_per_second: Annotated[Number, doc("tokens/s", "Highest of the calls.")] = None
     overall_tokens_per_second: Annotated[
         Number,
-        doc("tokens/s", "Completion tokens of these calls over the sum of their latencies: queue, load and prefill included."),
+        doc(
+            "tokens/s",
+            "Completion tokens of these calls over the sum of their latencies, be they at the same time: queue, load and prefill"
+            " included.",
+        ),
+    ] = None
+    wall_tokens_per_second: Annotated[
+        Number, doc("tokens/s", "Completion tokens of these calls over the time in which at least one of them ran.")
     ] = None
     decode_tokens_per_second: Annotated[
         Number,

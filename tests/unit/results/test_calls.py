@@ -102,3 +102,21 @@ def test_calls_cannot_take_more_than_their_task() -> None:
     assert not calls_exceed_task(apart, None)
     together = rows(task(call(1, 0, 9, 600.0), call(2, 8, 12, 500.0)))
     assert not calls_exceed_task(together, 700.0), "calls at the same time hold the same joules twice"
+
+
+def test_calls_at_the_same_time_share_their_joules_or_have_none() -> None:
+    """Four calls in a task of 340 J, each of whose windows holds 287 J: as journaled shares, and without them."""
+    shares = [{"joules": 70.0 + number, "low": 0.0, "high": 290.0, "exclusive": False} for number in range(4)]
+    calls = [call(number + 1, 0.1 * number, 9.0 + 0.1 * number, 287.0) for number in range(4)]
+    shared = [
+        tuple({**event, "share": share} if event["event_type"] == "CALL_ENERGY" else event for event in events)
+        for events, share in zip(calls, shares, strict=True)
+    ]
+    found = rows(task(*shared))
+    assert [one.joules for one in found] == [70.0, 71.0, 72.0, 73.0]
+    assert {one.window_joules for one in found} == {287.0}
+    assert {(one.quality, *one.reasons) for one in found} == {("suspect", "calls_overlap")}
+    unknown = rows(task(*calls))
+    assert [(one.joules, one.window_joules, one.quality) for one in unknown] == [(None, 287.0, "missing")] * 4
+    assert figures(task(*shared), overlap=0.5).call_energy_joules == 286.0
+    assert figures(task(*calls), overlap=0.5).call_energy_joules is None
