@@ -168,7 +168,9 @@ def _require_at_most_one(given: Mapping[str, object]) -> None:
     help="Make one uncounted call before the first task: it loads the model and fills the prefix cache.",
 )
 @click.option("--api-key-env", metavar="NAME", help="Environment variable that holds the server's API key.")
-@click.option("--run-id", metavar="ID", help="Name of the run.  [default: made from the time]")
+@click.option(
+    "--run-id", envvar=settings.ENV_RUN_ID, show_envvar=True, metavar="ID", help="Name of the run.  [default: made from the time]"
+)
 @options.infrastructure_option()
 @options.gateway_option()
 @options.prometheus_option("Prometheus, which confirms that it has scraped what was pushed.")
