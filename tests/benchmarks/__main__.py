@@ -11,7 +11,7 @@ from joulebench.clock import SystemClock
 from tests.benchmarks.report import Report
 from tests.contract.sources import ROOT as CHECKOUT
 
-PARTS = ("accuracy", "cost", "push", "export", "proxy", "monitor", "intervals", "report", "launcher")
+PARTS = ("accuracy", "cost", "push", "instrument", "export", "proxy", "monitor", "intervals", "report", "launcher")
 ON_DEMAND = ("export_speed", "annotate_speed", "boards")
 """Parts that take minutes to set up; only where they are named."""
 
@@ -52,6 +52,10 @@ def main() -> None:
                     from tests.benchmarks import push_cost
 
                     push_cost.run(report, clock)
+                case "instrument":
+                    from tests.benchmarks import instrument_cost
+
+                    instrument_cost.run(report, clock)
                 case "proxy":
                     from tests.benchmarks import proxy_cost
 
