@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import httpx
 
@@ -35,8 +36,14 @@ def run(report: Report, clock: Clock) -> None:
         gateway.start()
         try:
             plain = {kind: _times(clock, call, CALLS // 4) for kind, call in kinds.items()}
-            addresses = {"gateway_url": stack.gateway_url, "prometheus_url": "none", "exporter_url": "none"}
-            with Run(model=MODEL, runs_dir=Path(name) / "runs", **addresses) as opened:
+            recording = Run(
+                model=MODEL,
+                gateway_url=stack.gateway_url,
+                prometheus_url="none",
+                exporter_url="none",
+                runs_dir=Path(name) / "runs",
+            )
+            with recording as opened:
                 seconds = {kind: _alternate(opened, clock, call) for kind, call in kinds.items()}
         finally:
             joulebench.instrument(enabled=False)
@@ -79,7 +86,7 @@ def _openai_calls() -> dict[str, Callable[[], object]]:
             return httpx.Response(200, content=stream, headers={"Content-Type": "text/event-stream"})
         return httpx.Response(200, json=whole)
 
-    transport = httpx.Client(transport=httpx.MockTransport(answer))
+    transport: Any = httpx.Client(transport=httpx.MockTransport(answer))
     client = openai.OpenAI(base_url="http://model/v1", api_key="none", http_client=transport)
     create = client.chat.completions.create
     return {

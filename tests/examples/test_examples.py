@@ -17,6 +17,8 @@ from tests.fakes.model_server import ModelServer
 from tests.fakes.model_turns import MODEL, Json, Turn, call, say
 
 EXAMPLES = ROOT / "examples"
+BY_HAND = Path(__file__).parent / "by_hand"
+"""What adapters take the place of, with the same results."""
 
 
 def need_package(name: str) -> None:
@@ -25,7 +27,7 @@ def need_package(name: str) -> None:
         pytest.skip(f"{name} is not installed")
 
 
-def run_example(name: str, directory: Path, *arguments: str, **environment: str) -> str:
+def run_example(name: str | Path, directory: Path, *arguments: str, **environment: str) -> str:
     """Returns what the example printed. It finds no Prometheus, Pushgateway or exporter."""
     none = {f"JOULEBENCH_{server}_URL": "none" for server in ("GATEWAY", "PROMETHEUS", "EXPORTER")}
     done = subprocess.run(
@@ -101,15 +103,18 @@ def completion_tokens(results: dict[str, TaskResult]) -> list[int | None]:
 
 
 @pytest.mark.parametrize(
-    ("package", "name", "expected", "streamed"),
+    ("package", "name", "expected"),
     [
-        ("openai", "instrumented.py", {"count to 3": "success", "count to 5": "success"}, False),
-        ("inspect_ai", "inspect_samples.py", {"words/one": "success", "words/nine": "failure"}, False),
-        ("langchain_openai", "langchain_handler.py", {"count": "success"}, True),
-        ("litellm", "litellm_callback.py", {"count": "success"}, False),
+        ("openai", "instrumented.py", {"count to 3": "success", "count to 5": "success"}),
+        ("inspect_ai", "inspect_samples.py", {"words/one": "success", "words/nine": "failure"}),
+        ("langchain_openai", "langchain_handler.py", {"count": "success"}),
+        ("litellm", "litellm_callback.py", {"count": "success"}),
     ],
 )
-def test_what_is_recorded_by_itself(package: str, name: str, expected: dict[str, str], streamed: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("folder", [EXAMPLES, BY_HAND], ids=["adapter", "by hand"])
+def test_what_is_recorded_by_itself_is_what_is_recorded_by_hand(
+    folder: Path, package: str, name: str, expected: dict[str, str], tmp_path: Path
+) -> None:
     need_package(package)
     with ModelServer(answer_words) as server:
         addresses = ("OPENAI_BASE_URL", "SERVER_BASE_URL", "HOSTED_VLLM_API_BASE")
@@ -118,18 +123,18 @@ def test_what_is_recorded_by_itself(package: str, name: str, expected: dict[str,
             **dict.fromkeys(("OPENAI_API_KEY", "SERVER_API_KEY"), "none"),
             "LITELLM_LOCAL_MODEL_COST_MAP": "True",
         }
-        results = exported(run_example(name, tmp_path, MODEL=MODEL, **environment), tmp_path)
+        results = exported(run_example(folder / name, tmp_path, MODEL=MODEL, **environment), tmp_path)
         sent = len(server.served)
     assert statuses(results) == expected
     assert sent == len(expected)
     tokens = [len(text.split()) for text in (["one", "eight"] if package == "inspect_ai" else ["one two three"] * sent)]
     assert sorted(filter(None, completion_tokens(results))) == sorted(tokens)
     times = [result.computed_metrics.ttft_metrics for result in results.values()]
-    assert all((metrics.average_ttft_ms is not None) == streamed for metrics in times)
+    assert all((metrics.average_ttft_ms is not None) == (package == "langchain_openai") for metrics in times)
 
 
-@pytest.mark.parametrize("option", ["--joulebench", "--verbose"])
-def test_tests_as_tasks(option: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("folder", "option"), [(EXAMPLES, "--joulebench"), (EXAMPLES, "--verbose"), (BY_HAND, "--verbose")])
+def test_tests_as_tasks(folder: Path, option: str, tmp_path: Path) -> None:
     need_package("openai")
     with ModelServer(answer_words) as server:
         environment = {
@@ -141,7 +146,7 @@ def test_tests_as_tasks(option: str, tmp_path: Path) -> None:
         none = {f"JOULEBENCH_{name}_URL": "none" for name in ("GATEWAY", "PROMETHEUS", "EXPORTER")}
         command = [sys.executable, "-m", "pytest", "-q", option, "-p", "no:cacheprovider", "--rootdir", str(tmp_path)]
         done = subprocess.run(
-            [*command, EXAMPLES / "pytest_tasks.py"],
+            [*command, folder / "pytest_tasks.py"],
             cwd=tmp_path,
             env={**os.environ, **none, **environment},
             capture_output=True,
@@ -151,11 +156,10 @@ def test_tests_as_tasks(option: str, tmp_path: Path) -> None:
         )
     assert done.returncode == 1, done.stdout
     assert "1 failed, 1 passed" in done.stdout
-    if option == "--verbose":
+    assert ("joulebench export --run-id tests" in done.stdout) == (option == "--joulebench")
+    if folder is EXAMPLES and option == "--verbose":
         assert not (tmp_path / "runs").exists()
-        assert "joulebench export" not in done.stdout
         return
-    assert "joulebench export --run-id tests" in done.stdout
     results = exported("--run-id tests", tmp_path)
     assert {name.rpartition("::")[2]: status for name, status in statuses(results).items()} == {
         "test_the_model_says[one]": "success",
@@ -164,12 +168,18 @@ def test_tests_as_tasks(option: str, tmp_path: Path) -> None:
     assert completion_tokens(results) == [1, 1]
 
 
-@pytest.mark.parametrize(
-    "name", ["instrumented.py", "inspect_samples.py", "langchain_handler.py", "litellm_callback.py", "pytest_tasks.py"]
-)
-def test_an_adapter_takes_few_lines(name: str) -> None:
-    code = (EXAMPLES / name).read_text(encoding="utf-8").split('"""', 2)[2]
-    assert len([line for line in code.splitlines() if line.strip()]) <= 15
+def lines_of_code(file: Path) -> int:
+    code = file.read_text(encoding="utf-8")
+    code = code.split('"""', 2)[2] if code.startswith('"""') else code
+    return len([line for line in code.splitlines() if line.strip()])
+
+
+def test_an_adapter_takes_few_lines_and_the_table_says_how_many() -> None:
+    files = sorted(BY_HAND.glob("*.py"))
+    counts = {file.name: (lines_of_code(file), lines_of_code(EXAMPLES / file.name)) for file in files}
+    assert max(after for _, after in counts.values()) <= 15
+    rows = [f"| [{name}](../examples/{name}) | {before} | {after} |" for name, (before, after) in counts.items()]
+    assert "\n".join(rows) in (ROOT / "docs/LIBRARY.md").read_text(encoding="utf-8"), "the rows are:\n" + "\n".join(rows)
 
 
 def test_a_client_through_the_proxy(tmp_path: Path) -> None:
