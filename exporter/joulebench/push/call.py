@@ -149,6 +149,7 @@ class Call:
             task.llm_calls += 1
         self._enter_phase("prefill")
         recorder.changed()
+        recorder.run_recorder.energy.call_started(recorder, self.number, self._start)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         current.call_ended(self)

@@ -12,7 +12,7 @@ import heapq
 import itertools
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Protocol
 
@@ -23,6 +23,7 @@ from joulebench.parsing import sum_or_none
 from joulebench.push.charging import Charging, Interval
 from joulebench.push.journal import Journal
 from joulebench.push.recorder import Pushes, TaskRecorder
+from joulebench.push.sharing import CallInterval, CallShare, CallSharing
 from joulebench.schema import events
 from joulebench.supervise import BackgroundLoop, LoopErrors
 from joulebench.units import Seconds, Watts
@@ -58,7 +59,7 @@ class EnergyRequest:
     start: Seconds
     end: Seconds
     tries: int = 0
-    shared: Interval | None = None
+    shared: Interval | CallInterval | None = None
     is_prefill: bool = False
 
     @property
@@ -74,6 +75,7 @@ class ExporterEnergyRequests:
         self._journal = journal
         self._pushes = pushes
         self._charging = Charging(pushes)
+        self._sharing = CallSharing()
         self._pace = SystemClock()
         self._numbers = itertools.count()
         self._lock = threading.Lock()
@@ -114,10 +116,14 @@ class ExporterEnergyRequests:
         self._ask_for_interval(task, self._charging.task_ended(task, end))
         self._put(EnergyRequest(task, None, start, end), ASK_AFTER)
 
+    def call_started(self, task: TaskRecorder, call: int, start: Seconds) -> None:
+        self._ask_for_interval(task, self._sharing.call_started(task, call, start))
+
     def call_ended(
         self, task: TaskRecorder, call: int, start: Seconds, end: Seconds, decode_start: Seconds | None = None
     ) -> None:
         """``decode_start``: unix time, None where it is not known; the energy until then is asked for, too."""
+        self._ask_for_interval(task, self._sharing.call_ended(task, call, end))
         self._put(EnergyRequest(task, call, start, end), ASK_AFTER)
         if decode_start is not None and start < decode_start < end:
             self._put(EnergyRequest(task, call, start, decode_start, is_prefill=True), ASK_AFTER)
@@ -135,7 +141,7 @@ class ExporterEnergyRequests:
         for request in left:
             self._give_up(request)
 
-    def _ask_for_interval(self, task: TaskRecorder, shared: Interval | None) -> None:
+    def _ask_for_interval(self, task: TaskRecorder, shared: Interval | CallInterval | None) -> None:
         if shared is not None:
             self._put(EnergyRequest(task, None, shared.start, shared.end, shared=shared), ASK_AFTER)
 
@@ -200,6 +206,10 @@ class ExporterEnergyRequests:
         self._record(request, answer)
 
     def _record(self, request: EnergyRequest, answer: EnergyAnswer) -> None:
+        if isinstance(request.shared, CallInterval):
+            for settled in self._sharing.interval_answered(request.shared, answer):
+                self._write_call(settled.task, settled.call, settled.window or {}, settled.joules, settled)
+            return
         if request.shared is not None:
             self._charging.interval_answered(request.shared, answer.gpus)
             return
@@ -215,20 +225,25 @@ class ExporterEnergyRequests:
                 total=answer.raw_total,
             )
             return
-        call: dict[str, object] = {} if request.call is None else {"call": request.call}
-        task.write(
-            events.TASK_ENERGY if request.call is None else events.CALL_ENERGY,
-            task.clock.unix(),
-            **call,
-            **answer.event_fields(request.start, request.end),
-        )
-        if request.call is None:
-            with task.state as totals:
-                totals.energy = answer.gpus
-            self._pushes.finished(task.group)
-            self._charging.window_answered(task, answer.gpus)
+        fields = answer.event_fields(request.start, request.end)
+        if request.call is not None:
+            share = self._sharing.window_answered(task, request.call, fields)
+            if share is None or self._sharing.pop(share):
+                joules = sum_or_none(gpu.joules for gpu in answer.gpus) if share is None else share.joules
+                self._write_call(task, request.call, fields, joules, share)
             return
-        joules = sum_or_none(gpu.joules for gpu in answer.gpus)
+        task.write(events.TASK_ENERGY, task.clock.unix(), **fields)
+        with task.state as totals:
+            totals.energy = answer.gpus
+        self._pushes.finished(task.group)
+        self._charging.window_answered(task, answer.gpus)
+
+    def _write_call(
+        self, task: TaskRecorder, call: int, fields: Mapping[str, object], joules: float | None, share: CallShare | None
+    ) -> None:
+        """Writes CALL_ENERGY, and adds its ``joules`` to the task; ``share``: where other calls ran meanwhile."""
+        shared: dict[str, object] = {} if share is None else {"share": share.fields}
+        task.write(events.CALL_ENERGY, task.clock.unix(), call=call, **fields, **shared)
         if joules is not None:
             with task.state as totals:
                 totals.call_energy = totals.call_energy.plus(joules)
@@ -257,8 +272,13 @@ class ExporterEnergyRequests:
     def _count_unanswered(self, request: EnergyRequest) -> None:
         with self._lock:
             self._unanswered += 1
-        if request.shared is not None:
+        if isinstance(request.shared, CallInterval):
+            for settled in self._sharing.interval_answered(request.shared, None):
+                self._write_call(settled.task, settled.call, settled.window or {}, settled.joules, settled)
+        elif request.shared is not None:
             self._charging.interval_answered(request.shared, None)
+        elif request.call is not None and not request.is_prefill:
+            self._sharing.window_lost(request.task, request.call)
         elif request.is_task:
             self._charging.window_answered(request.task, None)
 
@@ -277,6 +297,8 @@ class NullEnergyRequests:
         self._leave_unanswered(self._charging.task_ended(task, end))
         self._charging.window_answered(task, None)
         self._pushes.finished(task.group)
+
+    def call_started(self, task: TaskRecorder, call: int, start: Seconds) -> None: ...
 
     def call_ended(
         self, task: TaskRecorder, call: int, start: Seconds, end: Seconds, decode_start: Seconds | None = None

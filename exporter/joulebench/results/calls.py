@@ -216,8 +216,8 @@ def efficiency(
 
 
 def _all_shared(task: Task, calls: Sequence[CallResult]) -> bool:
-    """Whether the energy of every call is a share among all calls of its time, so that those of several tasks add up."""
-    with_share = {event.get("call") for event in task.call_energy if "share" in event}
+    """Whether the energy of every call is a share among all requests of the proxy, so that those of several tasks add up."""
+    with_share = {event.get("call") for event in task.call_energy if "exclusive" in as_dict(event.get("share"))}
     return bool(calls) and all(call.call in with_share for call in calls)
 
 

@@ -189,7 +189,7 @@ EVENTS: Mapping[str, EventType] = {
             "share": EventField(
                 "J",
                 "Share of the call, where other calls were looked at, too: `joules`, in which each moment is divided evenly among all"
-                " that ran, `low`, `high`, and `exclusive` where none ran beside it; null in a field that is not known.",
+                " that ran, `low`, `high`; `exclusive`, by the proxy alone: that none ran beside it. Null in a field that is not known.",
             ),
         },
     ),
