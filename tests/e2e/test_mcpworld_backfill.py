@@ -6,6 +6,7 @@ The counter of each GPU is the integral of its power, stored as an exporter's sc
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from math import floor
 from pathlib import Path
@@ -27,6 +28,11 @@ pytestmark = pytest.mark.e2e
 
 UNREADABLE, UNSEEN = {7, 8}, {30}
 SCRAPE = 0.25
+CPU_WATTS = 40.0
+CPU = """
+meters:
+  - {name: cpu, query: node_cpu_joules_total, kind: counter, unit: joules, scope: cpu, interval_seconds: 1, max_watts: 99}
+"""
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +59,8 @@ def fill(store: Store, tree: Tree) -> None:
             until = min(changed, points[place + 1][0] if place + 1 < len(points) else changed)
             joules += points[place][1] * (until - last)
             last = until
+        if step % 4 == 0:
+            store.add("node_cpu_joules_total", {"job": "node", "instance": "127.0.0.1:9100"}, at, CPU_WATTS * (at - START))
         labels = {"job": "joulebench-energy", "instance": "127.0.0.1:18347"}
         for gpu, value in (("0", joules), ("1", STEADY_WATTS * (changed - START))):
             own = {**labels, "gpu": gpu, "uuid": f"GPU-{gpu}"}
@@ -98,6 +106,25 @@ def test_all_is_filled_once_within_its_bounds_and_a_second_time_changes_nothing(
     assert len(frame) == 35
     assert int(frame["gpu_total_energy_joules"].notna().sum()) == 34
     assert not (frame["gpu_total_energy_joules"] == 0).any()
+
+
+def test_meters_fill_their_section_too_and_a_second_time_changes_nothing(scene: tuple[Tree, str], tmp_path: Path) -> None:
+    tree, url = scene
+    logs, meters = tmp_path / "logs", tmp_path / "meters.yml"
+    shutil.copytree(tree.root, logs)
+    meters.write_text(CPU, encoding="utf-8")
+    arguments = ["backfill", str(logs), "--prometheus-url", url, "--meters", str(meters)]
+    assert "34 filled" in joulebench(*arguments, check=False).stdout
+    for one in tree.made:
+        if one.index in UNREADABLE | UNSEEN:
+            continue
+        path = logs / one.path.relative_to(tree.root)
+        found = json.loads(path.read_text(encoding="utf-8-sig"))["meters"]["cpu"]
+        truth = CPU_WATTS * (one.headline[1] - one.headline[0])
+        assert (found["scope"], found["hosts"]) == ("cpu", ["127.0.0.1:9100"])
+        assert found["joules"] == pytest.approx(truth, rel=0.01), one.index
+        assert found["low_joules"] <= truth <= found["high_joules"], one.index
+    assert "34 unchanged" in joulebench(*arguments, check=False).stdout
 
 
 def test_a_prometheus_that_is_gone_costs_nothing_that_is_known(scene: tuple[Tree, str]) -> None:

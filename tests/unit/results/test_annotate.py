@@ -25,6 +25,7 @@ from joulebench.results.annotate import Annotated, AnnotateOptions, annotate
 from joulebench.results.export import Options, export
 from joulebench.results.row_files import detect_times
 from tests.needs import need_program
+from tests.unit.clients.test_exporter_group import Host
 from tests.unit.results import scenario
 from tests.unit.results.scenario import RUN
 from tests.unit.results.store import START, Store, prometheus
@@ -243,3 +244,26 @@ def test_the_command_names_devices_and_says_how_it_read_the_times(
     assert main([*arguments, "--gpus", "7"]) == 2
     assert "--gpus: 7 matches no GPU" in capsys.readouterr().err
     assert path.read_bytes() == before
+
+
+@pytest.mark.e2e
+def test_the_gpus_of_a_server_are_those_that_the_exporter_sees_it_use(
+    url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text(f"from,to\n{WINDOWS[0][0]!r},{WINDOWS[0][1]!r}\n", encoding="utf-8")
+    before = path.read_bytes()
+    arguments = ["annotate", str(path), "--start", "from", "--end", "to", "--prometheus-url", url, "--wait", "0"]
+    arguments += ["--server", "127.0.0.1:11434", "--exporter-url"]
+    for serving, code in (((), 2), (("GPU-bbbb",), 0)):
+        host = Host({"GPU-aaaa": 1.0, "GPU-bbbb": 2.0}, serving)
+        try:
+            assert main([*arguments, f"http://{host.name}"]) == code
+        finally:
+            host.stop()
+        if code:
+            assert "--server: no exporter sees 127.0.0.1:11434 use a GPU now" in capsys.readouterr().err
+            assert path.read_bytes() == before
+    (row,) = rows_of(path)
+    assert (row["joulebench_devices"], row["joulebench_device_basis"]) == ("GPU-bbbb", "observed")
+    assert float(row["joulebench_joules"]) == pytest.approx(100.0 * 6.375, rel=0.01)
