@@ -22,6 +22,13 @@ SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         " reads; a value that the card or its driver does not give has no series.",
         ("gpu_",),
     ),
+    (
+        "Host",
+        "From the exporter, for each RAPL zone of `/sys/class/powercap`: CPU package, memory (`dram`), platform (`psys`, which"
+        " contains the package). A machine without RAPL has no series; where only root may read them, docs/METERS.md says what"
+        " to do.",
+        ("host_",),
+    ),
     ("Exporter", "The exporter about itself.", ("exporter_",)),
     (
         "Ollama",
@@ -53,6 +60,7 @@ SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
 CLOSED_LABELS: dict[str, tuple[str, ...]] = {
     "reason": metrics.THROTTLE_REASONS,
     "clock": metrics.CLOCK_DOMAINS,
+    "zone": metrics.HOST_ZONES,
     "outcome": metrics.TOOL_OUTCOMES,
     "status": metrics.TASK_STATUSES,
     "phase": metrics.PHASES,

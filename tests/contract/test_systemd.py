@@ -62,3 +62,11 @@ def test_it_starts_a_command_that_there_is(capsys: pytest.CaptureFixture[str]) -
     assert command is not None
     assert cli.main([command[1], "--help"]) == 0
     assert "--web.listen-address" in capsys.readouterr().out
+
+
+def test_the_drop_in_for_rapl_gives_the_group_that_the_udev_rule_lets_read() -> None:
+    drop_in = (UNIT.parent / f"{UNIT.name}.d/rapl.conf").read_text(encoding="utf-8")
+    (group,) = re.findall(r"^SupplementaryGroups=(\S+)$", drop_in, re.MULTILINE)
+    rule = (ROOT / "deploy/udev/60-joulebench-rapl.rules").read_text(encoding="utf-8")
+    assert f'RUN+="/bin/chgrp {group} /sys%p/energy_uj"' in rule
+    assert f"groupadd --system {group}" in (ROOT / "docs/METERS.md").read_text(encoding="utf-8")

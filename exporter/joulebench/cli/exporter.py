@@ -57,6 +57,8 @@ class ExporterFlags:
     ollama_cache: str
     ollama_parallel: int
     no_ollama: bool
+    powercap: Path
+    no_host_energy: bool
     prices_file: Path | None
 
 
@@ -150,6 +152,14 @@ class ExporterFlags:
 )
 @click.option("--no-ollama", is_flag=True, help="Do not poll Ollama; no Ollama metrics.")
 @click.option(
+    "--host.powercap",
+    "powercap",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("/sys/class/powercap"),
+    help="Directory of the kernel's RAPL zones, from which the energy of CPUs and memory is read.",
+)
+@click.option("--no-host-energy", is_flag=True, help="Do not read RAPL; no host metrics.")
+@click.option(
     "--prices.file",
     "prices_file",
     type=options.FILE,
@@ -178,8 +188,10 @@ def _serve(flags: ExporterFlags, stack: ExitStack, clock: Clock) -> None:
     from joulebench.exporter.exporter_collector import ExporterCollector
     from joulebench.exporter.exposition import Exposition
     from joulebench.exporter.gpu_collector import gpu_collectors
+    from joulebench.exporter.host_collector import HostCollector
     from joulebench.exporter.web_config import WebConfig
     from joulebench.gpu.monitor import GpuMonitor
+    from joulebench.host.monitor import HostMonitor
     from joulebench.http_server import HttpServer
 
     web = WebConfig(flags.web_config)
@@ -200,12 +212,18 @@ def _serve(flags: ExporterFlags, stack: ExitStack, clock: Clock) -> None:
     if prices is not None:
         collectors.append(prices)
     collectors.append(ExporterCollector(source_name, clock, monitor))
-    energy = EnergyApi(monitor, source_name, clock, flags.ring_seconds)
+    host = None if flags.no_host_energy else HostMonitor(clock, flags.powercap, ring_seconds=flags.ring_seconds)
+    if host is not None:
+        collectors.append(HostCollector(host))
+    energy = EnergyApi(monitor, source_name, clock, flags.ring_seconds, host=host)
     app = build_app(Exposition(collectors, clock), energy, source_name, web)
     # The port is taken before the threads start: a second exporter fails without ever touching a GPU.
     server = HttpServer(flags.listen_address, app, tls=lambda: web.tls)
     monitor.start()
     stack.callback(monitor.stop)
+    if host is not None:
+        host.start()
+        stack.callback(host.stop)
     if processes is not None:
         processes.start()
         stack.callback(processes.stop)

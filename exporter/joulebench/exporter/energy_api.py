@@ -1,4 +1,4 @@
-"""``GET /api/v1/energy?start=&end=[&wait=][&gpus=][&server=]``: the energy of a window from the exporter's ring, as JSON.
+"""``GET /api/v1/energy?start=&end=[&wait=][&gpus=][&server=][&scope=]``: a window's energy from the exporter's ring, as JSON.
 
 The answer is for the devices that ``gpus`` names, or that a ``server``, ``unit``, ``container``, ``pod`` or ``job`` used in the
 window, else for all devices; ``basis`` says which of the three, ``share`` what part of a GPU that several servers used.
@@ -9,7 +9,7 @@ time, with ``clock_uncertainty``, the seconds by which that may be wrong: the bo
 
 Beside the joules of a GPU stand the seconds for which its clocks were throttled, by reason. A request that cannot be answered
 as asked is a 400 that says why; a GPU whose energy is unknown is ``null``, and then so is the total: a sum without it would
-pass for the energy of all GPUs.
+pass for the energy of all GPUs. ``scope=host`` asks for the RAPL zones of the host in place of the GPUs, with the same bounds.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import asyncio
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from urllib.parse import parse_qsl
 
 from joulebench.clock import Clock
@@ -35,6 +35,8 @@ from joulebench.exporter.device_selection import (
 from joulebench.gpu.device_use import GpuUse, OwnerName
 from joulebench.gpu.reading import GpuIdentity
 from joulebench.gpu.sampler import as_suspect
+from joulebench.host.monitor import ZoneState
+from joulebench.host.rapl import RaplZone
 from joulebench.schema.reasons import Reason
 from joulebench.units import Seconds
 
@@ -42,13 +44,17 @@ MAX_WAIT = 2.0
 WAIT_STEP = 0.02
 """Seconds between two looks whether the counters have passed the end of a window."""
 MAX_CLOCK_UNCERTAINTY = 5.0
-KNOWN_PARAMETERS = ("start", "end", "wait", *DEVICE_PARAMETERS, "clock_uncertainty")
+KNOWN_PARAMETERS = ("start", "end", "wait", *DEVICE_PARAMETERS, "clock_uncertainty", "scope")
+SCOPES = ("gpu", "host")
 MAX_VALUE_LENGTH = 2048
 """Characters of one parameter; names of many devices are long."""
 MAX_PENDING = 256
 """Requests that wait at a time; a further request is answered by a 503."""
 
 ALL_DEVICES = DeviceRequest()
+
+Counted = TypeVar("Counted", GpuIdentity, RaplZone)
+"""What has a counter of its own."""
 
 Answer = tuple[int, dict[str, Any]]
 """HTTP status and the body before it becomes JSON."""
@@ -81,6 +87,20 @@ class WindowSource(Protocol):
         ...
 
 
+class HostWindowSource(Protocol):
+    def is_settled(self, end_unix: float) -> bool:
+        """As WindowSource.is_settled, of the host's counters."""
+        ...
+
+    def window(self, start_unix: float, end_unix: float) -> Sequence[tuple[RaplZone, WindowEnergy]]:
+        """Energy of every RAPL zone between two unix times, by what is known now."""
+        ...
+
+    def snapshot(self) -> Sequence[ZoneState]:
+        """Whether each zone can be read, and why not."""
+        ...
+
+
 class BadWindow(Exception):
     """The query string does not ask for a window that can exist."""
 
@@ -92,10 +112,12 @@ class Window:
     wait: float
     devices: DeviceRequest = ALL_DEVICES
     clock_uncertainty: float = 0.0
+    scope: str = "gpu"
 
 
 class EnergyApi:
     """``windows`` is None on an exporter without a GPU: every answer is then a valid one with no GPU in it.
+    ``host``: None on an exporter that reads no RAPL: an answer for ``scope=host`` has then no zone in it.
 
     ``ring_seconds``: length of the monitor's memory. At most ``max_pending`` requests wait at a time; a further one is a 503.
     """
@@ -107,8 +129,11 @@ class EnergyApi:
         clock: Clock,
         ring_seconds: float,
         max_pending: int = MAX_PENDING,
+        *,
+        host: HostWindowSource | None = None,
     ) -> None:
         self._windows = windows
+        self._host = host
         self._source = source
         self._clock = clock
         self._ring_seconds = ring_seconds
@@ -132,17 +157,20 @@ class EnergyApi:
             return 503, {"error": "too many window energy requests at once; ask again in a moment"}
         self._pending += 1
         try:
-            if self._windows is not None:
+            if window.scope == "host":
+                if self._host is not None:
+                    await self._wait_until_settled(self._host, window)
+            elif self._windows is not None:
                 await self._wait_until_settled(self._windows, window)
                 await asyncio.to_thread(self._windows.refresh_use, window.end)
         finally:
             self._pending -= 1
         try:
-            return 200, self._answer(window)
+            return 200, self._host_answer(window) if window.scope == "host" else self._answer(window)
         except ValueError as error:
             return 400, {"error": str(error)}
 
-    async def _wait_until_settled(self, windows: WindowSource, window: Window) -> None:
+    async def _wait_until_settled(self, windows: WindowSource | HostWindowSource, window: Window) -> None:
         deadline = self._clock.monotonic() + window.wait
         while not windows.is_settled(window.end + window.clock_uncertainty):
             left = deadline - self._clock.monotonic()
@@ -152,7 +180,7 @@ class EnergyApi:
 
     def _answer(self, window: Window) -> dict[str, Any]:
         windows = self._windows
-        energies = [] if windows is None else _energies(windows, window)
+        energies = [] if windows is None else _energies(windows.window, window)
         throttled = {} if windows is None else {gpu.uuid: by for gpu, by in windows.throttled(window.start, window.end)}
         uses = [] if windows is None else windows.device_use(window.devices.owner, window.start, window.end)
         selection = select_devices(window.devices, energies, uses, window.end - window.start)
@@ -165,6 +193,23 @@ class EnergyApi:
             "source": self._source(),
         }
 
+    def _host_answer(self, window: Window) -> dict[str, Any]:
+        """``totals``: by kind of zone, each the sum over the CPU packages, unknown where the energy of a package is.
+
+        Packages and the platform (psys) are never added: the platform contains the packages.
+        """
+        host = self._host
+        energies = [] if host is None else _energies(host.window, window)
+        problems = {} if host is None else {state.zone: state.problem for state in host.snapshot()}
+        kinds = dict.fromkeys(zone.kind for zone, _ in energies)
+        return {
+            "start": window.start,
+            "end": window.end,
+            "scope": window.scope,
+            "zones": [_zone_json(zone, energy, problems.get(zone)) for zone, energy in energies],
+            "totals": {kind: _energy_json(total(energy for zone, energy in energies if zone.kind == kind)) for kind in kinds},
+        }
+
     def _total(self, selection: Selection) -> WindowEnergy:
         """The sum over the selected GPUs; suspect and without an upper bound where a GPU of the machine could not be named."""
         energy = total(gpu.energy for gpu in selection.gpus)
@@ -174,17 +219,19 @@ class EnergyApi:
         return replace(as_suspect(energy, Reason.GPU_MISSING), high=None)
 
 
-def _energies(windows: WindowSource, window: Window) -> list[tuple[GpuIdentity, WindowEnergy]]:
-    """The energy of each GPU; ``low`` and ``high`` hold for every window whose edges lie within the clock's uncertainty."""
-    energies = list(windows.window(window.start, window.end))
+def _energies(
+    estimate: Callable[[float, float], Sequence[tuple[Counted, WindowEnergy]]], window: Window
+) -> list[tuple[Counted, WindowEnergy]]:
+    """The energy of each GPU or zone; the bounds hold for every window whose edges lie within the clock's uncertainty."""
+    energies = list(estimate(window.start, window.end))
     shift = window.clock_uncertainty
     if not shift:
         return energies
-    least: dict[str, float | None] = {identity.uuid: 0.0 for identity, _ in energies}
+    least: dict[Counted, float | None] = {counted: 0.0 for counted, _ in energies}
     if window.end - window.start > 2 * shift:
-        least = {identity.uuid: inner.low for identity, inner in windows.window(window.start + shift, window.end - shift)}
-    most = {identity.uuid: outer.high for identity, outer in windows.window(window.start - shift, window.end + shift)}
-    return [(identity, with_bounds(energy, least.get(identity.uuid), most.get(identity.uuid))) for identity, energy in energies]
+        least = {counted: inner.low for counted, inner in estimate(window.start + shift, window.end - shift)}
+    most = {counted: outer.high for counted, outer in estimate(window.start - shift, window.end + shift)}
+    return [(counted, with_bounds(energy, least.get(counted), most.get(counted))) for counted, energy in energies]
 
 
 def parse_window(query: str, now: float, ring_seconds: float) -> Window:
@@ -213,7 +260,12 @@ def parse_window(query: str, now: float, ring_seconds: float) -> Window:
         devices = parse_device_request({key: value for key, value in given.items() if key in DEVICE_PARAMETERS})
     except ValueError as error:
         raise BadWindow(str(error)) from error
-    return Window(start, end, wait, devices, uncertainty)
+    scope = given.get("scope", "gpu")
+    if scope not in SCOPES:
+        raise BadWindow(f"scope={scope[:40]!r} is none of {', '.join(SCOPES)}")
+    if scope == "host" and devices != ALL_DEVICES:
+        raise BadWindow(f"scope=host is for all of the host; leave out {', '.join(DEVICE_PARAMETERS)}")
+    return Window(start, end, wait, devices, uncertainty, scope)
 
 
 def _parameters(query: str) -> Mapping[str, str]:
@@ -251,6 +303,18 @@ def _gpu_json(gpu: SelectedGpu, throttled: Mapping[str, Seconds | None]) -> dict
         "longest_gap_seconds": gpu.energy.longest_gap,
         "share": gpu.share,
         "throttled_seconds": dict(throttled),
+    }
+
+
+def _zone_json(zone: RaplZone, energy: WindowEnergy, problem: str | None) -> dict[str, Any]:
+    return {
+        "zone": zone.kind,
+        "package": zone.package,
+        "method": energy.method,
+        "samples": energy.samples,
+        **_energy_json(energy),
+        "longest_gap_seconds": energy.longest_gap,
+        "problem": problem,
     }
 
 

@@ -106,10 +106,13 @@ class EnergyMeter:
     """``method`` is chosen by the first counter value, or after ``PROBE_SECONDS`` without one; a counter that stalls hands over
     to power integration for good. ``ceiling``: watts above which the GPU cannot draw; None where its limits are unknown.
 
-    ``glitches``: counter readings that were impossible. ``name``: of the GPU, for the log.
+    ``glitches``: counter readings that were impossible. ``name``: of the GPU, for the log. ``longest_update``: longest time for
+    which the counter is known to repeat a value; None where that is not known.
     """
 
-    def __init__(self, ring_seconds: float, ceiling: float | None = None, name: str = "GPU") -> None:
+    def __init__(
+        self, ring_seconds: float, ceiling: float | None = None, name: str = "GPU", *, longest_update: Seconds | None = None
+    ) -> None:
         self.trace = CounterTrace(capacity=max(int(ring_seconds * POINTS_PER_SECOND), 64))
         self.crosscheck = CrossCheck()
         self.method = NONE
@@ -121,6 +124,7 @@ class EnergyMeter:
         self._name = name
         self._ceiling = DEFAULT_POWER_CEILING if ceiling is None else ceiling
         self._ring_seconds = ring_seconds
+        self._longest_update = longest_update
         self._last_three: deque[float] = deque(maxlen=3)
         self._first_at: float | None = None
         # The counter: the readings that were taken in, and those that may be a new epoch.
@@ -156,6 +160,11 @@ class EnergyMeter:
                 self._observe_counter(CounterPoll(before, after, energy))
         elif self.method == POWER and power is not None:
             self._integrate(at, power)
+
+    @property
+    def accepted(self) -> Joules | None:
+        """The last counter value that was possible; None before the first."""
+        return None if self._main is None else self._main.joules
 
     def has_glitch(self, start: float, end: float) -> bool:
         """Whether a glitch may have touched a window between two monotonic times."""
@@ -285,6 +294,8 @@ class EnergyMeter:
         since = main.unchanged_at
         if self.step is not None:
             since = max(since, poll.after - LONGEST_STEP * self.step)
+        if self._longest_update is not None:
+            since = max(since, poll.before - self._longest_update)
         at = self._period.estimate(since, poll.after)
         uncertainty = max(at - since, poll.after - at)
         if self._changed_at is not None:

@@ -7,9 +7,10 @@ from here; a contract test fails on a name or label that is typed anywhere else.
 
 from __future__ import annotations
 
-from joulebench.metrics import exporter, gpu, ollama, prices, process, proxy, run, task
+from joulebench.metrics import exporter, gpu, host, ollama, prices, process, proxy, run, task
 from joulebench.metrics.exporter import *
 from joulebench.metrics.gpu import *
+from joulebench.metrics.host import *
 from joulebench.metrics.label_sets import *
 from joulebench.metrics.metric import PREFIX as PREFIX
 from joulebench.metrics.metric import Kind as Kind
@@ -21,7 +22,7 @@ from joulebench.metrics.proxy import *
 from joulebench.metrics.run import *
 from joulebench.metrics.task import *
 
-_PUBLISHED = (gpu, exporter, ollama, prices, run, task, proxy, process)
+_PUBLISHED = (gpu, host, exporter, ollama, prices, run, task, proxy, process)
 
 METRICS: tuple[Metric, ...] = tuple(
     value for published in _PUBLISHED for value in vars(published).values() if isinstance(value, Metric)

@@ -6,12 +6,15 @@ GPU = ("gpu", "uuid")
 OWNER = ("server", "unit", "container_id", "pod_uid", "slurm_job")
 """Who a process on a GPU belongs to: the addresses that it serves, and its systemd unit, container, pod and Slurm job. Plain
 ``container``, ``pod`` and ``job`` are labels that Prometheus gives the exporter itself."""
+ZONE = ("zone", "package")
+"""A RAPL zone and the number of its CPU package, empty for the platform."""
 TASK = ("model", "suite")
 """Constant for a task, on every series of it."""
 
 THROTTLE_REASONS = ("sw_power_cap", "hw_slowdown", "sync_boost", "sw_thermal", "hw_thermal", "hw_power_brake")
 THERMAL_REASONS = ("sw_thermal", "hw_thermal")
 LINKS, DIRECTIONS = ("pcie", "nvlink"), ("tx", "rx")
+HOST_ZONES = ("package", "dram", "psys")
 CLOCK_DOMAINS = ("graphics", "sm", "memory")
 TOOL_OUTCOMES = ("ok", "malformed", "undeclared", "schema_invalid", "tool_error", "unchecked")
 TASK_STATUSES = ("success", "failure", "timeout", "error", "unknown")

@@ -11,6 +11,7 @@ WITHOUT_UNIT = (
     "joulebench_exporter_collector_success",
     "joulebench_gpu_throttle_active",
     "joulebench_gpu_up",
+    "joulebench_host_energy_up",
     "joulebench_exporter_gpus_expected",
     "joulebench_ollama_up",
     "joulebench_ollama_models_available",

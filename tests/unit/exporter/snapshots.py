@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, replace
 from joulebench.energy.window import WindowEnergy
 from joulebench.gpu.device_use import GpuUse, OwnerName
 from joulebench.gpu.reading import GpuIdentity, GpuState, OwnerUse, ProcessSummary, StateReading
+from joulebench.host.monitor import ZoneState
+from joulebench.host.rapl import POWERCAP, RaplZone
 from joulebench.ollama.inventory import LoadedModel, OllamaInventory
 from joulebench.ollama.poller import OllamaPoll
 from joulebench.units import Bytes, Celsius, Hertz, Joules, Ratio, Seconds, Watts
@@ -160,6 +162,18 @@ class Windows:
     def throttled(self, start_unix: float, end_unix: float) -> Sequence[tuple[GpuIdentity, Mapping[str, Seconds | None]]]:
         assert self.asked[-1] == (start_unix, end_unix)
         return [(identity, self.slowed) for identity, _ in self.answers]
+
+
+class Zones:
+    """RAPL zones of a host: one that can be read, and one that is for root only."""
+
+    def snapshot(self) -> Sequence[ZoneState]:
+        package = RaplZone("package", "0", POWERCAP / "intel-rapl:0", 262_143_328_850)
+        memory = RaplZone("dram", "0", POWERCAP / "intel-rapl:0:0", 65_712_999_613)
+        return [
+            ZoneState(package, True, Joules(380165.450113), 1, None),
+            ZoneState(memory, False, None, 12, "for root only"),
+        ]
 
 
 @dataclass

@@ -13,13 +13,14 @@ from joulebench import __version__
 from joulebench.exporter.exporter_collector import ExporterCollector
 from joulebench.exporter.exposition import Collector, Exposition, declared_metrics
 from joulebench.exporter.gpu_collector import ENERGY_METRICS, GpuCollector, gpu_collectors
+from joulebench.exporter.host_collector import HostCollector
 from joulebench.exporter.ollama_collector import OllamaCollector
 from joulebench.gpu.reading import GpuState
 from joulebench.ollama.poller import OllamaPoll
 from joulebench.supervise import LoopErrors
 from tests.goldens_support import Golden
 from tests.unit.exporter.exposition_lint import complaints
-from tests.unit.exporter.snapshots import FULL, LOST, MODELS, SHARED, SPARSE, Gpus, ManualClock, OllamaPolls
+from tests.unit.exporter.snapshots import FULL, LOST, MODELS, SHARED, SPARSE, Gpus, ManualClock, OllamaPolls, Zones
 
 ENERGY_ONLY = ("joulebench_gpu_energy_joules_total", "joulebench_gpu_energy_sample_timestamp_seconds")
 
@@ -29,6 +30,7 @@ def collectors(states: Sequence[GpuState], ollama: OllamaPoll | None) -> list[Co
     gpus = Gpus(shared, clock_steps=3)
     return [
         *gpu_collectors(gpus),
+        HostCollector(Zones()),
         OllamaCollector(OllamaPolls(ollama)),
         ExporterCollector(lambda: "simulated", ManualClock(), gpus, errors()),
     ]

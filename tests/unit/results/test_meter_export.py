@@ -18,6 +18,7 @@ import pytest
 from joulebench.cli import main
 from joulebench.clients.prometheus import PrometheusApi
 from joulebench.meters import Meter, load_meters
+from joulebench.metrics import HOST_ENERGY
 from joulebench.results.export import Export, Options, export
 from joulebench.schema import load_results
 from tests.needs import need_program
@@ -31,6 +32,7 @@ pytestmark = pytest.mark.e2e
 EXAMPLES = Path(__file__).parent.parent.parent.parent / "prometheus" / "meters.yml"
 METERS = load_meters(EXAMPLES).meters
 NODE, BMC = {"job": "node", "instance": "127.0.0.1:9100"}, {"job": "ipmi", "instance": "127.0.0.1:9290"}
+EXPORTER = {"job": "joulebench", "instance": "127.0.0.1:18347"}
 WRAPS = 262143.328850
 
 
@@ -52,6 +54,8 @@ def wall_joules(start: float, end: float) -> float:
 
 
 TRUTH: Mapping[str, Callable[[float, float], float]] = {
+    "host_cpu": cpu_joules,
+    "host_dram": lambda start, end: 8.0 * (end - start),
     "cpu_package": cpu_joules,
     "cpu_dram": lambda start, end: 8.0 * (end - start),
     "kepler_package": cpu_joules,
@@ -75,6 +79,8 @@ def fill_meters(store: Store) -> None:
                 zone = f"/sys/class/powercap/intel-rapl:{index}"
                 value = (261_000.0 + (0.7 if index == "0" else 0.3) * cpu_joules(since, at)) % WRAPS
                 store.add("node_rapl_package_joules_total", {**NODE, "job": job, "index": index, "path": zone}, at, value)
+        for zone, value in (("package", 380_000.0 + cpu_joules(since, at)), ("dram", 90_000.0 + 8.0 * (at - since))):
+            store.add(HOST_ENERGY.name, {**EXPORTER, "zone": zone, "package": "0"}, at, value)
         store.add("node_rapl_dram_joules_total", {**NODE, "index": "0"}, at, 14225.0 + 8.0 * (at - since))
         for zone, value in (("package", cpu_joules(since, START + floor(second / 5) * 5)), ("dram", 0.0)):
             store.add("kepler_node_cpu_joules_total", {**NODE, "zone": zone, "node_name": "127.0.0.1"}, at, 500.0 + value)
