@@ -13,7 +13,7 @@ import msgspec
 
 from joulebench.schema import events
 from joulebench.schema.call_columns import call_column_docs
-from joulebench.schema.columns import COLUMNS, METER_FIELDS
+from joulebench.schema.columns import COLUMNS, EMISSION_COLUMNS, METER_FIELDS
 from joulebench.schema.definitions import DEFINITIONS
 from joulebench.schema.fields import fields_of, records_of
 from joulebench.schema.reasons import NOTES, Reason
@@ -46,6 +46,8 @@ def render() -> str:
             ),
             "Each meter of `--meters` adds columns `meter_NAME_FIELD`, each FIELD one of `meters.NAME` (MeterResult):"
             f" {', '.join(METER_FIELDS)}.\n",
+            "Emission factors in the same file add columns, fields of `emissions.carbon` and `emissions.water` (EmissionResult):"
+            f" {', '.join(f'`{name}`' for name in EMISSION_COLUMNS)}.\n",
             f"## `{CALLS_CSV_NAME}`\n",
             "`joulebench export --per call`: one row for each LLM call or proxied request.\n",
             table(

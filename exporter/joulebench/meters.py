@@ -8,12 +8,15 @@
         scope: cpu                                 what it measures, one of SCOPES
         interval_seconds: 15                       usual time between two samples
         max_watts: 400                             no single series can draw more
+    emissions:
+      carbon: {grams_per_kwh: 420, source: "...", date: 2026-10-01, of: cpu}     or a query for a series of it; and water
 
 ``docs/METERS.md`` describes every setting. A file with a key or value that cannot be meant is refused.
 """
 
 from __future__ import annotations
 
+import datetime
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -25,6 +28,8 @@ from joulebench.errors import UserError
 
 ENV_METERS = "JOULEBENCH_METERS"
 EVERY_HOST = "*"
+HIGHEST_FACTOR = 10_000.0
+"""Grams or litres for one kWh. Grids that burn coal are near 1,000 g; what lies above this is a wrong unit."""
 
 SCOPES = ("gpu", "module", "cpu", "dram", "host", "wall", "rack")
 """A module is a board of GPU and CPU (GH200), a host what its power supplies deliver, a wall what they take."""
@@ -92,10 +97,59 @@ class Meter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         return JOULES_PER_UNIT[self.unit] if self.kind == "counter" else WATTS_PER_UNIT[self.unit]
 
 
+class EmissionFactor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a kWh emits: a constant, or a series in Prometheus with ``query`` and the usual time between two of its samples.
+
+    ``of``: the joules that it is multiplied with: the name of a meter, a scope, or scopes beside each other joined by ``+``.
+    ``source`` and ``date``: who published the factor, and when it held; a series has its own times.
+    """
+
+    source: Annotated[str, msgspec.Meta(pattern=r"\S", max_length=300)]
+    of: str
+    date: datetime.date | None = None
+    query: str | None = None
+    interval_seconds: Annotated[float, msgspec.Meta(gt=0, le=86400)] | None = None
+
+    @property
+    def constant(self) -> float | None:
+        """Amount for one kWh; None where it is a series."""
+        raise NotImplementedError
+
+
+PerKwh = Annotated[float, msgspec.Meta(ge=0, le=HIGHEST_FACTOR)]
+
+
+class CarbonFactor(EmissionFactor, frozen=True, kw_only=True):
+    """Grams of CO2 equivalent for one kWh."""
+
+    grams_per_kwh: PerKwh | None = None
+
+    @property
+    def constant(self) -> float | None:
+        return self.grams_per_kwh
+
+
+class WaterFactor(EmissionFactor, frozen=True, kw_only=True):
+    """Litres of water for one kWh."""
+
+    litres_per_kwh: PerKwh | None = None
+
+    @property
+    def constant(self) -> float | None:
+        return self.litres_per_kwh
+
+
+FACTORS: Mapping[str, type[EmissionFactor]] = {"carbon": CarbonFactor, "water": WaterFactor}
+
+
 class MeterFile(msgspec.Struct, frozen=True, kw_only=True):
-    """The meters in the order of the file: of several with one scope the first that knows a task speaks for the scope."""
+    """The meters in the order of the file: of several with one scope the first that knows a task speaks for the scope.
+
+    ``emissions``: factors by kind, those of ``FACTORS`` that the file has.
+    """
 
     meters: tuple[Meter, ...] = ()
+    emissions: Mapping[str, EmissionFactor] = {}
 
 
 def load_meters(path: Path, setting: str = "--meters") -> MeterFile:
@@ -110,12 +164,12 @@ def load_meters(path: Path, setting: str = "--meters") -> MeterFile:
     except (ValueError, yaml.YAMLError, RecursionError) as error:
         problem = " ".join(str(error).split())[:200]
         raise UserError(f"{where}: is not YAML ({problem}); it holds a list 'meters:', as docs/METERS.md shows") from error
-    if not isinstance(content, dict) or not isinstance(content.get("meters"), list):
+    if not isinstance(content, dict) or not isinstance(content.get("meters", [] if "emissions" in content else None), list):
         raise UserError(f"{where}: has no list 'meters:'; docs/METERS.md shows one")
-    if unknown := sorted(map(str, set(content) - {"meters"})):
-        raise UserError(f"{where}: unknown key {', '.join(unknown)}; known is meters")
+    if unknown := sorted(map(str, set(content) - {"meters", "emissions"})):
+        raise UserError(f"{where}: unknown key {', '.join(unknown)}; known are meters and emissions")
     meters: dict[str, Meter] = {}
-    for place, entry in enumerate(content["meters"], 1):
+    for place, entry in enumerate(content.get("meters", ()), 1):
         named = entry.get("name") if isinstance(entry, dict) else None
         at = f"{where}: meters, entry {place}" + (f" ({str(named)[:40]})" if named else "")
         meter = _convert(entry, Meter, at)
@@ -123,7 +177,39 @@ def load_meters(path: Path, setting: str = "--meters") -> MeterFile:
         if meter.name in meters:
             raise UserError(f"{at}: this name is there already; give each meter its own")
         meters[meter.name] = meter
-    return MeterFile(meters=tuple(meters.values()))
+    emissions = _load_emissions(content.get("emissions", {}), meters, f"{where}: emissions")
+    return MeterFile(meters=tuple(meters.values()), emissions=emissions)
+
+
+def _load_emissions(entries: object, meters: Mapping[str, Meter], where: str) -> dict[str, EmissionFactor]:
+    if not isinstance(entries, dict) or (unknown := sorted(map(str, set(entries) - set(FACTORS)))):
+        given = type(entries).__name__ if not isinstance(entries, dict) else f"unknown key {', '.join(unknown)}"
+        raise UserError(f"{where}: {given}; it holds {' and '.join(FACTORS)}, as docs/METERS.md shows")
+    factors: dict[str, EmissionFactor] = {}
+    for kind, entry in entries.items():
+        factors[kind] = _convert(entry, FACTORS[kind], f"{where}, {kind}")
+        _check_factor(factors[kind], meters, f"{where}, {kind}")
+    return factors
+
+
+def _check_factor(factor: EmissionFactor, meters: Mapping[str, Meter], where: str) -> None:
+    if (factor.constant is None) == (factor.query is None):
+        amount = next(name for name in factor.__struct_fields__ if name.endswith("_per_kwh"))
+        raise UserError(f"{where}: give either {amount}, a number, or query, the selector of a series of it")
+    if factor.query is None:
+        if factor.date is None:
+            raise UserError(f"{where}: lacks the setting `date`: the day for which its source gives the factor, as 2026-10-01")
+        if factor.interval_seconds is not None:
+            raise UserError(f"{where}: interval_seconds is for a series; leave it out of a constant")
+    else:
+        _check_selector(factor.query, where)
+        if factor.interval_seconds is None:
+            raise UserError(f"{where}: lacks the setting `interval_seconds`: the usual time between two samples of the series")
+    if factor.of in meters:
+        return
+    measured = {"gpu", *(meter.scope for meter in meters.values())}
+    if absent := [scope for scope in parse_scopes(factor.of, f"{where}: of") if scope not in measured]:
+        raise UserError(f"{where}: of: no meter of the file measures {absent[0]}; add such a meter, or give gpu")
 
 
 Converted = TypeVar("Converted")
@@ -146,12 +232,16 @@ def _plain_message(message: str) -> str:
     )
 
 
-def _check_meter(meter: Meter, where: str) -> None:
-    if not _SELECTOR.fullmatch(meter.query.strip()):
+def _check_selector(query: str, where: str) -> None:
+    if not _SELECTOR.fullmatch(query.strip()):
         raise UserError(
-            f"{where}: query {meter.query[:200]!r} is no selector; give the name of a metric, with labels in braces if needed,"
+            f"{where}: query {query[:200]!r} is no selector; give the name of a metric, with labels in braces if needed,"
             " and no function, operator or range"
         )
+
+
+def _check_meter(meter: Meter, where: str) -> None:
+    _check_selector(meter.query, where)
     units = JOULES_PER_UNIT if meter.kind == "counter" else WATTS_PER_UNIT
     if meter.unit not in units:
         raise UserError(f"{where}: a {meter.kind} is not in {meter.unit}; its unit is one of {', '.join(units)}")

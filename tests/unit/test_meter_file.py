@@ -36,7 +36,7 @@ def entry(**changes: object) -> str:
         ("meters: [", "is not YAML"),
         ("a: 1", "has no list 'meters:'"),
         ("meters: {}", "has no list 'meters:'"),
-        (f"meters: [{GOOD}]\ncolour: 1", "unknown key colour; known is meters"),
+        (f"meters: [{GOOD}]\ncolour: 1", "unknown key colour; known are meters and emissions"),
         (f"meters: [{GOOD}, {GOOD}]", "entry 2 (a): this name is there already"),
         ("meters: [3]", "entry 1: Expected `object`, got `int`"),
         (entry(name="Wall 1"), "name: expected `str` matching regex"),
@@ -60,6 +60,51 @@ def test_what_cannot_be_meant_is_refused(tmp_path: Path, text: str, message: str
         load(tmp_path, text)
     assert message in str(refused.value)
     assert str(refused.value).startswith(f"--meters {tmp_path / 'meters.yml'}: ")
+
+
+WHERE = 'source: "a grid", date: 2026-10-01, of: gpu'
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[3]", "emissions: list; it holds carbon and water"),
+        ("{methane: {}}", "emissions: unknown key methane; it holds carbon and water"),
+        (f"{{carbon: {{{WHERE}}}}}", "carbon: give either grams_per_kwh, a number, or query"),
+        (f"{{carbon: {{grams_per_kwh: 1, query: x, {WHERE}}}}}", "carbon: give either grams_per_kwh, a number, or query"),
+        (f"{{water: {{grams_per_kwh: 1, {WHERE}}}}}", "water: there is no setting `grams_per_kwh`"),
+        ("{carbon: {grams_per_kwh: 1, date: 2026-10-01, of: gpu}}", "carbon: lacks the setting `source`"),
+        ('{carbon: {grams_per_kwh: 1, source: " ", date: 2026-10-01, of: gpu}}', "source: expected `str`"),
+        ("{carbon: {grams_per_kwh: 1, source: a, of: gpu}}", "carbon: lacks the setting `date`"),
+        ("{carbon: {grams_per_kwh: 1, source: a, date: autumn, of: gpu}}", "date: invalid"),
+        ("{carbon: {grams_per_kwh: 1, source: a, date: 2026-10-01}}", "carbon: lacks the setting `of`"),
+        ("{carbon: {grams_per_kwh: 1, source: a, date: 2026-10-01, of: wall}}", "of: no meter of the file measures wall"),
+        ("{carbon: {grams_per_kwh: 1, source: a, date: 2026-10-01, of: plug}}", "of: 'plug' is no scope"),
+        ("{carbon: {grams_per_kwh: 1, source: a, date: 2026-10-01, of: gpu+wall}}", "gpu is inside wall"),
+        (f"{{carbon: {{grams_per_kwh: -1, {WHERE}}}}}", "grams_per_kwh: expected `float` >= 0"),
+        (f"{{carbon: {{grams_per_kwh: 420000, {WHERE}}}}}", "grams_per_kwh: expected `float` <= 10000"),
+        (f"{{carbon: {{grams_per_kwh: 1, interval_seconds: 5, {WHERE}}}}}", "interval_seconds is for a series"),
+        (f"{{carbon: {{query: x, {WHERE}}}}}", "carbon: lacks the setting `interval_seconds`"),
+        (f"{{carbon: {{query: 'avg(x)', interval_seconds: 5, {WHERE}}}}}", "query 'avg(x)' is no selector"),
+    ],
+)
+def test_emissions_that_cannot_be_meant_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UserError) as refused:
+        load(tmp_path, f"emissions: {text}")
+    assert message in str(refused.value)
+
+
+def test_a_file_may_have_emissions_alone_or_of_its_meters(tmp_path: Path) -> None:
+    path = tmp_path / "meters.yml"
+    path.write_text(f"emissions: {{water: {{litres_per_kwh: 2, {WHERE}}}}}", encoding="utf-8")
+    loaded = load_meters(path)
+    assert (loaded.meters, loaded.emissions["water"].constant, loaded.emissions["water"].of) == ((), 2.0, "gpu")
+    path.write_text(
+        f"meters: [{GOOD}]\nemissions: {{carbon: {{query: 'g{{zone=\"DE\"}}', interval_seconds: 300, source: grid, of: a}}}}",
+        encoding="utf-8",
+    )
+    factor = load_meters(path).emissions["carbon"]
+    assert (factor.constant, factor.query, factor.date, factor.of) == (None, 'g{zone="DE"}', None, "a")
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -19,7 +19,6 @@ import numpy as np
 
 from joulebench.analysis import runs
 from joulebench.analysis.runs import Attempt, RunResults
-from joulebench.analysis.scopes import GPU
 from joulebench.analysis.statistics import (
     LEAST_TESTED,
     Estimate,
@@ -35,6 +34,7 @@ from joulebench.analysis.statistics import (
     without_success,
 )
 from joulebench.errors import UserError
+from joulebench.results.scopes import GPU
 
 SUITE, SIMULATED, BASIS = "suite", "simulated", "basis"
 ALLOWABLE = (SUITE, SIMULATED, BASIS, *runs.WAIVABLE)

@@ -16,10 +16,10 @@ from typing import Any
 
 from msgspec import UNSET
 
-from joulebench.analysis.scopes import GPU, ScopeEnergy, add_scopes, energy_by_scope, kept_reasons
 from joulebench.errors import UserError
 from joulebench.meters import SCOPES
 from joulebench.parsing import as_count, as_float, as_list, sum_or_none
+from joulebench.results.scopes import GPU, ScopeEnergy, add_scopes, energy_by_scope, kept_reasons
 from joulebench.schema import Reason, TaskResult, events, iterate_files, iterate_results
 from joulebench.schema.result import RUN_FILE_NAME, CallResult, Metadata
 

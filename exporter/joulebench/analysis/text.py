@@ -20,9 +20,9 @@ from joulebench.analysis.comparison import (
     Pair,
     comparison_counts,
 )
-from joulebench.analysis.scopes import GPU, add_scopes
 from joulebench.analysis.statistics import PERMUTATIONS, RESAMPLES, Estimate
 from joulebench.devices import format_devices
+from joulebench.results.scopes import GPU, add_scopes
 
 _MOST_EXCLUDED = 10
 

@@ -13,7 +13,7 @@ from joulebench.cli import options
 from joulebench.clock import SystemClock
 from joulebench.devices import DeviceChoice, DeviceName, parse_devices
 from joulebench.errors import EnergyApiError, UserError
-from joulebench.meters import Meter
+from joulebench.meters import MeterFile
 
 OBSERVED_SECONDS = 2.0
 """How far back an exporter is asked which GPUs the server uses."""
@@ -41,7 +41,7 @@ def annotate_command(
     server: str | None,
     exporter_url: str,
     instance: str | None,
-    meters: tuple[Meter, ...],
+    meters: MeterFile,
     wait: float,
 ) -> int:
     """Put joules, bounds, mean watts, throttling, devices and every meter beside each row of a table.
@@ -62,7 +62,11 @@ def annotate_command(
         devices, basis = _observed_devices(server, exporter_url), "observed"
     else:
         devices, basis = (), "assumed"
-    given = AnnotateOptions(file, start, end, out, devices=devices, basis=basis, instance=instance, meters=meters, wait=wait)
+    if meters.emissions:
+        print("note: the emissions of --meters are for export and backfill; this table gets none", file=sys.stderr)
+    given = AnnotateOptions(
+        file, start, end, out, devices=devices, basis=basis, instance=instance, meters=meters.meters, wait=wait
+    )
     with closing(PrometheusApi(prometheus_url)) as api, ProgressLine() as line:
         done = annotate(given, api, progress=line.show)
     first, last = done.times

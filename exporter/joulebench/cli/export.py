@@ -17,7 +17,7 @@ from joulebench import settings
 from joulebench.cli import options
 from joulebench.devices import parse_devices
 from joulebench.errors import GatewayError
-from joulebench.meters import Meter
+from joulebench.meters import MeterFile
 
 if TYPE_CHECKING:
     from joulebench.results.export import Export
@@ -56,7 +56,7 @@ def export_command(
     wait: float,
     gateway_url: str,
     gpus: str | None,
-    meters: tuple[Meter, ...],
+    meters: MeterFile,
     instance: str | None,
     per: str,
     lookback: float | None,
@@ -72,7 +72,8 @@ def export_command(
         out=out,
         instance=instance,
         devices=parse_devices(gpus, "--gpus") if gpus else (),
-        meters=meters,
+        meters=meters.meters,
+        emissions=meters.emissions,
         wait=wait,
         per_call=per == "call",
         lookback=LOOKBACK_SECONDS if lookback is None else lookback * SECONDS_PER_DAY,

@@ -20,7 +20,7 @@ from joulebench.cli import options
 from joulebench.clock import Clock, SystemClock
 from joulebench.devices import DeviceChoice, DeviceName, parse_devices
 from joulebench.errors import GpuUnavailable, UserError
-from joulebench.meters import Meter
+from joulebench.meters import MeterFile
 
 if TYPE_CHECKING:
     from joulebench.gpu.reading import GpuSource
@@ -272,7 +272,7 @@ def backfill(
     instance: str | None,
     wait: float,
     gpus: str | None,
-    meters: tuple[Meter, ...],
+    meters: MeterFile,
     dry_run: bool,
     quiet: bool,
 ) -> int:
@@ -290,7 +290,9 @@ def backfill(
     api = None if prometheus_url == settings.NO_URL else PrometheusApi(prometheus_url)
     try:
         devices = parse_devices(gpus, "--gpus") if gpus else ()
-        report = backfill_files(Options(directory, list(monitor_csv), instance, dry_run, wait, devices, meters), api)
+        report = backfill_files(
+            Options(directory, list(monitor_csv), instance, dry_run, wait, devices, meters.meters, meters.emissions), api
+        )
     finally:
         if api is not None:
             api.close()

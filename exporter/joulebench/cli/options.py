@@ -17,7 +17,7 @@ import click
 
 from joulebench import settings
 from joulebench.devices import ENV_GPUS, ENV_SERVER
-from joulebench.meters import ENV_METERS, Meter, load_meters
+from joulebench.meters import ENV_METERS, MeterFile, load_meters
 
 _COMMAND_PATH = "joulebench.command_path"
 
@@ -234,7 +234,7 @@ def _use_connections_file(context: click.Context, parameter: click.Parameter, pa
 
 
 def meters_option() -> Callable[[Decorated], Decorated]:
-    """The option's value is ``meters``, a tuple of them."""
+    """The option's value is ``meters``, the content of the file, empty without one."""
     return click.option(
         "--meters",
         envvar=ENV_METERS,
@@ -246,8 +246,8 @@ def meters_option() -> Callable[[Decorated], Decorated]:
     )
 
 
-def _load_meters(context: click.Context, parameter: click.Parameter, path: Path | None) -> tuple[Meter, ...]:
-    return () if path is None else load_meters(path, setting_name(parameter, context)).meters
+def _load_meters(context: click.Context, parameter: click.Parameter, path: Path | None) -> MeterFile:
+    return MeterFile() if path is None else load_meters(path, setting_name(parameter, context))
 
 
 def runs_dir_option(help_: str = "Directory of all runs.") -> Callable[[Decorated], Decorated]:

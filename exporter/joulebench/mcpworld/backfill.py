@@ -20,8 +20,9 @@ from joulebench.files import write_atomic
 from joulebench.mcpworld import measurement, telemetry
 from joulebench.mcpworld.session import Session, load_session
 from joulebench.mcpworld.telemetry import SampleSource, Telemetry
-from joulebench.meters import Meter
+from joulebench.meters import EmissionFactor, Meter
 from joulebench.parsing import as_float
+from joulebench.results.emissions import fetch_factors
 from joulebench.results.meters import fetch_meters, meter_results, metered_task
 from joulebench.schema import UnreadableResult, find_result_files
 from joulebench.schema.result import MeterResult
@@ -64,7 +65,8 @@ class Report:
 class Options:
     """``monitor_csv``: logs to read; empty means those that lie below ``root``. ``instance``: only GPUs of this scrape target.
     ``wait``: seconds for Prometheus to scrape what follows a session that has just ended. ``devices``: the GPUs that served,
-    all that were measured where none is named. ``meters``: other meters whose joules each session gets."""
+    all that were measured where none is named. ``meters``: other meters whose joules each session gets.
+    ``emissions``: factors of what a kWh emits."""
 
     root: Path
     monitor_csv: Sequence[Path] = ()
@@ -73,6 +75,7 @@ class Options:
     wait: float = 0.0
     devices: tuple[DeviceName, ...] = ()
     meters: Sequence[Meter] = ()
+    emissions: Mapping[str, EmissionFactor] = field(default_factory=dict)
 
 
 def backfill(options: Options, api: PrometheusApi | None, step: Callable[[int, int], None] | None = None) -> Report:
@@ -94,7 +97,9 @@ def backfill(options: Options, api: PrometheusApi | None, step: Callable[[int, i
     why = "prometheus_failed" if measured.failure else "no_samples" if api or logs else "no_telemetry_given"
     shared = _with_shares(sessions, measured, options.devices)
     metered, meter_notes = _meters_of_sessions(options.meters, api, [(session, source) for session, source, _ in shared])
-    measured.notes += meter_notes
+    windows = [session.task.window for session in sessions if session.task.window is not None]
+    factors, factor_notes = fetch_factors(api, options.emissions, windows)
+    measured.notes += [*meter_notes, *factor_notes]
     first_of: dict[str, Path] = {}
     for session, source, share in shared:
         copy_of = first_of.setdefault(str(session.identity), session.path)
@@ -102,7 +107,9 @@ def backfill(options: Options, api: PrometheusApi | None, step: Callable[[int, i
         outcomes.append(
             _fill(
                 session,
-                measurement.measured_sections(session, source, share, why, metered.get(str(session.identity), {})),
+                measurement.measured_sections(
+                    session, source, share, why, metered.get(str(session.identity), {}), factors=factors
+                ),
                 source,
                 notes,
                 options.dry_run,

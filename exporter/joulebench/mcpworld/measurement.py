@@ -23,6 +23,7 @@ from joulebench.mcpworld.session import Session
 from joulebench.mcpworld.telemetry import PROMETHEUS, MonitorLog, SampleSource
 from joulebench.parsing import as_float
 from joulebench.results.attribution import llm_calls
+from joulebench.results.emissions import FactorSamples
 from joulebench.results.fetch import GpuSamples
 from joulebench.results.gpu_stats import ratio
 from joulebench.results.task_result import ExportContext, task_results
@@ -43,11 +44,15 @@ def measured_sections(
     share: TaskAttribution | None,
     no_samples_reason: str,
     meters: Mapping[str, MeterResult],
+    *,
+    factors: Sequence[FactorSamples] = (),
 ) -> Sections:
     """Everything that is written into the session's file. ``no_samples_reason``: the reason where there is no source."""
     stored = None if source is None else source.samples
     metered = {session.task.key: meters}
-    context = ExportContext(str(session.identity), __version__, stored, why_no_samples=no_samples_reason, meters=metered)
+    context = ExportContext(
+        str(session.identity), __version__, stored, why_no_samples=no_samples_reason, meters=metered, factors=factors
+    )
     own = frozenset(gpu.uuid for gpu in stored.gpus) if stored is not None and session.task.declared_devices else None
     (result,) = task_results([session.task], [own], [share], context)
     used = context.gpus([gpu.uuid or "" for gpu in result.per_gpu])

@@ -18,7 +18,7 @@ from joulebench.clock import Clock, SystemClock
 from joulebench.devices import DeviceName, resolve_devices
 from joulebench.errors import PrometheusError, UserError
 from joulebench.files import lock_directory, read_text, write_atomic
-from joulebench.meters import Meter
+from joulebench.meters import EmissionFactor, Meter
 from joulebench.results import pushed, queries
 from joulebench.results.attribution import (
     AttributionGroup,
@@ -27,6 +27,7 @@ from joulebench.results.attribution import (
     gpus_by_task,
     stored_devices,
 )
+from joulebench.results.emissions import fetch_factors
 from joulebench.results.fetch import CHUNK_SECONDS, GpuSamples, Samples, fetch_samples, wait_until_scraped
 from joulebench.results.journal import Journal, closed_workers, known_runs, load_journals
 from joulebench.results.merge import Task, TaskKey, merge_sources
@@ -65,7 +66,8 @@ class Options:
     """``instance``: only GPUs of this scrape target, where Prometheus knows several machines. ``wait``: seconds.
 
     ``devices``: the GPUs that served, in place of those that the run declared; for tasks that no exporter answered for.
-    ``meters``: other meters whose joules each task gets. ``per_call``: write the table of calls, too.
+    ``meters``: other meters whose joules each task gets; ``emissions``: factors of what a kWh emits.
+    ``per_call``: write the table of calls, too.
     """
 
     run_id: str
@@ -77,6 +79,7 @@ class Options:
     chunk: float = CHUNK_SECONDS
     devices: tuple[DeviceName, ...] = ()
     meters: tuple[Meter, ...] = ()
+    emissions: Mapping[str, EmissionFactor] = field(default_factory=dict)
     per_call: bool = False
 
 
@@ -123,8 +126,10 @@ def export(options: Options, api: PrometheusApi | None, clock: Clock | None = No
     idle = idle_power_by_gpu(journal.run_events, tasks)
     gpus = stored.samples.gpus if stored.samples else ()
     metered, meter_notes = _meters_of_tasks(options.meters, api, tasks, gpus, options.chunk)
-    notes += meter_notes
-    context = ExportContext(options.run_id, __version__, stored.samples, idle, stored.servers, why.value, metered)
+    windows = [task.window for task in tasks if task.window is not None]
+    factors, factor_notes = fetch_factors(api, options.emissions, windows, options.chunk)
+    notes += [*meter_notes, *factor_notes]
+    context = ExportContext(options.run_id, __version__, stored.samples, idle, stored.servers, why.value, metered, factors)
     groups = attribute_tasks(tasks, gpus, {uuid: power.watts for uuid, power in idle.items()})
     notes += [*_missing_task_notes(journal, tasks), *run_notes(groups, idle), *_glitch_notes(gpus)]
     shown = {t.key: t.values.end for t in tasks if t.values.end is not None and t.sources.get("end") in ("both", "prometheus")}

@@ -99,32 +99,34 @@ def fetch_meters(
         pad = max(PAD_SECONDS, PAD_INTERVALS * max(meter.interval_seconds, meter.update_seconds))
         try:
             columns = [
-                column for start, end in chunks(union(windows, pad), chunk) for column in _fetch_columns(api, meter, start, end)
+                column
+                for start, end in chunks(union(windows, pad), chunk)
+                for column in fetch_columns(api, meter.query, start, end)
             ]
         except PrometheusError as error:
             failures[meter.name] = str(error)
             series[meter.name] = ()
             notes.append(f"meter {meter.name}: Prometheus failed: {error}")
             continue
-        joined = _join_columns(columns)
+        joined = join_columns(columns)
         series[meter.name] = [_meter_series(meter, labels, samples) for labels, samples in joined]
         notes += _sample_notes(meter, [samples for _, samples in joined], bool(windows))
     return MeterSamples(tuple(meters), series, failures, tuple(notes))
 
 
-def _fetch_columns(api: PrometheusApi, meter: Meter, start: float, end: float) -> list[Column]:
-    """Raises PrometheusError. A store that refuses to load so much at once is asked for halves."""
-    query = queries.raw_selector(meter.query.strip(), end - start)
+def fetch_columns(api: PrometheusApi, selector: str, start: float, end: float) -> list[Column]:
+    """Stored samples of the series. Raises PrometheusError. A store that refuses to load so much at once is asked for halves."""
+    query = queries.raw_selector(selector.strip(), end - start)
     try:
         return api.columns(api.raw(query, end), query)
     except QueryRefused:
         if end - start < 2 * SHORTEST_CHUNK_SECONDS:
             raise
     middle = round((start + end) / 2, 3)
-    return [*_fetch_columns(api, meter, start, middle), *_fetch_columns(api, meter, middle, end)]
+    return [*fetch_columns(api, selector, start, middle), *fetch_columns(api, selector, middle, end)]
 
 
-def _join_columns(columns: Sequence[Column]) -> Iterator[tuple[Mapping[str, str], TimeSeries]]:
+def join_columns(columns: Sequence[Column]) -> Iterator[tuple[Mapping[str, str], TimeSeries]]:
     """(labels, samples) of each series over all chunks. What two jobs scraped of one target is one series, as the job with more
     samples stored it."""
     parts: defaultdict[tuple[tuple[str, str], ...], defaultdict[str, list[TimeSeries]]] = defaultdict(lambda: defaultdict(list))

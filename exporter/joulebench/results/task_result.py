@@ -17,6 +17,7 @@ from joulebench.energy.window import QUALITIES, WindowEnergy
 from joulebench.parsing import as_count, as_dict, as_float, as_int, as_name, sum_or_none
 from joulebench.results.attribution import phase_results, task_timeline
 from joulebench.results.calls import answered_stretches, call_results, calls_exceed_task, efficiency
+from joulebench.results.emissions import FactorSamples, emission_results
 from joulebench.results.fetch import GpuSamples, Samples
 from joulebench.results.gpu_stats import NO_READINGS, GpuGroup, GpuReadings, TaskReadings, hardware_metrics, ratio
 from joulebench.results.merge import GpuJoules, Task, TaskKey
@@ -105,6 +106,7 @@ class ExportContext:
     servers: ServerMetrics = field(default_factory=ServerMetrics)
     why_no_samples: str = Reason.PROMETHEUS_NOT_ASKED
     meters: Mapping[TaskKey, Mapping[str, MeterResult]] = field(default_factory=dict)
+    factors: Sequence[FactorSamples] = ()
 
     def gpus(self, uuids: Gpus) -> list[GpuSamples]:
         """Samples of these GPUs, of all where it is not known which."""
@@ -148,7 +150,7 @@ def task_result(
     phases = phase_results(task, verdict.joules, line, [gpu.phases for gpu in gpus], answered)
     overlap = None if attribution is None else attribution.overlap_fraction
     seconds = _seconds(task)
-    return TaskResult(
+    result = TaskResult(
         schema_version=SCHEMA_VERSION,
         metadata=_metadata(task, context),
         llm_error_count=task.values.llm_errors,
@@ -167,6 +169,8 @@ def task_result(
         model_server=model_server(context.servers, task.values.model_name, *task.window) if task.window else ModelServer(),
         meters=dict(context.meters.get(task.key, {})),
     )
+    result.emissions = emission_results(context.factors, result, task.window)
+    return result
 
 
 def _hardware(task: Task, readings: TaskReadings | None, joules: float | None) -> HardwareMetrics | None:

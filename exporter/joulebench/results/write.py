@@ -23,7 +23,7 @@ import msgspec
 from joulebench.errors import UserError
 from joulebench.files import csv_reader, csv_text
 from joulebench.schema.call_columns import CALL_COLUMN_NAMES, CALL_KEY_COLUMNS
-from joulebench.schema.columns import COLUMN_NAMES, KEY_COLUMNS, CellValue, is_meter_column
+from joulebench.schema.columns import COLUMN_NAMES, KEY_COLUMNS, CellValue, is_configured_column
 from joulebench.schema.result import TaskResult
 
 _LONGEST_PART = 80
@@ -125,7 +125,7 @@ def merge_rows(existing: str, rows: Iterable[Mapping[str, CellValue]], form: Tab
     """The CSV text with ``rows`` in place of those of the same key; in order of run, start and key."""
     cells = {tuple(r[name] for name in form.keys): r for r in read_rows(existing, form)}
     for new in rows:
-        names = (*form.columns, *filter(is_meter_column, new))
+        names = (*form.columns, *filter(is_configured_column, new))
         shown = {name: csv_cell(new.get(name)) for name in names}
         cells[tuple(shown[name] for name in form.keys)] = shown
     ordered = sorted(cells.values(), key=lambda r: (r["run_id"], _seconds(r[form.time]), *(r[name] for name in form.keys)))
@@ -141,7 +141,7 @@ def merge_rows(existing: str, rows: Iterable[Mapping[str, CellValue]], form: Tab
 def read_rows(existing: str, form: TableForm = TASK_TABLE) -> list[dict[str, str]]:
     """Rows of an earlier export; a file that is not one has none."""
     rows = csv_reader(existing)
-    names = (*form.columns, *filter(is_meter_column, rows.fieldnames or ()))
+    names = (*form.columns, *filter(is_configured_column, rows.fieldnames or ()))
     return [{name: r.get(name) or "" for name in names} for r in rows if all(r.get(name) is not None for name in form.keys)]
 
 

@@ -18,7 +18,7 @@ from joulebench.devices import ROLES
 from joulebench.metrics import DIRECTIONS, LINKS, THROTTLE_REASONS, TOOL_OUTCOMES
 from joulebench.parsing import sum_or_none
 from joulebench.schema.fields import FieldDoc, doc, field_at
-from joulebench.schema.result import HardwareMetrics, MeterResult, TaskResult
+from joulebench.schema.result import EmissionResult, HardwareMetrics, MeterResult, TaskResult
 
 KEY_COLUMNS = ("run_id", "task_id", "worker")
 """The key of a row."""
@@ -265,9 +265,24 @@ METER_FIELDS = (
 """Of ``MeterResult``: a column each for every meter, ``meter_NAME_FIELD``, behind the others."""
 _METER_COLUMN = re.compile(rf"meter_[a-z][a-z0-9_]*_(?:{'|'.join(METER_FIELDS)})")
 
+EMISSION_UNITS: Mapping[str, str] = {"carbon": "grams", "water": "litres"}
+_EMISSION_FIELDS = ("factor", "of", "source", "date", "quality", "reasons")
+EMISSION_COLUMNS: Mapping[str, tuple[str, str]] = {
+    name: place
+    for kind, unit in EMISSION_UNITS.items()
+    for name, place in (
+        (f"{kind}_{unit}", (kind, "amount")),
+        (f"{kind}_low_{unit}", (kind, "low")),
+        (f"{kind}_high_{unit}", (kind, "high")),
+        *((f"{kind}_{field}", (kind, field)) for field in _EMISSION_FIELDS),
+    )
+}
+"""Column -> (section of ``emissions``, its field), for the kinds that a file of meters has factors of."""
 
-def is_meter_column(name: str) -> bool:
-    return _METER_COLUMN.fullmatch(name) is not None
+
+def is_configured_column(name: str) -> bool:
+    """Whether only a file of meters brings this column."""
+    return name in EMISSION_COLUMNS or _METER_COLUMN.fullmatch(name) is not None
 
 
 def meter_cells(meters: Mapping[str, MeterResult]) -> dict[str, CellValue]:
@@ -280,6 +295,16 @@ def meter_cells(meters: Mapping[str, MeterResult]) -> dict[str, CellValue]:
     return cells
 
 
+def emission_cells(emissions: Mapping[str, EmissionResult]) -> dict[str, CellValue]:
+    cells: dict[str, CellValue] = {}
+    for name, (kind, field) in EMISSION_COLUMNS.items():
+        if kind in emissions:
+            value = getattr(emissions[kind], field)
+            cells[name] = ";".join(value) if isinstance(value, list) else value
+    return cells
+
+
 def result_row(result: TaskResult) -> dict[str, CellValue]:
     """The row of a result; None where a value is unknown."""
-    return {**{column.name: column.value(result) for column in COLUMNS}, **meter_cells(result.meters)}
+    cells = {column.name: column.value(result) for column in COLUMNS}
+    return {**cells, **meter_cells(result.meters), **emission_cells(result.emissions)}

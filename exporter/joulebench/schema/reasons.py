@@ -100,6 +100,13 @@ class Reason(str, Enum):
     )
     HOST_UNKNOWN = "host_unknown", "missing", "The host of the task is not known, and the meter has series of several hosts."
     HOST_ASSUMED = "host_assumed", "suspect", "The host of the task is not known; the only host of the meter was taken."
+    NO_FACTOR = (
+        "no_factor",
+        "missing",
+        "The series of the emission factor has no sample for a part of the window, so what the task emitted is unknown.",
+    )
+    SEVERAL_FACTORS = "several_factors", "missing", "The query of the emission factor selects several series."
+    NOT_METERED = "not_metered", "missing", "The joules that the emission factor is of were not measured."
     REMOTE_MODEL = "remote_model", "missing", "The model runs elsewhere, so the local GPUs did not serve it."
 
     # The sources.

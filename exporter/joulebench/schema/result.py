@@ -716,6 +716,33 @@ class MeterResult(WindowMeasurement):
     simulated: Annotated[bool, doc("", "Whether the meter is declared as simulated.")] = False
 
 
+class EmissionResult(Record):
+    """What the task emitted by a factor of ``emissions`` in the file of ``--meters``: energy times factor.
+
+    A factor that is a series counts with its mean over the window, by time; the bounds are those of the energy with the lowest
+    and the highest factor around the window.
+    """
+
+    amount: Annotated[Number, doc("g or L", "Grams of CO2 equivalent, or litres of water; null where unknown.")] = None
+    low: Annotated[Number, doc("g or L", "Lower bound.")] = None
+    high: Annotated[Number, doc("g or L", "Upper bound.")] = None
+    unit: Annotated[Text, doc("", "`grams` (of CO2 equivalent) or `litres`.")] = None
+    factor: Annotated[Number, doc("unit/kWh", "The constant, or the mean of the series over the window.")] = None
+    factor_low: Annotated[Number, doc("unit/kWh", "Lowest factor.")] = None
+    factor_high: Annotated[Number, doc("unit/kWh", "Highest factor.")] = None
+    factor_samples: Annotated[Count, doc("samples", "Samples of the series behind it; null for a constant.")] = None
+    of: Annotated[Text, doc("", "The meter or the scopes whose joules are taken.")] = None
+    joules: Annotated[Number, doc("J", "These joules, the task's share where tasks overlapped.")] = None
+    source: Annotated[Text, doc("", "Who published the factor, as it is configured.")] = None
+    date: Annotated[Text, doc("", "The day that the factor is of, as it is configured.")] = None
+    query: Annotated[Text, doc("", "The series, where the factor is not a constant.")] = None
+    quality: Annotated[Text, doc("", "As of the joules; `missing` where the amount is unknown.")] = None
+    reasons: Annotated[list[str], doc("", "Those of the joules, and why a factor is unknown.")] = msgspec.field(
+        default_factory=list
+    )
+    simulated: Annotated[bool, doc("", "Whether the joules are simulated.")] = False
+
+
 class SampleCounts(Record):
     """Samples behind the numbers of the model server."""
 
@@ -777,6 +804,9 @@ class TaskResult(Record):
     model_server: Annotated[ModelServer, doc("", "The model server.")] = msgspec.field(default_factory=ModelServer)
     meters: Annotated[
         dict[str, MeterResult], doc("", "Other meters by their name in the file of `--meters`; empty without any.")
+    ] = msgspec.field(default_factory=dict)
+    emissions: Annotated[
+        dict[str, EmissionResult], doc("", "`carbon` and `water`, where the file of `--meters` has factors; else empty.")
     ] = msgspec.field(default_factory=dict)
     generation: Annotated[Generation | msgspec.UnsetType, doc("", "Only in backfilled files of the client.")] = msgspec.UNSET
     path: Annotated[Path | None, doc("", "Not written.")] = None

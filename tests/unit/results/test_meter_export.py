@@ -53,6 +53,11 @@ def wall_joules(start: float, end: float) -> float:
     return 1.1 * (joules(0, start, end) + joules(1, start, end) + cpu_joules(start, end) + 58.0 * (end - start))
 
 
+def grid_grams(at: float) -> float:
+    """400 g of CO2e for a kWh, and 200 g from the middle of the task ``plain``."""
+    return 400.0 if at < sum(window("plain")) / 2 else 200.0
+
+
 TRUTH: Mapping[str, Callable[[float, float], float]] = {
     "host_cpu": cpu_joules,
     "host_dram": lambda start, end: 8.0 * (end - start),
@@ -88,6 +93,9 @@ def fill_meters(store: Store) -> None:
             labels = {"job": "dcgm", "instance": "127.0.0.1:9400", "UUID": gpu["uuid"], "gpu": gpu["gpu"]}
             store.add("DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION", labels, at, float(round(1000 * joules(number, since, at))))
             store.add("DCGM_FI_DEV_POWER_USAGE", labels, at, watts(number, at))
+        if second % 5 == 0:
+            store.add("grid_grams", {"job": "grid", "zone": "DE"}, at, grid_grams(at))
+            store.add("grid_grams", {"job": "grid", "zone": "FR"}, at, 50.0)
         power = wall_watts(at)
         store.add("ipmi_dcmi_power_consumption_watts", BMC, at, power)
         store.add("shellyplug_power_load_current", {"job": "shelly", "instance": "10.0.0.7:9500"}, at, power)
@@ -224,3 +232,43 @@ def test_the_command_reads_the_file(url: str, runs_dir: Path, tmp_path: Path, ca
     capsys.readouterr()
     assert main([*arguments, "--meters", str(path)]) == 2
     assert "entry 1 (cpu): lacks the setting" in capsys.readouterr().err
+
+
+def test_the_command_writes_carbon_and_water_by_the_file(url: str, runs_dir: Path, tmp_path: Path) -> None:
+    path, out = tmp_path / "meters.yml", tmp_path / "out"
+    arguments = ["export", "--run-id", RUN, "--runs-dir", str(runs_dir), "--prometheus-url", url, "--gateway-url", "none"]
+    arguments += ["--out", str(out), "--meters", str(path)]
+    found = {}
+    for selector in ('grid_grams{zone="DE"}', "grid_grams", "no_grams"):
+        path.write_text(
+            f"emissions: {{carbon: {{query: '{selector}', interval_seconds: 5, source: grid, of: gpu}},"
+            " water: {litres_per_kwh: 1.8, source: plant, date: 2026-10-01, of: gpu}}",
+            encoding="utf-8",
+        )
+        assert main(arguments) == 0
+        (result,) = (one for one in load_results([out]) if one.metadata.task_id == "plain")
+        found[selector] = result.emissions["carbon"]
+    truth = grams_of_plain()
+    carbon, water = found['grid_grams{zone="DE"}'], result.emissions["water"]
+    assert carbon.low is not None
+    assert carbon.high is not None
+    assert carbon.low <= truth <= carbon.high
+    assert (carbon.factor_low, carbon.factor_high) == (200.0, 400.0)
+    assert carbon.joules == result.charged_joules
+    assert water.amount == pytest.approx((result.charged_joules or 0.0) / 3.6e6 * 1.8)
+    assert (found["grid_grams"].amount, found["grid_grams"].reasons[-1]) == (None, "several_factors")
+    assert (found["no_grams"].amount, found["no_grams"].reasons[-1]) == (None, "no_factor")
+    rows = {row["task_id"]: row for row in csv.DictReader((out / "results.csv").read_text(encoding="utf-8").splitlines())}
+    assert (rows["plain"]["carbon_grams"], rows["plain"]["water_source"], rows["plain"]["water_date"]) == (
+        "",
+        "plant",
+        "2026-10-01",
+    )
+
+
+def grams_of_plain() -> float:
+    """What the GPUs of the task took in each half of it, each at its own factor."""
+    start, end = window("plain")
+    middle = (start + end) / 2
+    halves = ((400.0, start, middle), (200.0, middle, end))
+    return sum(grams * joules(number, since, until) for grams, since, until in halves for number in range(len(GPUS))) / 3.6e6

@@ -25,10 +25,10 @@ from joulebench.analysis.prediction.records import load_task_records
 from joulebench.analysis.prediction.text import failure_values
 from joulebench.analysis.report.summary import lowest_energy_model, summary_sentences
 from joulebench.analysis.runs import Attempt, RunResults, charge_scopes
-from joulebench.analysis.scopes import GPU
 from joulebench.analysis.text import estimate_values, excluded_values, pair_values
 from joulebench.meters import INSIDE, SCOPES
 from joulebench.prices import PriceList
+from joulebench.results.scopes import GPU
 
 Content = dict[str, Any]
 

@@ -39,7 +39,7 @@ def energy_by_scope(result: TaskResult) -> dict[str, ScopeEnergy]:
     for name, meter in result.meters.items():
         scope = meter.scope or ""
         if scope in SCOPES and (scope not in found or (found[scope].joules is None and meter.attributed_joules is not None)):
-            found[scope] = _meter_energy(name, meter)
+            found[scope] = meter_energy(name, meter)
     return {scope: found[scope] for scope in SCOPES if scope in found}
 
 
@@ -57,7 +57,7 @@ def _gpu_energy(result: TaskResult) -> ScopeEnergy:
     )
 
 
-def _meter_energy(name: str, meter: MeterResult) -> ScopeEnergy:
+def meter_energy(name: str, meter: MeterResult) -> ScopeEnergy:
     low, high = meter.low_joules, meter.high_joules
     if meter.overlap_fraction:
         low, high = meter.attributed_low_joules, meter.attributed_high_joules
