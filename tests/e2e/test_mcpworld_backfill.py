@@ -32,6 +32,8 @@ CPU_WATTS = 40.0
 CPU = """
 meters:
   - {name: cpu, query: node_cpu_joules_total, kind: counter, unit: joules, scope: cpu, interval_seconds: 1, max_watts: 99}
+emissions:
+  carbon: {grams_per_kwh: 360, source: contract, date: 2026-10-01, of: cpu}
 """
 
 
@@ -119,11 +121,14 @@ def test_meters_fill_their_section_too_and_a_second_time_changes_nothing(scene: 
         if one.index in UNREADABLE | UNSEEN:
             continue
         path = logs / one.path.relative_to(tree.root)
-        found = json.loads(path.read_text(encoding="utf-8-sig"))["meters"]["cpu"]
+        document = json.loads(path.read_text(encoding="utf-8-sig"))
+        found, carbon = document["meters"]["cpu"], document["emissions"]["carbon"]
         truth = CPU_WATTS * (one.headline[1] - one.headline[0])
         assert (found["scope"], found["hosts"]) == ("cpu", ["127.0.0.1:9100"])
         assert found["joules"] == pytest.approx(truth, rel=0.01), one.index
         assert found["low_joules"] <= truth <= found["high_joules"], one.index
+        assert carbon["amount"] == pytest.approx(found["attributed_joules"] / 3.6e6 * 360), one.index
+        assert (carbon["source"], carbon["date"], carbon["of"]) == ("contract", "2026-10-01", "cpu")
     assert "34 unchanged" in joulebench(*arguments, check=False).stdout
 
 

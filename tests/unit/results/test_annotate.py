@@ -226,11 +226,17 @@ def test_the_command_names_devices_and_says_how_it_read_the_times(
 ) -> None:
     path = tmp_path / "rows.csv"
     long = "a" * (csv.field_size_limit() + 1)
-    path.write_text(f"from,to,joulebench_own\n{WINDOWS[0][0]!r},{WINDOWS[0][1]!r},{long}\nsoon,{START!r},b\n", encoding="utf-8")
+    path.write_text(
+        f"from,to,joulebench_carbon_grams\n{WINDOWS[0][0]!r},{WINDOWS[0][1]!r},{long}\nsoon,{START!r},b\n", encoding="utf-8"
+    )
     arguments = ["annotate", str(path), "--start", "from", "--end", "to", "--prometheus-url", url, "--wait", "0"]
-    assert main([*arguments, "--gpus", "0"]) == 0
-    assert "times: epoch seconds\n" in (printed := capsys.readouterr().out)
-    assert "2 rows (1 " in printed
+    meters = tmp_path / "meters.yml"
+    meters.write_text("emissions: {carbon: {grams_per_kwh: 420, source: a, date: 2026-10-01, of: gpu}}", encoding="utf-8")
+    assert main([*arguments, "--gpus", "0", "--meters", str(meters)]) == 0
+    printed = capsys.readouterr()
+    assert "times: epoch seconds\n" in printed.out
+    assert "2 rows (1 " in printed.out
+    assert "note: the emissions of --meters are for export and backfill" in printed.err
     assert csv.field_size_limit() < len(long)
     limit = csv.field_size_limit(2 * len(long))
     try:
@@ -241,7 +247,7 @@ def test_the_command_names_devices_and_says_how_it_read_the_times(
     assert float(first["joulebench_joules"]) == pytest.approx(300.0 * 6.375, rel=0.01)
     assert (second["joulebench_joules"], second["joulebench_reasons"]) == ("", "no_start")
     # A column of the user's that only looks like ours.
-    assert (first["joulebench_own"], second["joulebench_own"]) == (long, "b")
+    assert (first["joulebench_carbon_grams"], second["joulebench_carbon_grams"]) == (long, "b")
     before = path.read_bytes()
     assert main([*arguments, "--gpus", "7"]) == 2
     assert "--gpus: 7 matches no GPU" in capsys.readouterr().err
