@@ -26,7 +26,6 @@ import msgspec
 
 from joulebench.errors import UserError
 
-ENV_METERS = "JOULEBENCH_METERS"
 EVERY_HOST = "*"
 HIGHEST_FACTOR = 10_000.0
 """Grams or litres for one kWh. Grids that burn coal are near 1,000 g; what lies above this is a wrong unit."""

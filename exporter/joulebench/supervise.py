@@ -17,7 +17,6 @@ on its health page. A ``Run`` has a ``LoopErrors`` of its own, which PUSH_STATE 
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import threading
 from collections import deque
@@ -163,6 +162,9 @@ async def run_in_asyncio(
     max_error_pause: float = MAX_ERROR_PAUSE,
 ) -> None:
     """Awaits ``step`` again and again like ``BackgroundLoop``, until it returns None or the task is cancelled."""
+    # Its callers have it loaded; a program that only pushes never needs it.
+    import asyncio
+
     recorder = errors or PROCESS_ERRORS
     recorder.register(name)
     failures = 0

@@ -20,11 +20,11 @@ from joulebench.cli import options
 from joulebench.clock import Clock, SystemClock
 from joulebench.devices import DeviceChoice, DeviceName, parse_devices
 from joulebench.errors import GpuUnavailable, UserError
-from joulebench.meters import MeterFile
 
 if TYPE_CHECKING:
     from joulebench.gpu.reading import GpuSource
     from joulebench.mcpworld.container import ContainerPoller
+    from joulebench.meters import MeterFile
 
 OUR_PATHS = "JOULEBENCH_PYTHONPATH"
 NEEDED = ("joulebench", "prometheus_client", "requests", "urllib3", "certifi", "idna", "charset_normalizer", "wrapt")

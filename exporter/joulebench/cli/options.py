@@ -11,13 +11,15 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from joulebench import settings
 from joulebench.devices import ENV_GPUS, ENV_SERVER
-from joulebench.meters import ENV_METERS, MeterFile, load_meters
+
+if TYPE_CHECKING:
+    from joulebench.meters import MeterFile
 
 _COMMAND_PATH = "joulebench.command_path"
 
@@ -237,7 +239,7 @@ def meters_option() -> Callable[[Decorated], Decorated]:
     """The option's value is ``meters``, the content of the file, empty without one."""
     return click.option(
         "--meters",
-        envvar=ENV_METERS,
+        envvar=settings.ENV_METERS,
         type=FILE,
         metavar="FILE",
         callback=_load_meters,
@@ -247,6 +249,9 @@ def meters_option() -> Callable[[Decorated], Decorated]:
 
 
 def _load_meters(context: click.Context, parameter: click.Parameter, path: Path | None) -> MeterFile:
+    # Its schema takes longer to import than a command without meters takes to start.
+    from joulebench.meters import MeterFile, load_meters
+
     return MeterFile() if path is None else load_meters(path, setting_name(parameter, context))
 
 
