@@ -36,10 +36,12 @@ PROBE_SECONDS = 1.0
 """A GPU that shows power but no counter for this long has none."""
 INTEGRATION_STEP = 0.1
 INTEGRATION_GAP = 1.0
+LONGEST_UNRECORDED = 0.15
+"""Seconds after which a change is recorded also where it is not certain which of several updates it was."""
 STEP_DISTANCES = 64
 STEPS_LEARNED = 5
-LONGEST_STEP = 1.5
-"""No step is longer than this many usual ones, however long the counter was not read."""
+LONGEST_STEP, LEAST_LONGEST_STEP = 1.5, 0.05
+"""No step is longer than this many usual ones, however long the counter was not read; or than these seconds, if that is more."""
 
 STEP_SLACK = 0.25
 """Seconds of energy that a counter may report late, at least: one step."""
@@ -264,7 +266,7 @@ class EnergyMeter:
         first = polls[0]
         since = self._main.unchanged_at
         if self.step is not None:
-            since = max(since, first.after - LONGEST_STEP * self.step)
+            since = max(since, first.after - max(LONGEST_STEP * self.step, LEAST_LONGEST_STEP))
         if self.latest is not None and first.joules >= self.latest.joules:
             # After a jump upwards: shifted so that it is recorded as a fall, which begins an epoch.
             self._offset += self.latest.joules - 1.0 - first.joules
@@ -293,10 +295,10 @@ class EnergyMeter:
             return
         since = main.unchanged_at
         if self.step is not None:
-            since = max(since, poll.after - LONGEST_STEP * self.step)
+            since = max(since, poll.after - max(LONGEST_STEP * self.step, LEAST_LONGEST_STEP))
         if self._longest_update is not None:
             since = max(since, poll.before - self._longest_update)
-        at = self._period.estimate(since, poll.after)
+        at, is_certain = self._period.estimate(since, poll.after, poll.joules)
         uncertainty = max(at - since, poll.after - at)
         if self._changed_at is not None:
             self._learn_step(at - self._changed_at)
@@ -306,7 +308,7 @@ class EnergyMeter:
         self._integrals.clear()
         if self.crosscheck.ratio is None:
             self.crosscheck.change(at, poll.joules)
-        if self.latest is None or at - self.latest.at >= MIN_SPACING:
+        if self.latest is None or at - self.latest.at >= (MIN_SPACING if is_certain else LONGEST_UNRECORDED):
             self._record(at, poll.joules, uncertainty)
 
     def _learn_step(self, distance: float) -> None:
@@ -316,7 +318,9 @@ class EnergyMeter:
             return
         # The median leaves out missed changes; the mean around it is finer than the poll period.
         middle = median(self._distances)
-        self.step = Seconds(fmean(distance for distance in self._distances if 0.5 * middle <= distance <= 1.5 * middle))
+        period = self._period.period
+        usual = [distance for distance in self._distances if 0.5 * middle <= distance <= 1.5 * middle]
+        self.step = Seconds(period or fmean(usual or [middle]))
 
     # --- power ---------------------------------------------------------------------------------------------------------
 

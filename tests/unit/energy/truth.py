@@ -11,7 +11,8 @@ from random import Random
 import numpy as np
 
 from joulebench.energy.trace import CounterTrace
-from joulebench.gpu.update_period import UpdatePeriodEstimator
+from joulebench.gpu.energy_meter import EnergyMeter
+from joulebench.units import Joules
 
 START = 1_700_000_000.0
 
@@ -76,23 +77,41 @@ def random_power(random: Random, seconds: float) -> Machine:
     return Machine(times, [random.choice([0.0, 60.0, random.uniform(0, 700)]) for _ in times[1:]])
 
 
-def metered(machine: Machine, random: Random, step: float, poll: float = 0.02, jitter: float = 0.004) -> CounterTrace:
-    """What a meter sees: the counter moves every ``step`` in whole mJ; a change is placed between two polls by its beat."""
-    trace, period = CounterTrace(), UpdatePeriodEstimator()
-    phase = START + random.uniform(0, step)
-    now, end = START + step * 2, machine.times[-1] - 1.0
-    last_poll, last_value = now, -1.0
+@dataclass(frozen=True)
+class Timers:
+    """Seconds. ``step``: between two updates of the counter, which ``update_jitter`` makes early or late (standard deviation);
+    ``lag``: by which it shows energy later than it is used. ``poll``: between two polls, each up to ``poll_jitter`` late."""
+
+    step: float
+    update_jitter: float = 0.0
+    lag: float = 0.0
+    poll: float = 0.02
+    poll_jitter: float = 0.004
+
+
+EXPORTER_POLL = 0.0193
+"""Seconds between two polls of the exporter's thread."""
+
+
+def metered(machine: Machine, random: Random, step: float) -> CounterTrace:
+    return meter(machine, random, Timers(step)).trace
+
+
+def meter(machine: Machine, random: Random, timers: Timers) -> EnergyMeter:
+    """The exporter's meter of a counter in whole mJ, after it has polled all of the machine's time."""
+    energy_meter = EnergyMeter(machine.times[-1] - START)
+    now, end = START + timers.step * 2, machine.times[-1] - 1.0
+    update = START + random.uniform(0, timers.step)
+    due, latest, following = now, update, update
     while now < end:
-        tick = phase + floor((now - phase) / step) * step
-        value = floor(machine.energy(tick) * 1000) / 1000
-        if value != last_value:
-            if last_value >= 0:
-                at = period.estimate(last_poll, now)
-                trace.append(at, value + 1000.0, max(at - last_poll, now - at))
-            last_value = value
-        last_poll = now
-        now += poll + random.uniform(0, jitter)
-    return trace
+        while following <= now:
+            latest, update = following, update + timers.step
+            following = max(update + random.gauss(0.0, timers.update_jitter), latest)
+        joules = floor(machine.energy(latest - timers.lag) * 1000) / 1000
+        energy_meter.observe(now, now, Joules(joules + 1000.0), None)
+        due += timers.poll
+        now = max(due + random.uniform(0, timers.poll_jitter), now + 1e-4)
+    return energy_meter
 
 
 def scraped(machine: Machine, random: Random, step: float, interval: float) -> CounterTrace:

@@ -24,7 +24,7 @@ def placed(ticks: list[float], random: Random, poll: float = POLL, stall: float 
     while now < ticks[-1]:
         count = bisect_right(ticks, now)
         if count > seen:
-            at = estimator.estimate(before, now)
+            at = estimator.estimate(before, now, 100.0 * ticks[count - 1]).at
             assert before <= at <= now
             if now > WARM_UP:
                 errors.append(abs(at - ticks[count - 1]))
@@ -78,3 +78,11 @@ def test_a_counter_without_a_beat_is_placed_about_as_the_middle() -> None:
     ticks = sorted(random.uniform(0.0, SECONDS) for _ in range(1000))
     errors, middles = placed(ticks, random)
     assert mean(errors) < 1.25 * mean(middles)
+
+
+def test_an_update_of_two_between_two_polls_is_counted_by_its_joules() -> None:
+    """A counter a little faster than the polls changes at every poll, so that times alone say nothing of its period."""
+    random = Random(6)
+    for period in (0.0103, 0.0167, 0.0187):
+        errors, middles = placed(ticking(period, random, jitter=0.0002), random)
+        assert median(errors) < median(middles) / 3
