@@ -121,6 +121,36 @@ def test_the_files_are_what_the_generator_writes() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_the_form_for_grafana_com_asks_for_its_data_source(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "scripts/build_dashboards.py"), "--grafana-com", str(tmp_path)]
+    subprocess.run(command, capture_output=True, check=True)
+    written = sorted(tmp_path.iterdir())
+    assert [path.name for path in written] == sorted(path.name for path in DASHBOARDS)
+    image = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))["services"]["grafana"]["image"]
+    for path in written:
+        board = loaded(path)
+        (asked,) = board["__inputs"]
+        assert (asked["name"], asked["type"], asked["pluginId"]) == ("DS_PROMETHEUS", "datasource", "prometheus")
+        (chosen,) = [variable["current"]["value"] for variable in board["templating"]["list"] if variable["type"] == "datasource"]
+        assert chosen == "${DS_PROMETHEUS}"
+        assert set(_datasource_uids(board)) == {"${datasource}", "-- Grafana --"}, "a data source of one installation"
+        required = {(needed["type"], needed["id"]): needed["version"] for needed in board["__requires"]}
+        assert required["grafana", "grafana"] == image.rpartition(":")[2]
+        assert ("datasource", "prometheus") in required
+        kinds = {panel["type"] for panel in panels_of(board)} - {"row"}
+        assert {id_ for type_, id_ in required if type_ == "panel"} == kinds
+
+
+def _datasource_uids(part: Any) -> Iterator[str]:
+    if isinstance(part, dict):
+        if "datasource" in part:
+            yield part["datasource"]["uid"]
+        part = list(part.values())
+    if isinstance(part, list):
+        for inner in part:
+            yield from _datasource_uids(inner)
+
+
 @boards
 def test_it_can_be_provisioned(path: Path) -> None:
     board = loaded(path)
