@@ -54,7 +54,7 @@ class CallCapture:
 
 @dataclass(frozen=True, slots=True)
 class FieldCapture:
-    """``code``: of the call, or where that is 0 of the field in it. ``type``: NVML's value type."""
+    """``code``: of the field, or where that is 0 of the call. ``type``: NVML's value type."""
 
     field: int
     code: int
@@ -98,7 +98,7 @@ class GpuCapture:
 
 @dataclass(frozen=True, slots=True)
 class Capture:
-    """``origin``: ``recorded`` on a machine, or ``synthetic``. ``recorded_at``: unix seconds."""
+    """``origin``: ``recorded`` on a machine. ``recorded_at``: unix seconds."""
 
     origin: str
     label: str | None
@@ -289,7 +289,8 @@ class _GpuRecorder:
             self._error = f"nvmlDeviceGetHandleByIndex: {nvml.text(code)}"
             return
         self._calls = [self._call(call, handle) for call in (nvml_calls.NAME, nvml_calls.ARCHITECTURE, *nvml_calls.READS)]
-        self._fields = [self._field(field, handle) for field in nvml_calls.counter_fields(driver)]
+        fields = (*nvml_calls.counter_fields(driver), nvml_calls.SLOWDOWN_OFFSET_FIELD)
+        self._fields = [self._field(field, handle) for field in fields]
         try:
             self.device = NvmlDevice(nvml, index, driver)
         except GpuError as error:
@@ -306,7 +307,7 @@ class _GpuRecorder:
         block = FieldBlock([field])
         codes, spans = self._repeated(lambda: self._nvml.fill(handle, block))
         answer = block.answers()[field]
-        code = codes[-1] or answer.code
+        code = answer.code or codes[-1]
         return FieldCapture(field, code, None if code else answer.value_type, None if code else answer.value, microseconds(spans))
 
     def _repeated(self, ask: Callable[[], Any]) -> tuple[list[Any], list[float]]:

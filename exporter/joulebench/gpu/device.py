@@ -37,6 +37,8 @@ PEAK_FACTOR = 1.5
 PEAK_FACTOR_OF_PRESENT_LIMIT = 2.0
 """The same above a limit that may have been set lower than the GPU allows."""
 IMPOSSIBLE_LIMIT_MW = 5_000_000
+SLOWDOWN_OFFSETS = range(-50, 1)
+"""Degrees by which a card may slow down beyond the highest temperature at which it should work."""
 # hw_slowdown has no counter and needs none: it sums up others.
 _REASONS_WITH_COUNTERS = frozenset({"sw_power_cap", "sw_thermal", "hw_thermal", "hw_power_brake"})
 
@@ -66,6 +68,8 @@ class NvmlDevice:
         self._traffic = LinkTraffic()
         self._links = link_field_block(LINK_COUNTERS)
         self._link_reads = 0
+        self._slowdown_offset = FieldBlock([nvml_calls.SLOWDOWN_OFFSET_FIELD])
+        self._slowdown_offset_reads = 0
 
     def _read_power_ceiling(self) -> Watts | None:
         """Reads the highest power limit that can be set (``nvmlDeviceGetPowerManagementLimitConstraints``), else the present
@@ -79,31 +83,45 @@ class NvmlDevice:
         return None
 
     def _choose_fields(self, driver_version: str) -> None:
-        supported = self._probe(nvml_calls.counter_fields(driver_version))
+        answered, failing = self._probe(nvml_calls.counter_fields(driver_version))
         counters = nvml_calls.throttle_counter_fields(driver_version)
-        self._throttle_fields = {reason: field for reason, field in counters.items() if field in supported}
-        self._needs_reason_bits = not self._throttle_fields.keys() >= _REASONS_WITH_COUNTERS
-        self._energy_field = next((field for field in nvml_calls.ENERGY_FIELDS if field in supported), None)
-        self._power_field = nvml_calls.POWER_INSTANT_FIELD if nvml_calls.POWER_INSTANT_FIELD in supported else None
+        self._throttle_fields = {reason: field for reason, field in counters.items() if field in answered}
+        has_all_counters = self._throttle_fields.keys() >= _REASONS_WITH_COUNTERS
+        self._needs_reason_bits = not has_all_counters or nvml_calls.has_other_reasons(driver_version)
+        energy_fields = [field for field in nvml_calls.ENERGY_FIELDS if field in answered] or [
+            field for field in nvml_calls.ENERGY_FIELDS if field in failing
+        ]
+        self._energy_field = next(iter(energy_fields), None)
+        self._power_field = self._choose_power_field(answered, failing)
         fields = [
             self._energy_field,
             self._power_field,
-            *({nvml_calls.THERMAL_FIELD} & supported),
+            *({nvml_calls.THERMAL_FIELD} & answered),
             *self._throttle_fields.values(),
         ]
         self._block = FieldBlock([field for field in fields if field is not None])
 
-    def _probe(self, fields: Sequence[int]) -> set[int]:
-        """Returns the fields that this GPU answers."""
+    def _choose_power_field(self, answered: set[int], failing: set[int]) -> int | None:
+        """Returns the field of the power; None where ``nvmlDeviceGetPowerUsage`` stands in."""
+        field = nvml_calls.POWER_INSTANT_FIELD
+        if field in answered:
+            return field
+        return field if field in failing and self._query_or_none(nvml_calls.POWER_USAGE) is None else None
+
+    def _probe(self, fields: Sequence[int]) -> tuple[set[int], set[int]]:
+        """Returns the fields that this GPU answers, and those that only fail now, for another reason than not being there."""
         block = FieldBlock(fields)
-        supported: set[int] = set()
+        answered: set[int] = set()
+        failing: set[int] = set()
         for _ in range(PROBES):
             code = self._nvml.fill(self._handle, block)
             if code in LOST_CODES:
                 self._raise_for_code(code, nvml_calls.FIELD_VALUES)
             if code == 0:
-                supported |= {field for field, answer in block.answers().items() if answer.code == 0}
-        return supported
+                answers = block.answers()
+                answered |= {field for field, answer in answers.items() if answer.code == 0}
+                failing |= {field for field, answer in answers.items() if _is_failure(answer.code)}
+        return answered, failing - answered
 
     def read_counters(self) -> CounterReading:
         try:
@@ -111,29 +129,54 @@ class NvmlDevice:
             code = self._nvml.fill(self._handle, self._block)
             if code:
                 self._raise_for_code(code, nvml_calls.FIELD_VALUES)
-                return self._counter_reading({})
+                return self._counter_reading({}, {})
             values, codes = self._block.values()
             # The call succeeds when any field was filled, so each field's own code counts.
-            for lost in LOST_CODES.intersection(codes):
+            for lost in LOST_CODES.intersection(codes.values()):
                 self._raise_for_code(lost, nvml_calls.FIELD_VALUES)
-            return self._counter_reading(values)
+            return self._counter_reading(values, codes)
         except GpuLost:
             self._lost = True
             raise
 
-    def _counter_reading(self, values: Mapping[int | None, int]) -> CounterReading:
-        energy = self._query(nvml_calls.TOTAL_ENERGY) if self._energy_field is None else values.get(self._energy_field)
-        power = self._query(nvml_calls.POWER_USAGE) if self._power_field is None else values.get(self._power_field)
+    def _counter_reading(self, values: Mapping[int | None, int], codes: Mapping[int | None, int]) -> CounterReading:
+        """``codes``: of the fields that did not answer. A reading that fails takes no other with it."""
+        errors: dict[str, GpuError] = {}
+
+        def query(group: str, *calls: Call) -> Any:
+            """The first answer of these calls."""
+            for call in calls:
+                try:
+                    answer = self._query(call)
+                except GpuLost:
+                    raise
+                except GpuError as error:
+                    errors[group] = error
+                    continue
+                if answer is not None:
+                    return answer
+            return None
+
+        energy_field, power_field = self._energy_field, self._power_field
+        energy = query("energy", nvml_calls.TOTAL_ENERGY) if energy_field is None else values.get(energy_field)
+        power = query("power", nvml_calls.POWER_USAGE) if power_field is None else values.get(power_field)
+        reasons = query("throttle", nvml_calls.REASONS, nvml_calls.REASONS_OLD) if self._needs_reason_bits else None
+        if errors and not self._block.fields and energy is None and power is None and reasons is None:
+            # Nothing answers at all.
+            raise next(iter(errors.values()))
         thermal = values.get(nvml_calls.THERMAL_FIELD)
+        failed = set(errors)
+        if codes:
+            fields = {"energy": energy_field, "power": power_field}
+            failed |= {group for group, field in fields.items() if _is_failure(codes.get(field, 0))}
         return CounterReading(
             energy=None if energy is None else joules_from_millijoules(energy),
             # A powered GPU never draws nothing: drivers answer 0 where they could not read the sensor.
             power=watts_from_milliwatts(power) if power else None,
             throttle=self._throttle_seconds(values),
             thermal=None if thermal is None else seconds_from_nanoseconds(thermal),
-            throttle_active=_active_reasons(self._query_newest(nvml_calls.REASONS, nvml_calls.REASONS_OLD))
-            if self._needs_reason_bits
-            else {},
+            throttle_active=_active_reasons(reasons),
+            failed=tuple(failed),
         )
 
     def _throttle_seconds(self, values: Mapping[int | None, int]) -> Mapping[str, Seconds]:
@@ -179,8 +222,12 @@ class NvmlDevice:
         memory = query(nvml_calls.MEMORY, nvml_calls.MEMORY_OLD)
         temperature = query(nvml_calls.TEMPERATURE, nvml_calls.TEMPERATURE_OLD)
         margin = query(nvml_calls.MARGIN)
-        if margin is None and temperature is not None:
-            slowdown = query(nvml_calls.SLOWDOWN_THRESHOLD)
+        offset = None if margin is None else self._read_slowdown_offset()
+        if margin is not None and offset is not None:
+            margin -= offset
+        else:
+            # NVML's margin alone ends at another temperature, the highest at which the card should work.
+            slowdown = None if temperature is None else query(nvml_calls.SLOWDOWN_THRESHOLD)
             margin = None if slowdown is None else slowdown - temperature
         limit = query(nvml_calls.POWER_LIMIT)
         clocks = {name: query(call) for name, call in nvml_calls.CLOCKS.items()}
@@ -204,6 +251,18 @@ class NvmlDevice:
             link_bytes=self._read_link_bytes(),
             failures=failures,
         )
+
+    def _read_slowdown_offset(self) -> int | None:
+        """Reads at which of NVML's temperature margins the card slows down: a constant, asked for until it was answered."""
+        answer = self._slowdown_offset.answers()[nvml_calls.SLOWDOWN_OFFSET_FIELD]
+        if self._slowdown_offset_reads < PROBES and (self._slowdown_offset_reads == 0 or answer.code):
+            self._slowdown_offset_reads += 1
+            code = self._nvml.fill(self._handle, self._slowdown_offset)
+            if code in LOST_CODES:
+                self._raise_for_code(code, nvml_calls.FIELD_VALUES)
+            answer = self._slowdown_offset.answers()[nvml_calls.SLOWDOWN_OFFSET_FIELD]
+        offset = _signed(answer.value)
+        return offset if self._slowdown_offset_reads and answer.code == 0 and offset in SLOWDOWN_OFFSETS else None
 
     def _read_link_bytes(self) -> Mapping[tuple[str, str], Bytes]:
         if not self._traffic.has_counters and self._link_reads >= PROBES:
@@ -277,10 +336,6 @@ class NvmlDevice:
         except GpuError:
             return None
 
-    def _query_newest(self, call: Call, older: Call) -> Any:
-        answer = self._query(call)
-        return self._query(older) if answer is None else answer
-
     def _raise_for_code(self, code: int, function: str) -> None:
         if code not in NOT_AVAILABLE_CODES:
             message = f"{function}: {self._nvml.text(code)}"
@@ -290,6 +345,17 @@ class NvmlDevice:
 def process_use(pid: int, at_us: int, sm_percent: int) -> ProcessUse:
     """Converts one of NVML's utilization samples; a share above 100 % was never measured and counts as no use."""
     return ProcessUse(pid, Seconds(at_us / 1e6), Ratio(sm_percent / 100 if sm_percent <= 100 else 0.0))
+
+
+def _is_failure(code: int) -> bool:
+    """Whether a reading failed for another reason than not being there."""
+    return code != 0 and code not in NOT_AVAILABLE_CODES
+
+
+def _signed(value: int) -> int:
+    """Reads the lower 32 bits as a signed number, by whatever type NVML returned them."""
+    low = value & 0xFFFFFFFF
+    return low - (1 << 32) if low >= 1 << 31 else low
 
 
 def _active_reasons(bits: int | None) -> Mapping[str, bool]:

@@ -420,6 +420,9 @@ class CrossCheck:
         """The counter changed to ``joules`` at ``at``, which is not after the last power reading's time."""
         if self._power is None:
             return
+        if at - self._power[0] > CHECK_GAP_SECONDS:
+            self.restart()
+            return
         integral = self._integral - self._power[1] * (self._power[0] - at)
         if self._begun is None:
             self._begun = (at, joules, integral)

@@ -219,7 +219,7 @@ class GpuMonitor:
         if self._processes is not None and self._processes.has_foreign_use(sampler.identity.index, window.start, window.end):
             energy = as_suspect(energy, Reason.FOREIGN_PROCESS)
         # A property of the sensor, not of this window: it averages out over longer windows, so the quality stays.
-        if has_part_time_sensor(sampler.identity.name):
+        if has_part_time_sensor(sampler.identity.name, sampler.identity.architecture):
             energy = replace(energy, reasons=(*energy.reasons, Reason.PART_TIME_SENSOR.value))
         return energy
 

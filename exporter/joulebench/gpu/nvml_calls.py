@@ -98,6 +98,7 @@ READS: tuple[Call, ...] = (
     MARGIN,
     SLOWDOWN_THRESHOLD,
     POWER_LIMIT,
+    POWER_LIMIT_RANGE,
     *CLOCKS.values(),
     *CLOCKS_MAX.values(),
     REASONS,
@@ -113,6 +114,8 @@ POLICY_FIELDS: Mapping[str, int] = {"sw_power_cap": 74, "sync_boost": 76}
 """Nanoseconds by throttle reason, under the same ids in every driver."""
 THERMAL_FIELD = 75
 """Nanoseconds of both thermal reasons together."""
+SLOWDOWN_OFFSET_FIELD = 194
+"""NVML_FI_DEV_TEMPERATURE_SLOWDOWN_TLIMIT: value of ``nvmlDeviceGetMarginTemperature`` at which the card slows down, as -2."""
 
 REASON_BITS: Mapping[str, int] = {
     "sw_power_cap": 0x04,
@@ -126,6 +129,8 @@ NO_REASON_BITS = 0x01 | 0x02 | 0x100
 """Bits of the same mask that throttle nothing: idle, application clocks and display clocks as they were set."""
 OTHER_REASON = "other"
 """A reason that only newer drivers know, such as board_limit and reliability of driver 615: shown while it is set."""
+OTHER_REASONS_SINCE = (615,)
+"""Driver from which on there are such reasons."""
 ARCHITECTURES: Mapping[int, str] = {
     2: "Kepler",
     3: "Maxwell",
@@ -176,12 +181,18 @@ def counter_fields(driver: str) -> Sequence[int]:
     return (*ENERGY_FIELDS, POWER_INSTANT_FIELD, THERMAL_FIELD, *throttle_counter_fields(driver).values())
 
 
-def has_part_time_sensor(name: str) -> bool:
+def has_other_reasons(driver: str) -> bool:
+    """Whether this driver has throttle reasons without a bit or counter that is known here."""
+    return parse_driver_version(driver) >= OTHER_REASONS_SINCE
+
+
+def has_part_time_sensor(name: str, architecture: str) -> bool:
     """Whether this GPU's power sensor covers only a quarter of the time: GA100 and GH100 average 25 ms of every 100 ms.
 
+    A driver may not know the card's name ("NVIDIA Graphics Device"); then its architecture names GH100, the only Hopper chip.
     Source: "Part-time Power Measurements", arXiv 2312.02741.
     """
-    return _PART_TIME.search(name) is not None
+    return architecture == "Hopper" or _PART_TIME.search(name) is not None
 
 
 # --- nvmlDeviceGetFieldValues ------------------------------------------------------------------------------------------
@@ -245,14 +256,14 @@ class FieldBlock:
         rows = zip(self.fields, raw[::_WIDTH], raw[1::_WIDTH], raw[2::_WIDTH], strict=True)
         return {field: FieldAnswer(code, kind, _narrow(kind, value)) for field, kind, code, value in rows}
 
-    def values(self) -> tuple[dict[int | None, int], set[int]]:
+    def values(self) -> tuple[dict[int | None, int], dict[int | None, int]]:
         """Returns (raw values of the fields that answered, return codes of those that did not)."""
         raw = self._struct.unpack_from(self.array)
         values: dict[int | None, int] = {}
-        codes = set()
+        codes: dict[int | None, int] = {}
         for field, kind, code, value in zip(self.fields, raw[::_WIDTH], raw[1::_WIDTH], raw[2::_WIDTH], strict=True):
             if code:
-                codes.add(code)
+                codes[field] = code
             else:
                 values[field] = value & 0xFFFFFFFF if kind == _UNSIGNED_INT else value
         return values, codes

@@ -1,13 +1,15 @@
 """Drops readings that cannot be true: a value outside of what a GPU can be, or be at, is a glitch and no reading.
 
-Seen on real machines: utilization 808334905 %, power 0xFFFFFFFF mW, memory calls that succeed with zeros on unified memory,
-clocks of 0 MHz while kernels run. The energy counter is checked by energy_meter.py, which knows what it was before.
+Seen on real machines: utilization 808334905 %, power 0xFFFFFFFF mW, 1 W on a card of 240 W, 588 W that never change on a laptop
+of 35 W, memory calls that succeed with zeros on unified memory, clocks of 0 MHz while kernels run. The energy counter is checked
+by energy_meter.py, which knows what it was before.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from math import inf
 
 from joulebench.gpu.reading import CounterReading, StateReading
 from joulebench.units import Hertz, Watts
@@ -17,6 +19,12 @@ GLITCH_READINGS = ("energy", "power", "state")
 
 DEFAULT_POWER_CEILING = 3000.0
 """Watts that no single GPU or module draws, for a GPU whose power limits are unknown."""
+LEAST_POWER_SHARE = 1 / 150
+"""Of the power ceiling, which is 1.5 times the highest limit: no card that answers draws less than a hundredth of that limit."""
+FROZEN_SPAN = 2.0
+"""Least seconds between two changes of the energy counter whose mean power is held against the power shown."""
+FROZEN_FACTOR, FROZEN_SLACK_WATTS = 3.0, 5.0
+"""By which a power that stands still may be off from the counter's, and by which the counter's may vary meanwhile."""
 CELSIUS = (-60.0, 150.0)
 MARGIN_CELSIUS = (-100.0, 200.0)
 MAX_HERTZ = 20e9
@@ -25,10 +33,40 @@ MAX_BYTES = float(1 << 50)
 
 def drop_impossible_power(reading: CounterReading, ceiling: Watts | None) -> tuple[CounterReading, bool]:
     """Returns the reading without a power that the GPU cannot draw, and whether there was one."""
-    most = DEFAULT_POWER_CEILING if ceiling is None else ceiling
-    if reading.power is None or 0 < reading.power <= most:
+    least, most = (0.0, DEFAULT_POWER_CEILING) if ceiling is None else (LEAST_POWER_SHARE * ceiling, ceiling)
+    if reading.power is None or (reading.power > 0 and least <= reading.power <= most):
         return reading, False
     return reading._replace(power=None), True
+
+
+class FrozenPowerDetector:
+    """Recognizes a power reading that has stopped following the GPU: to the milliwatt the same, while the energy counter goes on
+    at another power, or at a power that varies. A reading that changes is never frozen, nor one whose counter stands still.
+    """
+
+    def __init__(self) -> None:
+        self._watched: tuple[float, int] | None = None
+        self._span_from: tuple[float, float] | None = None
+        # Least and most mean power by the counter since the reading last changed.
+        self._least, self._most = inf, 0.0
+
+    def is_frozen(self, watts: float, counted: tuple[float, float] | None, epoch: int) -> bool:
+        """``counted``: (monotonic time, joules) of the energy counter's last change, None without a counter; ``epoch``: how often
+        it began anew."""
+        if (watts, epoch) != self._watched or counted is None:
+            self._watched, self._span_from = (watts, epoch), counted
+            self._least, self._most = inf, 0.0
+            return False
+        if self._span_from is None:
+            self._span_from = counted
+        elif counted[0] - self._span_from[0] >= FROZEN_SPAN:
+            mean = (counted[1] - self._span_from[1]) / (counted[0] - self._span_from[0])
+            self._least, self._most = min(self._least, mean), max(self._most, mean)
+            self._span_from = counted
+        if self._least > self._most:
+            return False
+        is_off = not self._least / FROZEN_FACTOR <= watts <= self._most * FROZEN_FACTOR
+        return is_off or self._most > FROZEN_FACTOR / 2 * self._least + FROZEN_SLACK_WATTS
 
 
 def drop_impossible_state(reading: StateReading) -> tuple[StateReading, tuple[str, ...]]:

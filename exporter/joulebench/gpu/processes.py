@@ -158,7 +158,8 @@ def classify_processes(uses: Sequence[ProcessUse], names: ProcessNames, own_pid:
         for pid, (kind, name) in classes.items()
         if kind is ProcessClass.FOREIGN and not _only_draws_a_desktop(name, sm[pid])
     }
-    has_shares = all(use.sm is not None for use in uses)
+    # Without any sample nothing is known of shares: a card may be busy and list no process at all.
+    has_shares = bool(uses) and all(use.sm is not None for use in uses)
     used = [at for pid in foreign for at in times[pid]]
     return GpuProcesses(
         foreign=foreign,

@@ -17,7 +17,12 @@ from joulebench.clock import Clock
 from joulebench.energy.window import WindowEnergy, window_energy
 from joulebench.errors import GpuError, GpuLost
 from joulebench.gpu.energy_meter import COUNTER, EnergyMeter
-from joulebench.gpu.plausibility import GLITCH_READINGS, drop_impossible_power, drop_impossible_state
+from joulebench.gpu.plausibility import (
+    GLITCH_READINGS,
+    FrozenPowerDetector,
+    drop_impossible_power,
+    drop_impossible_state,
+)
 from joulebench.gpu.reading import (
     NO_PROCESSES,
     NO_STATE,
@@ -35,8 +40,8 @@ from joulebench.units import Seconds, Watts
 
 log = logging.getLogger(__name__)
 
-ERROR_GROUPS = ("fast", "slow", "energy", "power")
-"""Of read errors: a complete counter or state read, or only the energy or the power of a counter read that used to be there."""
+ERROR_GROUPS = ("fast", "slow", "energy", "power", "throttle")
+"""Of read errors: a complete counter or state read, or only the energy, the power or the throttle reasons of a counter read."""
 DOWN_AFTER = 2.0
 """Seconds without one good counter read."""
 FIRST_RETRY, LAST_RETRY = 0.5, 10.0
@@ -59,6 +64,7 @@ class GpuSampler:
         self._glitches = Counter(dict.fromkeys(GLITCH_READINGS, 0))
         self._throttle = ThrottleMeter(ring_seconds)
         self._power: tuple[float, Watts] | None = None
+        self._frozen_power = FrozenPowerDetector()
         self._state: tuple[float, StateReading] | None = None
         self._errors = Counter(dict.fromkeys(ERROR_GROUPS, 0))
         self._polls = 0
@@ -118,13 +124,16 @@ class GpuSampler:
     def _observe(self, before: float, after: float, reading: CounterReading) -> None:
         meter = self._meter
         reading, has_glitch = drop_impossible_power(reading, self.device.power_ceiling)
+        if reading.power is not None and self._is_frozen(reading.power):
+            reading, has_glitch = reading._replace(power=None), True
         self._glitches["power"] += has_glitch
         if reading.power is not None:
             self._power = (after, reading.power)
-        elif self._power is not None:
+        elif self._power is not None or "power" in reading.failed:
             self._errors["power"] += 1
-        if reading.energy is None and meter.method == COUNTER:
+        if reading.energy is None and (meter.method == COUNTER or "energy" in reading.failed):
             self._errors["energy"] += 1
+        self._errors["throttle"] += "throttle" in reading.failed
         meter.observe(before, after, reading.energy, reading.power)
         self._throttle.observe(self._good_at, after, reading)
         if self._down:
@@ -132,6 +141,11 @@ class GpuSampler:
             self._down, self._retry_pause, self._retry_at = False, FIRST_RETRY, 0.0
         self._good_at = after
         self._logged_unexpected["fast"] = False
+
+    def _is_frozen(self, watts: Watts) -> bool:
+        meter = self._meter
+        counted = meter.latest if meter.method == COUNTER else None
+        return self._frozen_power.is_frozen(watts, None if counted is None else (counted.at, counted.joules), meter.trace.resets)
 
     def _fail(self, at: float, error: Exception) -> None:
         self._errors["fast"] += 1

@@ -29,13 +29,15 @@ GPU_MEMORY_TOTAL = gauge("gpu_memory_total_bytes", "Device memory of the card (n
 GPU_TEMPERATURE = gauge("gpu_temperature_celsius", "Core temperature (nvmlDeviceGetTemperatureV).", GPU)
 GPU_TEMPERATURE_MARGIN = gauge(
     "gpu_temperature_margin_celsius",
-    "Degrees left before the card slows itself down (nvmlDeviceGetMarginTemperature, else slowdown threshold minus temperature).",
+    "Degrees left before the card slows itself down: slowdown threshold minus temperature, or where the card has no threshold"
+    " nvmlDeviceGetMarginTemperature, which ends at the highest operating temperature, plus the 2 or 3 degrees from there"
+    " (NVML_FI_DEV_TEMPERATURE_SLOWDOWN_TLIMIT).",
     GPU,
 )
 GPU_POWER = gauge(
     "gpu_power_watts",
-    "Instant board power (NVML_FI_DEV_POWER_INSTANT, else nvmlDeviceGetPowerUsage, which averages over 1 s on Ampere and newer)."
-    " For display; energy comes from the counter.",
+    "Instant power of the GPU or board, not of its module (NVML_FI_DEV_POWER_INSTANT, else nvmlDeviceGetPowerUsage, which is an"
+    " average over 1 s on some cards and instant on others). For display; energy comes from the counter.",
     GPU,
 )
 GPU_POWER_LIMIT = gauge("gpu_power_limit_watts", "Enforced power limit (nvmlDeviceGetEnforcedPowerLimit).", GPU)
@@ -103,7 +105,8 @@ GPU_UNNAMED_PROCESSES = gauge(
 )
 GPU_FOREIGN_SM = gauge(
     "gpu_foreign_sm_ratio",
-    "Share of SM time that foreign processes used while active, by the driver's samples; absent where the driver has none.",
+    "Share of SM time that foreign processes used while active, by the driver's samples; absent while the driver has none, as on"
+    " an idle card and on a busy one that lists no process.",
     GPU,
     unused_because="detail beside joulebench_gpu_foreign_processes",
 )
@@ -146,7 +149,8 @@ GPU_READ_ERRORS = counter("gpu_read_errors_total", "NVML calls for the GPU that 
 GPU_GLITCHES = counter(
     "gpu_glitches_total",
     "Readings that the GPU cannot have had, by reading: energy beyond what its power limit allows since the reading before, power"
-    " above the limit, utilization above 100 %. They are left out, and windows that they touch name them.",
+    " above the limit, below a hundredth of it, or that never changes while the counter does, utilization above 100 %. They are"
+    " left out, and windows that they touch name them.",
     (*GPU, "reading"),
     unused_because="0 unless a driver answers nonsense; windows and the exporter's log name it",
 )

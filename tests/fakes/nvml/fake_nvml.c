@@ -25,9 +25,12 @@ enum {
     SUCCESS = 0, UNINITIALIZED = 1, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, INSUFFICIENT_SIZE = 7,
     DRIVER_NOT_LOADED = 9, GPU_IS_LOST = 15, VERSION_MISMATCH = 25, UNKNOWN = 999
 };
-enum { TYPE_UINT = 1, TYPE_ULL = 3 };
-enum { MAX_GPUS = 16, MAX_FAULTS = 64, MAX_ANSWERS = 32, MAX_PROCESSES = 128, MAX_MIGS = 8 };
+enum { TYPE_UINT = 1, TYPE_ULL = 3, TYPE_INT = 5 };
+enum { MAX_GPUS = 16, MAX_FAULTS = 64, MAX_ANSWERS = 48, MAX_PROCESSES = 128, MAX_MIGS = 8 };
 enum { NO_INSTANCE = 0xFFFFFFFFu };
+
+/* A card that knows its margin knows it to the highest operating temperature, and slows down this much later. */
+enum { SLOWDOWN_OFFSET = -2 };
 
 /* The layouts below are NVML's ABI. */
 typedef uintptr_t Device;
@@ -567,7 +570,9 @@ static int answer_field(Gpu *gpu, FieldValue *field, double t, unsigned long cal
     field->value_type = TYPE_ULL;
     field->result = SUCCESS;
     field->value.ull = 0;
-    if (id == 191 || id == 83) {
+    if (field->scope_id && id <= 191) {
+        field->result = NOT_SUPPORTED; /* of the module or its memory, not of the GPU */
+    } else if (id == 191 || id == 83) {
         field->value.ull = counter_mj(gpu, t);
     } else if (id == 185 || id == 186) {
         field->value_type = TYPE_UINT;
@@ -575,6 +580,9 @@ static int answer_field(Gpu *gpu, FieldValue *field, double t, unsigned long cal
     } else if (id >= 74 && id <= 76) {
         static const unsigned bits[] = {0x04, 0x60, 0x10};
         field->value.ull = (uint64_t)(bits_time(&gpu->reasons, bits[id - 74], t) * 1e9);
+    } else if (id == 194 && gpu->margin) {
+        field->value_type = TYPE_INT;
+        field->value.ui = (uint32_t)SLOWDOWN_OFFSET;
     } else if (fine && id >= fine && id < fine + 3) {
         field->value.ull = (uint64_t)(bits_time(&gpu->reasons, fine_bits[id - fine], t) * 1e9);
     } else {
@@ -582,11 +590,15 @@ static int answer_field(Gpu *gpu, FieldValue *field, double t, unsigned long cal
     }
     for (int i = 0; i < gpu->fault_count; i++) {
         const Fault *fault = &gpu->faults[i];
-        if (atoi(fault->target) != id || !fault_holds(fault, t, call)) continue;
+        const char *scope = strchr(fault->target, '/');
+        if (atoi(fault->target) != id || (scope && (unsigned)atoi(scope + 1) != field->scope_id)) continue;
+        if (!fault_holds(fault, t, call)) continue;
         if (fault->kind == FAULT_FIELD) field->result = (int)fault->value;
         if (fault->kind == FAULT_VALUE) {
             field->result = SUCCESS;
-            if (field->value_type == TYPE_UINT) field->value.ui = (uint32_t)fault->value;
+            if (fault->value < 0.0) field->value_type = TYPE_INT;
+            if (field->value_type == TYPE_INT) field->value.ui = (uint32_t)(int32_t)fault->value;
+            else if (field->value_type == TYPE_UINT) field->value.ui = (uint32_t)fault->value;
             else field->value.ull = (uint64_t)fault->value;
         }
         if (fault->kind == FAULT_OFFSET && field->value_type == TYPE_ULL) {
@@ -802,7 +814,7 @@ int nvmlDeviceGetMarginTemperature(Device device, MarginV1 *margin) {
     }
     if (margin->version != 0x01000008) return leave(VERSION_MISMATCH);
     if (!gpu->margin) return leave(NOT_SUPPORTED);
-    margin->margin = (int)(gpu->slowdown - value_at(&gpu->temperature, t));
+    margin->margin = (int)(gpu->slowdown + SLOWDOWN_OFFSET - value_at(&gpu->temperature, t));
     return leave(SUCCESS);
 }
 

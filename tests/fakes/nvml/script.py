@@ -79,9 +79,9 @@ def field_fails(field_id: int, when: When = ALWAYS, code: int = NOT_SUPPORTED) -
     return Fault("field", when, str(field_id), code)
 
 
-def field_answers(field_id: int, raw: float, when: When = ALWAYS) -> Fault:
-    """One field answers this raw value, right or wrong, supported or not."""
-    return Fault("value", when, str(field_id), raw)
+def field_answers(field_id: int, raw: float, when: When = ALWAYS, scope: int | None = None) -> Fault:
+    """One field answers this raw value, right or wrong, supported or not; in this ``scope`` alone where one is given."""
+    return Fault("value", when, str(field_id) if scope is None else f"{field_id}/{scope}", raw)
 
 
 def field_moves(field_id: int, millijoules: float, when: When = ALWAYS) -> Fault:

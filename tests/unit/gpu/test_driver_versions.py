@@ -15,9 +15,9 @@ def test_a_driver_version_is_compared_by_its_numbers(driver: str, version: tuple
 
 @pytest.mark.parametrize("name", ["NVIDIA A100-SXM4-80GB", "NVIDIA H100 PCIe", "NVIDIA H200", "NVIDIA A30", "NVIDIA GH200 480GB"])
 def test_cards_with_a_part_time_sensor_are_known_by_name(name: str) -> None:
-    assert has_part_time_sensor(name)
+    assert has_part_time_sensor(name, "unknown")
 
 
 @pytest.mark.parametrize("name", ["NVIDIA RTX A3000", "NVIDIA A10", "NVIDIA GeForce RTX 4090", "NVIDIA L40S", "Simulated GPU 0"])
 def test_other_cards_are_not(name: str) -> None:
-    assert not has_part_time_sensor(name)
+    assert not has_part_time_sensor(name, "Ampere")

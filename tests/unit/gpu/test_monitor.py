@@ -78,7 +78,7 @@ def test_the_state_shows_counter_and_change_time_as_a_pair(play: Play) -> None:
     assert abs(step_at - round(step_at, 1)) <= state.energy_uncertainty <= POLL / 2 + 1e-6
     assert state.power == pytest.approx(100)
     assert state.state.temperature is not None
-    assert state.read_errors == {"fast": 0, "slow": 0, "energy": 0, "power": 0}
+    assert state.read_errors == {"fast": 0, "slow": 0, "energy": 0, "power": 0, "throttle": 0}
 
 
 @pytest.mark.parametrize("step", [0.02, 0.1, 0.1013])

@@ -110,7 +110,7 @@ def test_a_program_that_only_holds_memory_does_not_use_the_gpu(play: Play) -> No
     rig = play(FakeGpu(processes=[process(GAME, sm=0.0)]))
     watch = watching(rig)
     look_until(rig, watch, 5.0)
-    assert watch.summary(0)[:5] == (0, 0, 0.0, None, None)
+    assert watch.summary(0)[:5] == (0, 0, None, None, None)
 
 
 @pytest.mark.parametrize("code", [3, NO_PERMISSION, NO_SYMBOL])
