@@ -51,7 +51,8 @@ class EnergyAnswer:
     """``source``: nvml, simulated or none. ``raw_gpus`` and ``raw_total`` are the answer's own objects, for the journal.
 
     ``basis``: how the devices are known: declared, observed or assumed; None from an exporter of an earlier version.
-    ``missing_hosts``: exporters that should have been in the answer and are not.
+    ``missing_hosts``: exporters that should have been in the answer and are not. ``mig_parents``: UUID of the GPU of each MIG
+    instance that there is.
     """
 
     source: str
@@ -60,6 +61,7 @@ class EnergyAnswer:
     raw_total: Mapping[str, Any]
     basis: str | None = None
     missing_hosts: tuple[str, ...] = ()
+    mig_parents: Mapping[str, str] = field(default_factory=dict)
 
     def event_fields(self, start: Seconds, end: Seconds) -> dict[str, object]:
         """The fields of an energy event of the journal, for the window from ``start`` to ``end``."""
@@ -318,7 +320,10 @@ class ExporterGroup:
             if isinstance(outcome, EnergyApiError):
                 silent.append(host)
             else:
-                self._known[host] = tuple(Device(host, int(gpu.gpu), gpu.uuid) for gpu in outcome.gpus)
+                index_of = {gpu.uuid: int(gpu.gpu) for gpu in outcome.gpus}
+                parents = outcome.mig_parents.items()
+                instances = (Device(host, index_of.get(parent, -1), uuid, parent) for uuid, parent in parents)
+                self._known[host] = (*(Device(host, index, uuid) for uuid, index in index_of.items()), *instances)
         return silent
 
     def _side_by_side(self, calls: Mapping[str, Callable[[], EnergyAnswer]]) -> dict[str, EnergyAnswer | EnergyApiError]:
@@ -424,6 +429,7 @@ def _parse_answer(body: Any) -> EnergyAnswer:
         raw_gpus=list(body["gpus"]),
         raw_total=body["total"],
         basis=basis if basis in BASES else None,
+        mig_parents={str(instance["uuid"]): str(instance["parent"]) for instance in body.get("mig") or ()},
     )
 
 

@@ -1,7 +1,8 @@
 """``GET /api/v1/energy?start=&end=[&wait=][&gpus=][&server=][&scope=]``: a window's energy from the exporter's ring, as JSON.
 
 The answer is for the devices that ``gpus`` names, or that a ``server``, ``unit``, ``container``, ``pod`` or ``job`` used in the
-window, else for all devices; ``basis`` says which of the three, ``share`` what part of a GPU that several servers used.
+window, else for all devices; ``basis`` says which of the three, ``share`` what part of a GPU that several servers used, or that
+one of its MIG instances did; ``parent`` is then the UUID of the GPU. ``mig`` lists all instances that there are.
 
 Every answer and every 400 has ``clock``: when the request came and when it was answered, in unix seconds of this machine, by
 which a client on another machine finds how far the two clocks are apart (RFC 5905). It then asks for the window in this machine's
@@ -32,8 +33,8 @@ from joulebench.exporter.device_selection import (
     parse_device_request,
     select_devices,
 )
-from joulebench.gpu.device_use import GpuUse, OwnerName
-from joulebench.gpu.reading import GpuIdentity
+from joulebench.gpu.device_use import GpuUse, InstanceUse, OwnerName
+from joulebench.gpu.reading import GpuIdentity, MigInstance
 from joulebench.gpu.sampler import as_suspect
 from joulebench.host.monitor import ZoneState
 from joulebench.host.rapl import RaplZone
@@ -80,6 +81,10 @@ class WindowSource(Protocol):
 
     def device_use(self, owner: OwnerName | None, start_unix: float, end_unix: float) -> Sequence[GpuUse | None]:
         """How the same GPUs were used, in the same order; None where that is unknown."""
+        ...
+
+    def instance_use(self, owner: OwnerName | None, start_unix: float, end_unix: float) -> Sequence[Sequence[InstanceUse]]:
+        """The MIG instances of the same GPUs, in the same order."""
         ...
 
     def refresh_use(self, until_unix: float) -> None:
@@ -182,13 +187,16 @@ class EnergyApi:
         windows = self._windows
         energies = [] if windows is None else _energies(windows.window, window)
         throttled = {} if windows is None else {gpu.uuid: by for gpu, by in windows.throttled(window.start, window.end)}
-        uses = [] if windows is None else windows.device_use(window.devices.owner, window.start, window.end)
-        selection = select_devices(window.devices, energies, uses, window.end - window.start)
+        owner = window.devices.owner
+        uses = [] if windows is None else windows.device_use(owner, window.start, window.end)
+        instances = [] if windows is None else windows.instance_use(owner, window.start, window.end)
+        selection = select_devices(window.devices, energies, uses, instances, window.end - window.start)
         return {
             "start": window.start,
             "end": window.end,
             "basis": selection.basis.value,
             "gpus": [_gpu_json(gpu, throttled[gpu.identity.uuid]) for gpu in selection.gpus],
+            "mig": [_instance_json(part.instance) for parts in instances for part in parts],
             "total": _energy_json(self._total(selection)),
             "source": self._source(),
         }
@@ -213,6 +221,10 @@ class EnergyApi:
     def _total(self, selection: Selection) -> WindowEnergy:
         """The sum over the selected GPUs; suspect and without an upper bound where a GPU of the machine could not be named."""
         energy = total(gpu.energy for gpu in selection.gpus)
+        if energy.high is not None:
+            # Instances of one GPU did not use more together than the GPU.
+            by_gpu = {gpu.identity.uuid: gpu.energy.high or 0.0 for gpu in selection.gpus}
+            energy = replace(energy, high=min(energy.high, sum(by_gpu.values())))
         windows = self._windows
         if windows is None or not windows.has_unnamed_gpus or selection.basis is not Basis.ASSUMED or not selection.gpus:
             return energy
@@ -296,7 +308,8 @@ def _number(given: Mapping[str, str], key: str) -> float:
 def _gpu_json(gpu: SelectedGpu, throttled: Mapping[str, Seconds | None]) -> dict[str, Any]:
     return {
         "gpu": str(gpu.identity.index),
-        "uuid": gpu.identity.uuid,
+        "uuid": gpu.identity.uuid if gpu.instance is None else gpu.instance.uuid,
+        "parent": None if gpu.instance is None else gpu.identity.uuid,
         "method": gpu.energy.method,
         "samples": gpu.energy.samples,
         **_energy_json(gpu.energy),
@@ -316,6 +329,10 @@ def _zone_json(zone: RaplZone, energy: WindowEnergy, problem: str | None) -> dic
         "longest_gap_seconds": energy.longest_gap,
         "problem": problem,
     }
+
+
+def _instance_json(instance: MigInstance) -> dict[str, Any]:
+    return {"uuid": instance.uuid, "parent": instance.parent, "profile": instance.profile}
 
 
 def _energy_json(energy: WindowEnergy) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from joulebench import metrics
-from joulebench.gpu.reading import GpuState, OwnerUse
+from joulebench.gpu.reading import GpuState, MigInstance, MigReading, OwnerUse
 from joulebench.metrics import Metric
 from joulebench.metrics.families import Sheet
 
@@ -43,6 +43,10 @@ STATE_METRICS = (
     GpuMetric(metrics.GPU_MEMORY_USED, lambda gpu: gpu.state.memory_used),
     GpuMetric(metrics.GPU_MEMORY_TOTAL, lambda gpu: gpu.state.memory_total),
     GpuMetric(metrics.GPU_MEMORY_RESERVED, lambda gpu: gpu.state.memory_reserved),
+    GpuMetric(metrics.GPU_MIG_INFO, lambda gpu: {_mig_labels(one.instance): 1.0 for one in gpu.state.instances}),
+    GpuMetric(metrics.GPU_MIG_MEMORY_USED, lambda gpu: _by_instance(gpu, lambda one: one.memory_used)),
+    GpuMetric(metrics.GPU_MIG_MEMORY_TOTAL, lambda gpu: _by_instance(gpu, lambda one: one.memory_total)),
+    GpuMetric(metrics.GPU_MIG_UTILIZATION, lambda gpu: _by_instance(gpu, lambda one: one.utilization)),
     GpuMetric(metrics.GPU_TEMPERATURE, lambda gpu: gpu.state.temperature),
     GpuMetric(metrics.GPU_TEMPERATURE_MARGIN, lambda gpu: gpu.state.temperature_margin),
     GpuMetric(metrics.GPU_POWER, lambda gpu: gpu.power),
@@ -106,6 +110,17 @@ class GpuCollector:
 def _info_labels(gpu: GpuState) -> tuple[str, ...]:
     identity = gpu.identity
     return (identity.name, identity.architecture, identity.driver_version, identity.source, gpu.energy_method)
+
+
+def _mig_labels(instance: MigInstance) -> tuple[str, ...]:
+    ids = (str(instance.gpu_instance), str(instance.compute_instance))
+    multiprocessors = "" if instance.multiprocessors is None else str(instance.multiprocessors)
+    return (instance.uuid, instance.profile, *ids, multiprocessors)
+
+
+def _by_instance(gpu: GpuState, read: Callable[[MigReading], float | None]) -> Mapping[str, float]:
+    values = {one.instance.uuid: read(one) for one in gpu.state.instances}
+    return {uuid: value for uuid, value in values.items() if value is not None}
 
 
 def _owners(gpu: GpuState) -> Iterator[tuple[tuple[str, ...], OwnerUse]]:

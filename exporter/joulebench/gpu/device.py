@@ -12,6 +12,7 @@ from typing import Any
 from joulebench.errors import GpuError, GpuLost
 from joulebench.gpu import nvml_calls
 from joulebench.gpu.link_traffic import LINK_COUNTERS, LinkTraffic, link_field_block
+from joulebench.gpu.mig import MigInstances
 from joulebench.gpu.nvml_calls import LOST_CODES, NOT_AVAILABLE_CODES, Call, FieldBlock, Handle, Nvml
 from joulebench.gpu.reading import CounterReading, GpuIdentity, ProcessUse, StateReading
 from joulebench.units import (
@@ -61,6 +62,7 @@ class NvmlDevice:
             driver_version=driver_version,
         )
         self._choose_fields(driver_version)
+        self._mig = MigInstances(nvml, self._handle)
         self.power_ceiling = self._read_power_ceiling()
         self._throttle_nanoseconds: Sequence[int | None] = ()
         self._throttle: Mapping[str, Seconds] = {}
@@ -249,6 +251,7 @@ class NvmlDevice:
             clock_max=dict(self._clock_max),
             throttle_active=_active_reasons(reasons),
             link_bytes=self._read_link_bytes(),
+            instances=self._mig.read(self.identity.uuid),
             failures=failures,
         )
 
@@ -295,12 +298,19 @@ class NvmlDevice:
         code, processes = self._nvml.answer(nvml_calls.COMPUTE_PROCESSES, handle)
         return None if code else [ProcessUse(process.pid, None, None) for process in processes]
 
-    def read_residents(self) -> Sequence[int] | None:
-        """Lists the compute processes with memory on the GPU (``nvmlDeviceGetComputeRunningProcesses``)."""
+    def read_residents(self) -> Mapping[str, Sequence[int] | None]:
+        """Lists the compute processes with memory on the GPU and on its MIG instances (``nvmlDeviceGetComputeRunningProcesses``).
+
+        With MIG the driver lists those of the GPU to privileged users only, those of an instance to all.
+        """
         if self._lost:
-            return None
+            return {self.identity.uuid: None}
+        on_instances = self._mig.residents()
         code, processes = self._nvml.answer(nvml_calls.COMPUTE_PROCESSES, self._handle)
-        return None if code else [process.pid for process in processes if process.pid > 0]
+        listed = None if code else [process.pid for process in processes if process.pid > 0]
+        if listed is None and on_instances and None not in on_instances.values():
+            listed = [pid for pids in on_instances.values() for pid in pids or ()]
+        return {self.identity.uuid: listed, **on_instances}
 
     def forget_handle(self) -> None:
         """To be called when NVML was started anew: handles from before may mean another GPU."""
@@ -312,6 +322,7 @@ class NvmlDevice:
             self._handle = self._require_handle("nvmlDeviceGetHandleByUUID", self._nvml.handle_of(self.identity.uuid))
             # It may have come back in another mode or with another driver.
             self._choose_fields(self.identity.driver_version)
+            self._mig = MigInstances(self._nvml, self._handle)
             self._lost = False
 
     def _require_handle(self, function: str, outcome: tuple[int, Handle | None]) -> Handle:

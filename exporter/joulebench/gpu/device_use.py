@@ -12,11 +12,12 @@ from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import NamedTuple
 
 from joulebench.devices import parse_server
 from joulebench.gpu.owners import ServedBy
-from joulebench.gpu.reading import OwnerLabels, OwnerUse, ProcessUse
-from joulebench.units import Seconds
+from joulebench.gpu.reading import MigInstance, OwnerLabels, OwnerUse, ProcessUse
+from joulebench.units import Ratio, Seconds
 
 MAX_SAMPLES = 4096
 """SM samples kept of each process: more than an hour at the driver's one a second."""
@@ -92,6 +93,14 @@ class GpuUse:
     own: bool
     others: bool
     share: float | None
+
+
+class InstanceUse(NamedTuple):
+    """Use of one MIG instance in one window. ``use`` and ``activity`` are None where they are unknown."""
+
+    instance: MigInstance
+    use: GpuUse | None
+    activity: Ratio | None
 
 
 @dataclass(slots=True)

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from joulebench.clock import Clock
 from joulebench.energy.window import WindowEnergy, missing
-from joulebench.gpu.device_use import DeviceUseHistory, GpuUse, OwnerName
+from joulebench.gpu.device_use import DeviceUseHistory, GpuUse, InstanceUse, OwnerName
 from joulebench.gpu.nvml_calls import has_part_time_sensor
 from joulebench.gpu.reading import GpuDevice, GpuIdentity, GpuSource, GpuState, ProcessSummary
 from joulebench.gpu.sampler import GpuSampler, as_suspect
@@ -230,6 +230,18 @@ class GpuMonitor:
         window = self._wall.window(start_unix, end_unix)
         use = self._processes.use
         return [use.use(sampler.identity.uuid, owner, window.start, window.end) for sampler in self.samplers]
+
+    def instance_use(self, owner: OwnerName | None, start_unix: float, end_unix: float) -> Sequence[Sequence[InstanceUse]]:
+        """Returns the MIG instances of every GPU between two unix times, and how each was used; none where MIG is off."""
+        window = self._wall.window(start_unix, end_unix)
+        use = None if self._processes is None else self._processes.use
+        return [
+            [
+                InstanceUse(instance, None if use is None else use.use(instance.uuid, owner, window.start, window.end), activity)
+                for instance, activity in sampler.instances(window.start, window.end)
+            ]
+            for sampler in self.samplers
+        ]
 
     def refresh_use(self, until_unix: float) -> None:
         """Reads the processes of all GPUs unless they were read after this unix time."""

@@ -15,7 +15,17 @@ import pynvml
 
 from joulebench.errors import GpuError, GpuUnavailable
 from joulebench.gpu.device import NvmlDevice
-from joulebench.gpu.nvml_calls import ERROR_ADVICE, FIELD_VALUES, NOT_AVAILABLE_CODES, UUID, Call, FieldBlock, Handle
+from joulebench.gpu.nvml_calls import (
+    ERROR_ADVICE,
+    FIELD_VALUES,
+    GPM_SM_UTILIZATION,
+    NOT_AVAILABLE_CODES,
+    UUID,
+    Call,
+    FieldBlock,
+    GpmSample,
+    Handle,
+)
 
 log = logging.getLogger(__name__)
 
@@ -106,6 +116,32 @@ class NvmlLibrary:
         if self._fill is None:
             return FUNCTION_NOT_FOUND
         return int(self._fill(handle, block.count, block.reference))
+
+    def has_gpm(self, handle: Handle) -> bool:
+        code, support = _call(pynvml.nvmlGpmQueryDeviceSupport, handle)
+        return code == 0 and bool(support.isSupportedDevice)
+
+    def take_gpm_sample(self, handle: Handle, gpu_instance: int) -> GpmSample | None:
+        code, sample = _call(pynvml.nvmlGpmSampleAlloc)
+        if code:
+            return None
+        code, _ = _call(pynvml.nvmlGpmMigSampleGet, handle, gpu_instance, sample)
+        if code:
+            self.free_gpm_sample(sample)
+            return None
+        return GpmSample(sample)
+
+    def gpm_utilization(self, first: GpmSample, second: GpmSample) -> float | None:
+        question = pynvml.c_nvmlGpmMetricsGet_t()
+        question.version = pynvml.NVML_GPM_METRICS_GET_VERSION
+        question.numMetrics, question.sample1, question.sample2 = 1, first, second
+        question.metrics[0].metricId = GPM_SM_UTILIZATION
+        code, _ = _call(pynvml.nvmlGpmMetricsGet, question)
+        answer = question.metrics[0]
+        return None if code or answer.nvmlReturn else float(answer.value)
+
+    def free_gpm_sample(self, sample: GpmSample) -> None:
+        _call(pynvml.nvmlGpmSampleFree, sample)
 
     def process_name(self, pid: int) -> str | None:
         _, answer = _call(pynvml.nvmlSystemGetProcessName, pid)

@@ -16,6 +16,8 @@ from typing import Any, NewType, Protocol
 
 Handle = NewType("Handle", object)
 """``nvmlDevice_t``: valid until the GPU is lost or the driver reloaded."""
+GpmSample = NewType("GpmSample", object)
+"""``nvmlGpmSample_t``: performance counters of a GPU instance at one moment, memory of the driver's library."""
 
 LOST_CODES = frozenset({1, 9, 15, 16, 28})
 """Uninitialized, driver not loaded, GPU lost, reset required, GPU not found: only a new handle can help."""
@@ -76,6 +78,20 @@ REASONS = Call("nvmlDeviceGetCurrentClocksEventReasons")
 REASONS_OLD = Call("nvmlDeviceGetCurrentClocksThrottleReasons")
 
 COMPUTE_PROCESSES = Call("nvmlDeviceGetComputeRunningProcesses_v3")
+
+MIG_MODE = Call("nvmlDeviceGetMigMode")
+MAX_MIG_COUNT = Call("nvmlDeviceGetMaxMigDeviceCount")
+GPU_INSTANCE_ID = Call("nvmlDeviceGetGpuInstanceId")
+COMPUTE_INSTANCE_ID = Call("nvmlDeviceGetComputeInstanceId")
+ATTRIBUTES = Call("nvmlDeviceGetAttributes_v2")
+"""Of a MIG instance: SMs, slices and memory."""
+GPM_SM_UTILIZATION = 2
+"""NVML_GPM_METRIC_SM_UTIL, in percent."""
+
+
+def mig_handle(index: int) -> Call:
+    """The handle of a GPU's MIG instance."""
+    return Call("nvmlDeviceGetMigDeviceHandleByIndex", (index,))
 
 
 def process_utilization(since_us: int) -> Call:
@@ -288,6 +304,20 @@ class Nvml(Protocol):
     def fill(self, handle: Handle, block: FieldBlock) -> int:
         """Fills ``block`` and returns NVML's code."""
         ...
+
+    def has_gpm(self, handle: Handle) -> bool:
+        """Whether the GPU has performance counters that can be read."""
+        ...
+
+    def take_gpm_sample(self, handle: Handle, gpu_instance: int) -> GpmSample | None:
+        """Reads the performance counters of a GPU instance; None where that fails. The caller frees the sample."""
+        ...
+
+    def gpm_utilization(self, first: GpmSample, second: GpmSample) -> float | None:
+        """Returns the percent of the SMs that were busy between two samples; None where the driver does not say."""
+        ...
+
+    def free_gpm_sample(self, sample: GpmSample) -> None: ...
 
     def text(self, code: int) -> str:
         """NVML's text for a return code."""

@@ -178,6 +178,8 @@ class _GpuUse:
         # Stretches of foreign use in monotonic time.
         self.spans: deque[tuple[float, float]] = deque()
         self.logged_pids: set[int] = set()
+        # UUIDs of the GPU and its MIG instances whose processes the last poll listed.
+        self.listed: frozenset[str] = frozenset()
 
 
 class ProcessPoller:
@@ -249,7 +251,7 @@ class ProcessPoller:
     def _poll(self) -> None:
         self._polled_at = self._clock.monotonic()
         residents = {index: gpu.device.read_residents() for index, gpu in self._gpus.items()}
-        pids = {pid for listed in residents.values() for pid in listed or ()}
+        pids = {pid for by_uuid in residents.values() for listed in by_uuid.values() for pid in listed or ()}
         table = read_processes(self._proc) if pids else ProcessTable(self._proc, {}, {})
         served = table.served_by(pids)
         self._log_unknown_owners({pid for pid in pids if pid not in table}, {p for p in served if served[p].endpoints is None})
@@ -258,15 +260,19 @@ class ProcessPoller:
             wall_offset = self._clock.unix() - now
             since = gpu.since if gpu.since is not None else Seconds(wall_offset + now - self._period)
             uses = gpu.device.read_processes(since)
-            self.use.record(
-                gpu.device.identity.uuid,
-                residents[index],
-                served,
-                lambda pid: process_age(pid, self._proc),
-                uses or (),
-                now=now,
-                wall_offset=wall_offset,
-            )
+            listed = residents[index]
+            # Nobody is left on an instance that was destroyed.
+            for uuid, pids_there in {**dict.fromkeys(gpu.listed - listed.keys(), ()), **listed}.items():
+                self.use.record(
+                    uuid,
+                    pids_there,
+                    served,
+                    lambda pid: process_age(pid, self._proc),
+                    uses or (),
+                    now=now,
+                    wall_offset=wall_offset,
+                )
+            gpu.listed = frozenset(listed)
             if uses is None:
                 gpu.polled = None
                 continue
@@ -343,10 +349,13 @@ class ProcessPoller:
 
     def _owners(self, gpu: _GpuUse) -> ProcessSummary:
         """The owners of a GPU's processes, at most ``MAX_OWNERS`` of them, and how many more there are."""
-        uses = self.use.owner_uses(gpu.device.identity.uuid)
-        if uses is None:
+        uuid = gpu.device.identity.uuid
+        # Of a GPU that is divided, the owners are those of its instances.
+        places = {instance: instance for instance in gpu.listed - {uuid}} or {"": uuid}
+        uses = {mig: self.use.owner_uses(place) for mig, place in places.items()}
+        if all(known is None for known in uses.values()):
             return NO_PROCESSES
-        owners = sorted((("", labels), use) for labels, use in uses.items())
+        owners = sorted(((mig, labels), use) for mig, known in uses.items() for labels, use in (known or {}).items())
         return ProcessSummary(owners=dict(owners[:MAX_OWNERS]), owners_dropped=max(len(owners) - MAX_OWNERS, 0))
 
     def has_foreign_use(self, index: int, start: float, end: float) -> bool:

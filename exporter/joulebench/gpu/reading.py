@@ -44,10 +44,34 @@ class CounterReading(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class MigInstance:
+    """A MIG instance: a compute instance of a GPU instance. ``parent``: UUID of the GPU; ``profile``: such as ``3g.20gb``;
+    ``multiprocessors``: its SMs, None where the driver does not say."""
+
+    uuid: str
+    parent: str
+    gpu_instance: int
+    compute_instance: int
+    profile: str
+    multiprocessors: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class MigReading:
+    """``utilization``: busy share of the SMs of its GPU instance since the read before. None where that is unknown."""
+
+    instance: MigInstance
+    memory_used: Bytes | None
+    memory_total: Bytes | None
+    utilization: Ratio | None
+
+
+@dataclass(frozen=True, slots=True)
 class StateReading:
     """Fields are named as the metrics that show them. ``clock`` and ``clock_max`` by clock domain; ``throttle_active`` by
     reason, empty where unknown; ``link_bytes``: bytes since the first read by (link, direction), only those that the GPU
-    counts. ``failures``: calls that failed for another reason than not being supported."""
+    counts; ``instances``: the MIG instances that exist now. ``failures``: calls that failed for another reason than not being
+    supported."""
 
     utilization: Ratio | None = None
     memory_used: Bytes | None = None
@@ -60,6 +84,7 @@ class StateReading:
     throttle_active: Mapping[str, bool] = field(default_factory=dict)
     link_bytes: Mapping[tuple[str, str], Bytes] = field(default_factory=dict)
     memory_reserved: Bytes | None = None
+    instances: Sequence[MigReading] = ()
     failures: int = 0
 
 
@@ -96,8 +121,9 @@ class GpuDevice(Protocol):
         """Processes that used this GPU after the unix time ``since``; None where GPU or driver does not say."""
         ...
 
-    def read_residents(self) -> Sequence[int] | None:
-        """Process ids with memory on this GPU now; None where GPU or driver does not say."""
+    def read_residents(self) -> Mapping[str, Sequence[int] | None]:
+        """Process ids with memory on this GPU now and on each of its MIG instances, by UUID; None where the driver does not
+        say."""
         ...
 
 

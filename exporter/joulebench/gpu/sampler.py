@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from threading import Lock
 
@@ -17,6 +17,7 @@ from joulebench.clock import Clock
 from joulebench.energy.window import WindowEnergy, window_energy
 from joulebench.errors import GpuError, GpuLost
 from joulebench.gpu.energy_meter import COUNTER, EnergyMeter
+from joulebench.gpu.mig import MigHistory
 from joulebench.gpu.plausibility import (
     GLITCH_READINGS,
     FrozenPowerDetector,
@@ -30,13 +31,14 @@ from joulebench.gpu.reading import (
     GpuDevice,
     GpuIdentity,
     GpuState,
+    MigInstance,
     ProcessSummary,
     StateReading,
 )
 from joulebench.gpu.throttle import ThrottleMeter
 from joulebench.gpu.wall_clock import WallClock
 from joulebench.schema.reasons import QUALITIES, Reason
-from joulebench.units import Seconds, Watts
+from joulebench.units import Ratio, Seconds, Watts
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +65,7 @@ class GpuSampler:
         self._meter = EnergyMeter(ring_seconds, device.power_ceiling, f"GPU {device.identity.index}")
         self._glitches = Counter(dict.fromkeys(GLITCH_READINGS, 0))
         self._throttle = ThrottleMeter(ring_seconds)
+        self._mig = MigHistory(ring_seconds)
         self._power: tuple[float, Watts] | None = None
         self._frozen_power = FrozenPowerDetector()
         self._state: tuple[float, StateReading] | None = None
@@ -184,6 +187,7 @@ class GpuSampler:
                 self._logged_glitches |= {*glitches}
                 log.warning("GPU %d: impossible values of %s are dropped", self.identity.index, ", ".join(glitches))
             self._state = (self._clock.monotonic(), reading)
+            self._mig.record(reading.instances, self._state[0])
             self._logged_unexpected["slow"] = False
 
     def _is_up(self, now: float) -> bool:
@@ -217,6 +221,11 @@ class GpuSampler:
             if meter.stalled_at is not None and end > meter.stalled_at:
                 energy = as_suspect(energy, Reason.COUNTER_STALLED)
             return energy
+
+    def instances(self, start: float, end: float) -> Sequence[tuple[MigInstance, Ratio | None]]:
+        """Returns the MIG instances between two monotonic times, each with its mean activity where that is known."""
+        with self._lock:
+            return [(one, self._mig.activity(one.uuid, start, end)) for one in self._mig.instances(start, end)]
 
     @property
     def energy_method(self) -> str:

@@ -189,9 +189,9 @@ class SimulatedDevice:
         with self._lock:
             return self._advance().state()
 
-    def read_residents(self) -> Sequence[int] | None:
-        """None: no process uses a simulated GPU."""
-        return None
+    def read_residents(self) -> Mapping[str, Sequence[int] | None]:
+        """No process uses a simulated GPU."""
+        return {}
 
     def read_processes(self, since: Seconds) -> Sequence[ProcessUse] | None:  # noqa: ARG002 - part of the Protocol
         return None

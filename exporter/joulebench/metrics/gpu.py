@@ -26,6 +26,32 @@ GPU_MEMORY_RESERVED = gauge(
     unused_because="a constant of card and driver; explains why used and free memory do not add up to the total",
 )
 GPU_MEMORY_TOTAL = gauge("gpu_memory_total_bytes", "Device memory of the card (nvmlDeviceGetMemoryInfo).", GPU)
+GPU_MIG_INFO = gauge(
+    "gpu_mig_info",
+    "MIG instance of the GPU, constant 1. mig: its UUID; profile: such as 3g.20gb; multiprocessors: its SMs"
+    " (nvmlDeviceGetAttributes_v2).",
+    (*GPU, "mig", "profile", "gpu_instance", "compute_instance", "multiprocessors"),
+    unused_because="for queries about MIG instances; windows of them are answered by the exporter",
+)
+GPU_MIG_MEMORY_USED = gauge(
+    "gpu_mig_memory_used_bytes",
+    "Device memory in use on the MIG instance (nvmlDeviceGetMemoryInfo); compute instances of one GPU instance share it.",
+    (*GPU, "mig"),
+    unused_because="for queries about MIG instances",
+)
+GPU_MIG_MEMORY_TOTAL = gauge(
+    "gpu_mig_memory_total_bytes",
+    "Device memory of the MIG instance (nvmlDeviceGetMemoryInfo).",
+    (*GPU, "mig"),
+    unused_because="for queries about MIG instances",
+)
+GPU_MIG_UTILIZATION = gauge(
+    "gpu_mig_utilization_ratio",
+    "Share of the SMs of the MIG instance's GPU instance that were busy in the last second (GPM, NVML_GPM_METRIC_SM_UTIL); absent"
+    " on cards older than Hopper, which cannot say.",
+    (*GPU, "mig"),
+    unused_because="for queries about MIG instances",
+)
 GPU_TEMPERATURE = gauge("gpu_temperature_celsius", "Core temperature (nvmlDeviceGetTemperatureV).", GPU)
 GPU_TEMPERATURE_MARGIN = gauge(
     "gpu_temperature_margin_celsius",

@@ -206,6 +206,7 @@ def _gpu(row: Mapping[str, object]) -> GpuJoules:
         throttled=throttled_seconds(row),
         host=as_name(row.get("host")),
         share=as_float(row.get("share")),
+        parent=as_name(row.get("parent")),
         longest_gap=as_float(row.get("longest_gap_seconds")),
         role=as_name(row.get("role")),
         clock_offset=as_float(row.get("clock_offset_seconds")),

@@ -61,6 +61,7 @@ class GpuJoules(NamedTuple):
     role: str | None = None
     clock_offset: float | None = None
     clock_uncertainty: float | None = None
+    parent: str | None = None
 
 
 class ExporterAnswer(NamedTuple):

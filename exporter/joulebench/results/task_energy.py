@@ -137,7 +137,7 @@ def _choose_energy(uuid: str, answer: GpuJoules | None, readings: GpuReadings | 
     if answer is not None and answered is not None and abs(answer.clock_offset or 0.0) > CLOCK_TOLERANCE_SECONDS:
         # Samples in Prometheus carry the times of a clock that is not the benchmark's.
         return ChosenEnergy(index, uuid, answered, "exporter", answered, None)
-    if answered is not None and Reason.GPU_SHARED in answered.reasons:
+    if answered is not None and {Reason.GPU_SHARED, Reason.MIG_ESTIMATED} & {*answered.reasons}:
         # Samples in Prometheus are of the whole GPU: they say nothing of a part of it.
         return ChosenEnergy(index, uuid, answered, "exporter", answered, None)
     if answered is not None and (stored is None or not _knows_more(stored, answered)):

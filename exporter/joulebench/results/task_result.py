@@ -326,6 +326,7 @@ def _device(gpu: ChosenEnergy, answer: GpuJoules | None) -> DeviceRecord:
     device = DeviceRecord(gpu=gpu.gpu, uuid=gpu.uuid)
     if answer is not None:
         device.host, device.share, device.role = answer.host, answer.share, answer.role
+        device.parent = answer.parent
         device.clock_offset_seconds, device.clock_uncertainty_seconds = answer.clock_offset, answer.clock_uncertainty
     return device
 

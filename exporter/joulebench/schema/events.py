@@ -67,7 +67,7 @@ _ENERGY = {
     "missing_hosts": EventField("", "Exporters that should be part of the total and did not answer."),
     "gpus": EventField(
         "",
-        "One object a GPU: `host`, `gpu`, `uuid`, `method`, `samples`, `joules`, `low`, `high`, `quality`, `reasons`, `share`,"
+        "One object a GPU: `host`, `gpu`, `uuid`, `method`, `samples`, `joules`, `low`, `high`, `quality`, `reasons`, `share`, `parent`,"
         " `longest_gap_seconds`, `throttled_seconds`.",
     ),
     "total": EventField("", "All GPUs: `joules`, `low`, `high`, `quality`, `reasons`."),

@@ -424,12 +424,15 @@ class WindowMeasurement(Record):
 
 
 class DeviceRecord(Record):
-    """A GPU that the task is charged for."""
+    """A GPU, or a MIG instance of it, that the task is charged for."""
 
     host: Annotated[Text, doc("", "Address of the exporter that answered for it.")] = None
     gpu: Annotated[Text, doc("", "Index on its host.")] = None
     uuid: Annotated[Text, doc("", "UUID.")] = None
-    share: Annotated[Number, doc("ratio", "The part of a GPU that several servers used, by SM time.")] = None
+    share: Annotated[
+        Number, doc("ratio", "The part of a GPU that several servers used, by SM time; of a MIG instance, its part of the GPU.")
+    ] = None
+    parent: Annotated[Text, doc("", "UUID of the GPU that a MIG instance is a part of.")] = None
     role: Annotated[Text, doc("", "`prefill` or `decode` where it was declared.")] = None
     clock_offset_seconds: Annotated[
         Number,

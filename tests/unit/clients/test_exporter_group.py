@@ -25,10 +25,17 @@ START, END = Seconds(1000.0), Seconds(1010.0)
 
 class Host:
     """An exporter with GPUs of fixed joules. ``serving``: UUIDs that it observes for any server or job. ``ahead``: seconds of
-    its clock, which its answers show where it is not None."""
+    its clock, which its answers show where it is not None. ``mig``: UUIDs of MIG instances, each a seventh of its first GPU."""
 
-    def __init__(self, joules: Mapping[str, float | None], serving: tuple[str, ...] = (), ahead: float | None = None) -> None:
+    def __init__(
+        self,
+        joules: Mapping[str, float | None],
+        serving: tuple[str, ...] = (),
+        ahead: float | None = None,
+        mig: tuple[str, ...] = (),
+    ) -> None:
         self.joules = joules
+        self.mig = mig
         self.serving = serving
         self.ahead = ahead
         self.windows: list[tuple[float, float]] = []
@@ -63,9 +70,13 @@ class Host:
             "quality": "ok" if joules else "missing",
             "reasons": [],
         }
-        return {"start": START, "end": END, "basis": basis, "gpus": gpus, "total": total, "source": "nvml"}
+        mig = [{"uuid": instance, "parent": next(iter(self.joules)), "profile": "1g.5gb"} for instance in self.mig]
+        return {"start": START, "end": END, "basis": basis, "gpus": gpus, "mig": mig, "total": total, "source": "nvml"}
 
     def _gpu(self, uuid: str) -> dict[str, Any]:
+        if uuid in self.mig:
+            part = next(value for value in self.joules.values() if value is not None) / 7
+            return {"gpu": "0", "uuid": uuid, "joules": part, "low": 0.0, "high": 7 * part, "quality": "suspect", "reasons": []}
         joules, index = self.joules[uuid], list(self.joules).index(uuid)
         return {"gpu": str(index), "uuid": uuid, "joules": joules, "low": joules, "high": joules, "quality": "ok", "reasons": []}
 
@@ -122,6 +133,16 @@ def ask(exporters: ExporterGroup) -> EnergyAnswer:
 
 def declared(names: str) -> DeviceChoice:
     return DeviceChoice.from_settings(names, environ={})
+
+
+def test_a_mig_instance_is_found_on_its_host_and_listed_with_the_gpus(stack: ExitStack) -> None:
+    a, b = Host(A, mig=("MIG-7a", "MIG-7b")), start(stack, B)
+    stack.callback(a.stop)
+    answer = ask(group(stack, a.name, b.name, choice=declared("MIG-7b")))
+    assert [(gpu["host"], gpu["uuid"]) for gpu in answer.raw_gpus] == [(a.name, "MIG-7b")]
+    assert answer.basis == "declared"
+    with pytest.raises(UserError, match=r"MIG-7 matches 2 GPUs.*0 \(MIG-7a\)"):
+        group(stack, a.name, b.name, choice=declared("MIG-7")).check()
 
 
 def test_hosts_are_added_up_and_each_gpu_names_its_host(stack: ExitStack) -> None:

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from joulebench.energy.window import WindowEnergy
-from joulebench.gpu.device_use import GpuUse, OwnerName
-from joulebench.gpu.reading import GpuIdentity, GpuState, OwnerUse, ProcessSummary, StateReading
+from joulebench.gpu.device_use import GpuUse, InstanceUse, OwnerName
+from joulebench.gpu.reading import GpuIdentity, GpuState, MigInstance, MigReading, OwnerUse, ProcessSummary, StateReading
 from joulebench.host.monitor import ZoneState
 from joulebench.host.rapl import POWERCAP, RaplZone
 from joulebench.ollama.inventory import LoadedModel, OllamaInventory
@@ -60,6 +60,10 @@ FULL = GpuState(
             ("nvlink", "tx"): Bytes(2048),
             ("nvlink", "rx"): Bytes(1024),
         },
+        instances=(
+            MigReading(MigInstance("MIG-a", "GPU-aaaa", 1, 0, "3g.40gb", 60), Bytes(1 << 30), Bytes(40 << 30), Ratio(0.375)),
+            MigReading(MigInstance("MIG-b", "GPU-aaaa", 2, 1, "1c.2g.20gb", None), None, None, None),
+        ),
     ),
     throttle={"sw_power_cap": Seconds(12.25), "hw_thermal": Seconds(0.0)},
     read_errors={"fast": 0, "slow": 2},
@@ -152,6 +156,9 @@ class Windows:
 
     def device_use(self, owner: OwnerName | None, start_unix: float, end_unix: float) -> Sequence[GpuUse | None]:
         return [self.uses.get((identity.uuid, owner)) for identity, _ in self.answers]
+
+    def instance_use(self, owner: OwnerName | None, start_unix: float, end_unix: float) -> Sequence[Sequence[InstanceUse]]:
+        return [() for _ in self.answers]
 
     def refresh_use(self, until_unix: float) -> None: ...
 

@@ -44,10 +44,12 @@ def test_the_answer_has_the_fixed_shape() -> None:
         "start": NOW - 10,
         "end": NOW - 5,
         "basis": "assumed",
+        "mig": [],
         "gpus": [
             {
                 "gpu": "0",
                 "uuid": "GPU-aaaa",
+                "parent": None,
                 "joules": 100.0,
                 "low": 95.0,
                 "high": 106.0,
@@ -62,6 +64,7 @@ def test_the_answer_has_the_fixed_shape() -> None:
             {
                 "gpu": "1",
                 "uuid": "GPU-bbbb",
+                "parent": None,
                 "joules": 40.0,
                 "low": 20.0,
                 "high": 64.0,

@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from joulebench.clock import SystemClock
 from joulebench.exporter.energy_api import EnergyApi
 from joulebench.gpu.monitor import GpuMonitor
 from joulebench.gpu.processes import EXPECTED_PROGRAMS, ProcessNames, ProcessPoller
-from tests.fakes.nvml import FakeGpu, Process
+from joulebench.units import Bytes
+from tests.fakes.nvml import MIG_3G, MIG_4G, FakeGpu, Process
+from tests.fakes.nvml.script import HOPPER
 from tests.fakes.proc_tree import ProcTree
 from tests.unit.gpu.conftest import *  # noqa: F403 - the fixture that plays a script
 from tests.unit.gpu.rig import POLL, Play, Rig
@@ -66,8 +69,11 @@ class Machine:
         return body
 
     def refuse(self, **more: str) -> str:
-        origin = self.rig.script.origin_unix
-        query = "&".join([f"start={origin + 1!r}", f"end={origin + 2!r}", *(f"{key}={value}" for key, value in more.items())])
+        return self.refuse_at(1.0, **more)
+
+    def refuse_at(self, start: float, **more: str) -> str:
+        begin = self.rig.script.origin_unix + start
+        query = "&".join([f"start={begin!r}", f"end={begin + 1!r}", *(f"{key}={value}" for key, value in more.items())])
         status, body = asyncio.run(self._api.answer(query))
         assert status == 400, body
         return str(body["error"])
@@ -244,6 +250,99 @@ def test_a_question_about_devices_that_cannot_be_is_refused(
     assert box.refuse(**question).startswith(message)
 
 
+# --- MIG --------------------------------------------------------------------------------------------------------------------
+
+
+def divided(activity: Sequence[float] = (), **more: Any) -> FakeGpu:
+    """One Hopper card as 3g and 4g, with the server on the first and the neighbour on the second."""
+    halves = [replace(MIG_3G, uuid="MIG-3g"), replace(MIG_4G, uuid="MIG-4g")]
+    halves = (
+        [replace(half, activity=((0.0, value),)) for half, value in zip(halves, activity, strict=True)] if activity else halves
+    )
+    processes = [Process(RUNNER, mig=0), Process(ENGINE, mig=1)]
+    card: dict[str, Any] = {"power": BUSY, "arch": HOPPER, "migs": halves, "processes": processes, "gpm": bool(activity), **more}
+    return FakeGpu(**card)
+
+
+def two_servers(machine: Callable[..., Machine], *gpus: FakeGpu) -> Machine:
+    box = machine(*gpus)
+    box.serve(OLLAMA, RUNNER, SERVER)
+    box.serve(VLLM, ENGINE, NEIGHBOUR)
+    box.run(12.0)
+    return box
+
+
+@pytest.mark.parametrize(("activity", "share"), [((), 3 / 7), ((0.8, 0.2), 0.75), ((0.0, 0.0), 3 / 7), ((0.9, 0.0), 1.0)])
+def test_instances_of_a_gpu_share_its_joules_by_their_sms_and_activity(
+    machine: Callable[..., Machine], activity: Sequence[float], share: float
+) -> None:
+    box = two_servers(machine, divided(activity), FakeGpu(power=IDLE))
+    truth = box.truth(3.0, 9.0, (0,))
+    answers = [box.ask(3.0, 9.0, server=SERVER), box.ask(3.0, 9.0, server=NEIGHBOUR)]
+    assert [(body["basis"], uuids(body)) for body in answers] == [("observed", ["MIG-3g"]), ("observed", ["MIG-4g"])]
+    assert answers[0]["gpus"][0]["share"] == pytest.approx(share, abs=0.01)
+    assert answers[0]["total"]["joules"] == pytest.approx(share * truth, rel=0.02)
+    assert sum(body["total"]["joules"] for body in answers) == pytest.approx(truth, rel=0.01)
+    for body in answers:
+        assert body["gpus"][0]["parent"] == "GPU-fake-0"
+        assert body["total"]["low"] == 0
+        assert body["total"]["high"] >= truth
+        assert (body["total"]["quality"], body["total"]["reasons"]) == ("suspect", ["part_time_sensor", "mig_estimated"])
+        assert [one["uuid"] for one in body["mig"]] == ["MIG-3g", "MIG-4g"]
+
+
+@pytest.mark.parametrize("names", ["MIG-3g", "mig-3", "anyhost:MIG-3g"])
+def test_a_declared_instance_is_a_part_of_its_gpu(machine: Callable[..., Machine], names: str) -> None:
+    box = two_servers(machine, divided(), FakeGpu(power=IDLE))
+    truth = box.truth(3.0, 9.0, (0,))
+    part = box.ask(3.0, 9.0, gpus=names)
+    assert (part["basis"], uuids(part), part["total"]["quality"]) == ("declared", ["MIG-3g"], "suspect")
+    assert part["total"]["joules"] == pytest.approx(3 / 7 * truth, rel=0.01)
+    both = box.ask(3.0, 9.0, gpus="MIG-3g,MIG-4g")["total"]
+    assert both["joules"] == pytest.approx(truth, rel=0.01)
+    assert truth <= both["high"] <= 1.05 * truth
+    whole = box.ask(3.0, 9.0, gpus="0,MIG-3g")
+    assert (uuids(whole), whole["total"]["quality"]) == (["GPU-fake-0"], "ok")
+
+
+def test_a_gpu_that_is_divided_is_never_ok_as_an_assumption(machine: Callable[..., Machine]) -> None:
+    box = two_servers(machine, divided())
+    total = box.ask(3.0, 9.0)["total"]
+    assert (total["quality"], total["reasons"]) == ("suspect", ["part_time_sensor", "devices_assumed"])
+
+
+def test_instances_that_were_destroyed_and_made_anew_are_those_of_their_time(machine: Callable[..., Machine]) -> None:
+    halves = [
+        replace(MIG_3G, uuid="MIG-old", end=13.0),
+        replace(MIG_4G, uuid="MIG-4g"),
+        replace(MIG_3G, uuid="MIG-new", start=15.0),
+    ]
+    processes = [Process(RUNNER, 0.0, 13.0, mig=0), Process(ENGINE, mig=1), Process(NEW_RUNNER, 15.0, mig=2)]
+    box = machine(divided(migs=halves, processes=processes))
+    box.serve(OLLAMA, RUNNER, SERVER)
+    box.serve(VLLM, ENGINE, NEIGHBOUR)
+    box.run(13.0)
+    for pid in (OLLAMA, RUNNER):
+        box.tree.end(pid)
+    box.serve(RESTARTED, NEW_RUNNER, SERVER, start=15.0)
+    box.run(25.0)
+    assert uuids(box.ask(5.0, 12.0, server=SERVER)) == ["MIG-old"]
+    assert uuids(box.ask(18.0, 24.0, server=SERVER)) == ["MIG-new"]
+    assert "there are: 0 (GPU-fake-0), 0 (MIG-4g), 0 (MIG-new)" in box.refuse_at(20.0, gpus="MIG-old")
+
+
+def test_instances_are_shown_with_memory_and_with_activity_where_the_card_gives_it(machine: Callable[..., Machine]) -> None:
+    memory = ((0.0, 3 << 30),)
+    box = two_servers(machine, divided((0.25, 0.5)), divided(migs=[replace(MIG_3G, memory_used=memory)], processes=[]))
+    measured, plain = box.rig.monitor.snapshot()
+    assert [one.utilization for one in measured.state.instances] == pytest.approx([0.25, 0.5])
+    (one,) = plain.state.instances
+    assert (one.instance.profile, one.instance.multiprocessors) == ("3g.20gb", 42)
+    assert (one.memory_used, one.utilization) == (Bytes(3 << 30), None)
+    assert plain.state.utilization is None
+    assert {mig for mig, _ in measured.processes.owners} == {"MIG-3g", "MIG-4g"}
+
+
 # --- owners in the exposition ---------------------------------------------------------------------------------------------
 
 
@@ -290,7 +389,8 @@ def test_more_owners_than_are_shown_are_counted(machine: Callable[..., Machine])
     processes = [Process(4_300_000 + number) for number in range(70)]
     box = machine(FakeGpu(processes=processes))
     for process in processes:
-        box.tree.process(process.pid, 1, words=("vllm",), cgroup=f"0::/system.slice/llm{process.pid}.service")
+        cgroup, network = f"0::/system.slice/llm{process.pid}.service", f"net:[{process.pid}]"
+        box.tree.process(process.pid, 1, words=("vllm",), cgroup=cgroup, network=network)
     box.run(6.0)
     summary = box.rig.monitor.snapshot()[0].processes
     assert (len(summary.owners), summary.owners_dropped) == (64, 6)

@@ -53,8 +53,8 @@ class OneGpu:
     def read_state(self) -> StateReading:
         return self._state()
 
-    def read_residents(self) -> None:
-        return None
+    def read_residents(self) -> dict[str, None]:
+        return {}
 
     def read_processes(self, since: Seconds) -> None:
         return None

@@ -39,8 +39,8 @@ class Device:
         index = self.identity.index
         return StateReading(Ratio(0.5 + 0.25 * index), Bytes(1 << 30), Bytes(2 << 30), Celsius(60.0 + index))
 
-    def read_residents(self) -> None:
-        return None
+    def read_residents(self) -> dict[str, None]:
+        return {}
 
     def read_processes(self, since: Seconds) -> None:
         return None

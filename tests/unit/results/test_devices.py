@@ -103,6 +103,14 @@ def test_a_shared_device_keeps_its_part_and_says_so(tmp_path: Path) -> None:
     assert measurement["devices"][0]["share"] == 0.75
 
 
+def test_a_mig_instance_keeps_its_estimate_and_names_its_gpu(tmp_path: Path) -> None:
+    part = gpu("MIG-3g", 43.0, low=0.0, high=101.0, quality="suspect", reasons=["mig_estimated"], share=3 / 7, parent="GPU-a0")
+    row, measurement = exported(tmp_path, {"basis": "declared", "gpus": [part]})
+    assert (row["total_energy_joules"], row["energy_low_joules"], row["energy_high_joules"]) == (43.0, 0.0, 101.0)
+    assert (row["quality"], row["devices"], measurement["devices"][0]["parent"]) == ("suspect", "a:18347/MIG-3g", "GPU-a0")
+    assert "mig_estimated" in row["reasons"]
+
+
 def test_an_answer_of_an_earlier_exporter_was_for_all_of_its_devices(tmp_path: Path) -> None:
     row, _ = exported(tmp_path, {"gpus": [gpu("GPU-a0", 100.0)]})
     assert row["device_basis"] == "assumed"
