@@ -153,6 +153,7 @@ format: $(VENV)/.installed
 docs: $(VENV)/.installed
 	$(BIN)/python scripts/render_metrics_doc.py
 	$(BIN)/python scripts/render_results_doc.py
+	$(BIN)/python scripts/render_cards_doc.py
 	$(BIN)/python scripts/build_dashboards.py
 
 bench: setup compiler

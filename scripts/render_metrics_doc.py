@@ -5,15 +5,14 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
+from generated_doc import ROOT, write_or_check
 from joulebench import metrics
 from joulebench.metrics import METRICS, PREFIX, Kind, Metric
 
-TARGET = Path(__file__).parent.parent / "exporter" / "METRICS.md"
+TARGET = ROOT / "exporter" / "METRICS.md"
 
 SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     (
@@ -122,19 +121,5 @@ def buckets(metrics: Iterable[Metric]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if METRICS.md is not up to date")
-    args = parser.parse_args(argv)
-    text = render()
-    if args.check:
-        fresh = TARGET.exists() and TARGET.read_text(encoding="utf-8") == text
-        if not fresh:
-            print("exporter/METRICS.md is not up to date; run: python scripts/render_metrics_doc.py", file=sys.stderr)
-        return 0 if fresh else 1
-    TARGET.write_text(text, encoding="utf-8")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(write_or_check(render, TARGET, __doc__))

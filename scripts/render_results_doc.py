@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 import types
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any, Union, get_args, get_origin
 
 import msgspec
 
+from generated_doc import ROOT, table, write_or_check
 from joulebench.schema import events
 from joulebench.schema.call_columns import call_column_docs
 from joulebench.schema.columns import COLUMNS, EMISSION_COLUMNS, METER_FIELDS
@@ -19,7 +18,7 @@ from joulebench.schema.fields import fields_of, records_of
 from joulebench.schema.reasons import NOTES, Reason
 from joulebench.schema.result import CALLS_CSV_NAME, CSV_NAME, SCHEMA_VERSION, TaskResult
 
-TARGET = Path(__file__).parent.parent / "docs" / "RESULTS.md"
+TARGET = ROOT / "docs" / "RESULTS.md"
 
 INTRO = f"""\
 # Results
@@ -98,26 +97,5 @@ def event_fields(fields: Mapping[str, events.EventField]) -> str:
     return table(("field", "unit", "meaning"), ((f"`{name}`", one.unit, one.meaning) for name, one in fields.items()))
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
-    lines += [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows]
-    return "\n".join(lines) + "\n"
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if RESULTS.md is not up to date")
-    args = parser.parse_args(argv)
-    text = render()
-    if args.check:
-        fresh = TARGET.exists() and TARGET.read_text(encoding="utf-8") == text
-        if not fresh:
-            print("docs/RESULTS.md is not up to date; run: python scripts/render_results_doc.py", file=sys.stderr)
-        return 0 if fresh else 1
-    TARGET.parent.mkdir(exist_ok=True)
-    TARGET.write_text(text, encoding="utf-8")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(write_or_check(render, TARGET, __doc__))
