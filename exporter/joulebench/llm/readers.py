@@ -166,6 +166,8 @@ class OpenAIReader(ReplyReader):
         super().__init__(on_first_token)
         self._other_tokens = 0
         """Of choices beside the first, at least."""
+        self._own_tokens = 0
+        """Of the first choice where it came complete beside others, at least."""
         self._by_index: dict[int, _CallBuilder] = {}
         self._by_id: dict[str, _CallBuilder] = {}
 
@@ -177,7 +179,7 @@ class OpenAIReader(ReplyReader):
         _read_llama_cpp_timings(self.reply, as_dict(value.get("timings")))
         choice = _first_choice(value)
         if not choice or self.reply.choices > 1 or len(as_list(value.get("choices"))) > 1:
-            self._count_choices(as_list(value.get("choices")))
+            self._count_choices(as_list(value.get("choices")), is_streamed=now is not None)
         message = as_dict(choice.get("delta")) or as_dict(choice.get("message"))
         content = as_text(message.get("content")) or as_text(choice.get("text"))
         thinking = as_text(message.get("reasoning_content")) or as_text(message.get("reasoning"))
@@ -194,11 +196,18 @@ class OpenAIReader(ReplyReader):
         if finish_reason or "message" in choice:
             self.reply.complete = True
 
-    def _count_choices(self, choices: list[object]) -> None:
-        """Counts the choices beside the first, and the tokens of theirs that arrived one in an event."""
+    def _count_choices(self, choices: list[object], *, is_streamed: bool) -> None:
+        """Counts the choices beside the first, and the tokens of theirs, at least."""
         for choice in map(as_dict, choices):
             index = as_count(choice.get("index")) or 0
             self.reply.choices = max(self.reply.choices, min(index + 1, MAX_CALLS))
+            if not is_streamed:
+                tokens = _least_tokens(choice)
+                if index > 0:
+                    self._other_tokens += tokens
+                else:
+                    self._own_tokens += tokens
+                continue
             delta = as_dict(choice.get("delta"))
             rows = as_list(as_dict(choice.get("logprobs")).get("content"))
             if index > 0:
@@ -208,7 +217,7 @@ class OpenAIReader(ReplyReader):
     def finish(self) -> Reply:
         reply = super().finish()
         if self._other_tokens and reply.completion_tokens is not None:
-            own = max(reply.arrivals.count, len(reply.rows or ()))
+            own = max(reply.arrivals.count, len(reply.rows or ()), self._own_tokens)
             # The end mark of a choice may be a token without an event.
             if own + self._other_tokens > reply.completion_tokens + reply.choices:
                 reply.note_problem(ONE_CHOICE, f"{reply.choices} choices, usage of {reply.completion_tokens} tokens")
@@ -525,6 +534,19 @@ def is_json(written: str) -> bool:
     except (ValueError, RecursionError):
         return False
     return True
+
+
+def _least_tokens(choice: Json) -> int:
+    """Returns how many tokens a complete choice has at least: its logprob rows, else its words, since a token rarely spans two.
+
+    Text without spaces, tool calls and plain completions, which may repeat the prompt (``echo``), count as one token: too few
+    only leaves a reply unflagged.
+    """
+    rows = as_list(as_dict(choice.get("logprobs")).get("content"))
+    message = as_dict(choice.get("message"))
+    thinking = as_text(message.get("reasoning_content")) or as_text(message.get("reasoning"))
+    words = len(as_text(message.get("content")).split()) + len(thinking.split())
+    return len(rows) or max(words, int(bool(message.get("tool_calls") or choice.get("text"))))
 
 
 def _first_choice(value: Json) -> Json:

@@ -119,6 +119,28 @@ def test_usage_that_covers_one_of_several_choices_is_flagged(counted: int, probl
     assert (reply.choices, reply.problem, reply.arrivals.count) == (2, problem, 4)
 
 
+@pytest.mark.parametrize(
+    ("api", "counted", "problem"), [(Api.OPENAI_CHAT, 16, None), (Api.OPENAI_CHAT, 8, "one_choice"), (Api.OPENAI_TEXT, 1, None)]
+)
+def test_usage_of_a_reply_at_once_that_covers_one_of_several_choices_is_flagged(
+    api: Api, counted: int, problem: str | None
+) -> None:
+    """Plain completions may repeat the prompt (``echo``): their words prove nothing."""
+    text = "one two three four five six seven eight"
+    words = {"message": {"content": text}} if api is Api.OPENAI_CHAT else {"text": text}
+    choices = [{"index": number, "finish_reason": "stop", **words} for number in range(2)]
+    reader = reader_for(api)
+    reader.read({"choices": choices, "usage": {"prompt_tokens": 3, "completion_tokens": counted}}, None)
+    reply = reader.finish()
+    assert (reply.choices, reply.problem) == (2, problem)
+
+
+def test_one_choice_at_once_is_not_flagged() -> None:
+    reader = reader_for(Api.OPENAI_CHAT)
+    reader.read({"choices": [{"index": 0, "message": {"content": "a b c d e f"}}], "usage": {"completion_tokens": 2}}, None)
+    assert reader.finish().problem is None
+
+
 def test_histograms_of_runs_are_apart_and_bounded() -> None:
     metrics = ProxyMetrics()
     for number in range(MAX_HISTOGRAM_RUNS + 2):
