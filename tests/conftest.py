@@ -43,17 +43,18 @@ def pytest_configure(config: pytest.Config) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Sorts tests so that real programs work in the background of others, and says which tests one worker runs together.
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None, None, None]:
+    """Says which tests one worker runs together, before pytest-xdist reads it, and sorts tests, after all others have.
 
     The scene is started by its first test and looked at by its last ones. The machines of the fault tests are one set of
     processes, so one worker has them and the scene. Every other file is one worker's as well: its fixtures are started once.
     """
-    items.sort(key=_place)
     for item in items:
         group = "scene and faults" if _beside_the_scene(item) else item.nodeid.partition("::")[0]
         item.add_marker(pytest.mark.xdist_group(group))
+    yield
+    items.sort(key=_place)
 
 
 def _place(item: pytest.Item) -> tuple[int, int]:
