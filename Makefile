@@ -78,7 +78,7 @@ check: $(VENV)/.installed
 
 # Two workers: half of the time of these tests is waiting. More would disturb the fault tests, which have a script in seconds.
 test: check programs compiler
-	$(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder -m "not ollama" --ignore=tests/hostile $(TESTS)
+	$(BIN)/pytest -n 2 --no-loadscope-reorder -m "not ollama" --ignore=tests/hostile $(TESTS)
 
 # Attacks over loopback on proxy, exporter and push library; they keep every core busy.
 test-hostile: programs compiler

@@ -18,6 +18,9 @@ from tests.fakes.overheating import OverheatingScene
 from tests.goldens_support import *  # noqa: F403
 from tests.needs import need_program
 
+ONE_WORKER = ("tests/e2e/faults/", "tests/e2e/test_overheating.py")
+"""The machines of the fault tests are one set of processes; the scene plays beside them."""
+
 # A run in a test meets the programs that the test names, never those that happen to run on this machine's usual ports.
 for variable in ("JOULEBENCH_PROMETHEUS_URL", "JOULEBENCH_EXPORTER_URL"):
     os.environ[variable] = "none"
@@ -43,17 +46,9 @@ def pytest_configure(config: pytest.Config) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None, None, None]:
-    """Says which tests one worker runs together, before pytest-xdist reads it, and sorts tests, after all others have.
-
-    The scene is started by its first test and looked at by its last ones. The machines of the fault tests are one set of
-    processes, so one worker has them and the scene. Every other file is one worker's as well: its fixtures are started once.
-    """
-    for item in items:
-        group = "scene and faults" if _beside_the_scene(item) else item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group(group))
-    yield
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The scene is started by the first test and looked at by the last ones, whatever order the others have."""
     items.sort(key=_place)
 
 
@@ -63,11 +58,17 @@ def _place(item: pytest.Item) -> tuple[int, int]:
         return 0, 0
     if item.get_closest_marker("scene"):
         return 2, 0
-    return 1, 0 if _beside_the_scene(item) else 1 if "e2e" in item.path.parts else 2
+    return 1, 0 if item.nodeid.startswith(ONE_WORKER) else 1 if "e2e" in item.path.parts else 2
 
 
-def _beside_the_scene(item: pytest.Item) -> bool:
-    return item.get_closest_marker("scene") is not None or "faults" in item.path.parts
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """One worker runs all tests of a file, whose fixtures are then started once, and all tests of ``ONE_WORKER``."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    scheduler = LoadScopeScheduling(config, log)
+    scheduler._split_scope = lambda nodeid: ONE_WORKER[0] if nodeid.startswith(ONE_WORKER) else nodeid.partition("::")[0]
+    return scheduler
 
 
 @pytest.hookimpl(wrapper=True)
