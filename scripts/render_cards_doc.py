@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 
 from generated_doc import ROOT, table, write_or_check
+from joulebench.gpu.nvml_calls import fine_throttle_fields
 
 GOLDENS = ROOT / "tests" / "goldens" / "captures"
 TARGET = ROOT / "docs" / "CARDS.md"
@@ -26,7 +27,8 @@ decides (Volta and newer). A card behaves differently under another driver, in a
 `joulebench doctor` on your machine has the last word.
 
 - **energy**: `counter`: the driver counts joules; `power`: power is integrated, which short windows suffer from.
-- **throttling**: `counter`: seconds by reason, as the driver counts them; `bits`: the reasons that hold when they are read.
+- **throttling**: `counter`: seconds by reason, as the driver counts them; `bits`: summed up from the reasons that are
+  set when they are read, 50 times a second.
 - `-`: the capture has none. Either the driver does not give it, or its public source does not print it.
 - **states**: how many captures there are, and their drivers.
 
@@ -61,8 +63,11 @@ def render() -> str:
         for name in dict.fromkeys(re.findall(r" name='([^']*)'", info)):
             card = cells[name]
             card["states"][path.stem] = None
-            for driver in re.findall(r"driver_version='([^']*)'", info)[:1]:
-                card["drivers"][driver] = None
+            driver = next(iter(re.findall(r"driver_version='([^']*)'", info)), "")
+            card["drivers"][driver] = None
+            if not fine_throttle_fields(driver):
+                # The seconds that the exporter shows are then those of the bits.
+                names.pop("gpu_throttle_seconds_total", None)
             for method in re.findall(r"energy_method='([^']*)'", info):
                 card["energy"][METHODS[method]] = None
             for column, series in COLUMNS.items():

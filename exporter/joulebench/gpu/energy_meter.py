@@ -435,3 +435,8 @@ class CrossCheck:
 
     def restart(self) -> None:
         self._begun = None
+
+    def withdraw(self) -> None:
+        """Takes back the ratio: the power that it was made with was no reading."""
+        self.ratio = None
+        self.restart()

@@ -129,6 +129,7 @@ class GpuSampler:
         reading, has_glitch = drop_impossible_power(reading, self.device.power_ceiling)
         if reading.power is not None and self._is_frozen(reading.power):
             reading, has_glitch = reading._replace(power=None), True
+            meter.crosscheck.withdraw()
         self._glitches["power"] += has_glitch
         if reading.power is not None:
             self._power = (after, reading.power)

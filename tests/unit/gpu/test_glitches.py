@@ -81,6 +81,39 @@ def test_impossible_power_is_no_reading(play: Play) -> None:
     assert rig.state().glitches["power"] >= 10
 
 
+FROZEN = {
+    "588 W on a laptop of 35 W": (((0.0, 35.0),), 588_000),
+    "100 W while the load changes": (((0.0, 100.0), (8.0, 300.0)), 100_000),
+}
+"""True power, and the milliwatts that the sensor answers all the time; both are within the limits of the card."""
+
+
+@pytest.mark.parametrize("power", FROZEN)
+def test_a_power_that_never_changes_while_the_counter_does_is_no_reading(play: Play, power: str) -> None:
+    curve, milliwatts = FROZEN[power]
+    rig = play(FakeGpu(power=curve, faults=(field_answers(POWER, milliwatts),)))
+    rig.run(40)
+    state, window = rig.state(), rig.window(15, 35)
+    assert state.power is None
+    assert state.glitches["power"] > 500
+    assert window.joules == pytest.approx(rig.truth(15, 35), rel=0.003)
+    assert window.quality == "ok"
+
+
+def test_a_steady_power_that_agrees_with_its_counter_is_a_reading(play: Play) -> None:
+    rig = play(FakeGpu(power=((0.0, 3.0),), limit=60.0))
+    rig.run(30)
+    assert rig.state().power == pytest.approx(3.0)
+    assert rig.state().glitches["power"] == 0
+
+
+@pytest.mark.parametrize(("watts", "is_reading"), [(1.0, False), (1.62, False), (2.5, True)])
+def test_less_than_a_hundredth_of_the_highest_limit_is_no_reading(play: Play, watts: float, is_reading: bool) -> None:
+    rig = play(FakeGpu(name="NVIDIA GeForce RTX 2080", power=((0.0, watts),), limit=240.0))
+    rig.run(5)
+    assert rig.state().power == (pytest.approx(watts) if is_reading else None)
+
+
 def test_a_counter_that_stands_still_while_power_flows_is_replaced_by_integration(play: Play) -> None:
     rig = play(steady(counter_freezes(ENERGY, 10.0, 1e9)), steady())
     rig.run(9.9)
