@@ -131,7 +131,7 @@ class DeviceChoice:
 
 
 def _allocated_by_slurm(environ: Mapping[str, str]) -> tuple[DeviceName, ...]:
-    """Returns the GPUs of a job on one node, which is this node; none of several nodes, of which Slurm tells a process its own.
+    """Returns the GPUs of a job on one node, which is this node; none of several nodes: Slurm names only its own to a process.
 
     ``SLURM_JOB_GPUS`` has indices of the node. Indices in ``CUDA_VISIBLE_DEVICES`` may count from 0 within the job's cgroup, so
     only UUIDs count there.

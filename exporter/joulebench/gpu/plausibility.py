@@ -22,7 +22,7 @@ DEFAULT_POWER_CEILING = 3000.0
 LEAST_POWER_SHARE = 1 / 150
 """Of the power ceiling, which is 1.5 times the highest limit: no card that answers draws less than a hundredth of that limit."""
 FROZEN_SPAN = 2.0
-"""Least seconds between two changes of the energy counter whose mean power is held against the power shown."""
+"""Least seconds between two changes of the energy counter whose mean power is compared with the power shown."""
 FROZEN_FACTOR, FROZEN_SLACK_WATTS = 3.0, 5.0
 """By which a power that stands still may be off from the counter's, and by which the counter's may vary meanwhile."""
 CELSIUS = (-60.0, 150.0)

@@ -68,7 +68,7 @@ def find_zones(powercap: Path) -> Sequence[RaplZone]:
             continue
         label = "" if package is None else package["package"]
         if (kind, label) in zones:
-            # A second platform zone: the number that the kernel gives it tells the two apart.
+            # A second platform zone: the number that the kernel gives it distinguishes the two.
             label = path.name.partition(":")[2]
         zones[kind, label] = RaplZone(kind, label, path, _range(path))
     return sorted(zones.values(), key=lambda zone: (HOST_ZONES.index(zone.kind), zone.package))

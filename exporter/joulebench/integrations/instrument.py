@@ -294,7 +294,7 @@ def _record_openai_stream(stream: Any, recorded: RecordedCall) -> None:
             close()
 
         stream.close = close_sync
-    # A stream that nobody reads.
+    # A stream without a reader.
     weakref.finalize(stream, recorded.end)
 
 

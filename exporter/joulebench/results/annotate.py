@@ -1,6 +1,6 @@
 """Joules beside each row of a table of anybody's: windows of any harness, by the samples in Prometheus and the export's own code.
 
-The table is read twice and never held: once for the times of its rows, once to be written with our cells. Rows may come in any
+The table is read twice and not kept: once for the times of its rows, once to be written with our cells. Rows may come in any
 order and lie over each other; then each also has its share, and the shares add up to what was counted.
 """
 

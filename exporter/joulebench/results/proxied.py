@@ -177,10 +177,10 @@ def _join(own: Sequence[Event], requests: Sequence[_Request]) -> list[Event]:
 
 def _call_of(request: _Request, calls: Sequence[_Request]) -> _Request | None:
     """The benchmark's call that a proxied request was, or was a retry of; one that no request was of yet, if there is one."""
-    held = [call for call in calls if call.may_hold(request)]
-    free = [call for call in held if not call.attempts]
+    matching = [call for call in calls if call.may_hold(request)]
+    free = [call for call in matching if not call.attempts]
     if not free:
-        free = [call for call in held if call.attempts[-1].end <= request.start + TOLERANCE_SECONDS]
+        free = [call for call in matching if call.attempts[-1].end <= request.start + TOLERANCE_SECONDS]
     return min(free, key=lambda call: abs(call.start - request.start), default=None)
 
 
