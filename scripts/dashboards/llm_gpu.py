@@ -60,6 +60,7 @@ def build() -> Json:
     layout.all([temperature(), throttled_share(), throttling_timeline(), throttled_by_reason()], 12, 8)
     layout.row("Power and energy")
     layout.all([power(), counter_against_power()], 12, 8)
+    layout.add(host_power(), 24, 7)
     layout.row("Load and clocks")
     layout.all([utilization(), clocks()], 12, 8)
     layout.add(speed_and_clock(), 24, 8)
@@ -217,6 +218,17 @@ def counter_against_power() -> Json:
         [Query(rate(m.GPU_ENERGY), f"{GPU_LEGEND} counter"), Query(select(m.GPU_POWER), f"{GPU_LEGEND} sensor")],
         "watt",
         empty=NO_READING,
+    )
+
+
+def host_power() -> Json:
+    return timeseries(
+        "CPU and memory power",
+        "Power of the CPU packages (package), their memory (dram) and the platform (psys, which contains the packages) of each"
+        " host, by the counters of RAPL. It is of everything on the host, not of one task.",
+        [Query(f"sum by (instance, zone) ({rate(m.HOST_ENERGY)})", "{{instance}} {{zone}}")],
+        "watt",
+        empty="No RAPL counters: the host has none, or the exporter may not read them (docs/METERS.md)",
     )
 
 

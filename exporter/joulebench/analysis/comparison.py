@@ -34,7 +34,7 @@ from joulebench.analysis.statistics import (
     without_success,
 )
 from joulebench.errors import UserError
-from joulebench.results.scopes import GPU
+from joulebench.schema.scopes import GPU
 
 SUITE, SIMULATED, BASIS = "suite", "simulated", "basis"
 ALLOWABLE = (SUITE, SIMULATED, BASIS, *runs.WAIVABLE)

@@ -19,9 +19,9 @@ from msgspec import UNSET
 from joulebench.errors import UserError
 from joulebench.meters import SCOPES
 from joulebench.parsing import as_count, as_float, as_list, sum_or_none
-from joulebench.results.scopes import GPU, ScopeEnergy, add_scopes, energy_by_scope, kept_reasons
 from joulebench.schema import Reason, TaskResult, events, iterate_files, iterate_results
-from joulebench.schema.result import RUN_FILE_NAME, CallResult, Metadata
+from joulebench.schema.result import RUN_FILE_NAME, CallResult, EmissionResult, Metadata
+from joulebench.schema.scopes import GPU, ScopeEnergy, add_scopes, energy_by_scope, kept_reasons
 
 THROTTLED, OVERLAP, SUSPECT = Reason.THROTTLED.value, Reason.OVERLAP.value, "suspect"
 NO_ENERGY, NO_END = "no joules", "never ended"
@@ -56,7 +56,7 @@ class Attempt:
     ``cached_tokens`` and ``prompt_tokens_with_cache_count``: sums over the calls whose server reports cached tokens.
     ``device_basis``: how the devices that it is charged for are known; empty where its file does not say. ``devices``: their
     names, as in the column of results.csv. ``scopes``: joules by what was measured; ``joules`` are those of the GPUs, or of the
-    scopes that were chosen.
+    scopes that were chosen. ``emissions`` by kind, only those that were configured.
     """
 
     run: str
@@ -102,6 +102,7 @@ class Attempt:
     device_basis: str = ""
     devices: tuple[str, ...] = ()
     scopes: Mapping[str, ScopeEnergy] = field(default_factory=dict)
+    emissions: Mapping[str, EmissionResult] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,6 +255,7 @@ def attempt_of_result(result: TaskResult, run: str = "", *, timelines: bool = Fa
         device_basis=measured.device_basis or "",
         devices=tuple(device.label for device in measured.devices),
         scopes=energy_by_scope(result),
+        emissions=result.emissions,
     )
 
 

@@ -22,7 +22,7 @@ from joulebench.analysis.comparison import (
 )
 from joulebench.analysis.statistics import PERMUTATIONS, RESAMPLES, Estimate
 from joulebench.devices import format_devices
-from joulebench.results.scopes import GPU, add_scopes
+from joulebench.schema.scopes import GPU, add_scopes
 
 _MOST_EXCLUDED = 10
 

@@ -62,6 +62,7 @@ def compare(runs: tuple[str, ...], allow: tuple[str, ...], scope: str, output_fo
     """
     from joulebench.analysis.comparison import arms_of_runs, parse_selection
     from joulebench.analysis.comparison import compare as compare_arms
+    from joulebench.analysis.emissions import emission_rows, emissions_text
     from joulebench.analysis.runs import choose_scopes, load_runs
     from joulebench.analysis.text import comparison_text, comparison_values
 
@@ -71,7 +72,11 @@ def compare(runs: tuple[str, ...], allow: tuple[str, ...], scope: str, output_fo
         [(choose_scopes(run, scopes), model) for model, group in selections for run in load_runs([path for path, _ in group])]
     )
     comparison = compare_arms(arms, allow, scopes)
-    print(json.dumps(comparison_values(comparison), indent=1) if output_format == "json" else comparison_text(comparison))
+    emissions = emission_rows(arms)
+    if output_format == "json":
+        print(json.dumps({**comparison_values(comparison), "emissions": emissions}, indent=1))
+    else:
+        print("\n\n".join(filter(None, (comparison_text(comparison), emissions_text(emissions)))))
     return 2 if comparison.differing_bases else 1 if comparison.refused else 0
 
 

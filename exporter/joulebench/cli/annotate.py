@@ -62,10 +62,17 @@ def annotate_command(
         devices, basis = _observed_devices(server, exporter_url), "observed"
     else:
         devices, basis = (), "assumed"
-    if meters.emissions:
-        print("note: the emissions of --meters are for export and backfill; this table gets none", file=sys.stderr)
     given = AnnotateOptions(
-        file, start, end, out, devices=devices, basis=basis, instance=instance, meters=meters.meters, wait=wait
+        file,
+        start,
+        end,
+        out,
+        devices=devices,
+        basis=basis,
+        instance=instance,
+        meters=meters.meters,
+        emissions=meters.emissions,
+        wait=wait,
     )
     with closing(PrometheusApi(prometheus_url)) as api, ProgressLine() as line:
         done = annotate(given, api, progress=line.show)

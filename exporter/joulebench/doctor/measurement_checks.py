@@ -9,7 +9,9 @@ from pathlib import Path
 from joulebench.devices import format_devices
 from joulebench.doctor.findings import FAILURE, OK, SKIPPED, WARNING, Case, CheckResult, NotChecked, check_each, required
 from joulebench.doctor.values import LoadedResults, hardware, identity, joules, path_of, sampled_watts, window_seconds
+from joulebench.meters import INSIDE
 from joulebench.schema import Reason, TaskResult
+from joulebench.schema.scopes import energy_by_scope
 
 COVERAGE_NEEDED = 0.95
 LONGEST_GAP_SECONDS = 2.0
@@ -31,6 +33,8 @@ NO_WINDOW = "no file has the length of its measured window"
 NO_RESETS = "no file has its counter resets"
 NO_PARTS = "no file has the energy of halves or fifths"
 NO_POWER = "no power samples: the card has no power sensor, or Prometheus was not queried"
+NO_METERS = "no file has meters (export --meters)"
+NO_EMISSIONS = "no file has emissions (export --meters with emissions)"
 BACKFILL = "run 'joulebench backfill DIR' while Prometheus or the monitor's CSV still has the time of these tasks"
 
 
@@ -152,7 +156,73 @@ def measurement_checks(results: LoadedResults) -> list[CheckResult]:
             fix="cool the machine, raise the power limit, or compare only tasks without throttling",
             skipped="no file has throttled seconds; the exporter and Prometheus have them",
         ),
+        *_configured_checks(tasks),
     ]
+
+
+def _configured_checks(tasks: Sequence[TaskResult]) -> list[CheckResult]:
+    """Of meters and emissions, where the export was given any."""
+    if not any(task.meters or task.emissions for task in tasks):
+        return []
+    return [
+        check_each(
+            "meters known",
+            tasks,
+            _meters_unknown,
+            severity=WARNING,
+            why="a configured meter has no joules",
+            fix="see the notes of the export and docs/METERS.md; export again while Prometheus has the time of these tasks",
+            skipped=NO_METERS,
+        ),
+        check_each(
+            "scopes",
+            tasks,
+            _exceeds_outer_scope,
+            why="a meter counted more than the meter of the scope around it",
+            fix="check unit, scope, host and wraps_at of both meters in the file of --meters",
+            skipped="no file has joules of two scopes inside each other",
+        ),
+        check_each(
+            "emissions known",
+            tasks,
+            _emissions_unknown,
+            severity=WARNING,
+            why="a configured factor gives no amount",
+            fix="see the reasons in docs/RESULTS.md; export again while Prometheus has the factor's samples of that time",
+            skipped=NO_EMISSIONS,
+        ),
+    ]
+
+
+def _meters_unknown(task: TaskResult) -> str | None:
+    if not task.meters:
+        raise NotChecked
+    unknown = [f"{name} ({', '.join(each.reasons)})" for name, each in task.meters.items() if each.attributed_joules is None]
+    return ", ".join(unknown) or None
+
+
+def _exceeds_outer_scope(task: TaskResult) -> str | None:
+    """Guaranteed by the bounds of both: what the inner scope used at least is more than the outer used at most."""
+    energies = energy_by_scope(task)
+    checked = False
+    for outer, around in energies.items():
+        for inner, within in energies.items():
+            if inner not in INSIDE[outer] or within.low is None or around.high is None:
+                continue
+            checked = True
+            if within.low > around.high:
+                return (
+                    f"{inner} ({within.meter}) at least {within.low:.1f} J, {outer} ({around.meter}) at most {around.high:.1f} J"
+                )
+    if not checked:
+        raise NotChecked
+    return None
+
+
+def _emissions_unknown(task: TaskResult) -> str | None:
+    if not task.emissions:
+        raise NotChecked
+    return ", ".join(f"{k} ({', '.join(e.reasons)})" for k, e in task.emissions.items() if e.amount is None) or None
 
 
 def _devices(tasks: Sequence[TaskResult]) -> CheckResult:

@@ -9,7 +9,6 @@ HOST_ENERGY = counter(
     "host_energy_joules_total",
     "Energy counter of a RAPL zone (energy_uj), with wrap-around undone; absent while the zone cannot be read.",
     ZONE,
-    unused_because="a meter of --meters reads it, prometheus/meters.yml has the entry",
 )
 HOST_ENERGY_UP = gauge(
     "host_energy_up",

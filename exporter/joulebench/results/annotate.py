@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,9 @@ from joulebench.energy.phases import PhaseEnergy
 from joulebench.energy.window import QUALITIES, WindowEnergy, missing
 from joulebench.errors import UserError
 from joulebench.files import open_atomic
-from joulebench.meters import Meter
+from joulebench.meters import EmissionFactor, Meter
 from joulebench.results.attribution import stored_devices
+from joulebench.results.emissions import FactorSamples, emission_results, fetch_factors
 from joulebench.results.fetch import GpuSamples, fetch_samples, wait_until_settled
 from joulebench.results.gpu_stats import Gauges, GpuReadings, throttled_by_reason
 from joulebench.results.merge import Task, TaskKey, TaskValues
@@ -43,9 +44,10 @@ from joulebench.results.meters import (
 from joulebench.results.row_files import Cells, RowFile, TimeReader, detect_times, open_rows
 from joulebench.results.task_energy import is_on_two_clocks, task_energy
 from joulebench.results.throttle import most_throttled, throttled_seconds
-from joulebench.schema.columns import METER_FIELDS, meter_cells
+from joulebench.results.timeseries import Window
+from joulebench.schema.columns import EMISSION_COLUMNS, METER_FIELDS, emission_cells, meter_cells
 from joulebench.schema.reasons import Reason
-from joulebench.schema.result import MeterResult
+from joulebench.schema.result import Attribution, Measurement, MeterResult, TaskResult
 
 BATCH_ROWS = 5_000
 ROW_FIELDS = (
@@ -74,7 +76,7 @@ _NO_GAUGES = Gauges(None, None, None, None)
 @dataclass(frozen=True, slots=True)
 class AnnotateOptions:
     """``start`` and ``end``: columns with the times. ``out`` None: in place. ``devices``: the GPUs that served, all where none is
-    named; ``basis``: how they are known, ``declared`` or ``observed``."""
+    named; ``basis``: how they are known, ``declared`` or ``observed``. ``emissions``: factors of what a kWh emits."""
 
     path: Path
     start: str
@@ -84,6 +86,7 @@ class AnnotateOptions:
     basis: str = "declared"
     instance: str | None = None
     meters: tuple[Meter, ...] = ()
+    emissions: Mapping[str, EmissionFactor] = field(default_factory=dict)
     wait: float = 0.0
 
 
@@ -126,9 +129,12 @@ def annotate(
     if spans and not gpus:
         notes.append("no GPU is known in this time: the exporter was not scraped, or its samples are gone")
     meters = fetch_meters(api, options.meters, spans)
-    notes += [*meters.notes, *(f"Prometheus warns: {warning}" for warning in api.warnings)]
-    annotator = _Annotator(options, windows, gpus, meters)
-    columns = [*ROW_FIELDS, *(f"meter_{meter.name}_{field}" for meter in options.meters for field in METER_FIELDS)]
+    factors, factor_notes = fetch_factors(api, options.emissions, spans)
+    notes += [*meters.notes, *factor_notes, *(f"Prometheus warns: {warning}" for warning in api.warnings)]
+    annotator = _Annotator(options, windows, gpus, meters, factors)
+    metered = (f"meter_{meter.name}_{name}" for meter in options.meters for name in METER_FIELDS)
+    emitted = (name for name, (kind, _) in EMISSION_COLUMNS.items() if kind in options.emissions)
+    columns = [*ROW_FIELDS, *metered, *emitted]
     qualities: Counter[str] = Counter()
     target = options.out or options.path
     with open_atomic(target, option="--out" if options.out else "FILE") as raw:
@@ -178,11 +184,19 @@ def _counted(cells: Iterator[Cells], qualities: Counter[str]) -> Iterator[Cells]
 class _Annotator:
     """The cells of every row, batch after batch; the shares of all rows are worked out at once, as columns."""
 
-    def __init__(self, options: AnnotateOptions, windows: _Windows, gpus: Sequence[GpuSamples], meters: MeterSamples) -> None:
+    def __init__(
+        self,
+        options: AnnotateOptions,
+        windows: _Windows,
+        gpus: Sequence[GpuSamples],
+        meters: MeterSamples,
+        factors: Sequence[FactorSamples],
+    ) -> None:
         self._options = options
         self._windows = windows
         self._gpus = gpus
         self._meters = meters
+        self._factors = factors
         self._uuids = frozenset(gpu.uuid for gpu in gpus)
         usable = windows.usable
         self._shared = shared_time(windows.starts[usable], windows.ends[usable]) if usable.any() else None
@@ -249,6 +263,14 @@ class _Annotator:
         for name, result in meters.items():
             parts = [self._share(shares, row) for shares in self._meter_shares[name]]
             charge_share(result, total_share(parts), overlap or 0.0, METHODS[-1])
+        measured = Measurement(
+            joules=energy.joules,
+            low_joules=energy.low,
+            high_joules=energy.high,
+            quality=quality,
+            reasons=list(map(str, reasons)),
+            simulated=found.simulated,
+        )
         seconds = 0.0 if window is None else window[1] - window[0]
         return {
             "joules": energy.joules,
@@ -266,7 +288,16 @@ class _Annotator:
             "device_basis": self._options.basis if found.basis == "declared" else found.basis,
             "devices": " ".join(gpu.uuid for gpu in found.gpus) or None,
             **meter_cells(meters),
+            **self._emission_cells(measured, Attribution(overlap_fraction=overlap, attributed=attributed), meters, window),
         }
+
+    def _emission_cells(
+        self, measured: Measurement, attribution: Attribution, meters: Mapping[str, MeterResult], window: Window | None
+    ) -> Cells:
+        if not self._factors:
+            return {}
+        result = TaskResult(measurement=measured, attribution=attribution, meters=dict(meters))
+        return emission_cells(emission_results(self._factors, result, window))
 
     def _overlap(self, row: int) -> float:
         assert self._shared is not None

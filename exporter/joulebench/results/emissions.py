@@ -17,11 +17,11 @@ from joulebench.errors import PrometheusError
 from joulebench.meters import HIGHEST_FACTOR, EmissionFactor
 from joulebench.results.fetch import CHUNK_SECONDS, chunks, union
 from joulebench.results.meters import fetch_columns, join_columns
-from joulebench.results.scopes import ScopeEnergy, add_scopes, energy_by_scope, meter_energy
 from joulebench.results.timeseries import EMPTY, TimeSeries, Window
 from joulebench.schema.columns import EMISSION_UNITS
 from joulebench.schema.reasons import Reason
 from joulebench.schema.result import EmissionResult, TaskResult
+from joulebench.schema.scopes import ScopeEnergy, add_scopes, energy_by_scope, meter_energy
 from joulebench.units import kwh_from_joules
 
 PAD_INTERVALS = GAP_FACTOR + 1.0

@@ -19,7 +19,7 @@ import msgspec
 
 from joulebench.errors import UserError
 from joulebench.results.write import csv_cell
-from joulebench.schema.columns import CellValue, is_meter_column
+from joulebench.schema.columns import CellValue, is_configured_column
 
 PREFIX = "joulebench"
 """Of our columns in a CSV, ``joulebench_joules``, and the name of our object in a JSON line."""
@@ -186,7 +186,7 @@ def _next_cells(cells: Iterator[Cells], path: Path) -> Cells:
 
 def _is_of_earlier_run(name: str, columns: Sequence[str]) -> bool:
     prefix, _, own = name.partition("_")
-    return prefix == PREFIX and (own in columns or is_meter_column(own))
+    return prefix == PREFIX and (own in columns or is_configured_column(own))
 
 
 def _cell(value: CellValue | Mapping[str, Any]) -> CellValue:

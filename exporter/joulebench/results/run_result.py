@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import Any, TypeVar
 
 from joulebench.energy.allocation import GpuBalance
 from joulebench.parsing import as_float, as_int, sum_or_none
@@ -19,7 +19,16 @@ from joulebench.results.journal import Journal
 from joulebench.results.task_energy import IdlePower, idle_power_as_json
 from joulebench.results.task_result import ExportContext
 from joulebench.schema import events
-from joulebench.schema.result import SCHEMA_VERSION, CompletionStatus, Event, Metadata, TaskResult, TokenUsage
+from joulebench.schema.result import (
+    SCHEMA_VERSION,
+    CompletionStatus,
+    EmissionResult,
+    Event,
+    Metadata,
+    MeterResult,
+    TaskResult,
+    TokenUsage,
+)
 
 Record = dict[str, Any]
 
@@ -37,11 +46,20 @@ class TaskSummary:
     status: CompletionStatus
     tokens: TokenUsage
     attributed: float | None
+    meters: Mapping[str, MeterResult] = field(default_factory=dict)
+    emissions: Mapping[str, EmissionResult] = field(default_factory=dict)
 
     @classmethod
     def of(cls, result: TaskResult) -> TaskSummary:
         computed = result.computed_metrics
-        return cls(result.metadata, computed.task_completion_status, computed.llm_token_usage, result.attribution.attributed)
+        return cls(
+            result.metadata,
+            computed.task_completion_status,
+            computed.llm_token_usage,
+            result.attribution.attributed,
+            result.meters,
+            result.emissions,
+        )
 
 
 def run_result(
@@ -64,6 +82,8 @@ def run_result(
         "planned_tasks": planned_tasks(journal),
         "totals": _totals(tasks),
         "gpus": _gpus(context, groups),
+        "meters": _meters(tasks),
+        "emissions": _emissions(tasks),
         "warm_ups": _of_type(journal.run_events, events.WARM_UP),
         "push_state": _of_type(journal.run_events, events.PUSH_STATE),
         "notes": list(notes),
@@ -113,10 +133,55 @@ def _gpus(context: ExportContext, groups: Sequence[AttributionGroup]) -> list[Re
     return found
 
 
+def _meters(tasks: Sequence[TaskSummary]) -> Record:
+    """By name. The joules of meters are never added: one may be inside another."""
+    return {
+        name: {
+            **{key: getattr(own[0], key) for key in ("scope", "kind")},
+            "simulated": any(meter.simulated for meter in own),
+            **_sums("joules", [meter.attributed_joules for meter in own], len(tasks)),
+        }
+        for name, own in _by_name(task.meters for task in tasks).items()
+    }
+
+
+def _emissions(tasks: Sequence[TaskSummary]) -> Record:
+    """By kind; the factors are in the results of the tasks."""
+    return {
+        kind: {
+            **{key: getattr(own[0], key) for key in ("unit", "of", "source", "date", "query")},
+            "simulated": any(emission.simulated for emission in own),
+            **_sums("amount", [emission.amount for emission in own], len(tasks)),
+        }
+        for kind, own in _by_name(task.emissions for task in tasks).items()
+    }
+
+
+Section = TypeVar("Section")
+
+
+def _by_name(sections: Iterable[Mapping[str, Section]]) -> dict[str, list[Section]]:
+    found: dict[str, list[Section]] = {}
+    for section in sections:
+        for name, value in section.items():
+            found.setdefault(name, []).append(value)
+    return found
+
+
+def _sums(name: str, values: Sequence[float | None], tasks: int) -> Record:
+    """The sum, null as soon as that of one task is not known, and the sum of those that are known."""
+    known = _known(values)
+    complete = tasks and len(known) == tasks
+    return {
+        f"tasks_with_{name}": len(known),
+        name: sum(known) if complete else None,
+        f"known_{name}": sum(known) if known else None,
+    }
+
+
 def _totals(tasks: Sequence[TaskSummary]) -> Record:
     """Joules are shares, so that the time of several tasks counts once; null as soon as those of one task are not known."""
-    known = _known(task.attributed for task in tasks)
-    joules = sum(known) if tasks and len(known) == len(tasks) else None
+    joules = _sums("joules", [task.attributed for task in tasks], len(tasks))
     passed = sum(task.status.success is True for task in tasks)
     return {
         "tasks": len(tasks),
@@ -124,10 +189,8 @@ def _totals(tasks: Sequence[TaskSummary]) -> Record:
         "tasks_passed": passed,
         "prompt_tokens": sum_or_none(task.tokens.total_prompt_tokens for task in tasks),
         "completion_tokens": sum_or_none(task.tokens.total_completion_tokens for task in tasks),
-        "tasks_with_joules": len(known),
-        "joules": joules,
-        "known_joules": sum(known) if known else None,
-        "joules_per_passed_task": ratio(joules, passed),
+        **joules,
+        "joules_per_passed_task": ratio(joules["joules"], passed),
     }
 
 

@@ -280,13 +280,9 @@ EMISSION_COLUMNS: Mapping[str, tuple[str, str]] = {
 """Column -> (section of ``emissions``, its field), for the kinds that a file of meters has factors of."""
 
 
-def is_meter_column(name: str) -> bool:
-    return _METER_COLUMN.fullmatch(name) is not None
-
-
 def is_configured_column(name: str) -> bool:
     """Whether only a file of meters brings this column, by its meters or its emissions."""
-    return name in EMISSION_COLUMNS or is_meter_column(name)
+    return name in EMISSION_COLUMNS or _METER_COLUMN.fullmatch(name) is not None
 
 
 def meter_cells(meters: Mapping[str, MeterResult]) -> dict[str, CellValue]:

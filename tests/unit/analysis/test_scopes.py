@@ -14,7 +14,7 @@ from joulebench.analysis.report.content import build_content
 from joulebench.analysis.report.formats import report_csv, report_markdown
 from joulebench.analysis.runs import choose_scopes, load_run
 from joulebench.errors import UserError
-from joulebench.results.scopes import add_scopes
+from joulebench.schema.scopes import add_scopes
 from tests.fakes.scripted_run import Scripted, write
 
 SHARE = {"gpu": 1.0, "cpu": 0.5, "dram": 0.1, "wall": 2.5}

@@ -67,7 +67,14 @@ def good(index: int = 0, model: str = "qwen3:8b", seconds: float = 10.0) -> Json
         "per_gpu": [{"gpu": "0", "name": "NVIDIA H100 80GB HBM3", "power_w": {"mean": 248.0}}],
         "throttle": {"throttled_seconds": 0.0},
         "attribution": {"overlap_fraction": 0.0},
+        "meters": {"rapl": meter("cpu", 100.0 * seconds), "plug": meter("wall", 500.0 * seconds)},
+        "emissions": {"carbon": {"amount": 1.0, "unit": "grams", "of": "wall", "quality": "ok"}},
     }
+
+
+def meter(scope: str, joules: float) -> Json:
+    bounds = {"low_joules": 0.9 * joules, "high_joules": 1.1 * joules}
+    return {"scope": scope, "joules": joules, "attributed_joules": joules, **bounds, "overlap_fraction": 0.0, "quality": "ok"}
 
 
 def write(directory: Path, bodies: list[Json]) -> Path:
@@ -119,6 +126,9 @@ SPOILED: list[tuple[str, str, Spoil]] = [
     ("other programs", WARNING, lambda b: at(b, "measurement").update(reasons=["foreign_process"])),
     ("other reasons", WARNING, lambda b: at(b, "measurement").update(reasons=["glitch", "foreign_process"])),
     ("throttling", WARNING, lambda b: at(b, "throttle").update(throttled_seconds=2.0)),
+    ("meters known", WARNING, lambda b: at(b, "meters", "rapl").update(attributed_joules=None, reasons=["no_samples"])),
+    ("scopes", FAILURE, lambda b: at(b, "meters", "plug").update(high_joules=100.0)),
+    ("emissions known", WARNING, lambda b: at(b, "emissions", "carbon").update(amount=None, reasons=["no_factor"])),
     ("power above idle", FAILURE, lambda b: at(b, "gpu_hardware_metrics").update(avg_power_w=3.0)),
     ("power within limit", FAILURE, lambda b: at(b, "gpu_hardware_metrics").update(avg_power_w=900.0)),
     ("joules per token", WARNING, lambda b: at(b, "computed_metrics", "llm_token_usage").update(total_completion_tokens=2)),

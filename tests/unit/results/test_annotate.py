@@ -226,9 +226,7 @@ def test_the_command_names_devices_and_says_how_it_read_the_times(
 ) -> None:
     path = tmp_path / "rows.csv"
     long = "a" * (csv.field_size_limit() + 1)
-    path.write_text(
-        f"from,to,joulebench_carbon_grams\n{WINDOWS[0][0]!r},{WINDOWS[0][1]!r},{long}\nsoon,{START!r},b\n", encoding="utf-8"
-    )
+    path.write_text(f"from,to,joulebench_note\n{WINDOWS[0][0]!r},{WINDOWS[0][1]!r},{long}\nsoon,{START!r},b\n", encoding="utf-8")
     arguments = ["annotate", str(path), "--start", "from", "--end", "to", "--prometheus-url", url, "--wait", "0"]
     meters = tmp_path / "meters.yml"
     meters.write_text("emissions: {carbon: {grams_per_kwh: 420, source: a, date: 2026-10-01, of: gpu}}", encoding="utf-8")
@@ -236,7 +234,6 @@ def test_the_command_names_devices_and_says_how_it_read_the_times(
     printed = capsys.readouterr()
     assert "times: epoch seconds\n" in printed.out
     assert "2 rows (1 " in printed.out
-    assert "note: the emissions of --meters are for export and backfill" in printed.err
     assert csv.field_size_limit() < len(long)
     limit = csv.field_size_limit(2 * len(long))
     try:
@@ -247,7 +244,18 @@ def test_the_command_names_devices_and_says_how_it_read_the_times(
     assert float(first["joulebench_joules"]) == pytest.approx(300.0 * 6.375, rel=0.01)
     assert (second["joulebench_joules"], second["joulebench_reasons"]) == ("", "no_start")
     # A column of the user's that only looks like ours.
-    assert (first["joulebench_carbon_grams"], second["joulebench_carbon_grams"]) == (long, "b")
+    assert (first["joulebench_note"], second["joulebench_note"]) == (long, "b")
+    grams = 420 * float(first["joulebench_joules"]) / 3.6e6
+    assert float(first["joulebench_carbon_grams"]) == pytest.approx(grams, rel=1e-6)
+    given = [first[f"joulebench_carbon_{name}"] for name in ("factor", "of", "source", "date", "quality")]
+    assert given == ["420", "gpu", "a", "2026-10-01", first["joulebench_quality"]]
+    assert (second["joulebench_carbon_grams"], second["joulebench_carbon_quality"]) == ("", "missing")
+    # A second run without factors takes the columns of the first away, and no others.
+    assert main([*arguments, "--gpus", "0"]) == 0
+    capsys.readouterr()
+    header = path.read_text(encoding="utf-8").splitlines()[0].split(",")
+    assert header[:3] == ["from", "to", "joulebench_note"]
+    assert not any("carbon" in name for name in header)
     before = path.read_bytes()
     assert main([*arguments, "--gpus", "7"]) == 2
     assert "--gpus: 7 matches no GPU" in capsys.readouterr().err

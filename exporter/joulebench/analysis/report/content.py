@@ -19,6 +19,7 @@ from joulebench.analysis.bottlenecks.tasks import Finding, load_task_runs
 from joulebench.analysis.bottlenecks.throttling import throttling_of_tasks
 from joulebench.analysis.comparison import PER_SUCCESS, Arm, Comparison
 from joulebench.analysis.cost import cost_values
+from joulebench.analysis.emissions import emission_rows
 from joulebench.analysis.prediction.failures import predict_failures
 from joulebench.analysis.prediction.low_confidence import summarize_low_confidence
 from joulebench.analysis.prediction.records import load_task_records
@@ -28,7 +29,7 @@ from joulebench.analysis.runs import Attempt, RunResults, charge_scopes
 from joulebench.analysis.text import estimate_values, excluded_values, pair_values
 from joulebench.meters import INSIDE, SCOPES
 from joulebench.prices import PriceList
-from joulebench.results.scopes import GPU
+from joulebench.schema.scopes import GPU
 
 Content = dict[str, Any]
 
@@ -69,6 +70,7 @@ def build_content(
         "runs": [_run(run) for run in runs],
         "models": models,
         "scopes": [row for arm in arms for row in scope_rows(arm)],
+        "emissions": emission_rows(arms),
         "pairs": [pair_values(pair) for pair in pairs],
         "comparison_counts": list(comparison.comparison_counts(pairs)),
         "tasks": [_task(arm, attempt, allow, risks) for arm in arms for attempt in arm.attempts],

@@ -56,6 +56,11 @@ def _numbers(content: Content) -> Iterator[tuple[Any, ...]]:
     for row in content["scopes"]:
         estimate = row["joules_per_success"] or {"value": None, "low": None, "high": None}
         yield from _of("scope", row["arm"], row["scope"], {**row, "joules_per_success": estimate["value"]})
+    for row in content["emissions"]:
+        estimate = row["per_success"] or {"value": None, "low": None, "high": None}
+        rest = {key: value for key, value in row.items() if key not in ("kind", "per_success")}
+        yield "emission", row["arm"], row["kind"], "per_success", estimate["value"], estimate["low"], estimate["high"]
+        yield from _of("emission", row["arm"], row["kind"], rest)
     for pair in content["pairs"]:
         for key, each in pair["measures"].items():
             for name in ("difference", "quotient"):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from joulebench.analysis.comparison import MEASURES, SUCCESS_RATE
+from joulebench.analysis.emissions import emission_notes, format_factor
 from joulebench.analysis.report.content import PHASES, Content
 from joulebench.analysis.text import correction_note, format_number
 from joulebench.devices import format_devices
@@ -52,6 +53,8 @@ def all_tables(content: Content) -> Iterator[Table]:
     yield models_table(content)
     if content["scopes"]:
         yield scopes_table(content)
+    if content["emissions"]:
+        yield emissions_table(content)
     yield phases_table(content)
     yield findings_table(content)
     yield from comparison_tables(content)
@@ -113,6 +116,34 @@ def scopes_table(content: Content) -> Table:
     ]
     names = frozenset((1, 2))
     return Table("scopes", "Energy by scope", [*columns, "quality"], rows, frozenset(range(3, 9)), notes, names, frozenset((0,)))
+
+
+def emissions_table(content: Content) -> Table:
+    columns = ["model", "of", "joules of", "attempts with an amount", "amount", "low to high", "per success", "factor, per kWh"]
+    rows = [
+        [
+            row["arm"],
+            _marked(row["kind"], row["simulated"]),
+            ", ".join(row["of"]),
+            f"{row['known']} / {row['attempts']}",
+            f"{format_number(row['amount'])} {row['unit']}" if row["amount"] is not None else "-",
+            "" if row["amount_low"] is None else f"{format_number(row['amount_low'])} to {format_number(row['amount_high'])}",
+            _bounded(row["per_success"]),
+            format_factor(row),
+            "; ".join(row["sources"]),
+            ", ".join(row["dates"]),
+            ", ".join(f"{count} {quality}" for quality, count in row["quality"].items()),
+        ]
+        for row in content["emissions"]
+    ]
+    notes = [
+        "Joules times a factor that the export was given (--meters); Joulebench has none of its own. Carbon in grams of CO2"
+        " equivalent, water in litres. Amounts per success include those of failures.",
+        *(f"Note: {note}." for note in emission_notes(content["emissions"])),
+    ]
+    numbers, names = frozenset(range(3, 8)), frozenset((1, 2))
+    columns += ["source of the factor", "date", "quality"]
+    return Table("emissions", "Carbon and water", columns, rows, numbers, notes, names, frozenset((0,)))
 
 
 def phases_table(content: Content) -> Table:
