@@ -18,9 +18,6 @@ from tests.fakes.overheating import OverheatingScene
 from tests.goldens_support import *  # noqa: F403
 from tests.needs import need_program
 
-ONE_WORKER = ("tests/e2e/faults/", "tests/e2e/test_overheating.py")
-"""The machines of the fault tests are one set of processes; the scene plays beside them."""
-
 # A run in a test meets the programs that the test names, never those that happen to run on this machine's usual ports.
 for variable in ("JOULEBENCH_PROMETHEUS_URL", "JOULEBENCH_EXPORTER_URL"):
     os.environ[variable] = "none"
@@ -52,23 +49,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=_place)
 
 
-def _place(item: pytest.Item) -> tuple[int, int]:
-    """The long groups come first, so that no worker is left alone with them at the end."""
+def _place(item: pytest.Item) -> int:
     if item.get_closest_marker("scene_start"):
-        return 0, 0
+        return 0
     if item.get_closest_marker("scene"):
-        return 2, 0
-    return 1, 0 if item.nodeid.startswith(ONE_WORKER) else 1 if "e2e" in item.path.parts else 2
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
-    """One worker runs all tests of a file, whose fixtures are then started once, and all tests of ``ONE_WORKER``."""
-    from xdist.scheduler import LoadScopeScheduling
-
-    scheduler = LoadScopeScheduling(config, log)
-    scheduler._split_scope = lambda nodeid: ONE_WORKER[0] if nodeid.startswith(ONE_WORKER) else nodeid.partition("::")[0]
-    return scheduler
+        return 2
+    return 1
 
 
 @pytest.hookimpl(wrapper=True)

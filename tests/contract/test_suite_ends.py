@@ -38,8 +38,7 @@ def run_pytest(*arguments: str, directory: Path = ROOT, **environment: str) -> s
     )
 
 
-@pytest.mark.parametrize("workers", ["0", "2"])
-@pytest.mark.parametrize("daemon", [False, True])
+@pytest.mark.parametrize(("daemon", "workers"), [(True, "0"), (False, "2")])
 def test_a_thread_that_a_test_leaves_is_named_and_fails_the_run_which_ends(tmp_path: Path, daemon: bool, workers: str) -> None:
     (tmp_path / "test_it.py").write_text(LEAVES_A_THREAD.replace("DAEMON", str(daemon)), encoding="utf-8")
     done = run_pytest("-p", "tests.stray_threads", "-p", "no:randomly", "-n", workers, "test_it.py", directory=tmp_path)
