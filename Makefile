@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup programs compiler demo test test-random test-fresh test-python test-ui test-profile test-ollama test-helm test-slurm test-hostile test-clients test-stores manifests lock ollama check lint format docs bench clean help
+.PHONY: setup programs compiler demo test test-random test-fresh test-python test-ui test-profile test-ollama test-helm test-slurm test-hostile test-clients test-stores test-image manifests lock ollama check lint format docs bench clean help
 
 help:
 	@echo "make demo    the whole job once, end to end, in a few minutes"
@@ -18,6 +18,7 @@ help:
 	@echo "make test-clients   real client packages through the proxy to the demo's model: their own reports beside ours"
 	@echo "make test-stores  build Thanos, Cortex and Prometheus 3 and export one run through each store"
 	@echo "make test-helm   render the Helm chart and check its objects against Kubernetes' schemas"
+	@echo "make test-image  build the image and run it as docker-compose.yml does; Docker Compose's own reading of that file (root)"
 	@echo "make test-slurm  measure a job array in a real Slurm"
 	@echo "make manifests   the chart's objects as plain YAML: dist/joulebench.yaml (VALUES=FILE, IMAGE=REPOSITORY)"
 	@echo "make lock    pin the packages of the image by hash: exporter/requirements.lock, exporter/build.lock (uv)"
@@ -129,6 +130,11 @@ test-ollama: setup
 test-helm: $(VENV)/.installed
 	@tests/helm/install.sh
 	$(BIN)/pytest tests/helm/check_chart.py
+
+# The image by buildah and podman, which are installed by apt-get where they are missing, and docker-compose.yml by Docker Compose.
+test-image: $(VENV)/.installed
+	@tests/image/install.sh
+	$(BIN)/pytest tests/image/check_compose.py tests/image/check_image.py
 
 # A real Slurm from Debian's packages, unpacked and not installed.
 test-slurm: setup compiler

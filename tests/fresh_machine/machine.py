@@ -16,7 +16,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 RELEASE = "bookworm"
@@ -52,23 +52,23 @@ def settings() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if SETTINGS.match(name)}
 
 
-def base_system(cache: Path) -> Path:
+def base_system(cache: Path, release: str = RELEASE, packages: Sequence[str] = PACKAGES) -> Path:
     """Return the archive of the minimal system, made again when it is older than a week."""
-    digest = hashlib.sha256(" ".join((RELEASE, *PACKAGES)).encode()).hexdigest()[:12]
-    base = cache / f"{RELEASE}-{digest}.tar"
+    digest = hashlib.sha256(" ".join((release, *packages)).encode()).hexdigest()[:12]
+    base = cache / f"{release}-{digest}.tar"
     if base.exists() and time.time() - base.stat().st_mtime < BASE_DAYS * 86400:
         return base
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache) as temporary:
         draft, apt = Path(temporary) / "base.tar", Path(temporary) / "apt.conf"
         apt.write_text("".join(_apt_settings()), encoding="utf-8")
-        command = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(PACKAGES)}", f"--aptopt={apt}"]
-        subprocess.run([*command, RELEASE, str(draft), *_apt_sources()], stdin=subprocess.DEVNULL, check=True)
+        command = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(packages)}", f"--aptopt={apt}"]
+        subprocess.run([*command, release, str(draft), *_apt_sources(release)], stdin=subprocess.DEVNULL, check=True)
         draft.replace(base)
     return base
 
 
-def _apt_sources() -> list[str]:
+def _apt_sources(release: str) -> list[str]:
     """This machine's own list of sources where it is of the same release, so that a mirror is used that it reaches."""
     places = [Path("/etc/apt/sources.list"), *sorted(Path("/etc/apt/sources.list.d").glob("*"))]
     found = [
@@ -76,7 +76,7 @@ def _apt_sources() -> list[str]:
         for path in places
         if path.suffix in (".list", ".sources")
         and path.is_file()
-        and re.search(rf"\b{RELEASE}\b", path.read_text(encoding="utf-8"))
+        and re.search(rf"\b{release}\b", path.read_text(encoding="utf-8"))
     ]
     return found[:1]
 
