@@ -3,6 +3,7 @@ recording rules, and joules of a real exporter whose simulated GPU has known pow
 
 from __future__ import annotations
 
+import csv
 import os
 import re
 import subprocess
@@ -60,6 +61,7 @@ def scene(tmp_path: Path) -> Iterator[tuple[str, PrometheusApi]]:
                 f"--web.listen-address={metrics}",
                 f"--exporter.url={exporter}",
                 "--add-logprobs=2",
+                f"--runs-dir={tmp_path / 'runs'}",
             )
         )
         source, config = data_path("prometheus/prometheus.yml"), tmp_path / "prometheus.yml"
@@ -79,7 +81,9 @@ def values(api: PrometheusApi, expr: str, label: str) -> Mapping[str, float]:
     return {series.labels.get(label, ""): series.points[-1][1] for series in api.query(expr)}
 
 
-def test_a_client_that_changed_only_its_base_url_is_in_prometheus_task_by_task(scene: tuple[str, PrometheusApi]) -> None:
+def test_a_client_that_changed_only_its_base_url_is_in_prometheus_task_by_task(
+    scene: tuple[str, PrometheusApi], tmp_path: Path
+) -> None:
     proxy, api = scene
     tools = [{"type": "function", "function": {"name": "finish", "parameters": {"type": "object"}}}]
     for task in TASKS:
@@ -113,3 +117,26 @@ def test_a_client_that_changed_only_its_base_url_is_in_prometheus_task_by_task(s
     for task in TASKS:
         # The simulated card takes 55 to 350 W.
         assert 55 * seconds[task] * 0.9 < joules[task] < 350 * seconds[task] * 1.1
+    by_journal = exported_rows(tmp_path / "runs", tmp_path / "by_journal", api)
+    by_metrics = exported_rows(tmp_path / "nothing", tmp_path / "by_metrics", api, "--from=proxy")
+    assert len(by_journal) == len(by_metrics) == len(TASKS)
+    for journaled, counted in zip(by_journal, by_metrics, strict=True):
+        exact = ("task_id", "model_name", "status", "llm_call_count", "llm_error_count", "total_prompt_tokens")
+        exact += ("total_completion_tokens", "total_tool_calls", "tool_calls_ok", "tool_calls_with_confidence")
+        assert {name: counted[name] for name in exact} == {name: journaled[name] for name in exact}
+        for name in ("start_timestamp_seconds", "end_timestamp_seconds", "total_duration_seconds"):
+            assert float(counted[name]) == pytest.approx(float(journaled[name]), abs=0.02), name
+        for name in ("avg_ttft_ms", "tokens_per_second", "call_energy_joules", "avg_tool_confidence"):
+            assert float(counted[name]) == pytest.approx(float(journaled[name]), rel=0.03), name
+        low, high = float(journaled["energy_low_joules"]), float(journaled["energy_high_joules"])
+        assert float(counted["energy_low_joules"]) <= high
+        assert low <= float(counted["energy_high_joules"])
+        assert (counted["worker"], counted["sources"], counted["tool_calls_tool_error"]) == ("proxy", "prometheus", "")
+
+
+def exported_rows(runs_dir: Path, out: Path, api: PrometheusApi, *flags: str) -> list[dict[str, str]]:
+    where = [f"--prometheus-url={api.shown_url}", f"--runs-dir={runs_dir}", f"--out={out}", "--gateway-url=none"]
+    argv = [sys.executable, "-m", "joulebench.cli", "export", f"--run-id={RUN}", *where, *flags]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return sorted(csv.DictReader((out / "results.csv").open(encoding="utf-8")), key=lambda row: row["task_id"])

@@ -42,6 +42,15 @@ SECONDS_PER_DAY = 86400.0
     show_default=True,
     help="call: write calls.csv too, a row for each LLM call or proxied request.",
 )
+@click.option(
+    "--from",
+    "source",
+    type=click.Choice(("run", "proxy")),
+    default="run",
+    show_default=True,
+    help="Where the tasks are read: run: the journals and what the benchmark pushed; proxy: the metrics of the metering proxy in"
+    " Prometheus alone, where its journal is not at hand.",
+)
 @click.option("--instance", metavar="LABEL", help="Only GPUs of this scrape target, by its instance label.")
 @click.option(
     "--lookback",
@@ -59,6 +68,7 @@ def export_command(
     meters: MeterFile,
     instance: str | None,
     per: str,
+    source: str,
     lookback: float | None,
 ) -> int:
     """Write result JSON and CSV of a run from Prometheus and the journal, and print a summary."""
@@ -76,6 +86,7 @@ def export_command(
         emissions=meters.emissions,
         wait=wait,
         per_call=per == "call",
+        from_proxy=source == "proxy",
         lookback=LOOKBACK_SECONDS if lookback is None else lookback * SECONDS_PER_DAY,
     )
     # A file or a pipe has no width; 80 columns would fold the reasons.

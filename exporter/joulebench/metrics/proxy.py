@@ -32,6 +32,15 @@ PROXY_REQUESTS = _proxy(
     " client_gone: the client closed the connection first; unreachable: no connection to the model server.",
     (*PROXY_TASK, "result"),
 )
+PROXY_TASK_START = _proxy(
+    Kind.GAUGE,
+    "task_start_timestamp_seconds",
+    "Unix time at which the first request began that the other metrics of the task count; a proxy that counts a task anew has"
+    " another one.",
+)
+PROXY_TASK_END = _proxy(
+    Kind.GAUGE, "task_end_timestamp_seconds", "Unix time at which the latest finished request of the task ended."
+)
 PROXY_UNREAD_REQUESTS = _proxy(
     _COUNTER, "unread_requests_total", "Requests that were forwarded but not, or only partly, metered, by cause.", ("cause",)
 )

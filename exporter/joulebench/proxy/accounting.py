@@ -134,7 +134,9 @@ class UsageRecorder:
             self._end(finished, "broken" if result == "delivered" else result, reply, outcomes)
 
     def _end(self, finished: FinishedRequest, result: str, reply: Reply | None, outcomes: list[ToolCallOutcome]) -> None:
-        self._metrics.end(finished.key, result)
+        since_end = self._clock.monotonic() - finished.ended
+        end = self._clock.unix() - max(0.0, since_end)
+        self._metrics.end(finished.key, result, end - max(0.0, finished.ended - finished.began), end)
         if self._record is not None and finished.ticket is not None:
             self._record(finished.ticket, finished, result, reply, outcomes)
 

@@ -135,7 +135,7 @@ class Forwarder:
         now = Seconds(self._clock.unix() - (self._clock.monotonic() - began))
         ticket = None if self._journals is None else self._journals.begin(target.run, target.task, now)
         exchange = _Exchange(key, parsed, target, began, ticket)
-        self._metrics.begin(key)
+        self._metrics.begin(key, now)
         energy = None if self._energy is None else self._energy.begin(key, may_be_remote=api.is_ollama, ticket=ticket)
         try:
             return await self._forward_metered(request, body, exchange, is_plain=plain is body)

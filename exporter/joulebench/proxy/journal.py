@@ -34,8 +34,6 @@ from joulebench.units import Seconds
 
 log = logging.getLogger(__name__)
 
-UNNAMED_TASK = "requests"
-"""Task of requests that name a run and no task."""
 MAX_RUNS = 200
 MAX_TASKS = 20_000
 """Of all runs together."""
@@ -161,7 +159,7 @@ class RunJournals:
         if not run:
             return None
         with self._lock:
-            name = (run, task or UNNAMED_TASK)
+            name = (run, task or events.UNNAMED_TASK)
             found = self._tasks.get(name)
             if found is None:
                 cause = self._why_not(run)

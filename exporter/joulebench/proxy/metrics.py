@@ -68,7 +68,13 @@ class _Histogram:
 
 @dataclass(slots=True)
 class _TaskNumbers:
-    """Counters by metric and further labels, and summaries by metric; only those for which anything was counted."""
+    """Counters by metric and further labels, and summaries by metric; only those for which anything was counted.
+
+    ``start`` and ``end``: unix times of the first request that began and of the latest that ended; None while there is none.
+    """
+
+    start: float | None = None
+    end: float | None = None
 
     counters: dict[tuple[Metric, Labels], float] = field(default_factory=dict)
     summaries: dict[Metric, tuple[int, float]] = field(default_factory=dict)
@@ -114,15 +120,19 @@ class ProxyMetrics:
         """Publishes the number of entries that a queue has dropped."""
         self._queues[name] = dropped
 
-    def begin(self, key: TaskKey) -> None:
+    def begin(self, key: TaskKey, start: float) -> None:
+        """``start``: unix time."""
         with self._lock:
             self._in_flight[key.model] += 1
+            self._begun(key, start)
 
-    def end(self, key: TaskKey, result: str) -> None:
-        """``result`` is one of ``metrics.PROXY_RESULTS``."""
+    def end(self, key: TaskKey, result: str, start: float, end: float) -> None:
+        """``result`` is one of ``metrics.PROXY_RESULTS``; unix times."""
         with self._lock:
             self._in_flight[key.model] -= 1
-            self._count(self._numbers(key).counters, m.PROXY_REQUESTS, 1, (result,))
+            numbers = self._begun(key, start)
+            numbers.end = end if numbers.end is None else max(numbers.end, end)
+            self._count(numbers.counters, m.PROXY_REQUESTS, 1, (result,))
             if result != "client_gone":
                 self._up = float(result != "unreachable")
 
@@ -201,12 +211,21 @@ class ProxyMetrics:
             for (metric, labels), value in self._counters.items():
                 sheet.value(metric, value, labels)
             for key, numbers in self._by_key.items():
+                sheet.value(m.PROXY_TASK_START, numbers.start, key)
+                sheet.value(m.PROXY_TASK_END, numbers.end, key)
                 for (metric, labels), value in numbers.counters.items():
                     sheet.value(metric, value, (*key, *labels))
                 for metric, (number, total) in numbers.summaries.items():
                     sheet.summary(metric, number, total, key)
             for (metric, labels), histogram in self._histograms.items():
                 sheet.histogram(metric, histogram.counts, histogram.total, labels)
+
+    def _begun(self, key: TaskKey, start: float) -> _TaskNumbers:
+        """Of a task of which a request began at ``start``; the first start stays, since it names this count of the task."""
+        numbers = self._numbers(key)
+        if numbers.start is None:
+            numbers.start = start
+        return numbers
 
     def _numbers(self, key: TaskKey) -> _TaskNumbers:
         task = (key.run, key.task)

@@ -224,6 +224,8 @@ def _named_gpus(task: Task, stored: Sequence[Device]) -> Gpus | None:
         except UserError:
             # A name that means no stored device, or two, chooses none.
             return frozenset()
+    if task.used_gpus:
+        return task.used_gpus
     return frozenset() if task.exporter_source == NO_SOURCE else None
 
 

@@ -1,6 +1,7 @@
 """The export of a finished run: tasks from journal and Prometheus, energy and statistics, then JSON and CSV.
 
-Each source may be missing. What is lost with it is null and has its reason; what the other one holds is still written.
+Each source may be missing. What is lost with it is null and has its reason; what the other one holds is still written. Where the
+metering proxy counted the requests of a run and its journal is not at hand, the tasks come from the proxy's metrics alone.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from joulebench import __version__
+from joulebench import __version__, metrics
 from joulebench.clients.prometheus import PrometheusApi
 from joulebench.clients.pushgateway import Pushgateway
 from joulebench.clock import Clock, SystemClock
@@ -19,7 +20,7 @@ from joulebench.devices import DeviceName, resolve_devices
 from joulebench.errors import PrometheusError, UserError
 from joulebench.files import lock_directory, read_text, write_atomic
 from joulebench.meters import EmissionFactor, Meter
-from joulebench.results import pushed, queries
+from joulebench.results import proxy_metrics, pushed, queries
 from joulebench.results.attribution import (
     AttributionGroup,
     attribute_tasks,
@@ -57,6 +58,11 @@ LOOKBACK_SECONDS = 30 * 86400.0
 RELEASED_AFTER_SECONDS = 60.0
 """After this long the energy of a task has been pushed and scraped too, if it ever will be."""
 
+_FROM_PROXY = (
+    "from the proxy's metrics alone: single calls, phases, results of tools and verdicts are not known; a task's window lasts"
+    " from the start of its first request to the end of its last one"
+)
+
 Progress = Callable[[str, int, int], None]
 """``(what, done, of)``"""
 
@@ -67,7 +73,7 @@ class Options:
 
     ``devices``: the GPUs that served, in place of those that the run declared; for tasks that no exporter answered for.
     ``meters``: other meters whose joules each task gets; ``emissions``: factors of what a kWh emits.
-    ``per_call``: write the table of calls, too.
+    ``per_call``: write the table of calls, too. ``from_proxy``: take the tasks from the proxy's metrics alone.
     """
 
     run_id: str
@@ -81,6 +87,7 @@ class Options:
     meters: tuple[Meter, ...] = ()
     emissions: Mapping[str, EmissionFactor] = field(default_factory=dict)
     per_call: bool = False
+    from_proxy: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +115,10 @@ def export(options: Options, api: PrometheusApi | None, clock: Clock | None = No
     clock = clock or SystemClock()
     report = progress or _no_progress
     directory = run_directory(options.runs_dir, options.run_id)
-    journal = load_journals(directory)
-    notes = _journal_notes(journal, directory)
+    if options.from_proxy and api is None:
+        raise UserError("--from proxy: the proxy's metrics are in Prometheus; give its address with --prometheus-url")
+    journal = Journal({}, [], 0, 0) if options.from_proxy else load_journals(directory)
+    notes = [_FROM_PROXY] if options.from_proxy else _journal_notes(journal, directory)
     stored = _load_from_prometheus(options, api, journal, clock, report)
     if stored.trouble:
         notes.append(stored.trouble)
@@ -141,6 +150,8 @@ def export(options: Options, api: PrometheusApi | None, clock: Clock | None = No
         notes,
         per_call=options.per_call,
     )
+    if options.from_proxy:
+        return replace(written, residual=attribution_residual(groups))
     closed = closed_workers(directory, clock.unix(), RELEASED_AFTER_SECONDS) if stored.tasks else frozenset()
     return replace(
         written,
@@ -217,11 +228,13 @@ def _load_from_prometheus(
     try:
         own = merge_sources(journal, {})
         report("waiting for the last scrape", 0, 0)
-        if not wait_until_scraped(api, options.run_id, own, options.wait, clock):
+        if not _wait_until_scraped(api, options, own, clock):
             stored.trouble = f"Prometheus had not scraped all of the run after {options.wait:g} s; a later export may know more"
-        steps = _Steps(report, "reading tasks", pushed.QUERIES)
-        lookback = _lookback(options, own, clock)
-        stored.tasks = pushed.load_pushed_tasks(api, options.run_id, clock.unix(), lookback, steps.one)
+        load, queried = pushed.load_pushed_tasks, pushed.QUERIES
+        if options.from_proxy:
+            load, queried = proxy_metrics.load_proxied_tasks, proxy_metrics.QUERIES
+        steps = _Steps(report, "reading tasks", queried)
+        stored.tasks = load(api, options.run_id, clock.unix(), _lookback(options, own, clock), steps.one)
         windows = [task.window for task in merge_sources(journal, stored.tasks) if task.window is not None]
         stored.samples = fetch_samples(
             api, windows, equal, chunk=options.chunk, step=lambda done, of: report("reading samples", done, of)
@@ -234,6 +247,12 @@ def _load_from_prometheus(
     except PrometheusError as error:
         stored.trouble = f"model servers, links and power limits around the tasks are not known: {error}"
     return stored
+
+
+def _wait_until_scraped(api: PrometheusApi, options: Options, own: Sequence[Task], clock: Clock) -> bool:
+    if options.from_proxy:
+        return proxy_metrics.wait_until_proxy_scraped(api, options.run_id, options.wait, clock)
+    return wait_until_scraped(api, options.run_id, own, options.wait, clock)
 
 
 @dataclass
@@ -315,17 +334,25 @@ def _names(tasks: Sequence[Task]) -> list[str]:
 
 
 def _unknown_run(options: Options, api: PrometheusApi | None, now: float) -> str:
-    known = set(known_runs(options.runs_dir))
-    where = f"in {options.runs_dir}"
+    known: set[str] = set() if options.from_proxy else set(known_runs(options.runs_dir))
+    where = [] if options.from_proxy else [f"in {options.runs_dir}"]
+    advice = ""
     if api is not None:
         try:
-            stored = api.query(queries.runs(options.lookback), now)
-            known |= {series.labels["run_id"] for series in stored if series.labels.get("run_id")}
-            where += f" and at {api.shown_url}"
+            proxied = _stored_runs(api, options, now, metrics.PROXY_TASK_START)
+            known |= proxied if options.from_proxy else _stored_runs(api, options, now, metrics.TASK_START)
+            where.append(f"at {api.shown_url}")
+            if options.run_id in proxied:
+                advice = "; the metering proxy's metrics there have it: add --from proxy"
         except PrometheusError as error:
-            where += f" (and {error})"
+            where.append(f"at {api.shown_url} ({error})")
     listing = ", ".join(sorted(known)[-20:]) or "none"
-    return f"--run-id: no run {options.run_id!r}; known {where}: {listing}"
+    return f"--run-id: no run {options.run_id!r}; known {' and '.join(where)}: {listing}{advice}"
+
+
+def _stored_runs(api: PrometheusApi, options: Options, now: float, start: metrics.Metric) -> set[str]:
+    found = api.query(queries.runs(options.lookback, start), now)
+    return {series.labels["run_id"] for series in found if series.labels.get("run_id")}
 
 
 # --- groups of workers that died ----------------------------------------------------------------------------------------------

@@ -117,17 +117,17 @@ def wait_until_settled(api: PrometheusApi, last_end: float, seconds: float, cloc
     PrometheusError."""
     if clock.unix() - last_end > SETTLED_SECONDS:
         return True
-    return wait_until(lambda: _energy_reaches(api, last_end + NEIGHBOURS_SECONDS), seconds, clock, POLL_SECONDS)
+    return wait_until(lambda: energy_reaches(api, last_end + NEIGHBOURS_SECONDS), seconds, clock, POLL_SECONDS)
 
 
-def _energy_reaches(api: PrometheusApi, time: float) -> bool:
+def energy_reaches(api: PrometheusApi, time: float) -> bool:
     """Also where no energy is scraped at all: there is nothing to wait for."""
     energy = api.query(queries.oldest_energy_sample())
     return not energy or energy[0].points[-1][1] >= time
 
 
 def _is_scraped(api: PrometheusApi, run_id: str, tasks: Sequence[Task], last_end: float, clock: Clock) -> bool:
-    if not _energy_reaches(api, last_end + BEYOND_SECONDS):
+    if not energy_reaches(api, last_end + BEYOND_SECONDS):
         return False
     length = clock.unix() - min((t.values.start for t in tasks if t.values.start is not None), default=last_end) + RECENT_SECONDS
     begun = api.query(queries.last(metrics.TASK_START, length, {"run_id": run_id}))

@@ -78,7 +78,10 @@ class ExporterAnswer(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class TaskValues:
-    """Times in unix seconds, durations in seconds. ``tool_calls``: by outcome."""
+    """Times in unix seconds, durations in seconds. ``tool_calls``: by outcome.
+
+    ``answered_calls``: those whose durations ``llm_seconds`` adds up; None where these are all calls.
+    """
 
     task_name: str | None = None
     model_name: str | None = None
@@ -91,6 +94,7 @@ class TaskValues:
     reason: str | None = None
     llm_calls: int | None = None
     llm_errors: int | None = None
+    answered_calls: int | None = None
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     llm_seconds: float | None = None
@@ -120,7 +124,7 @@ class Task:
     """A task as both sources have it. ``sources``: field -> prometheus, journal or both, for fields that are known.
 
     ``pushed_call_energy``: calls whose joules were known, and their sum, as pushed. ``device_basis`` and ``missing_hosts``: of
-    the exporters' answer. ``declared_devices``: those that the run named.
+    the exporters' answer. ``declared_devices``: those that the run named. ``used_gpus`` to ``reasons``: see ``PushedTask``.
     """
 
     key: TaskKey
@@ -136,7 +140,11 @@ class Task:
     call_energy: tuple[Event, ...] = ()
     prefill_energy: tuple[Event, ...] = ()
     pushed_call_energy: tuple[int, float] | None = None
+    is_call_energy_shared: bool = False
     gateway_clock_offset: float | None = None
+    used_gpus: frozenset[str] = frozenset()
+    ran_elsewhere: bool = False
+    reasons: tuple[str, ...] = ()
     run_version: str | None = None
     run_configuration: Mapping[str, object] = field(default_factory=dict)
 
@@ -187,7 +195,11 @@ def _merge_task(key: TaskKey, journal: Journal, pushed: PushedTask | None) -> Ta
         call_energy=tuple(event for event in events or () if event["event_type"] == event_types.CALL_ENERGY),
         prefill_energy=tuple(event for event in events or () if event["event_type"] == event_types.PREFILL_ENERGY),
         pushed_call_energy=pushed.call_energy if pushed else None,
+        is_call_energy_shared=pushed.is_call_energy_shared if pushed else False,
         gateway_clock_offset=pushed.gateway_clock_offset if pushed else None,
+        used_gpus=pushed.used_gpus if pushed else frozenset(),
+        ran_elsewhere=pushed.ran_elsewhere if pushed else False,
+        reasons=pushed.reasons if pushed else (),
         run_version=as_name(run.get("version")),
         run_configuration=as_dict(run.get("configuration")),
     )

@@ -29,15 +29,21 @@ Rows = dict[TaskKey, list[tuple[dict[str, str], float]]]
 
 @dataclass(frozen=True, slots=True)
 class PushedTask:
-    """``call_energy``: calls and their joules.
+    """``call_energy``: calls and their joules; ``is_call_energy_shared``: they are shares, which add up where calls overlapped.
 
     ``gateway_clock_offset``: the benchmark's clock minus the Pushgateway's at the last push; a push takes a few ms.
+    ``used_gpus``: UUIDs of those that the metering proxy counted joules of. ``ran_elsewhere``: another host ran the model.
+    ``reasons``: what makes the values suspect.
     """
 
     values: TaskValues
     energy: tuple[GpuJoules, ...] = ()
     call_energy: tuple[int, float] | None = None
     gateway_clock_offset: float | None = None
+    is_call_energy_shared: bool = False
+    used_gpus: frozenset[str] = frozenset()
+    ran_elsewhere: bool = False
+    reasons: tuple[str, ...] = ()
 
 
 _PUSHED_LABELS = {"__name__", "job", *(label for metric in queries.RUN_METRICS for label in metric.labels)}

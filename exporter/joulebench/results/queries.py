@@ -23,6 +23,13 @@ RUN_METRICS = tuple(
 )
 """What is read back of every task of a run."""
 
+PROXY_TASK_METRICS = tuple(
+    metric
+    for metric in metrics.METRICS
+    if metric.labels[: len(metrics.PROXY_TASK)] == metrics.PROXY_TASK and metric is not metrics.PROXY_ENERGY_WHOLE
+)
+"""What is read back of every task of the metering proxy."""
+
 ENERGY_METRICS = (metrics.GPU_ENERGY, metrics.GPU_ENERGY_SAMPLE_TIMESTAMP, metrics.GPU_ENERGY_SAMPLE_UNCERTAINTY)
 GAUGE_METRICS = (
     metrics.GPU_UTILIZATION,
@@ -90,6 +97,21 @@ def last(metric: Metric, seconds: float, equal: Mapping[str, str], series: str |
     return f"last_over_time({selector(metric, equal, series)}[{milliseconds(seconds)}])"
 
 
+def lowest(metric: Metric, seconds: float, equal: Mapping[str, str]) -> str:
+    """The lowest value of each series within ``seconds``."""
+    return f"min_over_time({selector(metric, equal)}[{milliseconds(seconds)}])"
+
+
+def highest(metric: Metric, seconds: float, equal: Mapping[str, str]) -> str:
+    """The highest value of each series within ``seconds``."""
+    return f"max_over_time({selector(metric, equal)}[{milliseconds(seconds)}])"
+
+
+def scraped_at(metric: Metric, equal: Mapping[str, str]) -> str:
+    """When each series that is scraped now was scraped last, in unix seconds."""
+    return f"timestamp({selector(metric, equal)})"
+
+
 def last_push_time(seconds: float, run_id: str) -> str:
     return f"last_over_time({_braced(PUSH_TIME, {'run_id': run_id})}[{milliseconds(seconds)}])"
 
@@ -109,15 +131,20 @@ def counted(metric: Metric, seconds: float, equal: Mapping[str, str]) -> str:
     return f"sum by (job, instance) (count_over_time({selector(metric, equal)}[{milliseconds(seconds)}]))"
 
 
-def runs(seconds: float) -> str:
-    """One series for each run id that pushed within ``seconds``."""
-    return f"count by (run_id) (last_over_time({metrics.TASK_START.name}[{milliseconds(seconds)}]))"
+def runs(seconds: float, start: Metric = metrics.TASK_START) -> str:
+    """One series for each run id of which a task's ``start`` was stored within ``seconds``."""
+    return f"count by (run_id) (last_over_time({start.name}[{milliseconds(seconds)}]))"
 
 
 def of_run(seconds: float, run_id: str) -> list[str]:
     """Every query that reads back the tasks of a run."""
     texts = [last(metric, seconds, {"run_id": run_id}, name) for metric in RUN_METRICS for name in metric.series_names]
     return [*texts, last_push_time(seconds, run_id)]
+
+
+def of_proxied_run(seconds: float, run_id: str) -> list[str]:
+    """Every query that reads back the tasks of a run as the metering proxy counted them."""
+    return [last(metric, seconds, {"run_id": run_id}, name) for metric in PROXY_TASK_METRICS for name in metric.series_names]
 
 
 def oldest_energy_sample() -> str:

@@ -83,7 +83,8 @@ def task_energy(
         return TaskEnergy(missing("none", (Reason.REMOTE_MODEL,)), (), None, task.exporter_source)
     answered = {answer.uuid: answer for answer in task.exporter_energy}
     known = {gpu.samples.uuid: gpu for gpu in readings or ()}
-    uuids = list(answered) or list(known)
+    used_gpus = sorted(task.used_gpus) if own == task.used_gpus else []
+    uuids = list(answered) or list(dict.fromkeys([*known, *used_gpus]))
     gpus = tuple(_choose_energy(uuid, answered.get(uuid), known.get(uuid)) for uuid in uuids)
     if not gpus:
         why = why_no_samples if readings is None and own is None else Reason.NO_GPU
@@ -111,7 +112,7 @@ def _ran_elsewhere(task: Task) -> bool:
     answered = [
         event for event in task.events if event["event_type"] == event_types.LLM_QUERY_END and event.get("status") == "success"
     ]
-    return bool(answered) and all(event.get("remote_host") for event in answered)
+    return task.ran_elsewhere or (bool(answered) and all(event.get("remote_host") for event in answered))
 
 
 def _device_basis(task: Task, own: Collection[str] | None) -> str:

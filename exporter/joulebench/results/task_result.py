@@ -272,7 +272,7 @@ def _findings(
     seconds = _seconds(task)
     if seconds is None:
         return []
-    found: list[str] = []
+    found: list[str] = list(task.reasons)
     if attribution is not None and attribution.overlap_fraction > 0:
         found.append(Reason.OVERLAP)
     if throttled is not None and throttled > THROTTLED_SHARE * seconds:
@@ -461,7 +461,7 @@ def computed_metrics(task: Task) -> ComputedMetrics:
             all_ttft_ms=ttfts,
         ),
         generation_time_metrics=GenerationTimeMetrics(
-            average_generation_time_ms=_mean(latencies, values.llm_seconds, values.llm_calls),
+            average_generation_time_ms=_mean(latencies, values.llm_seconds, _timed_count(task)),
             min_generation_time_ms=min(latencies, default=None),
             max_generation_time_ms=max(latencies, default=None),
             total_llm_calls=len(latencies) if calls else _succeeded_count(task),
@@ -509,6 +509,11 @@ def _mean(milliseconds: Sequence[float], seconds: float | None, count: int | Non
     return 1000 * seconds / count if seconds is not None and count else None
 
 
+def _timed_count(task: Task) -> int | None:
+    """Calls whose durations are known as a sum only."""
+    return task.values.llm_calls if task.values.answered_calls is None else task.values.answered_calls
+
+
 def _succeeded_count(task: Task) -> int | None:
     calls, errors = task.values.llm_calls, task.values.llm_errors
     return None if calls is None or errors is None else calls - errors
@@ -530,7 +535,7 @@ def _overhead(task: Task, llm: float | None) -> OverheadMetrics:
 def _throughput(task: Task, calls: Sequence[Event], succeeded: Sequence[Event]) -> Throughput:
     """Over the successful calls that report tokens; without the journal over all calls, by their pushed sums."""
     values = task.values
-    tokens, seconds, count = values.completion_tokens, values.llm_seconds, values.llm_calls
+    tokens, seconds, count = values.completion_tokens, values.llm_seconds, _timed_count(task)
     rates = []
     wall = None
     if calls:
@@ -662,7 +667,7 @@ def _reply_confidence(start: Event) -> float | None:
 def _hallucinations(task: Task) -> Hallucinations:
     """Calls of tools that were never declared."""
     outcomes = task.values.tool_calls
-    calls = None if outcomes is None else outcomes.get("undeclared", 0)
+    calls = None if outcomes is None else outcomes.get("undeclared")
     undeclared = [event for event in _of_type(task, events.TOOL_CALL_END) if event.get("outcome") == "undeclared"]
     return Hallucinations(
         hallucination_detected=None if calls is None else calls > 0,

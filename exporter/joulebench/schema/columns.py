@@ -67,7 +67,7 @@ def _phase_joules(phase: str) -> Column:
 def _tool_outcome(outcome: str) -> Column:
     def value(result: TaskResult) -> int | None:
         outcomes = result.computed_metrics.tool_usage_stats.outcomes
-        return outcomes.get(outcome, 0) if outcomes else None
+        return outcomes.get(outcome) if outcomes else None
 
     return _computed(f"tool_calls_{outcome}", doc("calls", f"Tool calls with the outcome `{outcome}`."), value)
 

@@ -28,7 +28,9 @@ ENERGY_UNAVAILABLE = "ENERGY_UNAVAILABLE"
 PUSH_STATE = "PUSH_STATE"
 
 PROXY = "proxy"
-"""``recorded_by`` of a RUN_START."""
+"""``recorded_by`` of a RUN_START, and the worker of tasks that only the metering proxy knows."""
+UNNAMED_TASK = "requests"
+"""Task of proxied requests that name a run and no task."""
 
 JOURNAL_PATTERN = "journal-*.jsonl"
 """Names of the journals in the directory of a run, one for each worker."""

@@ -117,6 +117,11 @@ class Reason(str, Enum):
     PROMETHEUS_NOT_ASKED = "prometheus_not_asked", "ok", "The export ran without Prometheus, so there are no samples."
     ENERGY_DISAGREEMENT = "energy_disagreement", "suspect", "The exporter and Prometheus give energies that cannot both be true."
     SOURCES_DISAGREE = "sources_disagree", "suspect", "The journal and the pushed metrics of the task differ."
+    PROXY_RESTARTED = (
+        "proxy_restarted",
+        "suspect",
+        "The metering proxy began to count the task anew; what it counted after its last scrape before that is missing.",
+    )
     THROTTLE_DISAGREEMENT = (
         "throttle_disagreement",
         "suspect",

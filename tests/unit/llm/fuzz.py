@@ -143,9 +143,9 @@ def play(streams: int, seed: int = 1) -> FuzzResult:
         reply = decoder.finish()
         result.outcomes["error" if reply.error else reply.problem or ("ok" if decoder.ended_well else "incomplete")] += 1
         key = metrics.key("r", str(number % 60), "m")
-        metrics.begin(key)
+        metrics.begin(key, 0.0)
         metrics.count_reply(key, 0.0, 1.0, reply, judge_tool_calls(reply, TOOLS, lambda *_: UNCHECKED))
-        metrics.end(key, "ok" if decoder.ended_well else "broken")
+        metrics.end(key, "ok" if decoder.ended_well else "broken", 0.0, 1.0)
         if number % 200 == 0:
             before = _compare(metrics, before, result)
     _compare(metrics, before, result)

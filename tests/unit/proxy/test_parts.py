@@ -69,11 +69,11 @@ def test_tasks_and_models_have_a_bound_and_the_longest_idle_goes_first() -> None
     metrics = ProxyMetrics(max_tasks=3, max_models=2)
     for number in range(6):
         key = metrics.key("r", f"t{number}", f"m{number}")
-        metrics.begin(key)
-        metrics.end(key, "ok")
+        metrics.begin(key, 1.0)
+        metrics.end(key, "ok", 1.0, 2.0)
         back = metrics.key("r", "t0", "m0")
-        metrics.begin(back)
-        metrics.end(back, "ok")
+        metrics.begin(back, 1.0)
+        metrics.end(back, "ok", 1.0, 2.0)
     series = told(metrics)[m.PROXY_REQUESTS.name]
     assert sorted((labels["task_id"], labels["model"], value) for labels, value in series) == [
         ("t0", "m0", 7.0),

@@ -1,0 +1,190 @@
+"""``export --from proxy``: tasks of a proxied run from the proxy's series in a real Prometheus, without any journal.
+
+One GPU draws 100 W and served the run; another draws 40 W and did not. The proxy is restarted in the middle of the first task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from joulebench import metrics as m
+from joulebench.clients.prometheus import PrometheusApi
+from joulebench.errors import UserError
+from joulebench.results.export import Export, Options, export
+from joulebench.results.proxy_metrics import wait_until_proxy_scraped
+from joulebench.units import Seconds
+from tests.needs import need_program
+from tests.unit.results.store import START, Store, prometheus
+
+pytestmark = pytest.mark.e2e
+
+RUN, WATTS = "p", {"GPU-aaaa": 100.0, "GPU-bbbb": 40.0}
+RESTART = 20
+LAST = 60
+
+
+class Clock:
+    """An hour after the run, or some seconds after its last scrape."""
+
+    def __init__(self, after: float = 3600.0) -> None:
+        self.after = after
+
+    def unix(self) -> Seconds:
+        return Seconds(START + LAST + self.after)
+
+    def monotonic(self) -> Seconds:
+        return Seconds(1.0)
+
+
+def put(store: Store, task: str, seconds: range, start: float, numbers: Mapping[m.Metric | str, float], **added: str) -> None:
+    """One scrape a second of a task's series; a name with a slash has its further label behind it."""
+    labels = {"job": "joulebench-proxy", "instance": "a:18348", "run_id": RUN, "task_id": task, "model": "qwen3:8b", **added}
+    for second in seconds:
+        at = START + second + 0.5
+        store.add(m.PROXY_TASK_START, labels, at, START + start)
+        for series, value in numbers.items():
+            if isinstance(series, m.Metric):
+                store.add(series, labels, at, value)
+                continue
+            name, _, further = series.partition("/")
+            own = m.BY_SERIES_NAME[name].labels[3:]
+            store.add(m.BY_SERIES_NAME[name], {**labels, **dict(zip(own, further.split("/"), strict=False))}, at, value, name)
+
+
+def answered(requests: int, tokens: tuple[int, int], seconds: float, end: float, joules: float | None) -> dict[Any, float]:
+    """``tokens``: of the prompts and completions."""
+    prompt, completion = tokens
+    found: dict[Any, float] = {
+        m.PROXY_TASK_END: START + end,
+        f"{m.PROXY_REQUESTS.name}/ok": requests,
+        m.PROXY_PROMPT_TOKENS: prompt,
+        m.PROXY_COMPLETION_TOKENS: completion,
+        f"{m.PROXY_TASK_DURATION.name}_count": requests,
+        f"{m.PROXY_TASK_DURATION.name}_sum": seconds,
+    }
+    if joules is not None:
+        found[f"{m.PROXY_ENERGY.name}/0/GPU-aaaa"] = joules
+    return found
+
+
+def fill(store: Store) -> None:
+    for quarter in range(-120, 4 * (LAST + 30)):
+        at = START + quarter / 4
+        for index, (uuid, watts) in enumerate(WATTS.items()):
+            gpu = {"job": "joulebench-energy", "instance": "a:18347", "gpu": str(index), "uuid": uuid}
+            store.add(m.GPU_ENERGY, gpu, at, round(5000 + watts * (at - START + 60), 3))
+            store.add(m.GPU_ENERGY_SAMPLE_TIMESTAMP, gpu, at, at)
+    # Fewer requests before the restart than after it: the totals never fall.
+    put(store, "torn", range(12, RESTART), 10.25, answered(2, (100, 20), 3.0, 15.0, 300.0))
+    after: dict[Any, float] = {**answered(3, (150, 30), 4.5, 28.75, 450.0), f"{m.PROXY_TOOL_CALLS.name}/ok": 2}
+    put(store, "torn", range(RESTART + 3, LAST), 21.5, {**after, f"{m.PROXY_TASK_CONFIDENCE.name}_count": 2})
+    put(store, "torn", range(RESTART + 3, LAST), 21.5, {f"{m.PROXY_TASK_CONFIDENCE.name}_sum": 1.5})
+    # Two scrapers store one proxy; the first has had no scrape of late.
+    late = {**answered(1, (10, 5), 0.5, 33.0, 50.0), f"{m.PROXY_REQUESTS.name}/refused": 1}
+    put(store, "twice", range(34, 36), 31.5, answered(1, (10, 5), 0.5, 33.0, 50.0), replica="z")
+    put(store, "twice", range(34, LAST), 31.5, {**late, m.PROXY_TASK_END: START + 39.5}, replica="b")
+    put(store, "unanswered", range(48, LAST), 44.0, answered(1, (1, 1), 3.0, 47.0, 200.0))
+    put(store, "remote", range(53, LAST), 50.0, {**answered(1, (1, 1), 2.0, 52.0, None), m.PROXY_REMOTE_REQUESTS: 1})
+    put(store, "", range(57, LAST), 55.5, {})
+    for second in range(LAST):
+        # Seconds without an answer of the exporter, in the task "unanswered".
+        proxy = {"job": "joulebench-proxy", "instance": "a:18348"}
+        store.add(m.PROXY_ENERGY_UNKNOWN, proxy, START + second + 0.5, 0.0 if second < 45 else 0.75)
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    for name in ("prometheus", "promtool"):
+        need_program(name)
+    store = Store()
+    fill(store)
+    with prometheus(tmp_path_factory.mktemp("prometheus"), store.openmetrics()) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def exported(url: str, tmp_path_factory: pytest.TempPathFactory) -> Export:
+    return export(Options(RUN, tmp_path_factory.mktemp("runs"), from_proxy=True), PrometheusApi(url), Clock())
+
+
+@pytest.fixture(scope="module")
+def rows(exported: Export) -> dict[str, dict[str, Any]]:
+    return {str(row["task_id"]): dict(row) for row in exported.rows}
+
+
+def cells(row: Mapping[str, Any], *names: str) -> tuple[Any, ...]:
+    return tuple(row[name] for name in names)
+
+
+def test_a_task_of_a_restarted_proxy_is_one_row_with_all_of_its_requests(rows: dict[str, dict[str, Any]]) -> None:
+    row = rows["torn"]
+    assert cells(row, "worker", "model_name", "status", "success") == ("proxy", "qwen3:8b", "unknown", None)
+    assert cells(row, "llm_call_count", "llm_error_count", "total_prompt_tokens", "total_completion_tokens") == (5, 0, 250, 50)
+    assert cells(row, "start_timestamp_seconds", "end_timestamp_seconds") == (START + 10.25, START + 28.75)
+    assert row["total_duration_seconds"] == pytest.approx(18.5)
+    assert row["tokens_per_second"] == pytest.approx(50 / 7.5)
+    assert row["call_energy_joules"] == pytest.approx(750.0)
+    assert row["joules_per_call"] == pytest.approx(150.0)
+    assert (row["quality"], row["reasons"]) == ("suspect", "proxy_restarted")
+    assert row["sources"] == "prometheus"
+
+
+def test_the_joules_of_the_window_are_those_of_the_gpu_that_served(rows: dict[str, dict[str, Any]]) -> None:
+    row = rows["torn"]
+    assert row["total_energy_joules"] == pytest.approx(1850.0, rel=0.01)
+    assert row["energy_low_joules"] <= 1850.0 <= row["energy_high_joules"]
+    assert cells(row, "gpu_count", "device_basis", "energy_source") == (1, "assumed", "prometheus")
+
+
+def test_what_the_metrics_cannot_say_is_empty_and_what_they_have_not_is_0(rows: dict[str, dict[str, Any]]) -> None:
+    row = rows["torn"]
+    assert cells(row, "total_tool_calls", "tool_calls_ok", "tool_calls_malformed", "tool_calls_tool_error") == (2, 2, 0, None)
+    assert cells(row, "tool_calls_with_confidence", "avg_tool_confidence", "min_tool_confidence") == (2, 0.75, None)
+    assert cells(row, "avg_ttft_ms", "prefill_energy_joules", "decode_tokens_per_second") == (None, None, None)
+    assert cells(rows["twice"], "total_tool_calls", "tool_calls_with_confidence") == (0, 0)
+
+
+def test_a_count_that_two_scrapers_stored_is_taken_once_from_the_later_one(rows: dict[str, dict[str, Any]]) -> None:
+    row = rows["twice"]
+    assert cells(row, "llm_call_count", "llm_error_count", "total_prompt_tokens") == (2, 1, 10)
+    assert cells(row, "end_timestamp_seconds", "call_energy_joules", "quality") == (START + 39.5, 50.0, "ok")
+    # The durations of refused requests are not known.
+    assert row["tokens_per_second"] == pytest.approx(10.0)
+
+
+def test_joules_of_which_a_part_is_not_known_are_empty(rows: dict[str, dict[str, Any]]) -> None:
+    assert rows["unanswered"]["call_energy_joules"] is None
+    assert rows["unanswered"]["total_energy_joules"] == pytest.approx(300.0, rel=0.02)
+
+
+def test_a_model_of_another_host_has_no_joules_here(rows: dict[str, dict[str, Any]]) -> None:
+    assert cells(rows["remote"], "total_energy_joules", "reasons") == (None, "remote_model")
+
+
+def test_a_task_whose_first_request_still_runs_is_unfinished(rows: dict[str, dict[str, Any]]) -> None:
+    row = rows["requests"]
+    assert cells(row, "status", "llm_call_count", "total_prompt_tokens", "reasons") == ("unfinished", 0, None, "no_end")
+
+
+def test_tasks_are_exported_once_and_the_note_says_what_is_missing(exported: Export, url: str) -> None:
+    assert len(exported.rows) == 5
+    assert any("from the proxy's metrics alone" in note for note in exported.notes)
+    again = export(Options(RUN, exported.csv_path.parent.parent, from_proxy=True), PrometheusApi(url), Clock())
+    assert len(again.csv_path.read_text(encoding="utf-8").splitlines()) == 6
+
+
+def test_an_unknown_run_names_those_of_the_proxy(url: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no run 'q'; known at http://\S+: p$"):
+        export(Options("q", tmp_path, from_proxy=True), PrometheusApi(url), Clock())
+    with pytest.raises(UserError, match=r"known in .*: none; the metering proxy's metrics there have it: add --from proxy"):
+        export(Options(RUN, tmp_path), PrometheusApi(url), Clock())
+    with pytest.raises(UserError, match="give its address with --prometheus-url"):
+        export(Options(RUN, tmp_path, from_proxy=True), None, Clock())
+
+
+def test_nothing_is_waited_for_that_is_not_scraped_any_more(url: str) -> None:
+    assert wait_until_proxy_scraped(PrometheusApi(url), RUN, 0.0, Clock(1.0))
