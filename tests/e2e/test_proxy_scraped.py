@@ -66,7 +66,9 @@ def scene(tmp_path: Path) -> Iterator[tuple[str, PrometheusApi]]:
         )
         source, config = data_path("prometheus/prometheus.yml"), tmp_path / "prometheus.yml"
         rules = data_path("prometheus/rules")
-        write_readdressed(source, config, {"joulebench-proxy": metrics}, alertmanager=None, rules=rules)
+        gpus = exporter.removeprefix("http://")
+        targets = {"joulebench-proxy": metrics, "joulebench": gpus, "joulebench-energy": gpus}
+        write_readdressed(source, config, targets, alertmanager=None, rules=rules)
         url = f"http://127.0.0.1:{port}"
         flags = [f"--config.file={config}", f"--storage.tsdb.path={tmp_path / 'data'}", f"--web.listen-address=127.0.0.1:{port}"]
         started = Program("prometheus", [str(program), *flags, "--log.level=warn"], tmp_path / "prometheus.log", f"{url}/-/ready")
