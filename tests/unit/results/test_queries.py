@@ -25,7 +25,8 @@ def test_the_queries_are_what_they_were(golden: Golden) -> None:
 
 
 def test_no_query_may_depend_on_what_stores_answer_differently() -> None:
-    texts = [*queries.of_run(600.0, "r"), *(queries.raw(metric, 60.0, {}) for metric in queries.RAW_METRICS), queries.runs(60.0)]
+    texts = [*queries.of_run(600.0, "r"), *queries.of_proxied_run(600.0, "r"), queries.runs(60.0)]
+    texts += [queries.raw(metric, 60.0, {}) for metric in queries.RAW_METRICS]
     for word in ("increase(", "rate(", " offset ", "__name__", " smoothed"):
         assert not [text for text in texts if word in text]
 
