@@ -18,8 +18,8 @@ if ! command -v go >/dev/null; then
 fi
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-if ! (cd "$folder" && go mod download -json "$module@$version" >module.json 2>log); then
-    echo "skipped: $program (its Go module cannot be had: $(tail -n 1 "$folder/log"))"
+if ! (cd "$folder" && go mod download -json "$module@$version" >module.json); then
+    echo "skipped: $program (its Go module cannot be had: $(sed -n 's/^\t"Error": "\(.*\)"$/\1/p' "$folder/module.json"))"
     exit 0
 fi
 source=$(sed -n 's/^\t"Dir": "\(.*\)",$/\1/p' "$folder/module.json")

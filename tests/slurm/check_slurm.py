@@ -1,7 +1,7 @@
 """A job array in a real Slurm (slurmctld, slurmd, sbatch), measured by deploy/slurm/joulebench-job on GPUs of known joules.
 
-Slurm's own allocation of GPUs is not part of it: the job sets ``SLURM_JOB_GPUS``, as Slurm does where its nodes have GPUs. Nor
-are cgroups, so no process of the job is found by the exporter. ``make test-slurm`` runs this, ``make test`` does not.
+Slurm allocates the GPUs: device nodes without a driver are enough for it. Cgroups are not part of it, so no process of the job is
+found by the exporter, and a job could use the GPUs of another. ``make test-slurm`` runs this, ``make test`` does not.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import csv
 import getpass
 import os
 import socket
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -56,8 +57,10 @@ class Cluster:
 
 def configuration(directory: Path) -> str:
     name = socket.gethostname().partition(".")[0]
-    for folder in ("state", "spool"):
+    for folder in ("state", "spool", "devices"):
         (directory / folder).mkdir()
+    for gpu in range(len(WATTS)):
+        os.mknod(directory / f"devices/nvidia{gpu}", stat.S_IFCHR | 0o600, os.makedev(195, gpu))
     values = {
         "ClusterName": "test",
         "SlurmctldHost": f"{name}(127.0.0.1)",
@@ -77,11 +80,13 @@ def configuration(directory: Path) -> str:
         "MpiDefault": "none",
         "SelectType": "select/cons_tres",
         "SelectTypeParameters": "CR_Core",
+        "GresTypes": "gpu",
         # More cores than the machine may have, so that both tasks of the array run at the same time.
         "SlurmdParameters": "config_overrides",
         "ReturnToService": 2,
     }
-    node = f"NodeName={name} NodeAddr=127.0.0.1 CPUs=4 Sockets=1 CoresPerSocket=4 ThreadsPerCore=1 RealMemory=500 State=UNKNOWN"
+    cores = "CPUs=4 Sockets=1 CoresPerSocket=4 ThreadsPerCore=1"
+    node = f"NodeName={name} NodeAddr=127.0.0.1 Gres=gpu:{len(WATTS)} {cores} RealMemory=500 State=UNKNOWN"
     lines = [f"{key}={value}" for key, value in values.items()]
     return "\n".join([*lines, node, "PartitionName=cards Nodes=ALL Default=YES State=UP", ""])
 
@@ -94,6 +99,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         pytest.skip("slurmd starts jobs of users, which needs root")
     directory = tmp_path_factory.mktemp("slurm")
     (directory / "slurm.conf").write_text(configuration(directory))
+    (directory / "gres.conf").write_text(f"Name=gpu File={directory}/devices/nvidia[0-{len(WATTS) - 1}]\n")
     environment = {
         # sbatch passes it on; the addresses of the tests' conftest.py are none.
         **{name: value for name, value in os.environ.items() if not name.startswith("JOULEBENCH_")},
@@ -103,15 +109,18 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     }
     made = Cluster(directory, environment)
     stepd = SLURM / "usr/sbin/slurmstepd-wlm"
-    daemons = {"slurmctld-wlm": (), "slurmd-wlm": ("-d", str(stepd))}
+    # Under any other name than these they ignore the GPUs of nodes; Debian's packages add "-wlm" to them.
+    daemons = {"slurmctld": (), "slurmd": ("-d", str(stepd))}
     with ExitStack() as stack:
         for daemon, flags in daemons.items():
             log = stack.enter_context((directory / f"{daemon}.log").open("wb"))
-            process = subprocess.Popen([SLURM / "usr/sbin" / daemon, "-D", *flags], env=environment, stdout=log, stderr=log)
+            process = subprocess.Popen(
+                [daemon, "-D", *flags], executable=SLURM / f"usr/sbin/{daemon}-wlm", env=environment, stdout=log, stderr=log
+            )
             stack.callback(process.wait, 20)
             stack.callback(process.terminate)
         is_idle = wait_until(lambda: "idle" in made.run("sinfo", "--noheader", "--format=%T"), 20.0, interval=0.25)
-        assert is_idle, (directory / "slurmd-wlm.log").read_text()[-2000:]
+        assert is_idle, (directory / "slurmd.log").read_text()[-2000:]
         yield made
         made.run("scancel", "--full", f"--user={getpass.getuser()}")
 
@@ -140,14 +149,16 @@ def test_two_tasks_of_an_array_are_workers_of_one_run_each_with_its_own_gpus(
     job.write_text(
         "#!/bin/bash\n"
         f"export JOULEBENCH_RUNS_DIR={tmp_path}/runs JOULEBENCH_EXPORTER_PORT={port}\n"
-        "export SLURM_JOB_GPUS=$((2 * SLURM_ARRAY_TASK_ID)),$((2 * SLURM_ARRAY_TASK_ID + 1))\n"
+        f"echo $SLURM_JOB_GPUS $CUDA_VISIBLE_DEVICES > {tmp_path}/allocated-$SLURM_ARRAY_TASK_ID\n"
         f"{ROOT}/deploy/slurm/joulebench-job {sys.executable} {tmp_path}/measure.py\n"
     )
-    wrap = ["--parsable", "--wait", "--array=0-1", f"--output={tmp_path}/out-%a", str(job)]
+    wrap = ["--parsable", "--wait", "--array=0-1", "--gres=gpu:2", f"--output={tmp_path}/out-%a", str(job)]
     number = cluster.run("sbatch", *wrap)
     run_id = f"slurm-{number}"
     outputs = "".join(path.read_text() for path in tmp_path.glob("out-*"))
     assert (tmp_path / "runs" / run_id).is_dir(), outputs + str(list(tmp_path.glob("runs/*")))
+    allocated = {path.read_text().strip() for path in tmp_path.glob("allocated-*")}
+    assert allocated == {"0,1 0,1", "2,3 2,3"}, outputs
     export(Options(run_id, tmp_path / "runs"), None, SystemClock())
     with (tmp_path / "runs" / run_id / "results.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
