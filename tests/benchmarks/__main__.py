@@ -33,8 +33,9 @@ def main() -> None:
         for part in arguments.only or PARTS:
             match part:
                 case "accuracy":
-                    from tests.benchmarks import accuracy
+                    from tests.benchmarks import accuracy, late_counters
 
+                    late_counters.run(report, arguments.seed)
                     accuracy.run(report, clock, seconds=arguments.seconds, seed=arguments.seed, ramp=arguments.ramp / 1000)
                 case "cost":
                     from tests.benchmarks import cost

@@ -61,6 +61,11 @@ class EnergyCurve:
         for index in self.epoch_starts:
             self._power[index - 1] = np.nan
 
+    def corrected(self, lag: float) -> EnergyCurve:
+        """The curve of a sensor that shows energy ``lag`` seconds late: earlier by that, and uncertain by as much, so that bounds
+        hold for any delay up to twice the lag."""
+        return EnergyCurve(self.at - lag, self.joules, self.uncertainty + lag, self.epoch_starts, (self.glitches - lag).tolist())
+
     @property
     def is_known(self) -> bool:
         """Whether there is any step at all."""

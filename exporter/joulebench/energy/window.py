@@ -39,8 +39,10 @@ class WindowEnergy:
     reasons: tuple[str, ...]
 
 
-def window_energy(source: EnergySource, start: float, end: float, *, method: str = "counter") -> WindowEnergy:
+def window_energy(source: EnergySource, start: float, end: float, *, method: str = "counter", lag: float = 0.0) -> WindowEnergy:
     """Joules between two times (seconds, same clock as the source); see ``window_energies``.
+
+    ``lag``: seconds by which the source shows energy late, which is corrected, widens the bounds and is a reason.
 
     ValueError when the window ends before it starts.
     """
@@ -49,7 +51,14 @@ def window_energy(source: EnergySource, start: float, end: float, *, method: str
     # The estimator brings numpy, 20 MB that an exporter takes only once it is asked for a window.
     from joulebench.energy.estimator import window_energies
 
-    return window_energies(energy_curve(source, start, end), [(start, end)], method=method)[0]
+    curve = energy_curve(source, start, end + 2 * lag)
+    if not lag:
+        return window_energies(curve, [(start, end)], method=method)[0]
+    energy = window_energies(curve.corrected(lag), [(start, end)], method=method)[0]
+    if energy.high is None and energy.quality == "ok":
+        # The counter has not passed the end by as much as it may be late.
+        energy = replace(energy, quality="short", reasons=("short",))
+    return replace(energy, reasons=(*energy.reasons, "sensor_lag"))
 
 
 def total(windows: Iterable[WindowEnergy]) -> WindowEnergy:

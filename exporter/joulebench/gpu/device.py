@@ -103,6 +103,11 @@ class NvmlDevice:
         ]
         self._block = FieldBlock([field for field in fields if field is not None])
 
+    @property
+    def power_averaging(self) -> Seconds:
+        is_instant = self._power_field is not None
+        return Seconds(nvml_calls.power_averaging_seconds(self.identity.name, self.identity.architecture, is_instant=is_instant))
+
     def _choose_power_field(self, answered: set[int], failing: set[int]) -> int | None:
         """Returns the field of the power; None where ``nvmlDeviceGetPowerUsage`` stands in."""
         field = nvml_calls.POWER_INSTANT_FIELD

@@ -211,6 +211,22 @@ def has_part_time_sensor(name: str, architecture: str) -> bool:
     return architecture == "Hopper" or _PART_TIME.search(name) is not None
 
 
+POWER_AVERAGING, POWER_INSTANT_AVERAGING = 1.0, 0.1
+"""Seconds that readings of ``nvmlDeviceGetPowerUsage`` and of the field of instant power are means of."""
+_ONE_SECOND_ARCHITECTURES = ("Ampere", "Ada", "Hopper", "Blackwell", "Rubin", "unknown")
+_GA100 = re.compile(r"\b(?:A100X?|A800|A30X?)\b")
+
+
+def power_averaging_seconds(name: str, architecture: str, *, is_instant: bool) -> float:
+    """Returns the seconds that a power reading is the mean of.
+
+    ``nvmlDeviceGetPowerUsage`` is a mean over one second from Ampere on, but for GA100 (nvidia-smi's help, arXiv 2312.02741).
+    """
+    if is_instant or architecture not in _ONE_SECOND_ARCHITECTURES or _GA100.search(name):
+        return POWER_INSTANT_AVERAGING
+    return POWER_AVERAGING
+
+
 # --- nvmlDeviceGetFieldValues ------------------------------------------------------------------------------------------
 
 _UNSIGNED_INT = 1

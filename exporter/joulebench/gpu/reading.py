@@ -111,6 +111,11 @@ class GpuDevice(Protocol):
         """Watts above which this GPU cannot draw; None where its limits are unknown."""
         ...
 
+    @property
+    def power_averaging(self) -> Seconds:
+        """Seconds that a power reading is the mean of."""
+        ...
+
     def read_counters(self) -> CounterReading:
         """One cheap read for the 50 Hz loop."""
         ...

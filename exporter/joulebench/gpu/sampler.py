@@ -16,7 +16,7 @@ from threading import Lock
 from joulebench.clock import Clock
 from joulebench.energy.window import WindowEnergy, window_energy
 from joulebench.errors import GpuError, GpuLost
-from joulebench.gpu.energy_meter import COUNTER, EnergyMeter
+from joulebench.gpu.energy_meter import COUNTER, POWER, EnergyMeter
 from joulebench.gpu.mig import MigHistory
 from joulebench.gpu.plausibility import (
     GLITCH_READINGS,
@@ -35,6 +35,7 @@ from joulebench.gpu.reading import (
     ProcessSummary,
     StateReading,
 )
+from joulebench.gpu.sensor_lag import SensorLagLearner
 from joulebench.gpu.throttle import ThrottleMeter
 from joulebench.gpu.wall_clock import WallClock
 from joulebench.schema.reasons import QUALITIES, Reason
@@ -49,6 +50,8 @@ DOWN_AFTER = 2.0
 FIRST_RETRY, LAST_RETRY = 0.5, 10.0
 """Seconds between two reads of a GPU that is down; each pause is twice the one before."""
 POWER_FRESH = 1.0
+AVERAGING_TIMES = 5.0
+"""A window that is shorter than so many averaging times of the power is short."""
 STATE_FRESH_PERIODS = 3.0
 
 
@@ -65,6 +68,7 @@ class GpuSampler:
         self._meter = EnergyMeter(ring_seconds, device.power_ceiling, f"GPU {device.identity.index}")
         self._glitches = Counter(dict.fromkeys(GLITCH_READINGS, 0))
         self._throttle = ThrottleMeter(ring_seconds)
+        self._lag = SensorLagLearner()
         self._mig = MigHistory(ring_seconds)
         self._power: tuple[float, Watts] | None = None
         self._frozen_power = FrozenPowerDetector()
@@ -198,23 +202,29 @@ class GpuSampler:
     def awaits_change(self, end: float) -> bool:
         """Whether a window that ends at ``end`` (monotonic) would be known better later.
 
-        It needs the counter change that closes it and two more, which show the power after it and whether that is steady. A GPU
-        that is down will not give them.
+        It needs the counter change that closes it and two more, which show the power after it and whether that is steady, each
+        as late as the counter may be. A GPU that is down will not give them.
         """
         with self._lock:
             if not self._is_up(self._clock.monotonic()):
                 return False
             at = self._meter.third_latest_at
-            return at is None or at < end
+            return at is None or at < end + 2 * self._lag.seconds
 
     def window(self, start: float, end: float) -> WindowEnergy:
         """Estimates the energy between two monotonic times.
 
-        Reasons beyond those of ``window_energy``: ``counter_disagrees``, ``glitch``, ``counter_stalled``.
+        Reasons beyond those of ``window_energy``: ``counter_disagrees``, ``glitch``, ``counter_stalled``, ``averaged_power``.
         """
         with self._lock:
             meter = self._meter
-            energy = window_energy(meter.trace, start, end, method=meter.method_at(end))
+            method = meter.method_at(end)
+            has_lag = method == COUNTER and meter.method == COUNTER
+            energy = window_energy(meter.trace, start, end, method=method, lag=self._lag.seconds if has_lag else 0.0)
+            if has_lag:
+                self._learn_lag(start, end)
+            if method == POWER and end - start < AVERAGING_TIMES * self.device.power_averaging:
+                energy = as_short(energy, Reason.AVERAGED_POWER)
             if meter.crosscheck.disagrees:
                 energy = as_suspect(energy, Reason.COUNTER_DISAGREES)
             if meter.has_glitch(start, end):
@@ -222,6 +232,17 @@ class GpuSampler:
             if meter.stalled_at is not None and end > meter.stalled_at:
                 energy = as_suspect(energy, Reason.COUNTER_STALLED)
             return energy
+
+    def _learn_lag(self, start: float, end: float) -> None:
+        """Remembers a window, and learns from those before it how late the counter shows energy."""
+        meter = self._meter
+        if meter.latest is not None and self._lag.learn(meter.trace, meter.latest.at) and self._lag.seconds:
+            log.warning(
+                "GPU %d: the counter shows energy %.2f s late, as windows of work show; times are corrected by that",
+                self.identity.index,
+                self._lag.seconds,
+            )
+        self._lag.add(start, end)
 
     def instances(self, start: float, end: float) -> Sequence[tuple[MigInstance, Ratio | None]]:
         """Returns the MIG instances between two monotonic times, each with its mean activity where that is known."""
@@ -260,6 +281,11 @@ class GpuSampler:
                 overruns=self._overruns,
                 processes=processes,
             )
+
+
+def as_short(energy: WindowEnergy, reason: str) -> WindowEnergy:
+    """Adds ``reason`` to a window, whose quality is then short at best."""
+    return replace(energy, quality=max(energy.quality, "short", key=QUALITIES.index), reasons=(*energy.reasons, str(reason)))
 
 
 def as_suspect(energy: WindowEnergy, reason: str) -> WindowEnergy:

@@ -168,6 +168,7 @@ class SimulatedDevice:
     def __init__(self, index: int, clock: Clock, load: Load | None) -> None:
         self.identity = GpuIdentity(index, f"SIMULATED-{index}", f"Simulated GPU {index}", "Simulated", "simulated", "simulated")
         self.power_ceiling = Watts(2 * LIMIT_WATTS)
+        self.power_averaging = Seconds(0.0)
         self.overheats_from: float | None = None
         self._clock = clock
         self._load = load

@@ -31,7 +31,7 @@ from joulebench.units import Seconds, Watts
 log = logging.getLogger(__name__)
 
 ASK_AFTER = 0.15
-COUNTER_WAIT = 0.5
+COUNTER_WAIT = 1.0
 RETRY_AFTER = 2.0
 MAX_TRIES = 3
 MAX_WAITING = 20_000

@@ -13,6 +13,7 @@ from joulebench.energy.allocation import METHODS, GpuBalance
 from joulebench.energy.attribution import TaskAttribution, attribute
 from joulebench.energy.bins import TaskWork
 from joulebench.energy.calls import LlmCall
+from joulebench.energy.lag import LEAST_LAG, edge_delays, learn_sensor_lag
 from joulebench.energy.phases import PHASES, PhaseEnergy, Timeline, timeline, total_phases
 from joulebench.energy.window import total
 from joulebench.errors import UserError
@@ -23,6 +24,9 @@ from joulebench.schema import events as event_types
 from joulebench.schema.result import Event, PhaseResult, Phases
 
 EXCLUSIVE = METHODS[0]
+
+MOST_LAG_WINDOWS = 2000
+"""Calls that the lag of a sensor is learned from."""
 
 Interval = tuple[float, float]
 
@@ -68,6 +72,23 @@ def _pairs(events: Sequence[Event], opening: str, closing: str, key: str, task_e
         for e in events
         if e["event_type"] == opening
     }
+
+
+def correct_sensor_lag(gpus: Sequence[GpuSamples], tasks: Sequence[Task]) -> None:
+    """Learns from the calls how much later each counter shows energy than it is used, and corrects the times of its curve."""
+    # An offset between two clocks looks like a lag.
+    ended = ((task, task.window) for task in tasks if not _has_clock_offset(task))
+    calls = [call for task, window in ended if window is not None for call in llm_calls(task.events, window[1])]
+    windows = [(call.start, call.end) for call in calls[:MOST_LAG_WINDOWS]]
+    for gpu in gpus:
+        if gpu.method in (None, "counter"):
+            gpu.sensor_lag = learn_sensor_lag(*edge_delays(gpu.energy, windows))
+        if gpu.sensor_lag:
+            gpu.energy = gpu.energy.corrected(gpu.sensor_lag)
+
+
+def _has_clock_offset(task: Task) -> bool:
+    return any(abs(answer.clock_offset or 0.0) >= LEAST_LAG for answer in task.exporter_energy)
 
 
 def task_timeline(task: Task, start: float, end: float) -> Timeline:

@@ -25,6 +25,7 @@ from joulebench.results.attribution import (
     AttributionGroup,
     attribute_tasks,
     attributions_by_task,
+    correct_sensor_lag,
     gpus_by_task,
     stored_devices,
 )
@@ -134,6 +135,7 @@ def export(options: Options, api: PrometheusApi | None, clock: Clock | None = No
     why = Reason.PROMETHEUS_FAILED if stored.trouble else Reason.PROMETHEUS_NOT_ASKED
     idle = idle_power_by_gpu(journal.run_events, tasks)
     gpus = stored.samples.gpus if stored.samples else ()
+    correct_sensor_lag(gpus, tasks)
     metered, meter_notes = _meters_of_tasks(options.meters, api, tasks, gpus, options.chunk)
     windows = [task.window for task in tasks if task.window is not None]
     factors, factor_notes = fetch_factors(api, options.emissions, windows, options.chunk)

@@ -67,6 +67,8 @@ class GpuSamples:
     """What the store holds of one GPU. ``gauges``: by metric name. ``throttle``: cumulative seconds by reason. ``glitches``:
     samples that were impossible and left out, by metric name.
 
+    ``sensor_lag``: seconds by which its counter shows energy late, for which ``energy`` is corrected.
+
     Of the exporter that watches it, ``clock_offsets``: its clock minus scrape time; ``clock_steps``: its count of wall clock
     jumps.
     """
@@ -83,6 +85,7 @@ class GpuSamples:
     source: str | None = None
     method: str | None = None
     name: str | None = None
+    sensor_lag: float = 0.0
 
     @property
     def seen(self) -> TimeSeries:

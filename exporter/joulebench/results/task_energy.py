@@ -141,12 +141,16 @@ def _choose_energy(uuid: str, answer: GpuJoules | None, readings: GpuReadings | 
     if answered is not None and {Reason.GPU_SHARED, Reason.MIG_ESTIMATED} & {*answered.reasons}:
         # Samples in Prometheus are of the whole GPU: they say nothing of a part of it.
         return ChosenEnergy(index, uuid, answered, "exporter", answered, None)
-    if answered is not None and (stored is None or not _knows_more(stored, answered)):
+    # An answer from before the exporter had learned how late the counter shows energy.
+    is_uncorrected = bool(gpu and gpu.sensor_lag and answered and Reason.SENSOR_LAG not in answered.reasons)
+    if answered is not None and (stored is None or not (is_uncorrected or _knows_more(stored, answered))):
         chosen, source = answered, "exporter"
         if stored is not None:
             chosen = replace(answered, resets=stored.resets)
     elif stored is not None:
         chosen, source = stored, "prometheus"
+        if gpu is not None and gpu.sensor_lag:
+            chosen = replace(stored, reasons=(*stored.reasons, Reason.SENSOR_LAG.value))
     else:
         chosen, source = missing("none", (Reason.NO_SAMPLES,)), "prometheus"
     return ChosenEnergy(index, uuid, chosen, source, answered, stored)

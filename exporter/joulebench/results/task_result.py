@@ -305,7 +305,8 @@ def _measurement(task: Task, energy: TaskEnergy, verdict: WindowEnergy, gpus: Se
     window.gpu_source = energy.gpu_source
     window.device_basis = energy.basis
     answers = {answer.uuid: answer for answer in task.exporter_energy}
-    window.devices = [_device(gpu, answers.get(gpu.uuid)) for gpu in energy.gpus]
+    lags = {gpu.uuid: gpu.sensor_lag for gpu in gpus if gpu.sensor_lag}
+    window.devices = [_device(gpu, answers.get(gpu.uuid), lags.get(gpu.uuid)) for gpu in energy.gpus]
     window.joules_by_role = _joules_by_role(window.devices, energy.gpus, complete=not task.missing_hosts)
     window.missing_hosts = list(task.missing_hosts)
     window.simulated = energy.simulated
@@ -322,8 +323,8 @@ def _measurement(task: Task, energy: TaskEnergy, verdict: WindowEnergy, gpus: Se
     return window
 
 
-def _device(gpu: ChosenEnergy, answer: GpuJoules | None) -> DeviceRecord:
-    device = DeviceRecord(gpu=gpu.gpu, uuid=gpu.uuid)
+def _device(gpu: ChosenEnergy, answer: GpuJoules | None, sensor_lag: float | None) -> DeviceRecord:
+    device = DeviceRecord(gpu=gpu.gpu, uuid=gpu.uuid, sensor_lag_seconds=sensor_lag)
     if answer is not None:
         device.host, device.share, device.role = answer.host, answer.share, answer.role
         device.parent = answer.parent

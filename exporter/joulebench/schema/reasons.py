@@ -45,13 +45,13 @@ class Reason(str, Enum):
     NO_SAMPLES = "no_samples", "missing", "No counter value is known in the window."
     SENSOR_LAG = (
         "sensor_lag",
-        "suspect",
-        "The sensor reports power later than it is used, so energy at the edges may belong outside.",
+        "ok",
+        "The sensor shows energy late; times were corrected by its lag, and the bounds hold for delays up to twice the lag.",
     )
     AVERAGED_POWER = (
         "averaged_power",
-        "suspect",
-        "The card reports power averaged over a time that is not short against the window.",
+        "short",
+        "The card has no counter and shows power averaged over more than a fifth of the window.",
     )
     PART_TIME_SENSOR = (
         "part_time_sensor",

@@ -441,6 +441,12 @@ class DeviceRecord(Record):
     clock_uncertainty_seconds: Annotated[
         Number, doc("s", "The most by which that offset may be wrong; the bounds hold for all of it.")
     ] = None
+    sensor_lag_seconds: Annotated[
+        Number,
+        doc(
+            "s", "How late its counter shows energy, as learned from the calls of the run and corrected; null where no lag shows."
+        ),
+    ] = None
 
     @property
     def label(self) -> str:

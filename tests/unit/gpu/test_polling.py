@@ -39,6 +39,7 @@ class OneGpu:
 
     name = "test"
     power_ceiling = None
+    power_averaging = Seconds(0.0)
     identity = GpuIdentity(0, "GPU-test", "Card", "unknown", "580.95.05")
 
     def __init__(self, counters: Callable[[], CounterReading], state: Callable[[], StateReading] = StateReading) -> None:

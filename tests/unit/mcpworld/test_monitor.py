@@ -27,6 +27,7 @@ class Device:
     def __init__(self, source: Source, index: int) -> None:
         self._source = source
         self.power_ceiling = None
+        self.power_averaging = Seconds(0.0)
         self.identity = GpuIdentity(index, f"GPU-{index}", "x", "y", "1")
 
     def read_counters(self) -> CounterReading:
