@@ -16,7 +16,9 @@ THERMAL_REASONS = ("sw_thermal", "hw_thermal")
 LINKS, DIRECTIONS = ("pcie", "nvlink"), ("tx", "rx")
 HOST_ZONES = ("package", "dram", "psys")
 CLOCK_DOMAINS = ("graphics", "sm", "memory")
-TOOL_OUTCOMES = ("ok", "malformed", "undeclared", "schema_invalid", "tool_error", "unchecked")
+TOOL_ERROR = "tool_error"
+"""The outcome that only the caller of a tool sees; all others are in the model's reply."""
+TOOL_OUTCOMES = ("ok", "malformed", "undeclared", "schema_invalid", TOOL_ERROR, "unchecked")
 TASK_STATUSES = ("success", "failure", "timeout", "error", "unknown")
 PHASES = ("idle", "prefill", "decode", "tool")
 API_TOKENS = ("prompt", "cached_prompt", "completion")

@@ -20,7 +20,9 @@ from joulebench import __version__
 from joulebench.clients.exporter import EnergyAnswer
 from joulebench.clock import Clock
 from joulebench.errors import UserError
+from joulebench.llm.events import parse_object
 from joulebench.llm.reply import Reply
+from joulebench.parsing import as_unix_time
 from joulebench.proxy.accounting import FinishedRequest, ToolCallOutcome
 from joulebench.proxy.energy import EnergyAllocator, RequestEnergy, WindowQuestion
 from joulebench.proxy.metrics import ProxyMetrics
@@ -34,6 +36,7 @@ from joulebench.units import Seconds
 
 log = logging.getLogger(__name__)
 
+PROXY_JOURNALS = f"journal-{events.PROXY}-*.jsonl"
 MAX_RUNS = 200
 MAX_TASKS = 20_000
 """Of all runs together."""
@@ -46,6 +49,8 @@ IDLE_SECONDS = 1.0
 END_EVERY = 5.0
 """Seconds after which the end so far of a task is written while its requests go on."""
 SYNC_EVERY = 5.0
+MAX_EARLIER_BYTES = 64 << 20
+"""Of the journals of earlier proxies that are read when a run is opened."""
 RETRY_AFTER = 5.0
 """Seconds until a journal that could not be opened is tried again."""
 
@@ -93,9 +98,10 @@ class _OpenTask:
 
 @dataclass(slots=True)
 class _OpenRun:
-    """Of the writing thread."""
+    """Of the writing thread. ``earlier_starts``: by task, of proxies that recorded the run before this one."""
 
     journal: Journal
+    earlier_starts: Mapping[str, Seconds] = field(default_factory=dict)
     tasks: dict[str, _OpenTask] = field(default_factory=dict)
 
 
@@ -110,7 +116,7 @@ class RunJournals:
         self._metrics = metrics
         self._clock = clock
         self._devices = devices
-        self._worker = f"proxy-{ids.default_worker()}"[:100]
+        self._worker = f"{events.PROXY}-{ids.default_worker()}"[:100]
         self._lock = threading.Lock()
         self._tasks: dict[tuple[str, str], ProxiedTask] = {}
         self._runs: set[str] = set()
@@ -121,6 +127,7 @@ class RunJournals:
         """Causes that were logged."""
         self._began: set[str] = set()
         """Runs whose RUN_START was written."""
+        self._earlier_starts: dict[str, Mapping[str, Seconds]] = {}
         self._synced_at = clock.monotonic()
         self._energy: EnergyAllocator | None = None
         self._is_closing = threading.Event()
@@ -218,25 +225,26 @@ class RunJournals:
         is_due = now - self._synced_at > SYNC_EVERY
         for run in self._open.values():
             for name, task in list(run.tasks.items()):
-                if self._finish(run.journal, task):
+                if self._finish(run, task):
                     del run.tasks[name]
             if is_due:
                 run.journal.sync()
         if is_due:
             self._synced_at = now
 
-    def _finish(self, journal: Journal, task: _OpenTask) -> bool:
+    def _finish(self, run: _OpenRun, task: _OpenTask) -> bool:
         """Returns whether nothing is left to be written or asked for until the next request of the task."""
         end = task.task.end
         if task.task.in_flight or end is None:
             return False
-        self._write_end(journal, task)
+        self._write_end(run.journal, task)
         if self._energy is None or task.asked_end == end:
             return True
         if self._clock.unix() - end < IDLE_SECONDS and not self._is_closing.is_set():
             return False
         task.asked_end = end
-        self._energy.ask(WindowQuestion(task.task.start, end, self._deliver(task.task, task.task.start, end)))
+        start = min(task.task.start, run.earlier_starts.get(task.task.task_id, task.task.start))
+        self._energy.ask(WindowQuestion(start, end, self._deliver(task.task, start, end)))
         return True
 
     def _deliver(self, task: ProxiedTask, start: Seconds, end: Seconds) -> Callable[[EnergyAnswer | None], None]:
@@ -273,7 +281,9 @@ class RunJournals:
                 self._close(next(iter(self._open)))
             try:
                 path = self._runs_dir / run_id / f"journal-{self._worker}.jsonl"
-                run = _OpenRun(Journal(path, run_id, self._worker))
+                if run_id not in self._earlier_starts:
+                    self._earlier_starts[run_id] = _read_earlier_starts(path.parent)
+                run = _OpenRun(Journal(path, run_id, self._worker), self._earlier_starts[run_id])
             except (UserError, OSError) as error:
                 if run_id not in self._retry_at:
                     log.error("run %s has no journal: %s; its requests are measured by the metrics only", run_id, error)
@@ -360,6 +370,27 @@ def _task_of(entry: Entry) -> ProxiedTask | None:
     if isinstance(entry, RequestEnergy):
         return None if entry.ticket is None else entry.ticket.task
     return entry.ticket.task if isinstance(entry, RecordedRequest) else entry.task
+
+
+def _read_earlier_starts(directory: Path) -> dict[str, Seconds]:
+    """Start of each task that a proxy recorded in ``directory``; of large journals, those near their beginnings."""
+    starts: dict[str, Seconds] = {}
+    left = MAX_EARLIER_BYTES
+    for path in sorted(directory.glob(PROXY_JOURNALS)):
+        if not path.is_file():
+            continue
+        with path.open("rb") as lines:
+            for line in lines:
+                left -= len(line)
+                if left < 0:
+                    return starts
+                if f'"{events.TASK_START}"'.encode() not in line:
+                    continue
+                event = parse_object(line)
+                task_id, start = (None, None) if event is None else (event.get("task_id"), as_unix_time(event.get("timestamp")))
+                if isinstance(task_id, str) and start is not None:
+                    starts[task_id] = Seconds(min(start, starts.get(task_id, start)))
+    return starts
 
 
 def _error_text(entry: RecordedRequest) -> str | None:

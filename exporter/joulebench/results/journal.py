@@ -11,13 +11,13 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import msgspec
 
 from joulebench.errors import UserError
-from joulebench.metrics import THROTTLE_REASONS, TOOL_OUTCOMES
+from joulebench.metrics import THROTTLE_REASONS, TOOL_ERROR, TOOL_OUTCOMES
 from joulebench.parsing import as_dict, as_float, as_int, as_list, as_name, as_unix_time
 from joulebench.results.merge import SAME_MOMENT_SECONDS, ExporterAnswer, GpuJoules, TaskKey, TaskValues
 from joulebench.results.proxied import join_proxied_tasks
@@ -48,31 +48,54 @@ def load_journals(directory: Path) -> Journal:
     """All journals of one run; none at all is an empty journal. Raises UserError for one that cannot be read."""
     tasks: defaultdict[TaskKey, list[Event]] = defaultdict(list)
     run_events: list[Event] = []
+    starts: dict[str, Event] = {}
     damaged = files = 0
     for path in sorted(directory.glob(JOURNAL_PATTERN)):
         files += 1
+        # A proxy in a container that is restarted has the host and the process id of the one before, and counts from 1 again.
+        began_again = 0
         for line in _lines(path):
             if not line.strip():
                 continue
             event = parse_event(line)
             if event is None:
                 damaged += 1
-            elif isinstance(task_id := event.get("task_id"), str):
-                tasks[TaskKey(task_id, str(event.get("worker", "")))].append(event)
-            else:
-                run_events.append(event)
-    starts = {str(event.get("worker", "")): event for event in run_events if event["event_type"] == events.RUN_START}
+                continue
+            worker = str(event.get("worker", ""))
+            if event["event_type"] == events.RUN_START:
+                began_again += worker in starts and event.get("recorded_by") == events.PROXY
+            if began_again:
+                worker = f"{worker}#{began_again}"
+            if isinstance(task_id := event.get("task_id"), str):
+                tasks[TaskKey(task_id, worker)].append(event)
+                continue
+            run_events.append(event)
+            if event["event_type"] == events.RUN_START:
+                starts[worker] = event
     joined, proxied = join_proxied_tasks(tasks, starts)
+    by_proxies = [event for event in starts.values() if event.get("recorded_by") == events.PROXY]
+    if by_proxies:
+        starts.setdefault(events.PROXY, min(by_proxies, key=lambda event: float(event["timestamp"])))
     return Journal(
         joined,
         run_events,
         damaged,
         files,
-        {key: task_values(some, starts.get(key.worker, {})) for key, some in joined.items()},
+        {key: _values(key, some, starts) for key, some in joined.items()},
         {key: exporter_energy(some) for key, some in joined.items()},
         starts,
         proxied,
     )
+
+
+def _values(key: TaskKey, task_events: Sequence[Event], run_starts: Mapping[str, Event]) -> TaskValues:
+    run = run_starts.get(key.worker, {})
+    values = task_values(task_events, run)
+    if run.get("recorded_by") == events.PROXY and values.tool_calls is not None:
+        # Whether a tool failed is for the benchmark alone to see.
+        known = {outcome: count for outcome, count in values.tool_calls.items() if outcome != TOOL_ERROR}
+        return replace(values, tool_calls=known)
+    return values
 
 
 def iterate_events(directory: Path, wanted: Callable[[bytes], bool]) -> Iterator[Event]:

@@ -1,4 +1,7 @@
-"""Joins what the metering proxy recorded of a run with what the benchmark itself recorded, so that each task and request is one.
+"""Joins what metering proxies recorded of a run with what the benchmark itself recorded, so that each task and request is one.
+
+What several proxies recorded of one task, or a proxy that was restarted in the middle of it, is one task: from the start of its
+first request to the end of its last, each request once. Each proxy shares the joules of a moment among its own requests alone.
 
 A proxied request belongs to the benchmark's task of the same name in whose window it began; without such a task it stays in a
 task of the proxy's own. A request that both recorded is one call: the benchmark's, with what only the proxy knows. They are the
@@ -13,8 +16,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from joulebench.parsing import as_float
-from joulebench.results.merge import TaskKey
+from joulebench.parsing import as_dict, as_float
+from joulebench.results.merge import SAME_MOMENT_SECONDS, TaskKey
 from joulebench.schema import events
 from joulebench.schema.result import Event
 
@@ -56,26 +59,88 @@ def join_proxied_tasks(
     """Returns the tasks of a run with the proxy's part in those of the benchmark, and the keys of the tasks that have one."""
     proxies = {worker for worker, event in run_starts.items() if event.get("recorded_by") == events.PROXY}
     joined = {key: list(some) for key, some in tasks.items() if key.worker not in proxies}
+    proxied = _merge_proxies({key: some for key, some in tasks.items() if key.worker in proxies}, joined)
     by_name: defaultdict[str, list[TaskKey]] = defaultdict(list)
     for key, some in joined.items():
         for name in {key.task_id, _REPETITION.sub("", key.task_id), _task_name(some)}:
             by_name[name].append(key)
     added: defaultdict[TaskKey, list[_Request]] = defaultdict(list)
-    for key in sorted(set(tasks) - set(joined)):
+    for key in sorted(proxied):
         left = []
-        for request in _requests(tasks[key]):
+        for request in _requests(proxied[key]):
             owners = [own for own in by_name[key.task_id] if _is_within(request.start, joined[own])]
             if len(owners) == 1:
                 added[owners[0]].append(request)
             else:
                 left.append(request)
-        if left and len(left) == len(_requests(tasks[key])):
-            joined[key] = list(tasks[key])
+        if left and len(left) == len(_requests(proxied[key])):
+            joined[key] = proxied[key]
         elif left:
-            joined[key] = _remaining_task(tasks[key], left)
+            joined[key] = _remaining_task(proxied[key], left)
     for key, requests in added.items():
         joined[key] = _join(joined[key], requests)
-    return joined, frozenset(key for key in joined if key in added or key.worker in proxies)
+    return joined, frozenset(key for key in joined if key in added or key in proxied)
+
+
+def _merge_proxies(tasks: TaskEvents, own: TaskEvents) -> dict[TaskKey, list[Event]]:
+    """Tasks of the worker ``proxy``, each with what all proxies recorded of it. ``own``: tasks of the benchmark."""
+    by_task: defaultdict[str, list[TaskKey]] = defaultdict(list)
+    for key in tasks:
+        by_task[key.task_id].append(key)
+    merged = {}
+    for task_id, keys in by_task.items():
+        parts = sorted((tasks[key] for key in keys), key=_first_time)
+        key = TaskKey(task_id, events.PROXY)
+        # A benchmark may call its worker so, too.
+        merged[keys[0] if key in own else key] = parts[0] if len(parts) == 1 else _merge_parts(parts)
+    return merged
+
+
+def _first_time(task_events: Sequence[Event]) -> float:
+    return min(float(event["timestamp"]) for event in task_events)
+
+
+def _merge_parts(parts: Sequence[Sequence[Event]]) -> list[Event]:
+    """One task of the parts that several proxies recorded: calls and tool calls are numbered on from part to part, and of the
+    energies of windows those remain that are of all of the task."""
+    starts = [event for part in parts for event in part if event["event_type"] == events.TASK_START]
+    ends = [event for part in parts for event in part if event["event_type"] == events.TASK_END]
+    start = min(starts, key=_time, default=None)
+    last = max((_time(event) for part in parts for event in part if event["event_type"] in _ENDING), default=None)
+    found = [] if start is None else [start]
+    calls = tools = 0
+    for place, part in enumerate(parts):
+        for event in part:
+            if event["event_type"] in (events.TASK_START, events.TASK_END, events.TASK_ENERGY):
+                continue
+            numbered = {**event}
+            if isinstance(event.get("call"), int):
+                numbered["call"] = event["call"] + calls
+            if isinstance(event.get("tool_call"), int):
+                numbered["tool_call"] = event["tool_call"] + tools
+            if event["event_type"] == events.CALL_ENERGY and "share" in event:
+                numbered["share"] = {**as_dict(event["share"]), "shared_by": place}
+            found.append(numbered)
+        calls = max((event["call"] for event in found if isinstance(event.get("call"), int)), default=0)
+        tools = max((event["tool_call"] for event in found if isinstance(event.get("tool_call"), int)), default=0)
+    if ends and start is not None and last is not None:
+        found.append({**max(ends, key=_time), "timestamp": last, "duration_seconds": last - _time(start)})
+        found += [event for part in parts for event in part if _is_energy_of(event, _time(start), last)]
+    return found
+
+
+_ENDING = (events.TASK_END, events.LLM_QUERY_END)
+
+
+def _time(event: Event) -> float:
+    return float(event["timestamp"])
+
+
+def _is_energy_of(event: Event, start: float, end: float) -> bool:
+    asked = (as_float(event.get("start")), as_float(event.get("end")))
+    return event["event_type"] == events.TASK_ENERGY and all(
+        at is not None and abs(at - edge) <= SAME_MOMENT_SECONDS for at, edge in zip(asked, (start, end), strict=True)
+    )
 
 
 def _task_name(task_events: Sequence[Event]) -> str:

@@ -35,7 +35,7 @@ ENERGY_COMES_WITHIN = 3.0
 QUERIES = len(queries.PROXY_TASK_METRICS)
 """Steps of ``load_proxied_tasks``."""
 ERROR_RESULTS = ("refused", "broken", "unreachable")
-OUTCOMES = tuple(outcome for outcome in metrics.TOOL_OUTCOMES if outcome != "tool_error")
+OUTCOMES = tuple(outcome for outcome in metrics.TOOL_OUTCOMES if outcome != metrics.TOOL_ERROR)
 """Of tool calls that a reply alone can say."""
 
 _OF_TASK = len(metrics.PROXY_TASK)
