@@ -54,6 +54,7 @@ MAX_EARLIER_BYTES = 64 << 20
 RETRY_AFTER = 5.0
 """Seconds until a journal that could not be opened is tried again."""
 
+_TASK_START = f'"{events.TASK_START}"'.encode()
 _ERRORS = {
     "broken": "the reply broke off",
     "client_gone": "the client closed the connection before the reply was complete",
@@ -384,7 +385,7 @@ def _read_earlier_starts(directory: Path) -> dict[str, Seconds]:
                 left -= len(line)
                 if left < 0:
                     return starts
-                if f'"{events.TASK_START}"'.encode() not in line:
+                if _TASK_START not in line:
                     continue
                 event = parse_object(line)
                 task_id, start = (None, None) if event is None else (event.get("task_id"), as_unix_time(event.get("timestamp")))

@@ -6,6 +6,7 @@ import csv
 import json
 import socket
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -149,6 +150,46 @@ def test_a_run_around_proxied_requests_is_one_task_and_each_request_one_call(tmp
     assert len(result.calls) == result.computed_metrics.llm_call_count == 3
     assert all(one.joules is not None for one in result.calls)
     assert result.computed_metrics.tool_usage_stats.total_tool_calls == 1
+
+
+@pytest.mark.parametrize("restarted", ["with another process id", "with the same process id, as in a container"])
+def test_a_proxy_that_is_restarted_in_a_task_leaves_one_row(tmp_path: Path, restarted: str) -> None:
+    turns = [say("one two").with_(prompt_tokens=10), call("finish", answer="7"), say("three").with_(prompt_tokens=20)]
+    turns = [*turns, call("finish", answer="8")]
+    with ModelServer(turns) as server:
+        for first in (True, False):
+            with served(server.ollama_url, energy_api=SteadyPower(), runs_dir=tmp_path) as proxy:
+                for tools in ([], TOOLS):
+                    body = {"model": "m", "messages": [], "tools": tools}
+                    requests.post(f"{proxy.url}/run/r/task/t/v1/chat/completions", json=body, timeout=5)
+                proxy.wait_until_over(2)
+                ended = time.time()
+            if first and restarted.startswith("with another"):
+                (journal,) = tmp_path.rglob("journal-proxy-*")
+                text = journal.read_text()
+                worker = str(json.loads(text.splitlines()[0])["worker"])
+                journal.unlink()
+                (journal.parent / "journal-proxy-earlier-1.jsonl").write_text(text.replace(worker, "proxy-earlier-1"))
+            threading.Event().wait(0.3)
+    (result,) = results(tmp_path)
+    assert result.metadata.worker == "proxy"
+    assert [(one.call, one.status) for one in result.calls] == [(number, "success") for number in range(1, 5)]
+    tokens = result.computed_metrics.llm_token_usage
+    assert (tokens.total_prompt_tokens, tokens.total_completion_tokens) == (
+        sum(one.prompt_tokens or 0 for one in result.calls),
+        sum(one.completion_tokens or 0 for one in result.calls),
+    )
+    assert result.computed_metrics.tool_usage_stats.total_tool_calls == 2
+    assert "tool_error" not in (result.computed_metrics.tool_usage_stats.outcomes or {})
+    tools_of = [event["call"] for event in result.raw_events if event["event_type"] == "TOOL_CALL_START"]
+    assert tools_of == [2, 4]
+    # The second proxy asks for the joules from the start of the first one's requests on.
+    seconds = result.metadata.session_duration_seconds or 0.0
+    assert seconds > 0.3
+    assert result.metadata.session_end_unix == pytest.approx(ended, abs=0.3)
+    assert result.measurement.joules == pytest.approx(WATTS * seconds, rel=0.01)
+    assert result.measurement.energy_source == "exporter"
+    assert sum(one.joules or 0.0 for one in result.calls) < result.measurement.joules
 
 
 def test_requests_outside_of_the_benchmarks_task_stay_a_task_of_the_proxy(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ One GPU draws 100 W and served the run; another draws 40 W and did not. The prox
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,11 @@ import pytest
 
 from joulebench import metrics as m
 from joulebench.clients.prometheus import PrometheusApi
+from joulebench.devices import parse_devices
 from joulebench.errors import UserError
 from joulebench.results.export import Export, Options, export
 from joulebench.results.proxy_metrics import wait_until_proxy_scraped
+from joulebench.schema.load import load_result
 from joulebench.units import Seconds
 from tests.needs import need_program
 from tests.unit.results.store import START, Store, prometheus
@@ -184,6 +187,47 @@ def test_an_unknown_run_names_those_of_the_proxy(url: str, tmp_path: Path) -> No
         export(Options(RUN, tmp_path), PrometheusApi(url), Clock())
     with pytest.raises(UserError, match="give its address with --prometheus-url"):
         export(Options(RUN, tmp_path, from_proxy=True), None, Clock())
+
+
+def test_calls_of_two_proxies_that_overlap_share_what_both_took_for_their_own(url: str, tmp_path: Path) -> None:
+    """10 to 14 s and 12 to 16 s at 100 W: 600 J, of which each proxy journaled 400 J as its request's own."""
+    (tmp_path / "two").mkdir()
+    for worker, start in (("proxy-a-1", 10.0), ("proxy-b-1", 12.0)):
+        at, head = START + start, {"run_id": "two", "worker": worker}
+        of_task = {**head, "task_id": "t"}
+        share = {"joules": 400.0, "low": 390.0, "high": 410.0, "exclusive": True}
+        gpu = {"gpu": "0", "uuid": "GPU-aaaa", "joules": 400.0, "low": 390.0, "high": 410.0, "quality": "ok"}
+        energy = {"start": at, "end": at + 4, "source": "nvml", "gpus": [gpu], "total": gpu}
+        lines = [
+            {**head, "event_type": "RUN_START", "timestamp": at, "recorded_by": "proxy", "version": "0.1"},
+            {**of_task, "event_type": "TASK_START", "timestamp": at, "task_name": "t", "model_name": "m"},
+            {**of_task, "event_type": "LLM_QUERY_START", "timestamp": at, "call": 1},
+            {
+                **of_task,
+                "event_type": "LLM_QUERY_END",
+                "timestamp": at + 4,
+                "call": 1,
+                "status": "success",
+                "duration_seconds": 4,
+            },
+            {**of_task, "event_type": "TASK_END", "timestamp": at + 4, "status": "unknown", "duration_seconds": 4.0},
+            {**of_task, "event_type": "CALL_ENERGY", "timestamp": at + 5, "call": 1, **energy, "share": share},
+            {**of_task, "event_type": "TASK_ENERGY", "timestamp": at + 5, **energy},
+        ]
+        journal = tmp_path / "two" / f"journal-{worker}.jsonl"
+        journal.write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
+    devices = parse_devices(["GPU-aaaa"], "devices")
+    known = export(Options("two", tmp_path, devices=devices), PrometheusApi(url), Clock())
+    (result,) = [load_result(path) for path in known.json_paths]
+    assert [one.joules for one in result.calls] == pytest.approx([300.0, 300.0], rel=0.02)
+    assert all("calls_overlap" in one.reasons for one in result.calls)
+    assert result.measurement.joules == pytest.approx(600.0, rel=0.02)
+    assert result.efficiency.call_energy_joules == pytest.approx(600.0, rel=0.02)
+    alone = export(Options("two", tmp_path, out=tmp_path / "alone"), None, Clock())
+    (result,) = [load_result(path) for path in alone.json_paths]
+    # Without samples it is not known how they shared it, and neither answer is of all of the task.
+    assert [one.joules for one in result.calls] == [None, None]
+    assert result.measurement.joules is None
 
 
 def test_nothing_is_waited_for_that_is_not_scraped_any_more(url: str) -> None:
