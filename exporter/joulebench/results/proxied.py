@@ -105,7 +105,7 @@ def _merge_parts(parts: Sequence[Sequence[Event]]) -> list[Event]:
     energies of windows those remain that are of all of the task."""
     starts = [event for part in parts for event in part if event["event_type"] == events.TASK_START]
     ends = [event for part in parts for event in part if event["event_type"] == events.TASK_END]
-    start = min(starts, key=_time, default=None)
+    start = min(starts, key=_time) if starts else None
     last = max((_time(event) for part in parts for event in part if event["event_type"] in _ENDING), default=None)
     found = [] if start is None else [start]
     calls = tools = 0
@@ -124,7 +124,7 @@ def _merge_parts(parts: Sequence[Sequence[Event]]) -> list[Event]:
         calls = max((event["call"] for event in found if isinstance(event.get("call"), int)), default=0)
         tools = max((event["tool_call"] for event in found if isinstance(event.get("tool_call"), int)), default=0)
     if ends and start is not None and last is not None:
-        found.append({**max(ends, key=_time), "timestamp": last, "duration_seconds": last - _time(start)})
+        found.append({**ends[-1], "timestamp": last, "duration_seconds": last - _time(start)})
         found += [event for part in parts for event in part if _is_energy_of(event, _time(start), last)]
     return found
 

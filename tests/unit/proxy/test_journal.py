@@ -189,7 +189,7 @@ def test_a_proxy_that_is_restarted_in_a_task_leaves_one_row(tmp_path: Path, rest
     assert result.metadata.session_end_unix == pytest.approx(ended, abs=0.3)
     assert result.measurement.joules == pytest.approx(WATTS * seconds, rel=0.01)
     assert result.measurement.energy_source == "exporter"
-    assert sum(one.joules or 0.0 for one in result.calls) < result.measurement.joules
+    assert 0 < sum(one.joules or 0.0 for one in result.calls) < 0.9 * WATTS * seconds
 
 
 def test_requests_outside_of_the_benchmarks_task_stay_a_task_of_the_proxy(tmp_path: Path) -> None:
