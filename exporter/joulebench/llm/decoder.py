@@ -71,12 +71,13 @@ class ReplyDecoder:
         coding: str = "",
         *,
         stream: bool = False,
+        has_no_echo: bool = False,
         on_first_token: Callable[[], None] | None = None,
     ) -> None:
         media_type = content_type.partition(";")[0].strip().lower()
         self.streamed = api is not Api.EMBEDDING and (stream or media_type in STREAM_TYPES)
         self._api = api
-        self._reader: ReplyReader = reader_for(api, on_first_token)
+        self._reader: ReplyReader = reader_for(api, on_first_token, has_no_echo=has_no_echo)
         self._inflater = Inflater(coding)
         self._splitter = EventSplitter()
         self._kept: list[bytes] = []

@@ -164,6 +164,8 @@ class OpenAIReader(ReplyReader):
 
     def __init__(self, on_first_token: Callable[[], None] | None = None) -> None:
         super().__init__(on_first_token)
+        self.is_text_generated = False
+        """Whether the text of plain completions is known to be the model's alone, without the prompt."""
         self._other_tokens = 0
         """Of choices beside the first, at least."""
         self._own_tokens = 0
@@ -202,7 +204,7 @@ class OpenAIReader(ReplyReader):
             index = as_count(choice.get("index")) or 0
             self.reply.choices = max(self.reply.choices, min(index + 1, MAX_CALLS))
             if not is_streamed:
-                tokens = _least_tokens(choice)
+                tokens = _least_tokens(choice, is_text_generated=self.is_text_generated)
                 if index > 0:
                     self._other_tokens += tokens
                 else:
@@ -457,15 +459,22 @@ class MessagesReader(ReplyReader):
         self.reply.completion_tokens = self._usage.get("output_tokens")
 
 
-def reader_for(api: Api, on_first_token: Callable[[], None] | None = None) -> ReplyReader:
-    """Returns a reader of replies of ``api``. Embeddings are read by ``read_embedding``."""
+def reader_for(api: Api, on_first_token: Callable[[], None] | None = None, *, has_no_echo: bool = False) -> ReplyReader:
+    """Returns a reader of replies of ``api``. Embeddings are read by ``read_embedding``.
+
+    ``has_no_echo``: the request is known not to have asked for its prompt in the text of the completion.
+    """
     match api:
         case Api.RESPONSES:
             return ResponsesReader(on_first_token)
         case Api.MESSAGES:
             return MessagesReader(on_first_token)
         case _:
-            return OpenAIReader(on_first_token) if api.is_openai else OllamaReader(on_first_token)
+            if not api.is_openai:
+                return OllamaReader(on_first_token)
+            reader = OpenAIReader(on_first_token)
+            reader.is_text_generated = has_no_echo
+            return reader
 
 
 _EMBEDDING_PROMPT = re.compile(rb'"(?:prompt_tokens|prompt_eval_count)"\s*:\s*(\d{1,10})\b')
@@ -536,17 +545,21 @@ def is_json(written: str) -> bool:
     return True
 
 
-def _least_tokens(choice: Json) -> int:
+def _least_tokens(choice: Json, *, is_text_generated: bool) -> int:
     """Returns how many tokens a complete choice has at least: its logprob rows, else its words, since a token rarely spans two.
 
-    Text without spaces, tool calls and plain completions, which may repeat the prompt (``echo``), count as one token: too few
-    only leaves a reply unflagged.
+    Text without spaces and tool calls count as one token, and so do plain completions unless ``is_text_generated``, since their
+    text may repeat the prompt (``echo``): too few only leaves a reply unflagged.
     """
-    rows = as_list(as_dict(choice.get("logprobs")).get("content"))
+    logprobs = as_dict(choice.get("logprobs"))
+    rows = as_list(logprobs.get("content"))
+    text = as_text(choice.get("text"))
+    if text and is_text_generated:
+        return len(as_list(logprobs.get("tokens"))) or max(1, len(text.split()))
     message = as_dict(choice.get("message"))
     thinking = as_text(message.get("reasoning_content")) or as_text(message.get("reasoning"))
     words = len(as_text(message.get("content")).split()) + len(thinking.split())
-    return len(rows) or max(words, int(bool(message.get("tool_calls") or choice.get("text"))))
+    return len(rows) or max(words, int(bool(message.get("tool_calls") or text)))
 
 
 def _first_choice(value: Json) -> Json:

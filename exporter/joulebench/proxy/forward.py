@@ -372,7 +372,9 @@ class _Exchange:
         """Begins to read a reply, in place of one that was a refusal."""
         self._status = upstream.status
         content_type, coding = upstream.headers.get("Content-Type", ""), upstream.headers.get("Content-Encoding", "")
-        self.decoder = ReplyDecoder(self.request.api, content_type, coding, stream=self.request.stream)
+        self.decoder = ReplyDecoder(
+            self.request.api, content_type, coding, stream=self.request.stream, has_no_echo=not self.request.echo
+        )
         return self.decoder
 
     def end(self, upstream: aiohttp.ClientResponse, relayed: Relayed) -> web.StreamResponse:

@@ -211,6 +211,7 @@ class _BodyMembers(msgspec.Struct):
     stream_options: msgspec.Raw = msgspec.Raw(b"")
     logprobs: msgspec.Raw = msgspec.Raw(b"")
     top_logprobs: msgspec.Raw = msgspec.Raw(b"")
+    echo: msgspec.Raw = msgspec.Raw(b"")
 
 
 _DECODER = msgspec.json.Decoder(_BodyMembers)
@@ -220,7 +221,8 @@ _DECODER = msgspec.json.Decoder(_BodyMembers)
 class MeteredRequest:
     """``tools``: JSON schema of the arguments by name of the declared tool; None where there are more than are read.
 
-    ``members``: names of those members that decide about additions. ``stream_options``: parsed.
+    ``members``: names of those members that decide about additions. ``stream_options``: parsed. ``echo``: the text of the reply
+    may repeat the prompt.
     """
 
     api: Api
@@ -229,6 +231,7 @@ class MeteredRequest:
     tools: Mapping[str, Json] | None = field(default_factory=dict)
     members: frozenset[str] = frozenset()
     stream_options: object = None
+    echo: bool = False
 
 
 def parse_request(api: Api, body: bytes) -> MeteredRequest | None:
@@ -247,6 +250,7 @@ def parse_request(api: Api, body: bytes) -> MeteredRequest | None:
         _declared_tools(members.get("tools")),
         frozenset(members),
         _parse_small(members.get("stream_options")),
+        members.get("echo", b"").strip() not in {b"", b"false", b"null", b"0"},
     )
 
 

@@ -120,19 +120,35 @@ def test_usage_that_covers_one_of_several_choices_is_flagged(counted: int, probl
 
 
 @pytest.mark.parametrize(
-    ("api", "counted", "problem"), [(Api.OPENAI_CHAT, 16, None), (Api.OPENAI_CHAT, 8, "one_choice"), (Api.OPENAI_TEXT, 1, None)]
+    ("api", "counted", "has_no_echo", "problem"),
+    [
+        (Api.OPENAI_CHAT, 16, False, None),
+        (Api.OPENAI_CHAT, 8, False, "one_choice"),
+        (Api.OPENAI_TEXT, 1, False, None),
+        (Api.OPENAI_TEXT, 16, True, None),
+        (Api.OPENAI_TEXT, 8, True, "one_choice"),
+    ],
 )
 def test_usage_of_a_reply_at_once_that_covers_one_of_several_choices_is_flagged(
-    api: Api, counted: int, problem: str | None
+    api: Api, counted: int, *, has_no_echo: bool, problem: str | None
 ) -> None:
-    """Plain completions may repeat the prompt (``echo``): their words prove nothing."""
+    """Plain completions may repeat the prompt (``echo``): then their words prove nothing."""
     text = "one two three four five six seven eight"
     words = {"message": {"content": text}} if api is Api.OPENAI_CHAT else {"text": text}
     choices = [{"index": number, "finish_reason": "stop", **words} for number in range(2)]
-    reader = reader_for(api)
+    reader = reader_for(api, has_no_echo=has_no_echo)
     reader.read({"choices": choices, "usage": {"prompt_tokens": 3, "completion_tokens": counted}}, None)
     reply = reader.finish()
     assert (reply.choices, reply.problem) == (2, problem)
+
+
+@pytest.mark.parametrize(
+    ("member", "echo"), [("", False), (', "echo": false', False), (', "echo": null', False), (', "echo": true', True)]
+)
+def test_a_request_says_whether_its_prompt_comes_back(member: str, *, echo: bool) -> None:
+    request = parse_request(Api.OPENAI_TEXT, f'{{"prompt": ["a", "b"]{member}}}'.encode())
+    assert request is not None
+    assert request.echo is echo
 
 
 def test_one_choice_at_once_is_not_flagged() -> None:
