@@ -244,6 +244,18 @@ def test_embeddings_have_a_prompt_and_no_completion(
     assert proxy.value(m.PROXY_UNREAD_REQUESTS, cause="no_usage") == (1 if prompt is None else None)
 
 
+@pytest.mark.parametrize(("member", "unread"), [({}, 1), ({"echo": True}, None)])
+def test_a_list_of_prompts_at_once_whose_usage_covers_one_of_them_is_flagged(
+    start_proxy: StartProxy, member: dict[str, object], unread: int | None
+) -> None:
+    choices = [{"index": number, "text": "one two three four five six", "finish_reason": "stop"} for number in range(3)]
+    reply = {"object": "text_completion", "choices": choices, "usage": {"prompt_tokens": 4, "completion_tokens": 6}}
+    body = {"model": "m", "prompt": ["a", "b", "c"], **member}
+    answer, proxy = through(start_proxy, "/v1/completions", body, JSON, json.dumps(reply).encode())
+    assert json.loads(answer) == reply
+    assert proxy.value(m.PROXY_UNREAD_REQUESTS, cause="one_choice") == unread
+
+
 @pytest.mark.parametrize("stream", [True, False])
 def test_generate_of_ollama(stream: bool) -> None:
     """From documentation."""
