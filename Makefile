@@ -132,7 +132,7 @@ test-helm: $(VENV)/.installed
 	$(BIN)/pytest tests/helm/check_chart.py
 
 # The image by buildah and podman, which are installed by apt-get where they are missing, and docker-compose.yml by Docker Compose.
-test-image: $(VENV)/.installed
+test-image: $(VENV)/.installed compiler
 	@tests/image/install.sh
 	$(BIN)/pytest tests/image/check_compose.py tests/image/check_image.py
 

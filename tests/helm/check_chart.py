@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -154,6 +156,29 @@ def test_no_container_may_do_more_than_it_needs() -> None:
                 assert security["allowPrivilegeEscalation"] is False
                 assert "memory" in container["resources"]["limits"]
                 assert not container["image"].endswith(":latest")
+
+
+def values_of(content: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """(key, value) of each value of values.yaml, and of each object in it, by the keys that helm-docs gives them."""
+    if path:
+        yield path, content
+    if isinstance(content, dict):
+        for key, value in content.items():
+            yield from values_of(value, f"{path}.{key}" if path else key)
+    elif isinstance(content, list):
+        for number, value in enumerate(content):
+            yield from values_of(value, f"{path}[{number}]")
+
+
+def test_the_readme_lists_every_value_with_its_default() -> None:
+    values = dict(values_of(yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))))
+    text = (CHART / "README.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| ([\w.\[\]]+) \| \w+ \| `(.*?)` \|", text, flags=re.MULTILINE))
+    for key, default in rows.items():
+        assert json.loads(default) == values[key], key
+    listed = {inner for key in rows for inner in dict(values_of(values[key], key))}
+    missing = {key for key, value in values.items() if not (isinstance(value, (dict, list)) and value)} - listed
+    assert not missing
 
 
 def test_a_packaged_chart_renders_the_same(tmp_path: Path) -> None:

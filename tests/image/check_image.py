@@ -1,7 +1,7 @@
 """The image of the exporter and the proxy, built from ``exporter/Dockerfile`` and run as ``docker-compose.yml`` does.
 
-What is not tested: the base image, where no registry gives it (the summary says so), and a GPU. ``make test-image``
-runs this, ``make test`` does not.
+What is not tested: the base image, where no registry gives it (the summary says so), and NVIDIA's container runtime, which
+brings the driver's library. ``make test-image`` runs this, ``make test`` does not.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +20,14 @@ import pytest
 from packaging.utils import canonicalize_name
 from prometheus_client.parser import text_string_to_metric_families
 
-from joulebench.clock import wait_until
+from joulebench.clock import SystemClock, wait_until
 from tests.contract.sources import ROOT, loaded
+from tests.fakes import nvml
 from tests.image.containers import DOCKERFILE, LIMITS, PYTHON, SUMMARY, Container, ContainerEngine, reason_against
 from tests.needs import missing
 
 SERVICES: dict[str, dict[str, Any]] = loaded(ROOT / "docker-compose.yml")["services"]
-EXPORTER, PROXY = SERVICES["exporter-cpu"], SERVICES["proxy"]
+EXPORTER, WITH_GPUS, PROXY = SERVICES["exporter-cpu"], SERVICES["exporter-gpu"], SERVICES["proxy"]
 IMAGE = "localhost/joulebench:test"
 SIMULATED = ("--web.listen-address=0.0.0.0:18347", "--gpu-source=simulated", "--no-ollama")
 BUILD_TOOLS = ("gcc", "cc", "g++", "c++", "clang", "ld", "as", "make", "cmake", "go", "cargo", "rustc", "git", "hatchling")
@@ -48,11 +50,12 @@ class Image:
 
 
 @pytest.fixture(scope="module")
-def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
+def image() -> Iterator[Image]:
     reason = reason_against()
     if reason is not None:
         missing(reason)
-    engine = ContainerEngine(tmp_path_factory.mktemp("containers"))
+    # Not in pytest's folder: a mount that stays in there makes later sessions fail at their end.
+    engine = ContainerEngine(Path(tempfile.mkdtemp(prefix="joulebench-containers-")))
     (name,) = set(re.findall(r"^FROM (\S+)", DOCKERFILE.read_text(), flags=re.MULTILINE))
     try:
         SUMMARY.append(f"base image: {engine.prepare_base(name)}")
@@ -147,6 +150,26 @@ def test_it_serves_metrics_and_health_without_a_gpu(exporter: Container) -> None
     assert not [name for name in families if name.startswith("joulebench_gpu_energy")]
     assert exporter.get("/healthz") == (200, "ok\n")
     assert "no NVIDIA driver is installed here, or this container was started without its GPUs" in exporter.log()
+
+
+def test_a_driver_that_is_mounted_gives_the_joules_of_a_window(image: Image, tmp_path: Path) -> None:
+    """The service of the profile gpu, with a library of known joules where the container runtime mounts that of the driver."""
+    script = nvml.FakeGpuScript([nvml.FakeGpu(power=((0.0, 120.0),), uuid="GPU-120"), nvml.FakeGpu(uuid="GPU-other")])
+    tmp_path.chmod(0o755)
+    mounts = {
+        nvml.build(): "/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1",
+        script.write(tmp_path / "gpus"): "/etc/joulebench/gpus",
+    }
+    flags = [f"--volume={source}:{target}:ro" for source, target in mounts.items()]
+    container = image.engine.start(IMAGE, WITH_GPUS, *flags, f"--env={nvml.SCRIPT_VARIABLE}=/etc/joulebench/gpus")
+    energy = 'joulebench_gpu_energy_joules_total{gpu="0",uuid="GPU-120"}'
+    assert wait_until(lambda: energy in container.get("/metrics")[1], 30.0, interval=0.2), container.log()
+    start = SystemClock().unix()
+    end = start + 1.0
+    status, body = container.get(f"/api/v1/energy?start={start!r}&end={end!r}&wait=2")
+    assert status == 200, body
+    gpu, _other = json.loads(body)["gpus"]
+    assert gpu["joules"] == pytest.approx(script.joules(0, start, end), rel=0.02)
 
 
 def test_the_health_check_passes_on_a_live_exporter_and_fails_on_a_hung_one(image: Image, exporter: Container) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from joulebench.cache import cache_path
+from joulebench.clock import wait_until
 from tests.contract.sources import ROOT
 from tests.fresh_machine.machine import PIP_FILES, base_system, settings
 
@@ -108,9 +109,17 @@ class ContainerEngine:
         return Container(self, identifier)
 
     def remove(self) -> None:
+        """Remove containers, images and the folder. Raises AssertionError where something of it stays."""
         self.podman("rm", "--all", "--force", "--time=0")
         self.buildah("rm", "--all")
-        shutil.rmtree(self.directory)
+
+        def is_removed() -> bool:
+            # podman cleans up after a container in the background and has the storage mounted meanwhile.
+            subprocess.run(["umount", self.directory / "root/overlay"], capture_output=True, check=False)
+            shutil.rmtree(self.directory, ignore_errors=True)
+            return not self.directory.exists()
+
+        assert wait_until(is_removed, 30.0, interval=0.5), f"{self.directory} cannot be removed"
 
 
 def value_of(word: str) -> str:
