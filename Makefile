@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup programs compiler demo test test-random test-fresh test-python test-ui test-profile test-ollama test-helm test-slurm test-hostile test-clients test-stores test-image manifests lock ollama check lint format docs bench clean help
+.PHONY: setup programs compiler demo test test-random test-fresh test-python test-ui test-profile test-ollama test-helm test-slurm test-hostile test-clients test-stores test-image manifests lock ollama builds check lint format docs bench clean help
 
 help:
 	@echo "make demo    the whole job once, end to end, in a few minutes"
@@ -140,6 +140,12 @@ test-image: $(VENV)/.installed compiler
 test-slurm: setup compiler
 	@tests/slurm/install.sh
 	$(BIN)/pytest tests/slurm/check_slurm.py
+
+# All that the tiers compile, some 15 minutes of two cores.
+builds: $(VENV)/.installed
+	@scripts/build_ollama.sh || [ $$? = 3 ]
+	@tests/stores/install.sh
+	@tests/image/install.sh
 
 # Packages of the image with their hashes; needs uv.
 LOCK := uv pip compile --quiet --generate-hashes --universal --python-version 3.12 --no-header --no-annotate --no-emit-index-url --upgrade
