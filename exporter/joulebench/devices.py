@@ -10,6 +10,7 @@ a ``UserError`` that lists the devices.
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -160,6 +161,44 @@ def parse_server(text: str) -> tuple[str, int]:
     if not host or not port.isdecimal() or not 0 < int(port) < 65536:
         raise ValueError(f"{text[:80]!r} is not HOST:PORT, such as 127.0.0.1:11434")
     return host.strip("[]"), int(port)
+
+
+IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+def parse_ip(host: str) -> IpAddress | None:
+    """Returns the address, IPv4 where it is one in IPv6; None for a name."""
+    try:
+        address = ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return None
+    return address.ipv4_mapped or address if isinstance(address, ipaddress.IPv6Address) else address
+
+
+def reaches(host: str, address: IpAddress) -> bool:
+    """Whether a connection to ``host`` arrives at a socket of ``address``, on the machine of the socket; a name that is no
+    address counts as this machine's."""
+    if address.is_unspecified:
+        return True
+    wanted = parse_ip(host)
+    if wanted is None:
+        return host != "localhost" or address.is_loopback
+    return wanted.is_unspecified or address == wanted
+
+
+def serves(addresses: str, server: tuple[str, int]) -> bool:
+    """Whether one of the addresses accepts connections to this host and port. They are as in a label ``server``:
+    ``ADDRESS:PORT``, separated by commas."""
+    host, port = server
+    for text in filter(None, addresses.split(",")):
+        try:
+            own_host, own_port = parse_server(text)
+        except ValueError:
+            continue
+        address = parse_ip(own_host)
+        if own_port == port and address is not None and reaches(host, address):
+            return True
+    return False
 
 
 def parse_devices(names: str | int | Iterable[str | int], setting: str) -> tuple[DeviceName, ...]:

@@ -34,6 +34,9 @@ SECONDS_PER_DAY = 86400.0
 @click.option("--wait", type=options.SECONDS, default=15.0, help="Longest wait for the last scrape.")
 @options.gateway_option("Pushgateway from which groups are deleted that a dead benchmark left, once Prometheus has them.")
 @options.gpus_option("GPUs that served, for tasks that no exporter answered for.  [default: as the run declared]")
+@options.server_option(
+    "The model server of a run that did not name its own: the GPUs that it used count, where Prometheus has them."
+)
 @options.meters_option()
 @click.option(
     "--per",
@@ -65,6 +68,7 @@ def export_command(
     wait: float,
     gateway_url: str,
     gpus: str | None,
+    server: str | None,
     meters: MeterFile,
     instance: str | None,
     per: str,
@@ -82,6 +86,7 @@ def export_command(
         out=out,
         instance=instance,
         devices=parse_devices(gpus, "--gpus") if gpus else (),
+        server=server or None,
         meters=meters.meters,
         emissions=meters.emissions,
         wait=wait,

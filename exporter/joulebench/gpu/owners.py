@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+from joulebench.devices import IpAddress, parse_ip, reaches
+
 MAX_PROCESSES = 65_536
 GENERATIONS = 8
 """Ancestors of a process whose ports it serves."""
@@ -31,8 +33,6 @@ _CONTAINER = re.compile(r"(?:^|[-/:])([0-9a-f]{64})(?:\.scope)?(?=/|$)")
 _SLURM_JOB = re.compile(r"/(?:slurm[^/]*|[^/]*slurmstepd\.scope)(?:/[^/]+)*?/job_(\d+)(?=/|$)")
 _UNIT = re.compile(r"([^/]+\.service)(?=/|$)")
 _SESSION_MANAGER = re.compile(r"user@\d+\.service")
-
-IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,14 +90,10 @@ class Endpoint:
         """Whether a connection to ``host:port`` arrives here; a name that is no address counts as this machine's."""
         if port != self.port:
             return False
-        wanted = _ip(host)
+        wanted = parse_ip(host)
         if self.own_addresses and (wanted is None or str(wanted) not in self.own_addresses or wanted.is_loopback):
             return False
-        if self.address.is_unspecified:
-            return True
-        if wanted is None:
-            return host != "localhost" or self.address.is_loopback
-        return wanted.is_unspecified or self.address == wanted
+        return reaches(host, self.address)
 
     def addresses(self) -> list[str]:
         """Returns ``ADDRESS:PORT`` of each address at which the endpoint is reached from the first network namespace."""
@@ -228,7 +224,7 @@ class ProcessTable:
             words = (_read(self._proc / str(pid) / "cmdline") or "").split("\0")
             values = dict(pairwise(words))
             address, port = values.get("-container-ip", ""), values.get("-container-port", "")
-            host, host_port = _ip(values.get("-host-ip", "")), values.get("-host-port", "")
+            host, host_port = parse_ip(values.get("-host-ip", "")), values.get("-host-port", "")
             if host is not None and port.isdecimal() and host_port.isdecimal():
                 found.append((address, int(port), Endpoint(host, int(host_port))))
         return found
@@ -292,14 +288,6 @@ def _address(text: str) -> IpAddress:
 def _addresses(base: Path) -> frozenset[str]:
     """Returns the IPv4 addresses of a network namespace, by ``/proc/PID/net/fib_trie``."""
     return frozenset(re.findall(r"\|-- ([\d.]+)\n\s+/32 host LOCAL", _read(base / "fib_trie") or ""))
-
-
-def _ip(host: str) -> IpAddress | None:
-    try:
-        address = ipaddress.ip_address(host.strip("[]"))
-    except ValueError:
-        return None
-    return address.ipv4_mapped or address if isinstance(address, ipaddress.IPv6Address) else address
 
 
 def _read(path: Path) -> str | None:

@@ -31,7 +31,6 @@ GPU_MIG_INFO = gauge(
     "MIG instance of the GPU, constant 1. mig: its UUID; profile: such as 3g.20gb; multiprocessors: its SMs"
     " (nvmlDeviceGetAttributes_v2).",
     (*GPU, "mig", "profile", "gpu_instance", "compute_instance", "multiprocessors"),
-    unused_because="for queries about MIG instances; windows of them are answered by the exporter",
 )
 GPU_MIG_MEMORY_USED = gauge(
     "gpu_mig_memory_used_bytes",
@@ -50,7 +49,6 @@ GPU_MIG_UTILIZATION = gauge(
     "Share of the SMs of the MIG instance's GPU instance that were busy in the last second (GPM, NVML_GPM_METRIC_SM_UTIL); absent"
     " on cards older than Hopper, which cannot say.",
     (*GPU, "mig"),
-    unused_because="for queries about MIG instances",
 )
 GPU_TEMPERATURE = gauge("gpu_temperature_celsius", "Core temperature (nvmlDeviceGetTemperatureV).", GPU)
 GPU_TEMPERATURE_MARGIN = gauge(
@@ -162,14 +160,12 @@ GPU_PROCESS_OWNER_END = gauge(
     "gpu_process_owner_end_timestamp_seconds",
     "Unix time at which the last process of the owner left the GPU; shown for 2 min, and absent while one is there.",
     (*GPU, "mig", *OWNER),
-    unused_because="dates joulebench_gpu_process_owner_info",
 )
 GPU_PROCESS_OWNERS_DROPPED = gauge(
     "gpu_process_owners_dropped",
     "Owners of processes on the GPU that joulebench_gpu_process_owner_info leaves out, because there are more than 64. Absent"
     " where the driver does not list processes.",
     GPU,
-    unused_because="0 unless more than 64 servers share a GPU",
 )
 GPU_READ_ERRORS = counter("gpu_read_errors_total", "NVML calls for the GPU that failed, by group of calls.", (*GPU, "group"))
 GPU_GLITCHES = counter(

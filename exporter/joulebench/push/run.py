@@ -108,9 +108,7 @@ class Run:
         details: dict[str, object] = {"planned_tasks": self._planned_tasks}
         if self._configuration:
             details["configuration"] = self._configuration
-        if self.devices != DeviceChoice():
-            details["devices"] = self.devices.as_json()
-        self._worker.start(self._planned_tasks, details)
+        self._worker.start(self._planned_tasks, {**details, **self._chosen_devices()})
         current.run_opened(self)
         return self
 
@@ -229,6 +227,10 @@ class Run:
             worker = self._open_forked(worker)
         return worker
 
+    def _chosen_devices(self) -> dict[str, object]:
+        """The field ``devices`` of RUN_START; empty where none were chosen."""
+        return {} if self.devices == DeviceChoice() else {"devices": self.devices.as_json()}
+
     def _open_forked(self, parent: _Worker) -> _Worker:
         """Makes this forked process a worker of its own: the parent's threads and locks do not exist here."""
         # Another thread may have held the lock when the process was forked. The forked process starts with a single thread.
@@ -241,7 +243,7 @@ class Run:
             parent.recorder.journal.abandon()
             self.worker = ids.forked_worker(parent.name)
             worker = _Worker(self, self.worker)
-            worker.start(None, {"forked_from": parent.name})
+            worker.start(None, {"forked_from": parent.name, **self._chosen_devices()})
             self._worker = worker
         log.info("process %d was forked from worker %s and is worker %s of the run", os.getpid(), parent.name, self.worker)
         # multiprocessing ends its children without atexit before Python 3.13; others run only atexit.

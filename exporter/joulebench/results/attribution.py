@@ -226,7 +226,8 @@ def gpus_by_task(tasks: Sequence[Task], stored: Sequence[Device] = ()) -> Mappin
     """UUIDs of the GPUs that each task ran on: those that its exporters named; None where that is not known.
 
     A Prometheus may hold many machines. A task whose own question was not answered ran on the devices that its run declared,
-    among those that are ``stored``; else where its worker's other tasks ran, or where all others of the run did.
+    among those that are ``stored``, or on those that its server was observed on; else where its worker's other tasks ran, or
+    where all others of the run did.
     """
     named = {task.key: found for task in tasks if (found := _named_gpus(task, stored)) is not None}
     of_run = frozenset(named.values())
@@ -247,6 +248,8 @@ def _named_gpus(task: Task, stored: Sequence[Device]) -> Gpus | None:
             return frozenset()
     if task.used_gpus:
         return task.used_gpus
+    if task.observed_devices:
+        return frozenset(device.counter for device in task.observed_devices)
     return frozenset() if task.exporter_source == NO_SOURCE else None
 
 

@@ -34,6 +34,7 @@ from joulebench.results.fetch import CHUNK_SECONDS, GpuSamples, Samples, fetch_s
 from joulebench.results.journal import Journal, closed_workers, known_runs, load_journals
 from joulebench.results.merge import Task, TaskKey, merge_sources
 from joulebench.results.meters import fetch_meters, meter_results, metered_task
+from joulebench.results.owner_history import observe_devices
 from joulebench.results.pushed import PushedTask
 from joulebench.results.run_result import TaskSummary, attribution_residual, planned_tasks, run_notes, run_result
 from joulebench.results.server_metrics import ServerMetrics, fetch_server_metrics
@@ -73,6 +74,8 @@ class Options:
     """``instance``: only GPUs of this scrape target, where Prometheus knows several machines. ``wait``: seconds.
 
     ``devices``: the GPUs that served, in place of those that the run declared; for tasks that no exporter answered for.
+    ``server``: HOST:PORT or URL of the model server of runs that did not name theirs; the GPUs that it used count, where they are
+    stored.
     ``meters``: other meters whose joules each task gets; ``emissions``: factors of what a kWh emits.
     ``per_call``: write the table of calls, too. ``from_proxy``: take the tasks from the proxy's metrics alone.
     """
@@ -85,6 +88,7 @@ class Options:
     lookback: float = LOOKBACK_SECONDS
     chunk: float = CHUNK_SECONDS
     devices: tuple[DeviceName, ...] = ()
+    server: str | None = None
     meters: tuple[Meter, ...] = ()
     emissions: Mapping[str, EmissionFactor] = field(default_factory=dict)
     per_call: bool = False
@@ -128,6 +132,8 @@ def export(options: Options, api: PrometheusApi | None, clock: Clock | None = No
         known = stored_devices(stored.samples.gpus) if stored.samples else []
         resolve_devices(options.devices, known, "--gpus")
         tasks = [replace(task, declared_devices=options.devices) for task in tasks]
+    tasks, owner_notes = _with_observed_devices(options, api, tasks, stored.samples)
+    notes += owner_notes
     if not tasks and not journal.files:
         raise UserError(_unknown_run(options, api, clock.unix()))
     if api is not None:
@@ -161,6 +167,15 @@ def export(options: Options, api: PrometheusApi | None, clock: Clock | None = No
         closed_workers=closed,
         residual=attribution_residual(groups),
     )
+
+
+def _with_observed_devices(
+    options: Options, api: PrometheusApi | None, tasks: list[Task], samples: Samples | None
+) -> tuple[list[Task], list[str]]:
+    """(the tasks, with the devices that their servers used where nothing better is known; notes)."""
+    equal = {"instance": options.instance} if options.instance else {}
+    gpus = samples.gpus if samples else ()
+    return observe_devices(api, tasks, gpus, options.server, equal=equal, chunk=options.chunk)
 
 
 def _meters_of_tasks(

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
-from joulebench.devices import DeviceName, parse_devices
+from joulebench.devices import DeviceName, parse_devices, parse_server
 from joulebench.errors import UserError
 from joulebench.parsing import as_dict, as_list, as_name
 from joulebench.schema import events as event_types
@@ -77,6 +77,35 @@ class ExporterAnswer(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class ServingOwner:
+    """Whose processes served a task: the model server at (host, port), or a Slurm job. None: not known."""
+
+    server: tuple[str, int] | None = None
+    job: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedDevice:
+    """A GPU or MIG instance that the server of a task used in its window, by the stored owner series.
+
+    ``host``: the scrape target. ``parent``: UUID of the GPU that a MIG instance is a part of. ``is_shared``: others used it
+    in the window, too. ``share``: the part of the GPU's energy that counts for a MIG instance, None where that is unknown.
+    """
+
+    gpu: str
+    uuid: str
+    host: str | None = None
+    parent: str | None = None
+    is_shared: bool = False
+    share: float | None = None
+
+    @property
+    def counter(self) -> str:
+        """UUID of the GPU whose energy counter has its joules."""
+        return self.parent or self.uuid
+
+
+@dataclass(frozen=True, slots=True)
 class TaskValues:
     """Times in unix seconds, durations in seconds. ``tool_calls``: by outcome.
 
@@ -124,7 +153,9 @@ class Task:
     """A task as both sources have it. ``sources``: field -> prometheus, journal or both, for fields that are known.
 
     ``pushed_call_energy``: calls whose joules were known, and their sum, as pushed. ``device_basis`` and ``missing_hosts``: of
-    the exporters' answer. ``declared_devices``: those that the run named. ``used_gpus`` to ``reasons``: see ``PushedTask``.
+    the exporters' answer. ``declared_devices``: those that the run named. ``owner``: whose processes served it, by what the run
+    said; ``observed_devices``: those that the owner used, where nothing better is known. ``used_gpus`` to ``reasons``: see
+    ``PushedTask``.
     """
 
     key: TaskKey
@@ -137,6 +168,8 @@ class Task:
     device_basis: str | None = None
     missing_hosts: tuple[str, ...] = ()
     declared_devices: tuple[DeviceName, ...] = ()
+    owner: ServingOwner = ServingOwner()
+    observed_devices: tuple[ObservedDevice, ...] = ()
     call_energy: tuple[Event, ...] = ()
     prefill_energy: tuple[Event, ...] = ()
     pushed_call_energy: tuple[int, float] | None = None
@@ -192,6 +225,7 @@ def _merge_task(key: TaskKey, journal: Journal, pushed: PushedTask | None) -> Ta
         device_basis=answer.basis,
         missing_hosts=answer.missing_hosts,
         declared_devices=_declared_devices(run),
+        owner=_serving_owner(run),
         call_energy=tuple(event for event in events or () if event["event_type"] == event_types.CALL_ENERGY),
         prefill_energy=tuple(event for event in events or () if event["event_type"] == event_types.PREFILL_ENERGY),
         pushed_call_energy=pushed.call_energy if pushed else None,
@@ -212,6 +246,15 @@ def _declared_devices(run: Event) -> tuple[DeviceName, ...]:
         return parse_devices(names, "devices") if names else ()
     except UserError:
         return ()
+
+
+def _serving_owner(run: Event) -> ServingOwner:
+    devices = as_dict(run.get("devices"))
+    address, job = as_name(devices.get("server")), as_name(devices.get("job"))
+    try:
+        return ServingOwner(parse_server(address) if address is not None else None, job)
+    except ValueError:
+        return ServingOwner(None, job)
 
 
 def _merge_values(

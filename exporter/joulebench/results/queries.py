@@ -38,6 +38,8 @@ GAUGE_METRICS = (
     metrics.GPU_TEMPERATURE_MARGIN,
     metrics.GPU_POWER,
 )
+OWNER_METRICS = (metrics.GPU_PROCESS_OWNER_START, metrics.GPU_PROCESS_OWNER_END)
+"""When processes of an owner used each GPU."""
 RAW_METRICS = (
     *ENERGY_METRICS,
     *GAUGE_METRICS,
@@ -46,6 +48,8 @@ RAW_METRICS = (
     metrics.GPU_FOREIGN_USE_START,
     metrics.EXPORTER_CLOCK,
     metrics.EXPORTER_CLOCK_STEPS,
+    *OWNER_METRICS,
+    metrics.GPU_MIG_UTILIZATION,
 )
 """What may be read as raw samples around the tasks. Of what mostly rests a short query comes first: see ``changed``."""
 

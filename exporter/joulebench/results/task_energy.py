@@ -24,7 +24,7 @@ from joulebench.energy.window import QUALITIES, WindowEnergy, missing, total
 from joulebench.parsing import as_float, as_list, as_name
 from joulebench.results.fetch import PAD_SECONDS, GpuSamples
 from joulebench.results.gpu_stats import GpuReadings
-from joulebench.results.merge import GpuJoules, Task
+from joulebench.results.merge import GpuJoules, ObservedDevice, Task
 from joulebench.schema import events
 from joulebench.schema import events as event_types
 from joulebench.schema.reasons import Reason
@@ -85,7 +85,10 @@ def task_energy(
     known = {gpu.samples.uuid: gpu for gpu in readings or ()}
     used_gpus = sorted(task.used_gpus) if own == task.used_gpus else []
     uuids = list(answered) or list(dict.fromkeys([*known, *used_gpus]))
-    gpus = tuple(_choose_energy(uuid, answered.get(uuid), known.get(uuid)) for uuid in uuids)
+    if task.observed_devices:
+        gpus = tuple(_observed_energy(device, known.get(device.counter)) for device in task.observed_devices)
+    else:
+        gpus = tuple(_choose_energy(uuid, answered.get(uuid), known.get(uuid)) for uuid in uuids)
     if not gpus:
         why = why_no_samples if readings is None and own is None else Reason.NO_GPU
         return TaskEnergy(missing("none", (why,)), (), None, task.exporter_source)
@@ -119,7 +122,29 @@ def _device_basis(task: Task, own: Collection[str] | None) -> str:
     """Of an exporter of an earlier version, which does not say: it answered for all of its GPUs."""
     if task.exporter_energy:
         return task.device_basis or "assumed"
+    if task.observed_devices:
+        return "observed"
     return "declared" if task.declared_devices and own else "assumed"
+
+
+def _observed_energy(device: ObservedDevice, readings: GpuReadings | None) -> ChosenEnergy:
+    """The joules of a GPU by Prometheus, or the part of them that counts for a MIG instance. Of a GPU that others used too, only
+    bounds are known."""
+    energy = _choose_energy(device.counter, None, readings)
+    if device.parent is None and not device.is_shared:
+        return energy
+    joules = energy.chosen.joules
+    joules = None if joules is None or device.share is None else joules * device.share
+    reasons = [Reason.MIG_ESTIMATED] * (device.parent is not None) + [Reason.GPU_SHARED] * device.is_shared
+    quality = "missing" if joules is None else max(energy.chosen.quality, "suspect", key=QUALITIES.index)
+    part = replace(
+        energy.chosen,
+        joules=joules,
+        low=None if energy.chosen.low is None else 0.0,
+        quality=quality,
+        reasons=(*energy.chosen.reasons, *reasons),
+    )
+    return replace(energy, gpu=device.gpu, uuid=device.uuid, chosen=part)
 
 
 def _why_no_window(task: Task) -> tuple[str, ...]:
@@ -198,11 +223,13 @@ def _findings(task: Task, gpus: Sequence[ChosenEnergy], used: Sequence[GpuSample
         found.append(Reason.DEVICES_ASSUMED)
     if any(gpu.exporter and gpu.prometheus and disagree(gpu.exporter, gpu.prometheus) for gpu in gpus):
         found.append(Reason.ENERGY_DISAGREEMENT)
-    if not task.exporter_energy and len({instance for gpu in used for instance in gpu.instances}) > 1:
+    if not task.exporter_energy and basis == "assumed" and len({instance for gpu in used for instance in gpu.instances}) > 1:
         found.append(Reason.SEVERAL_EXPORTERS)
     if any((gpu.gauges[metrics.GPU_UP.name].between(*task.window).value == 0).any() for gpu in used):
         found.append(Reason.GPU_LOST)
-    if any(_used_by_others(gpu, *task.window) for gpu in used):
+    # A program that is not expected on a GPU is so where it is the server itself.
+    own = {device.counter for device in task.observed_devices if not device.is_shared}
+    if any(_used_by_others(gpu, *task.window) for gpu in used if gpu.uuid not in own):
         found.append(Reason.FOREIGN_PROCESS)
     if task.disagreements:
         found.append(Reason.SOURCES_DISAGREE)

@@ -20,7 +20,7 @@ from joulebench.results.calls import answered_stretches, call_results, calls_exc
 from joulebench.results.emissions import FactorSamples, emission_results
 from joulebench.results.fetch import GpuSamples, Samples
 from joulebench.results.gpu_stats import NO_READINGS, GpuGroup, GpuReadings, TaskReadings, hardware_metrics, ratio
-from joulebench.results.merge import GpuJoules, Task, TaskKey
+from joulebench.results.merge import GpuJoules, ObservedDevice, Task, TaskKey
 from joulebench.results.server_metrics import ServerMetrics, capped_clock, link_bytes, model_server
 from joulebench.results.task_energy import (
     ChosenEnergy,
@@ -138,7 +138,9 @@ def task_result(
     gpus = [by_uuid[gpu.uuid] for gpu in energy.gpus if gpu.uuid in by_uuid]
     slowed = _throttling(task, energy, by_uuid)
     task_throttled = throttled_seconds(most_throttled([gpu.seconds for gpu in slowed]))
-    calls = call_results(task, gpus, task_throttled, context.servers)
+    # Stored samples are of whole GPUs: they say nothing of calls on a part of one.
+    is_part = any(device.is_shared for device in task.observed_devices)
+    calls = call_results(task, [] if is_part else gpus, task_throttled, context.servers)
     findings = [
         *_findings(task, energy, attribution, context, task_throttled),
         *calls_exceed_task(calls, energy.total.high),
@@ -306,7 +308,8 @@ def _measurement(task: Task, energy: TaskEnergy, verdict: WindowEnergy, gpus: Se
     window.device_basis = energy.basis
     answers = {answer.uuid: answer for answer in task.exporter_energy}
     lags = {gpu.uuid: gpu.sensor_lag for gpu in gpus if gpu.sensor_lag}
-    window.devices = [_device(gpu, answers.get(gpu.uuid), lags.get(gpu.uuid)) for gpu in energy.gpus]
+    observed = {device.uuid: device for device in task.observed_devices}
+    window.devices = [_device(gpu, answers.get(gpu.uuid), observed.get(gpu.uuid), lags.get(gpu.uuid)) for gpu in energy.gpus]
     window.joules_by_role = _joules_by_role(window.devices, energy.gpus, complete=not task.missing_hosts)
     window.missing_hosts = list(task.missing_hosts)
     window.simulated = energy.simulated
@@ -323,8 +326,12 @@ def _measurement(task: Task, energy: TaskEnergy, verdict: WindowEnergy, gpus: Se
     return window
 
 
-def _device(gpu: ChosenEnergy, answer: GpuJoules | None, sensor_lag: float | None) -> DeviceRecord:
+def _device(
+    gpu: ChosenEnergy, answer: GpuJoules | None, observed: ObservedDevice | None, sensor_lag: float | None
+) -> DeviceRecord:
     device = DeviceRecord(gpu=gpu.gpu, uuid=gpu.uuid, sensor_lag_seconds=sensor_lag)
+    if observed is not None:
+        device.host, device.share, device.parent = observed.host, observed.share, observed.parent
     if answer is not None:
         device.host, device.share, device.role = answer.host, answer.share, answer.role
         device.parent = answer.parent

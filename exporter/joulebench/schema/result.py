@@ -426,7 +426,7 @@ class WindowMeasurement(Record):
 class DeviceRecord(Record):
     """A GPU, or a MIG instance of it, that the task is charged for."""
 
-    host: Annotated[Text, doc("", "Address of the exporter that answered for it.")] = None
+    host: Annotated[Text, doc("", "Address of its exporter.")] = None
     gpu: Annotated[Text, doc("", "Index on its host.")] = None
     uuid: Annotated[Text, doc("", "UUID.")] = None
     share: Annotated[

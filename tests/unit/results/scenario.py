@@ -107,7 +107,7 @@ def fill(store: Store) -> None:
                 store.add(metrics.EXPORTER_CLOCK_STEPS, labels, at, 0.0)
     for task in TASKS:
         if task.in_store:
-            _push(store, task)
+            push_task(store, task)
 
 
 def _gauges(store: Store, index: int, labels: Mapping[str, str], at: float) -> None:
@@ -134,7 +134,7 @@ def _gauges(store: Store, index: int, labels: Mapping[str, str], at: float) -> N
         store.add(metrics.GPU_THROTTLE_SECONDS, {**labels, "reason": reason}, at, 7.0 + hot)
 
 
-def _push(store: Store, task: Planned) -> None:
+def push_task(store: Store, task: Planned) -> None:
     group = {"job": "joulebench", "instance": "", "run_id": RUN, "task_id": task.task_id, "worker": task.worker}
     group = {name: value for name, value in group.items() if value}
     epoch = START
