@@ -28,7 +28,8 @@ decides (Volta and newer). A card behaves differently under another driver, in a
 
 - **energy**: `counter`: the driver counts joules; `power`: power is integrated, which short windows suffer from.
 - **throttling**: `counter`: seconds by reason, as the driver counts them; `bits`: summed up from the reasons that are
-  set when they are read, 50 times a second.
+  set when they are read, 50 times a second. Drivers set and count the power cap (`sw_power_cap`) on idle cards too, so it counts
+  only while the power is at 90 % of the enforced limit or more; on a card without a limit it is unknown.
 - `-`: the capture has none. Either the driver does not give it, or its public source does not print it.
 - **states**: how many captures there are, and their drivers.
 

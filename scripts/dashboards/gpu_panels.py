@@ -164,7 +164,7 @@ def throttling_timeline() -> Json:
     return state_timeline(
         "Throttling by reason",
         "Clock event reasons as the driver reports them at each scrape. Events between two scrapes are only in the time counters."
-        " An idle GPU is not throttled.",
+        " An idle GPU is not throttled: sw_power_cap counts only with the power at 90 % of its limit or more.",
         [Query(f"max by (instance, gpu, reason) ({select(m.GPU_THROTTLE_ACTIVE)})", f"{GPU_LEGEND} {{{{reason}}}}")],
         states({0: ("no", "transparent"), 1: ("yes", "orange")}),
         empty=NO_READING,

@@ -15,6 +15,7 @@ from joulebench.gpu.link_traffic import LINK_COUNTERS, LinkTraffic, link_field_b
 from joulebench.gpu.mig import MigInstances
 from joulebench.gpu.nvml_calls import LOST_CODES, NOT_AVAILABLE_CODES, Call, FieldBlock, Handle, Nvml
 from joulebench.gpu.reading import CounterReading, GpuIdentity, ProcessUse, StateReading
+from joulebench.metrics import OTHER_REASON
 from joulebench.units import (
     Bytes,
     Celsius,
@@ -64,8 +65,8 @@ class NvmlDevice:
         self._choose_fields(driver_version)
         self._mig = MigInstances(nvml, self._handle)
         self.power_ceiling = self._read_power_ceiling()
-        self._throttle_nanoseconds: Sequence[int | None] = ()
-        self._throttle: Mapping[str, Seconds] = {}
+        self._last_throttle_read: tuple[int | None, ...] = ()
+        self._throttle: dict[str, Seconds] = {}
         self._clock_max: dict[str, Hertz] = {}
         self._traffic = LinkTraffic()
         self._links = link_field_block(LINK_COUNTERS)
@@ -189,10 +190,14 @@ class NvmlDevice:
     def _throttle_seconds(self, values: Mapping[int | None, int]) -> Mapping[str, Seconds]:
         # These counters mostly stand still; then the last mapping serves again.
         nanoseconds = [values.get(field) for field in self._throttle_fields.values()]
-        if nanoseconds != self._throttle_nanoseconds:
+        read = (self._needs_reason_bits, *nanoseconds)
+        if read != self._last_throttle_read:
             pairs = zip(self._throttle_fields, nanoseconds, strict=True)
             self._throttle = {reason: seconds_from_nanoseconds(value) for reason, value in pairs if value is not None}
-            self._throttle_nanoseconds = nanoseconds
+            if self._throttle and not self._needs_reason_bits:
+                # This driver has no other reasons than those that it counts.
+                self._throttle[OTHER_REASON] = Seconds(0.0)
+            self._last_throttle_read = read
         return self._throttle
 
     def read_state(self) -> StateReading:
@@ -243,7 +248,9 @@ class NvmlDevice:
             maximum = None if name in self._clock_max else query(call)
             if maximum is not None:
                 self._clock_max[name] = hertz_from_megahertz(maximum)
-        reasons = query(nvml_calls.REASONS, nvml_calls.REASONS_OLD)
+        active = _active_reasons(query(nvml_calls.REASONS, nvml_calls.REASONS_OLD))
+        if active.get(OTHER_REASON) and not self._needs_reason_bits:
+            self._needs_reason_bits = True
         return StateReading(
             utilization=None if utilization is None else ratio_from_percent(utilization.gpu),
             memory_used=None if memory is None else Bytes(memory.used),
@@ -254,7 +261,7 @@ class NvmlDevice:
             power_limit=None if limit is None else watts_from_milliwatts(limit),
             clock={name: hertz_from_megahertz(value) for name, value in clocks.items() if value is not None},
             clock_max=dict(self._clock_max),
-            throttle_active=_active_reasons(reasons),
+            throttle_active=active,
             link_bytes=self._read_link_bytes(),
             instances=self._mig.read(self.identity.uuid),
             failures=failures,
@@ -380,4 +387,4 @@ def _active_reasons(bits: int | None) -> Mapping[str, bool]:
         return {}
     active = {reason: bool(bits & bit) for reason, bit in nvml_calls.REASON_BITS.items()}
     known = nvml_calls.NO_REASON_BITS | sum(nvml_calls.REASON_BITS.values())
-    return {**active, nvml_calls.OTHER_REASON: True} if bits & ~known else active
+    return {**active, OTHER_REASON: bool(bits & ~known)}

@@ -143,10 +143,8 @@ REASON_BITS: Mapping[str, int] = {
 }
 NO_REASON_BITS = 0x01 | 0x02 | 0x100
 """Bits of the same mask that throttle nothing: idle, application clocks and display clocks as they were set."""
-OTHER_REASON = "other"
-"""A reason that only newer drivers know, such as board_limit and reliability of driver 615: shown while it is set."""
 OTHER_REASONS_SINCE = (615,)
-"""Driver from which on there are such reasons."""
+"""Driver from which on there are reasons without a known bit or counter: board_limit and reliability."""
 ARCHITECTURES: Mapping[int, str] = {
     2: "Kepler",
     3: "Maxwell",

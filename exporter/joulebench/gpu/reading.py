@@ -31,9 +31,9 @@ _EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 class CounterReading(NamedTuple):
     """``energy``: the GPU's own counter, since driver load. ``throttle``: cumulative seconds by reason, only those that the
-    driver counts itself. ``thermal``: the driver's total of both thermal reasons. ``throttle_active``: by reason, read this
-    often only where the driver leaves a reason uncounted, else empty. ``failed``: of energy, power and throttle those that failed
-    for another reason than that GPU or driver do not have them."""
+    driver counts itself or cannot have. ``thermal``: the driver's total of both thermal reasons. ``throttle_active``: by reason,
+    read this often only where the driver leaves a reason uncounted, else empty. ``failed``: of energy, power and throttle those
+    that failed for another reason than that GPU or driver do not have them."""
 
     energy: Joules | None
     power: Watts | None

@@ -38,6 +38,7 @@ from joulebench.gpu.reading import (
 from joulebench.gpu.sensor_lag import SensorLagLearner
 from joulebench.gpu.throttle import ThrottleMeter
 from joulebench.gpu.wall_clock import WallClock
+from joulebench.metrics import POWER_CAP
 from joulebench.schema.reasons import QUALITIES, Reason
 from joulebench.units import Ratio, Seconds, Watts
 
@@ -191,9 +192,25 @@ class GpuSampler:
             if glitches and not self._logged_glitches >= {*glitches}:
                 self._logged_glitches |= {*glitches}
                 log.warning("GPU %d: impossible values of %s are dropped", self.identity.index, ", ".join(glitches))
-            self._state = (self._clock.monotonic(), reading)
-            self._mig.record(reading.instances, self._state[0])
+            now = self._clock.monotonic()
+            self._state = (now, self._with_power_cap(reading, now))
+            self._mig.record(reading.instances, now)
             self._logged_unexpected["slow"] = False
+
+    def _with_power_cap(self, reading: StateReading, now: float) -> StateReading:
+        """Returns the reading with a power cap that is active only while the power is near the limit, without one where that is
+        unknown."""
+        power_cap = self._throttle.power_cap
+        if reading.power_limit is not None:
+            power_cap.limit = reading.power_limit
+        active = dict(reading.throttle_active)
+        if active.get(POWER_CAP):
+            near = power_cap.is_near_limit(now)
+            if near is None:
+                del active[POWER_CAP]
+            else:
+                active[POWER_CAP] = near
+        return replace(reading, throttle_active=active)
 
     def _is_up(self, now: float) -> bool:
         """False too where a call into the driver hangs: then no good reading has come for a while."""

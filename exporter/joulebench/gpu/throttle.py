@@ -2,7 +2,8 @@
 
 The driver counts nanoseconds and misses nothing; a bit read 50 times a second misses what is shorter than a poll. Where the
 driver counts only the total of both thermal reasons, that total is what grows and the bits only say which of the two it was,
-so that a short throttle is never lost. A reason without counter and bits has no value.
+so that a short throttle is never lost. A reason without counter and bits has no value. The power cap is a case of its own: see
+power_cap.py.
 
 How each reason's seconds grew is kept, so that any window can be asked for.
 Sources: NVML_FI_DEV_PERF_POLICY_* (74 to 76), NVML_FI_DEV_CLOCKS_EVENT_REASON_* (driver 575 and newer),
@@ -12,26 +13,27 @@ nvmlDeviceGetCurrentClocksEventReasons.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypeVar
 
 from joulebench.energy.seconds_trace import SecondsTrace
+from joulebench.gpu.power_cap import GAP_SECONDS, UNREAD_SECONDS, PowerCapMeter
 from joulebench.gpu.reading import CounterReading
-from joulebench.metrics import THERMAL_REASONS, THROTTLE_REASONS
+from joulebench.metrics import OTHER_REASON, POWER_CAP, THERMAL_REASONS, THROTTLE_REASONS
 from joulebench.units import Seconds
 
-GAP_SECONDS = 1.0
-"""Between two polls; over a longer gap it is unknown how long a bit was set."""
+Value = TypeVar("Value")
 POINTS_PER_SECOND = 20.0
 """Capacity of the ring; only clocks that are throttled and released all the time need it."""
-UNREAD_SECONDS = 0.15
-"""At the end of a window that no poll has reached yet; a poll is no later than this."""
 
 
 class ThrottleMeter:
-    """``seconds``: cumulative, by reason. The mapping is replaced, never changed: readers may keep it."""
+    """``power_cap``: of the reason that counts only while the power is near the limit."""
 
     def __init__(self, ring_seconds: float = 3600.0) -> None:
-        self.seconds: Mapping[str, Seconds] = {}
         self._capacity = int(ring_seconds * POINTS_PER_SECOND)
+        self.power_cap = PowerCapMeter(self._capacity)
+        # All that follows is without the power cap.
+        self._seconds: Mapping[str, Seconds] = {}
         self._traces: dict[str, SecondsTrace] = {}
         # Reasons that the last reading lacked, and the time of the last reading that had them.
         self._unread_since: dict[str, float] = {}
@@ -41,23 +43,33 @@ class ThrottleMeter:
         self._active: Mapping[str, bool] = {}
         self._thermal: float | None = None
 
+    @property
+    def seconds(self) -> Mapping[str, Seconds]:
+        """Returns the cumulative seconds by reason, without those that are unknown now."""
+        capped = self.power_cap.seconds
+        return self._seconds if capped is None else {POWER_CAP: capped, **self._seconds}
+
     def observe(self, since: float, at: float, reading: CounterReading) -> None:
         """Takes in a reading. ``at``: its monotonic time; ``since``: that of the good reading before it."""
-        before, counted, bits_at = self.seconds, self._counted, self._bits_at
+        active = reading.throttle_active
+        self.power_cap.observe(at, reading.power, reading.throttle.get(POWER_CAP), active.get(POWER_CAP))
+        reading = reading._replace(throttle=_without_power_cap(reading.throttle), throttle_active=_without_power_cap(active))
+        before, counted, bits_at = self._seconds, self._counted, self._bits_at
+        has_grown = False
         if reading.throttle_active:
-            self._add_bits(at, reading)
+            has_grown = self._add_bits(at, reading)
         if reading.thermal is not None:
-            self._add_thermal(reading.thermal, reading)
+            has_grown |= self._add_thermal(reading.thermal, reading)
         if reading.throttle_active:
             self._bits_at, self._active = at, reading.throttle_active
-        if self._summed or reading.throttle != counted:
+        if has_grown or reading.throttle != counted:
             # A counter that fails for one poll keeps the value it had.
             summed = {reason: Seconds(value) for reason, value in self._summed.items()}
-            self.seconds = {**self.seconds, **summed, **reading.throttle}
+            self._seconds = {**self._seconds, **summed, **reading.throttle}
             self._counted = reading.throttle
         thermal_missing = reading.thermal is None and self._thermal is not None
         gap = bool(reading.throttle_active) and bits_at is not None and at - bits_at > GAP_SECONDS
-        if gap or thermal_missing or self._unread_since or reading.throttle != counted or self.seconds != before:
+        if gap or thermal_missing or self._unread_since or reading.throttle != counted or self._seconds is not before:
             self._record(since, at, reading, bits_at)
 
     def between(self, start: float, end: float, read_until: float) -> Mapping[str, Seconds | None]:
@@ -65,7 +77,10 @@ class ThrottleMeter:
 
         Times are monotonic; ``read_until``: time of the last good reading.
         """
-        return {reason: self._between(reason, start, end, read_until) for reason in THROTTLE_REASONS}
+        return {
+            reason: self.power_cap.between(start, end) if reason == POWER_CAP else self._between(reason, start, end, read_until)
+            for reason in THROTTLE_REASONS
+        }
 
     def _between(self, reason: str, start: float, end: float, read_until: float) -> Seconds | None:
         trace = self._traces.get(reason)
@@ -80,7 +95,7 @@ class ThrottleMeter:
 
     def _record(self, since: float, at: float, reading: CounterReading, bits_at: float | None) -> None:
         """``bits_at``: time of the bits before this reading."""
-        for reason, seconds in self.seconds.items():
+        for reason, seconds in self._seconds.items():
             if self._by_bits(reason):
                 if reading.throttle_active:
                     self._grow(reason, at if bits_at is None else bits_at, at, seconds)
@@ -100,23 +115,33 @@ class ThrottleMeter:
 
     def _is_counted(self, reason: str, reading: CounterReading) -> bool:
         """Whether the driver counts this reason, even where its counter just failed."""
-        return reason in reading.throttle or (reason in self.seconds and reason not in self._summed)
+        # Other reasons are counted as 0 until the driver shows that it has them.
+        was_counted = reason != OTHER_REASON and reason in self._seconds and reason not in self._summed
+        return reason in reading.throttle or was_counted
 
-    def _add_bits(self, at: float, reading: CounterReading) -> None:
+    def _add_bits(self, at: float, reading: CounterReading) -> bool:
+        """Returns whether the seconds of a reason are new or have grown."""
         span = 0.0 if self._bits_at is None else at - self._bits_at
+        has_grown = False
         for reason, active in reading.throttle_active.items():
             if self._is_counted(reason, reading):
                 continue
-            total = self._summed.setdefault(reason, 0.0)
+            total = self._summed.get(reason)
+            grown = 0.0
             if span <= GAP_SECONDS and not (reading.thermal is not None and reason in THERMAL_REASONS):
-                self._summed[reason] = total + span * (active + self._active.get(reason, False)) / 2
+                grown = span * (active + self._active.get(reason, False)) / 2
+            if total is None or grown:
+                self._summed[reason] = (total or 0.0) + grown
+                has_grown = True
+        return has_grown
 
-    def _add_thermal(self, thermal: float, reading: CounterReading) -> None:
+    def _add_thermal(self, thermal: float, reading: CounterReading) -> bool:
+        """Returns whether the seconds of a reason have grown."""
         grown = 0.0 if self._thermal is None else thermal - self._thermal
         self._thermal = thermal
         uncounted = [reason for reason in THERMAL_REASONS if not self._is_counted(reason, reading)]
         if grown <= 0 or not uncounted:
-            return
+            return False
         set_times = {r: reading.throttle_active.get(r, False) + self._active.get(r, False) for r in uncounted}
         if not any(set_times.values()):
             # Too short for the bits: then it was software, which throttles well before the hardware has to.
@@ -126,3 +151,8 @@ class ThrottleMeter:
             # Both may be set at a time, and a bit that was set at both ends of this time was set for all of it.
             if times:
                 self._summed[reason] = self._summed.get(reason, 0.0) + grown * times / most
+        return True
+
+
+def _without_power_cap(by_reason: Mapping[str, Value]) -> Mapping[str, Value]:
+    return {reason: value for reason, value in by_reason.items() if reason != POWER_CAP} if POWER_CAP in by_reason else by_reason

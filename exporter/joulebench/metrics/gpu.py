@@ -97,13 +97,14 @@ GPU_ENERGY_CROSSCHECK = gauge(
 )
 GPU_THROTTLE_ACTIVE = gauge(
     "gpu_throttle_active",
-    "1 while the clock event reason is set, else 0 (nvmlDeviceGetCurrentClocksEventReasons).",
+    "1 while the clock event reason is set, else 0 (nvmlDeviceGetCurrentClocksEventReasons). sw_power_cap is 1 only with the"
+    " power at 90 % of its limit or more, for it is set on idle cards too. other: any reason without a name here.",
     (*GPU, "reason"),
 )
 GPU_THROTTLE_SECONDS = counter(
     "gpu_throttle_seconds_total",
     "Time for which the reason lowered the clocks: the driver's nanosecond counters where it has them, else clock event reasons"
-    " polled at 50 Hz.",
+    " polled at 50 Hz. sw_power_cap grows only with the power at 90 % of its limit or more, and is absent without a limit.",
     (*GPU, "reason"),
 )
 GPU_LINK_BYTES = counter(

@@ -11,7 +11,11 @@ ZONE = ("zone", "package")
 TASK = ("model", "suite")
 """Constant for a task, on every series of it."""
 
-THROTTLE_REASONS = ("sw_power_cap", "hw_slowdown", "sync_boost", "sw_thermal", "hw_thermal", "hw_power_brake")
+POWER_CAP = "sw_power_cap"
+"""Throttle reason that counts only while the power is near the limit."""
+OTHER_REASON = "other"
+"""Throttle reasons that have no name here, as those that only newer drivers know."""
+THROTTLE_REASONS = (POWER_CAP, "hw_slowdown", "sync_boost", "sw_thermal", "hw_thermal", "hw_power_brake", OTHER_REASON)
 THERMAL_REASONS = ("sw_thermal", "hw_thermal")
 LINKS, DIRECTIONS = ("pcie", "nvlink"), ("tx", "rx")
 HOST_ZONES = ("package", "dram", "psys")

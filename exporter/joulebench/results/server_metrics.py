@@ -39,6 +39,8 @@ RECENT_SECONDS = 300.0
 
 NEAR_SECONDS = 5.0
 """Memory of a loaded model does not change from second to second: a sample this far beside a short task still holds for it."""
+CLOCK_SECONDS = 1.0
+"""How old the clock is at most when it is scraped."""
 LATE_SECONDS = 2.0
 """By which a counter that is read once a second lies behind what is scraped."""
 
@@ -80,7 +82,7 @@ def fetch_server_metrics(
 
     Raises PrometheusError.
     """
-    collector = _Collector(api, equal, [gpu.throttle.get("sw_power_cap", EMPTY) for gpu in gpus])
+    collector = _Collector(api, equal, [gpu.throttle.get(metrics.POWER_CAP, EMPTY) for gpu in gpus])
     for start, end in chunks(union(windows), chunk):
         collector.add(start, end)
     return collector.server_metrics()
@@ -200,14 +202,19 @@ def link_bytes(servers: ServerMetrics, uuid: str, start: float, end: float) -> d
 
 
 def capped_clock(servers: ServerMetrics, uuid: str, cap: TimeSeries, start: float, end: float) -> CappedClock | None:
-    """SM clock while the power limit held it down, in hertz: its mean by the seconds that ``cap``, cumulative, grew around each
-    sample. None where it never did or no clock is known."""
+    """SM clock while the power limit lowered it, in hertz: its mean by the seconds that ``cap``, cumulative, grew in the second
+    before each sample. None where it never did or no clock is known.
+
+    A clock is read up to ``CLOCK_SECONDS`` before its scrape. So a sample counts only where the power was at the limit before and
+    after that time too: at the edges of a load it would be the clock of an idle card.
+    """
     clock = servers.clocks.get(uuid, EMPTY).between(start, end)
     total = weighted = 0.0
     lowest: list[float] = []
     for at, hertz in clock:
-        grew = increase(cap, at - 0.5, at + 0.5)
-        if grew:
+        read_at = at - CLOCK_SECONDS
+        grew = increase(cap, read_at, at)
+        if grew and increase(cap, read_at - CLOCK_SECONDS, read_at) and increase(cap, at, at + CLOCK_SECONDS):
             total += grew
             weighted += grew * hertz
             lowest.append(hertz)

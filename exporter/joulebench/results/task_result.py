@@ -14,6 +14,7 @@ from joulebench.energy.allocation import Share
 from joulebench.energy.attribution import TaskAttribution
 from joulebench.energy.phases import Timeline
 from joulebench.energy.window import QUALITIES, WindowEnergy
+from joulebench.metrics import POWER_CAP
 from joulebench.parsing import as_count, as_dict, as_float, as_int, as_name, sum_or_none
 from joulebench.results.attribution import phase_results, task_timeline
 from joulebench.results.calls import answered_stretches, call_results, calls_exceed_task, efficiency
@@ -398,7 +399,7 @@ def _gpu_result(
         link_bytes=link_bytes(context.servers, energy.uuid, *task.window) if task.window else {},
     )
     if readings is not None and task.window is not None:
-        gauges, cap = readings.gauges, readings.samples.throttle.get("sw_power_cap", EMPTY)
+        gauges, cap = readings.gauges, readings.samples.throttle.get(POWER_CAP, EMPTY)
         found.name = readings.samples.name
         found.min_temp_margin_c = readings.margin
         found.power_capped_clock = capped_clock(context.servers, energy.uuid, cap, *task.window)

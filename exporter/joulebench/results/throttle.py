@@ -10,14 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from joulebench import metrics
-from joulebench.metrics import THROTTLE_REASONS
+from joulebench.metrics import POWER_CAP, THROTTLE_REASONS
 from joulebench.results.fetch import GpuSamples
 from joulebench.results.gpu_stats import throttled_by_reason
 from joulebench.results.timeseries import EMPTY, TimeSeries, Window, gauge_stats, growth_bounds
 from joulebench.schema.reasons import Reason
 from joulebench.schema.result import Throttle, ThrottleDisagreement
 
-LIMITED_BY_DESIGN = ("sw_power_cap", "sync_boost")
+LIMITED_BY_DESIGN = (POWER_CAP, "sync_boost")
 """Reasons that are settings, not trouble; they stand by reason and are not counted as throttling."""
 SUMS_UP_OTHERS = "hw_slowdown"
 TOLERANCE_SECONDS = 0.3
@@ -52,6 +52,9 @@ def gpu_throttling(
     if not answer:
         sources = {reason: PROMETHEUS for reason, seconds in prometheus.items() if seconds is not None}
         return Throttling(uuid, UNKNOWN, prometheus, prometheus, sources, ())
+    if POWER_CAP not in answer:
+        # The exporter could not tell for all of the window whether the power was near the limit; its counter rests meanwhile.
+        prometheus = {**prometheus, POWER_CAP: None}
     exporter = {reason: answer.get(reason) for reason in THROTTLE_REASONS}
     seconds = {r: prometheus[r] if exporter[r] is None else exporter[r] for r in THROTTLE_REASONS}
     sources = {r: PROMETHEUS if exporter[r] is None else EXPORTER for r, some in seconds.items() if some is not None}

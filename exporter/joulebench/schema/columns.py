@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from joulebench.devices import ROLES
-from joulebench.metrics import DIRECTIONS, LINKS, THROTTLE_REASONS, TOOL_OUTCOMES
+from joulebench.metrics import DIRECTIONS, LINKS, OTHER_REASON, POWER_CAP, THROTTLE_REASONS, TOOL_OUTCOMES
 from joulebench.parsing import sum_or_none
 from joulebench.schema.fields import FieldDoc, doc, field_at
 from joulebench.schema.result import EmissionResult, HardwareMetrics, MeterResult, TaskResult
@@ -76,7 +76,12 @@ def _throttle_reason(reason: str) -> Column:
     def value(result: TaskResult) -> float | None:
         return result.throttle.seconds_by_reason.get(reason)
 
-    return _computed(f"throttled_{reason}_seconds", doc("s", f"Seconds that `{reason}` held clocks down."), value)
+    texts = {
+        POWER_CAP: "Seconds that `sw_power_cap` held clocks down with the power at 90 % of its limit or more; empty where it has none.",
+        OTHER_REASON: "Seconds that reasons without a name here held clocks down, such as `board_limit` and `reliability`.",
+    }
+    text = texts.get(reason, f"Seconds that `{reason}` held clocks down.")
+    return _computed(f"throttled_{reason}_seconds", doc("s", text), value)
 
 
 def _link(link: str, direction: str) -> Column:

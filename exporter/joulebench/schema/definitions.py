@@ -126,7 +126,8 @@ DEFINITIONS = (
     Definition(
         "throttled_seconds",
         "max over reasons that are trouble, of the GPU that was held down most",
-        "Not `sw_power_cap` and `sync_boost`, which are settings.",
+        "Not `sw_power_cap` and `sync_boost`, which are settings. `sw_power_cap` counts only while the power is at 90 % of the"
+        " enforced limit or more, as drivers set and count it on idle cards too; without a limit or power it is unknown.",
     ),
     Definition("overlap_fraction", "time with another task's window on the same GPUs / window", "0 where the task was alone."),
 )

@@ -513,7 +513,7 @@ class LinkBytes(Record):
 
 
 class CappedClock(Record):
-    """The SM clock while the power limit held it down."""
+    """The SM clock while the power limit held it down, by samples with the power at the limit before and after them."""
 
     capped_hz: Annotated[Number, doc("Hz", "Mean, weighed by the time at the limit.")] = None
     capped_low_hz: Annotated[Number, doc("Hz", "Lowest sample.")] = None

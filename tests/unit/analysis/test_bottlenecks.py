@@ -74,6 +74,7 @@ def test_idle_joules_are_told_where_idle_power_is_known(tmp_path: Path) -> None:
         (task("a", gpus=[Gpu(util=20.0)]), "the GPU is little used"),
         (task("a", slowed={"sw_power_cap": 1.0}), "the power limit holds the clocks down"),
         (task("a", slowed={"hw_thermal": 0.5}), "heat or the power supply holds the clocks down"),
+        (task("a", slowed={"other": 0.5}), "a reason without a name here holds the clocks down"),
         (task("a", gpus=[Gpu(vram=23.5 * 1024)]), "VRAM is nearly full"),
         (task("a", gpus=[Gpu(vram=8 * 1024)]), "VRAM is left"),
     ],
@@ -198,7 +199,7 @@ def test_checks_that_the_card_does_not_allow_are_skipped_with_their_reason(tmp_p
         "memory bandwidth: that of NVIDIA Thor is not known",
         "VRAM: its size or use is not known of NVIDIA Thor",
         "utilization: not known of NVIDIA Thor",
-        "power limit: no throttling reasons are known of NVIDIA Thor",
+        "power limit: the time at it is not known of NVIDIA Thor; it needs throttle reasons, the limit and power",
     )
     known = found(tmp_path / "known", task("a", slowed={"sw_power_cap": 1.0}), known=ModelSizes(weights={"model-a": 6e9}))
     assert known.skipped == ("clock at the power limit: not known of NVIDIA A10",)

@@ -309,13 +309,13 @@ def test_throttling_is_the_drivers_own_time(play: Play) -> None:
     rig = play(FakeGpu(reasons=((0.0, 0.0), (2.0, SW_THERMAL), (2.003, 0.0), (3.0, HW_THERMAL), (3.5, 0.0))))
     rig.run(5)
     assert rig.state().throttle == pytest.approx(
-        {"sw_power_cap": 0, "sync_boost": 0, "sw_thermal": 0.003, "hw_thermal": 0.5, "hw_power_brake": 0}, abs=1e-8
+        {"sw_power_cap": 0, "sync_boost": 0, "sw_thermal": 0.003, "hw_thermal": 0.5, "hw_power_brake": 0, "other": 0}, abs=1e-8
     )
 
 
 def test_an_old_driver_still_counts_short_throttles_by_its_thermal_total(play: Play) -> None:
     reasons = ((0.0, 0.0), (2.0, SW_THERMAL), (2.003, 0.0), (3.0, HW_THERMAL), (3.5, 0.0), (4.0, SW_POWER_CAP), (4.25, 0.0))
-    rig = play(FakeGpu(reasons=reasons), driver="570.86.16", phase=0.007)
+    rig = play(FakeGpu(power=((0.0, 440.0),), reasons=reasons), driver="570.86.16", phase=0.007)
     rig.run(5)
     throttle = rig.state().throttle
     assert throttle["sw_thermal"] == pytest.approx(0.003, abs=1e-6)

@@ -124,7 +124,8 @@ def test_throttle_counters_are_asked_by_the_ids_of_the_driver(play: Play, driver
     rig.clock.advance(5.0)
     reading = rig.source.devices()[0].read_counters()
     assert reading.throttle == pytest.approx(
-        {"sw_power_cap": 0.25, "sync_boost": 0.0, "sw_thermal": 0.001, "hw_thermal": 0.5, "hw_power_brake": 0.25}, abs=1e-8
+        {"sw_power_cap": 0.25, "sync_boost": 0.0, "sw_thermal": 0.001, "hw_thermal": 0.5, "hw_power_brake": 0.25, "other": 0.0},
+        abs=1e-8,
     )
     assert reading.thermal == pytest.approx(0.501)
     assert reading.throttle_active == {}

@@ -12,7 +12,7 @@ from tests.unit.gpu.rig import Play, Rig
 
 COUNTED, BITS_ONLY = "580.95.05", "470.42.01"
 HOT = FakeGpu(
-    power=((0.0, 200.0),),
+    power=((0.0, 440.0),),
     reasons=(
         (0.0, 0.0),
         (4.003, float(SW_THERMAL)),

@@ -16,7 +16,7 @@ from joulebench.errors import QueryRefused
 from joulebench.metrics import recorded
 from joulebench.results import server_metrics
 from joulebench.results.export import Export, Options, export
-from joulebench.results.server_metrics import ServerMetrics, fetch_server_metrics, link_bytes, model_server
+from joulebench.results.server_metrics import ServerMetrics, capped_clock, fetch_server_metrics, link_bytes, model_server
 from joulebench.results.timeseries import TimeSeries
 from joulebench.schema.result import ModelServer, SampleCounts
 from tests.contract.sources import rules
@@ -216,3 +216,15 @@ def test_what_a_store_refuses_at_once_is_asked_for_in_parts(api: PrometheusApi) 
     assert parts.memory == whole.memory
     with pytest.raises(QueryRefused):
         fetch_server_metrics(cast(PrometheusApi, Stubborn(api, 1.0)), windows, {}, ())
+
+
+def test_an_idle_clock_at_the_edges_of_a_load_is_no_clock_at_the_power_limit() -> None:
+    """The clock is read half a second before its scrape, so that at 10 s it is still the idle one, and at 15 s no longer."""
+    seconds = [float(second) for second in range(31)]
+    clocks = TimeSeries.of([(at, 1.5e9 if 10.5 <= at < 16 else 3e8) for at in seconds])
+    cap = TimeSeries.of([(at, min(max(at - 9.7, 0.0), 5.0)) for at in seconds])
+    found = capped_clock(ServerMetrics(clocks={"GPU-a": clocks}), "GPU-a", cap, 0.0, 30.0)
+    assert found is not None
+    assert (found.capped_hz, found.capped_low_hz, found.samples) == (1.5e9, 1.5e9, 4)
+    resting = TimeSeries.of([(at, 212.0) for at in seconds])
+    assert capped_clock(ServerMetrics(clocks={"GPU-a": clocks}), "GPU-a", resting, 0.0, 30.0) is None

@@ -119,3 +119,18 @@ def test_the_seconds_of_a_call_are_the_exporters_where_it_told_them() -> None:
     answers = {"GPU-a": {**COOL, "hw_thermal": 1.05}}
     assert throttle.call_throttling([gpu()], 5.0, 6.3, 2.0, answers)[0] == 1.05
     assert throttle.call_throttling([], 5.0, 6.3, 2.0, answers)[0] == 1.05
+
+
+def test_where_the_exporter_does_not_know_the_time_at_the_power_limit_prometheus_does_not_stand_in() -> None:
+    known = {reason: 0.0 for reason in COOL if reason != "sw_power_cap"}
+    one = throttling("GPU-a", known, gpu(), 5.0, 6.3)
+    assert (one.seconds["sw_power_cap"], "sw_power_cap" in one.sources) == (None, False)
+    assert throttle.throttle_result([one], []).throttled_seconds == 0.0
+    assert throttling("GPU-a", NOTHING, gpu(), 5.0, 6.3).seconds["sw_power_cap"] == 0.0
+
+
+def test_a_reason_without_a_name_is_trouble_and_a_zero_needs_it() -> None:
+    one = throttling("GPU-a", {**COOL, "other": 0.7}, None, 5.0, 6.3)
+    assert throttle.throttle_result([one], []).throttled_seconds == 0.7
+    unknown = {reason: 0.0 for reason in COOL if reason != "other"}
+    assert throttle.throttle_result([throttling("GPU-a", unknown, None, 5.0, 6.3)], []).throttled_seconds is None

@@ -20,6 +20,7 @@ from typing import Any
 
 from joulebench.analysis.bottlenecks import roofline
 from joulebench.analysis.bottlenecks.tasks import Finding, TaskRun, context_tokens, group_by_model
+from joulebench.metrics import OTHER_REASON, POWER_CAP
 from joulebench.schema.result import CallResult
 
 TOOL, QUEUE, AGENT, LOAD, PREFILL, DECODE, UNSPLIT = "tool", "queue", "agent", "load", "prefill", "decode", "llm, not split"
@@ -36,6 +37,8 @@ PREFILL_SHARE = 0.25
 REPEATED_SHARE = 0.5
 THERMAL_SHARE = 0.05
 THERMAL = ("hw_slowdown", "sw_thermal", "hw_thermal", "hw_power_brake")
+COOL_DOWN = "cool the card, or lower its power limit until the reason is gone; do not compare these tasks with others"
+NAME_REASON = "see which reason nvidia-smi -q -d PERFORMANCE names; do not compare these tasks with others"
 SHOWN = 3
 
 _STEPS = {
@@ -47,7 +50,6 @@ _STEPS = {
 FULLY_LOADED = 0.995
 """From this share of the model in GPU memory on, no layer is taken to run elsewhere."""
 _MODEL_PHASES = ("prefill", "decode", "llm_unsplit")
-POWER_CAP = "sw_power_cap"
 LEAST_POWER_CAP_SHARE = 0.1
 
 
@@ -154,7 +156,8 @@ def _bottlenecks_of_model(model: str, tasks: Sequence[TaskRun], sizes: ModelSize
         *(roofline.decode_findings(model, decode) if decode is not None else ()),
         *roofline.memory_findings(model, memory, weights if offload is None else None),
         *(_power_findings(model, power) if power is not None else ()),
-        *_heat(model, tasks),
+        *_throttled(model, tasks, "heat or the power supply holds the clocks down", THERMAL, COOL_DOWN),
+        *_throttled(model, tasks, "a reason without a name here holds the clocks down", (OTHER_REASON,), NAME_REASON),
     ]
     return Bottlenecks(
         model=model,
@@ -203,7 +206,7 @@ def _skipped(
     if all(task.max_utilization is None for task in tasks):
         yield f"utilization: not known of {cards}"
     if power is None:
-        yield f"power limit: no throttling reasons are known of {cards}"
+        yield f"power limit: the time at it is not known of {cards}; it needs throttle reasons, the limit and power"
     elif power.share >= LEAST_POWER_CAP_SHARE and power.clock_ratio is None:
         yield f"clock at the power limit: not known of {cards}"
 
@@ -306,22 +309,23 @@ def _queue(model: str, tasks: Sequence[TaskRun], waiting: Waiting | None) -> Ite
         )
 
 
-def _heat(model: str, tasks: Sequence[TaskRun]) -> Iterator[Finding]:
+def _throttled(model: str, tasks: Sequence[TaskRun], kind: str, reasons: Sequence[str], next_step: str) -> Iterator[Finding]:
+    """By the reason that lasted longest of these."""
     known = [task for task in tasks if task.throttled_by_reason and task.attempt.seconds]
     total = sum(task.attempt.seconds or 0.0 for task in known)
     if not total:
         return
-    by_reason = {reason: sum(task.throttled_by_reason.get(reason, 0.0) for task in known) / total for reason in THERMAL}
+    by_reason = {reason: sum(task.throttled_by_reason.get(reason, 0.0) for task in known) / total for reason in reasons}
     reason, share = max(by_reason.items(), key=lambda each: each[1])
     if share >= THERMAL_SHARE:
         hottest = max((task.attempt.max_temp_c for task in known if task.attempt.max_temp_c is not None), default=None)
         at = "" if hottest is None else f", up to {hottest:.0f} C"
         yield Finding(
-            kind="heat or the power supply holds the clocks down",
+            kind=kind,
             scope=model,
             evidence=f"{reason} for {100 * share:.0f} % of the time of {len(known)} tasks{at}",
             gain="see joulebench analyze throttling, which compares decode rates inside and outside",
-            next_step="cool the card, or lower its power limit until the reason is gone; do not compare these tasks with others",
+            next_step=next_step,
         )
 
 
