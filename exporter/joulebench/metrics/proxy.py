@@ -52,6 +52,20 @@ PROXY_UNRECORDED_REQUESTS = _proxy(
     (),
     unused_because="0 unless a client names odd runs or the disk fails; the log says which",
 )
+PROXY_JOURNAL_QUEUE = _proxy(
+    Kind.GAUGE,
+    "journal_queue_entries",
+    "Requests and energies that wait to be written to the journals of their runs; grows while the disk does not answer.",
+    (),
+    unused_because="about 0 unless the disk hangs; 'joulebench export' names the tasks whose requests are missing",
+)
+PROXY_UNWRITTEN_EVENTS = _proxy(
+    Kind.GAUGE,
+    "unwritten_events",
+    "Events that the journals of their runs do not hold: they wait for a disk that is full, or are lost.",
+    (),
+    unused_because="0 unless the disk is full; 'joulebench export' names the tasks whose requests are missing",
+)
 PROXY_REFUSED_ADDITIONS = _proxy(
     _COUNTER,
     "refused_additions_total",

@@ -19,6 +19,7 @@ from typing import TypeAlias
 from joulebench import __version__
 from joulebench.clients.exporter import EnergyAnswer
 from joulebench.clock import Clock
+from joulebench.confidence.measures import CallConfidence
 from joulebench.errors import UserError
 from joulebench.llm.events import parse_object
 from joulebench.llm.reply import Reply
@@ -64,14 +65,24 @@ _ERRORS = {
 
 
 @dataclass(frozen=True, slots=True)
+class RecordedTool:
+    outcome: str
+    confidence: CallConfidence
+    arguments: object
+
+
+@dataclass(frozen=True, slots=True)
 class RecordedRequest:
-    """``result`` is one of ``metrics.PROXY_RESULTS``; ``reply`` is None where there was none to read."""
+    """What the journal keeps of a request: replies, which may be large, do not wait for the disk. Durations in seconds."""
 
     ticket: RequestTicket
-    finished: FinishedRequest
-    result: str
-    reply: Reply | None
-    outcomes: list[ToolCallOutcome]
+    model: str
+    duration: float
+    ttft: float | None
+    status: str
+    error: str | None
+    stats: ServerStats
+    tools: tuple[RecordedTool, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +144,9 @@ class RunJournals:
         self._energy: EnergyAllocator | None = None
         self._is_closing = threading.Event()
         self.queue: BoundedQueue[Entry] = BoundedQueue("proxy_journal", MAX_QUEUED, self._count_dropped)
-        self._loop = BackgroundLoop("proxy-journal", self._step)
+        self._unwritten = self._lost_of_closed = 0
+        self._close_by = 0.0
+        self._loop = BackgroundLoop("proxy-journal", self._step, at_end=self._close_all)
 
     def start(self, energy: EnergyAllocator | None) -> None:
         """``energy`` answers for the windows of tasks; None without an exporter."""
@@ -150,13 +163,23 @@ class RunJournals:
 
     def stop(self, timeout: float) -> None:
         """Writes what waits for at most ``timeout`` seconds, and closes the journals."""
-        end = self._clock.monotonic() + timeout
+        self._close_by = self._clock.monotonic() + timeout
         if not self._loop.stop(timeout):
-            # A disk that does not answer: its thread is a daemon.
-            log.error("journals in %s: the disk does not answer; what waits for it is lost", self._runs_dir)
-            return
+            # The thread waits for the disk; it is a daemon and ends with the process.
+            log.error(
+                "journals in %s: the disk does not answer; %d requests and energies that wait for it are lost",
+                self._runs_dir,
+                len(self.queue),
+            )
+
+    def unwritten_events(self) -> int:
+        """Events that wait for a disk that is full, or are lost; as of the last time that the disk answered."""
+        return self._unwritten
+
+    def _close_all(self) -> None:
+        """Runs in the writing thread, since only that may wait for the disk."""
         for entry in self.queue.drain():
-            if self._clock.monotonic() > end:
+            if self._clock.monotonic() > self._close_by:
                 break
             self._write(entry)
         for run_id in list(self._open):
@@ -187,7 +210,26 @@ class RunJournals:
     def record(
         self, ticket: RequestTicket, finished: FinishedRequest, result: str, reply: Reply | None, outcomes: list[ToolCallOutcome]
     ) -> None:
-        self.queue.put(RecordedRequest(ticket, finished, result, reply, outcomes))
+        """``result`` is one of ``metrics.PROXY_RESULTS``; ``reply`` is None where there was none to read."""
+        first = None if reply is None else reply.arrivals.first
+        calls = () if reply is None else reply.tool_calls
+        arguments = [call.arguments or call.raw_arguments for call in calls[: len(outcomes)]]
+        arguments += [None] * (len(outcomes) - len(arguments))
+        self.queue.put(
+            RecordedRequest(
+                ticket,
+                finished.request.model,
+                duration=max(0.0, finished.ended - finished.began),
+                ttft=None if first is None else max(0.0, first - finished.began),
+                status={"ok": "success", "client_gone": "cancelled"}.get(result, "error"),
+                error=_error_text(result, finished.status, reply),
+                stats=ServerStats() if reply is None else ServerStats.of_reply(reply),
+                tools=tuple(
+                    RecordedTool(outcome.outcome, outcome.confidence, of_call)
+                    for outcome, of_call in zip(outcomes, arguments, strict=True)
+                ),
+            )
+        )
 
     def record_energy(self, request: RequestEnergy) -> None:
         self.queue.put(request)
@@ -232,6 +274,7 @@ class RunJournals:
                 run.journal.sync()
         if is_due:
             self._synced_at = now
+        self._unwritten = self._lost_of_closed + sum(run.journal.lost for run in self._open.values())
 
     def _finish(self, run: _OpenRun, task: _OpenTask) -> bool:
         """Returns whether nothing is left to be written or asked for until the next request of the task."""
@@ -308,45 +351,32 @@ class RunJournals:
         reasons = [] if problem is None else [f"journal: {problem}"]
         run.journal.write(events.PUSH_STATE, now, None, events_lost=run.journal.lost, reasons=reasons)
         run.journal.close()
+        self._lost_of_closed += run.journal.lost
 
     def _write_request(self, run: _OpenRun, entry: RecordedRequest) -> None:
-        ticket, finished, reply, journal = entry.ticket, entry.finished, entry.reply, run.journal
-        task, model = ticket.task, finished.request.model
-        duration = max(0.0, finished.ended - finished.began)
-        end = Seconds(ticket.start + duration)
+        ticket, journal = entry.ticket, run.journal
+        task, model = ticket.task, entry.model or None
+        end = Seconds(ticket.start + entry.duration)
         open_task = run.tasks.get(task.task_id)
         if open_task is None:
             open_task = run.tasks[task.task_id] = _OpenTask(task)
             if task.end is None:
-                journal.write(
-                    events.TASK_START, task.start, task.task_id, task_name=task.task_id, model_name=model or None, suite=""
-                )
+                journal.write(events.TASK_START, task.start, task.task_id, task_name=task.task_id, model_name=model, suite="")
         if task.end is None or end > task.end:
             task.end = end
-        journal.write(events.LLM_QUERY_START, ticket.start, task.task_id, call=ticket.call, model_name=model or None)
-        first = None if reply is None else reply.arrivals.first
-        ttft = None if first is None else Seconds(max(0.0, first - finished.began))
+        journal.write(events.LLM_QUERY_START, ticket.start, task.task_id, call=ticket.call, model_name=model)
+        ttft = None if entry.ttft is None else Seconds(entry.ttft)
         if ttft is not None:
             journal.write(events.LLM_FIRST_TOKEN_RECEIVED, Seconds(ticket.start + ttft), task.task_id, call=ticket.call)
-        status = {"ok": "success", "client_gone": "cancelled"}.get(entry.result, "error")
-        stats = ServerStats() if reply is None else ServerStats.of_reply(reply)
-        fields = query_end_fields(status, _error_text(entry), duration, ttft, stats)
+        fields = query_end_fields(entry.status, entry.error, entry.duration, ttft, entry.stats)
         journal.write(events.LLM_QUERY_END, end, task.task_id, call=ticket.call, **fields)
-        for place, outcome in enumerate(entry.outcomes):
+        for tool in entry.tools:
             task.tools += 1
-            calls = () if reply is None else reply.tool_calls
-            args = (calls[place].arguments or calls[place].raw_arguments) if place < len(calls) else None
-            start_fields = tool_start_fields(task.tools, ticket.call, outcome.confidence.name, args, outcome.confidence)
+            name = tool.confidence.name
+            start_fields = tool_start_fields(task.tools, ticket.call, name, tool.arguments, tool.confidence)
             journal.write(events.TOOL_CALL_START, end, task.task_id, **start_fields)
-            journal.write(
-                events.TOOL_CALL_END,
-                end,
-                task.task_id,
-                tool_call=task.tools,
-                tool_name=outcome.confidence.name,
-                outcome=outcome.outcome,
-                success=outcome.outcome == "ok",
-            )
+            ended = {"outcome": tool.outcome, "success": tool.outcome == "ok"}
+            journal.write(events.TOOL_CALL_END, end, task.task_id, tool_call=task.tools, tool_name=name, **ended)
         if not task.in_flight or self._clock.monotonic() - open_task.written_at > END_EVERY:
             self._write_end(journal, open_task)
 
@@ -394,14 +424,13 @@ def _read_earlier_starts(directory: Path) -> dict[str, Seconds]:
     return starts
 
 
-def _error_text(entry: RecordedRequest) -> str | None:
-    if entry.result == "ok":
+def _error_text(result: str, status: int | None, reply: Reply | None) -> str | None:
+    if result == "ok":
         return None
-    text = _ERRORS.get(entry.result, entry.result)
-    status = entry.finished.status
+    text = _ERRORS.get(result, result)
     if status is not None and status >= 400:
         text = f"HTTP {status}"
-    error = None if entry.reply is None else entry.reply.error
+    error = None if reply is None else reply.error
     return f"{text}: {error}" if error else text
 
 

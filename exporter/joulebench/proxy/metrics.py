@@ -106,6 +106,7 @@ class ProxyMetrics:
         self._up: float | None = None
         self._refused_decreases: set[Metric] = set()
         self._queues: dict[str, Callable[[], int]] = {}
+        self._watched: dict[Metric, Callable[[], int]] = {}
 
     def key(self, run: str, task: str, model: str) -> TaskKey:
         with self._lock:
@@ -119,6 +120,10 @@ class ProxyMetrics:
     def watch_queue(self, name: str, dropped: Callable[[], int]) -> None:
         """Publishes the number of entries that a queue has dropped."""
         self._queues[name] = dropped
+
+    def watch(self, gauge: Metric, read: Callable[[], int]) -> None:
+        """Publishes what ``read`` returns at each scrape; it must not wait."""
+        self._watched[gauge] = read
 
     def begin(self, key: TaskKey, start: float) -> None:
         """``start``: unix time."""
@@ -204,6 +209,8 @@ class ProxyMetrics:
             sheet.value(m.LOOP_ERRORS, errors, (loop,))
         for queue, dropped in self._queues.items():
             sheet.value(m.QUEUE_DROPPED, dropped(), (queue,))
+        for gauge, read in self._watched.items():
+            sheet.value(gauge, read())
         with self._lock:
             sheet.value(m.PROXY_UPSTREAM_UP, self._up)
             for model, running in self._in_flight.items():

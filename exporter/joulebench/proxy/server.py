@@ -20,6 +20,7 @@ from joulebench.clients.connection import ca_bundle, environment_proxy
 from joulebench.clock import Clock
 from joulebench.errors import UserError
 from joulebench.http_server import HttpServer
+from joulebench.metrics import PROXY_JOURNAL_QUEUE, PROXY_UNWRITTEN_EVENTS
 from joulebench.proxy.accounting import UsageRecorder
 from joulebench.proxy.connections import MAX_HEADER, BoundedServer, connection_limit, start_listening
 from joulebench.proxy.energy import CUT_EVERY, DRAIN_SECONDS, EnergyAllocator, EnergyApi
@@ -97,6 +98,8 @@ class ProxyServer:
                 journals = RunJournals(options.runs_dir, self.metrics, self._clock, self._devices)
                 self._stack.callback(journals.stop, FINISH_WITHIN)
                 self.metrics.watch_queue(journals.queue.name, lambda: journals.queue.dropped)
+                self.metrics.watch(PROXY_JOURNAL_QUEUE, journals.queue.__len__)
+                self.metrics.watch(PROXY_UNWRITTEN_EVENTS, journals.unwritten_events)
             energy = None
             if self._energy_api is not None:
                 on_request = None if journals is None else journals.record_energy

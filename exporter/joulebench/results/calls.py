@@ -232,7 +232,7 @@ def efficiency(
 def _all_shared(task: Task, calls: Sequence[CallResult]) -> bool:
     """Whether the energy of every call is a share among all requests of the proxy, so that those of several tasks add up."""
     with_share = {event.get("call") for event in task.call_energy if "exclusive" in as_dict(event.get("share"))}
-    return task.is_call_energy_shared if not calls else all(call.call in with_share for call in calls)
+    return task.counted_by_proxy if not calls else all(call.call in with_share for call in calls)
 
 
 def _prompt_tokens(calls: Sequence[CallResult]) -> tuple[int | None, str | None]:

@@ -173,7 +173,7 @@ class Task:
     call_energy: tuple[Event, ...] = ()
     prefill_energy: tuple[Event, ...] = ()
     pushed_call_energy: tuple[int, float] | None = None
-    is_call_energy_shared: bool = False
+    counted_by_proxy: bool = False
     gateway_clock_offset: float | None = None
     used_gpus: frozenset[str] = frozenset()
     ran_elsewhere: bool = False
@@ -229,7 +229,7 @@ def _merge_task(key: TaskKey, journal: Journal, pushed: PushedTask | None) -> Ta
         call_energy=tuple(event for event in events or () if event["event_type"] == event_types.CALL_ENERGY),
         prefill_energy=tuple(event for event in events or () if event["event_type"] == event_types.PREFILL_ENERGY),
         pushed_call_energy=pushed.call_energy if pushed else None,
-        is_call_energy_shared=pushed.is_call_energy_shared if pushed else False,
+        counted_by_proxy=pushed.counted_by_proxy if pushed else False,
         gateway_clock_offset=pushed.gateway_clock_offset if pushed else None,
         used_gpus=pushed.used_gpus if pushed else frozenset(),
         ran_elsewhere=pushed.ran_elsewhere if pushed else False,

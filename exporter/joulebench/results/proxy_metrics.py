@@ -236,7 +236,7 @@ def _task(task_id: str, counts: Sequence[tuple[_Count, Cells]], unknown: _Unknow
     return PushedTask(
         values,
         call_energy=(sum(results.values()), sum(joules.values())) if is_known else None,
-        is_call_energy_shared=True,
+        counted_by_proxy=True,
         used_gpus=frozenset(uuid for _, uuid in joules),
         ran_elsewhere=0 < results.get("ok", 0) <= remote,
         reasons=(Reason.PROXY_RESTARTED,) if was_restarted else (),

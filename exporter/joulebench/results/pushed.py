@@ -29,7 +29,8 @@ Rows = dict[TaskKey, list[tuple[dict[str, str], float]]]
 
 @dataclass(frozen=True, slots=True)
 class PushedTask:
-    """``call_energy``: calls and their joules; ``is_call_energy_shared``: they are shares, which add up where calls overlapped.
+    """``call_energy``: calls and their joules. ``counted_by_proxy``: the values are those of the metering proxy, whose joules are
+    shares, which add up where calls overlapped.
 
     ``gateway_clock_offset``: the benchmark's clock minus the Pushgateway's at the last push; a push takes a few ms.
     ``used_gpus``: UUIDs of those that the metering proxy counted joules of. ``ran_elsewhere``: another host ran the model.
@@ -40,7 +41,7 @@ class PushedTask:
     energy: tuple[GpuJoules, ...] = ()
     call_energy: tuple[int, float] | None = None
     gateway_clock_offset: float | None = None
-    is_call_energy_shared: bool = False
+    counted_by_proxy: bool = False
     used_gpus: frozenset[str] = frozenset()
     ran_elsewhere: bool = False
     reasons: tuple[str, ...] = ()
