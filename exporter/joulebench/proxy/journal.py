@@ -52,6 +52,8 @@ END_EVERY = 5.0
 SYNC_EVERY = 5.0
 MAX_EARLIER_BYTES = 64 << 20
 """Of the journals of earlier proxies that are read when a run is opened."""
+CLOSE_SECONDS = 0.5
+"""To close the journals after what waited was written."""
 RETRY_AFTER = 5.0
 """Seconds until a journal that could not be opened is tried again."""
 
@@ -164,7 +166,7 @@ class RunJournals:
     def stop(self, timeout: float) -> None:
         """Writes what waits for at most ``timeout`` seconds, and closes the journals."""
         self._close_by = self._clock.monotonic() + timeout
-        if not self._loop.stop(timeout):
+        if not self._loop.stop(timeout + CLOSE_SECONDS):
             # The thread waits for the disk; it is a daemon and ends with the process.
             log.error(
                 "journals in %s: the disk does not answer; %d requests and energies that wait for it are lost",

@@ -209,7 +209,10 @@ def efficiency(
     prompt_tokens, basis = _prompt_tokens(calls) if prefill is not None else (None, None)
     decode_tokens = _decode_tokens(calls) if decode is not None else None
     joules = [call.joules for call in calls if call.joules is not None]
-    pushed = task.pushed_call_energy if not calls else None
+    lacks_calls = Reason.REQUESTS_NOT_JOURNALED in task.reasons
+    if lacks_calls:
+        joules = []
+    pushed = task.pushed_call_energy if lacks_calls or not calls else None
     per_call = sum(joules) / len(joules) if joules else ratio(pushed[1], pushed[0]) if pushed else None
     notes = {phase: phases[phase].notes for phase in ("prefill", "decode", "tool_wait")} if phases else {}
     return Efficiency(
@@ -232,7 +235,7 @@ def efficiency(
 def _all_shared(task: Task, calls: Sequence[CallResult]) -> bool:
     """Whether the energy of every call is a share among all requests of the proxy, so that those of several tasks add up."""
     with_share = {event.get("call") for event in task.call_energy if "exclusive" in as_dict(event.get("share"))}
-    return task.counted_by_proxy if not calls else all(call.call in with_share for call in calls)
+    return task.counted_by_proxy or (bool(calls) and all(call.call in with_share for call in calls))
 
 
 def _prompt_tokens(calls: Sequence[CallResult]) -> tuple[int | None, str | None]:

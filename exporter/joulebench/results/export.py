@@ -57,6 +57,8 @@ from joulebench.schema.result import CALLS_CSV_NAME, CSV_NAME, RUN_FILE_NAME, Me
 
 LOOKBACK_SECONDS = 30 * 86400.0
 """How far back a run without a journal is looked for."""
+WRITTEN_WITHIN_SECONDS = 1.0
+"""After this long a request that the proxy counted is in its journal, if its disk answers."""
 RELEASED_AFTER_SECONDS = 60.0
 """After this long the energy of a task has been pushed and scraped too, if it ever will be."""
 
@@ -127,7 +129,10 @@ def export(options: Options, api: PrometheusApi | None, clock: Clock | None = No
     stored = _load_from_prometheus(options, api, journal, clock, report)
     if stored.trouble:
         notes.append(stored.trouble)
-    tasks = merge_sources(journal, stored.tasks)
+    tasks = [
+        replace(task, reasons=(*task.reasons, Reason.REQUESTS_NOT_JOURNALED)) if task.key in stored.unjournaled else task
+        for task in merge_sources(journal, stored.tasks)
+    ]
     if options.devices and not all(task.exporter_energy for task in tasks):
         known = stored_devices(stored.samples.gpus) if stored.samples else []
         resolve_devices(options.devices, known, "--gpus")
@@ -227,18 +232,20 @@ def _journal_notes(journal: Journal, directory: Path) -> list[str]:
 
 @dataclass
 class _Stored:
-    """What Prometheus has of the run. ``trouble``: what went wrong; empty where nothing did."""
+    """What Prometheus has of the run. ``trouble``: what went wrong; empty where nothing did. ``unjournaled``: tasks of the
+    benchmark of which the proxy counted more requests than the journals hold."""
 
     tasks: Mapping[TaskKey, PushedTask] = field(default_factory=dict)
     samples: Samples | None = None
     servers: ServerMetrics = field(default_factory=ServerMetrics)
     trouble: str = ""
+    unjournaled: frozenset[TaskKey] = frozenset()
 
 
 def _load_from_prometheus(
     options: Options, api: PrometheusApi | None, journal: Journal, clock: Clock, report: Progress
 ) -> _Stored:
-    stored = _Stored()
+    stored, journals_read_at = _Stored(), clock.unix()
     if api is None:
         return stored
     equal = {"instance": options.instance} if options.instance else {}
@@ -252,6 +259,12 @@ def _load_from_prometheus(
             load, queried = proxy_metrics.load_proxied_tasks, proxy_metrics.QUERIES
         steps = _Steps(report, "reading tasks", queried)
         stored.tasks = load(api, options.run_id, clock.unix(), _lookback(options, own, clock), steps.one)
+        if journal.is_proxied:
+            # Requests that ended since the journals were read are not missing in them.
+            at, lookback = journals_read_at - WRITTEN_WITHIN_SECONDS, _lookback(options, own, clock)
+            counted = proxy_metrics.load_proxied_tasks(api, options.run_id, at, lookback)
+            alone, stored.unjournaled = proxy_metrics.find_unjournaled_tasks(journal, counted)
+            stored.tasks = {**stored.tasks, **alone}
         windows = [task.window for task in merge_sources(journal, stored.tasks) if task.window is not None]
         stored.samples = fetch_samples(
             api, windows, equal, chunk=options.chunk, step=lambda done, of: report("reading samples", done, of)

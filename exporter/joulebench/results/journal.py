@@ -9,7 +9,7 @@ import fcntl
 import json
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,7 +31,8 @@ class Journal:
     """Events in the order in which each worker wrote them. ``damaged``: lines that are no event.
 
     ``values`` and ``exporter_energy`` (each GPU's energy of the window, and its source) are counted of a task's events;
-    ``run_starts``: RUN_START by worker. ``proxied``: tasks of which the metering proxy recorded requests.
+    ``run_starts``: RUN_START by worker. ``proxied``: tasks of which the metering proxy recorded requests; ``proxied_requests``:
+    how many, by the name that they gave the task.
     """
 
     tasks: Mapping[TaskKey, list[Event]]
@@ -42,6 +43,12 @@ class Journal:
     exporter_energy: Mapping[TaskKey, ExporterAnswer] = field(default_factory=dict)
     run_starts: Mapping[str, Event] = field(default_factory=dict)
     proxied: frozenset[TaskKey] = frozenset()
+    proxied_requests: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def is_proxied(self) -> bool:
+        """Whether a proxy recorded anything of the run, be it only that it began."""
+        return any(event.get("recorded_by") == events.PROXY for event in self.run_starts.values())
 
 
 def load_journals(directory: Path) -> Journal:
@@ -85,7 +92,16 @@ def load_journals(directory: Path) -> Journal:
         {key: exporter_energy(some) for key, some in joined.items()},
         starts,
         proxied,
+        _count_requests(tasks, {worker for worker, event in starts.items() if event in by_proxies}),
     )
+
+
+def _count_requests(tasks: Mapping[TaskKey, Sequence[Event]], proxies: Collection[str]) -> Mapping[str, int]:
+    counts: Counter[str] = Counter()
+    for key, task_events in tasks.items():
+        if key.worker in proxies:
+            counts[key.task_id] += sum(event["event_type"] == events.LLM_QUERY_END for event in task_events)
+    return counts
 
 
 def _values(key: TaskKey, task_events: Sequence[Event], run_starts: Mapping[str, Event]) -> TaskValues:
@@ -130,6 +146,8 @@ def known_runs(runs_dir: Path) -> list[str]:
 
 
 def _lines(path: Path) -> Iterator[bytes]:
+    if not path.is_file():
+        raise UserError(f"--runs-dir: {path} is no file; move it away")
     try:
         with path.open("rb") as lines:
             yield from lines

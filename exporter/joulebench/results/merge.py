@@ -209,11 +209,16 @@ def _merge_task(key: TaskKey, journal: Journal, pushed: PushedTask | None) -> Ta
     events, own = journal.tasks.get(key), journal.values.get(key)
     run = journal.run_starts.get(key.worker, {})
     pushed_values = pushed.values if pushed else None
-    if pushed_values is not None and key in journal.proxied:
+    # Of a task that the proxy counted, what is given here says more than the journal.
+    is_incomplete = pushed is not None and pushed.counted_by_proxy
+    if pushed_values is not None and key in journal.proxied and not is_incomplete:
         # What the benchmark pushed of calls and tools lacks those that only the proxy recorded.
         pushed_values = TaskValues(**{name: getattr(pushed_values, name) for name in _OF_THE_TASK})
-    values, sources, disagreements = _merge_values(own, pushed_values)
+    values, sources, disagreements = _merge_values(own, pushed_values, is_incomplete=is_incomplete)
     answer = journal.exporter_energy.get(key, ExporterAnswer())
+    if is_incomplete and own is not None and not _same("end", values.end, own.end):
+        # It was asked for the requests that the journal has.
+        answer = ExporterAnswer()
     return Task(
         key=key,
         values=values,
@@ -258,13 +263,13 @@ def _serving_owner(run: Event) -> ServingOwner:
 
 
 def _merge_values(
-    own: TaskValues | None, pushed: TaskValues | None
+    own: TaskValues | None, pushed: TaskValues | None, *, is_incomplete: bool = False
 ) -> tuple[TaskValues, dict[str, str], tuple[ValueDisagreement, ...]]:
-    """(values, source of each, disagreements). ``own``: of the journal."""
+    """(values, source of each, disagreements). ``own``: of the journal; ``is_incomplete``: it lacks calls that ``pushed`` has."""
     chosen: dict[str, object] = {}
     sources: dict[str, str] = {}
     disagreements: list[ValueDisagreement] = []
-    truncated = own is not None and pushed is not None and own.end is None and pushed.end is not None
+    truncated = is_incomplete or (own is not None and pushed is not None and own.end is None and pushed.end is not None)
     for name in _VALUE_NAMES:
         a, b = getattr(own, name, None), getattr(pushed, name, None)
         if a is None and b is None:

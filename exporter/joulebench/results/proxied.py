@@ -62,7 +62,7 @@ def join_proxied_tasks(
     proxied = _merge_proxies({key: some for key, some in tasks.items() if key.worker in proxies}, joined)
     by_name: defaultdict[str, list[TaskKey]] = defaultdict(list)
     for key, some in joined.items():
-        for name in {key.task_id, _REPETITION.sub("", key.task_id), _task_name(some)}:
+        for name in task_names(key, some):
             by_name[name].append(key)
     added: defaultdict[TaskKey, list[_Request]] = defaultdict(list)
     for key in sorted(proxied):
@@ -141,6 +141,11 @@ def _is_energy_of(event: Event, start: float, end: float) -> bool:
     return event["event_type"] == events.TASK_ENERGY and all(
         at is not None and abs(at - edge) <= SAME_MOMENT_SECONDS for at, edge in zip(asked, (start, end), strict=True)
     )
+
+
+def task_names(key: TaskKey, task_events: Sequence[Event]) -> set[str]:
+    """Names by which proxied requests may name a benchmark's task."""
+    return {key.task_id, _REPETITION.sub("", key.task_id), _task_name(task_events)}
 
 
 def _task_name(task_events: Sequence[Event]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import isfinite
 from typing import NamedTuple
@@ -21,7 +21,9 @@ from joulebench.metrics import Metric
 from joulebench.parsing import as_unix_time
 from joulebench.results import queries
 from joulebench.results.fetch import POLL_SECONDS, SETTLED_SECONDS, energy_reaches
+from joulebench.results.journal import Journal
 from joulebench.results.merge import TaskKey, TaskValues
+from joulebench.results.proxied import task_names
 from joulebench.results.pushed import PushedTask
 from joulebench.schema.events import PROXY, UNNAMED_TASK
 from joulebench.schema.reasons import Reason
@@ -128,6 +130,37 @@ def load_proxied_tasks(
         TaskKey(task_id or UNNAMED_TASK, PROXY): _task(task_id, some, unknown, was_restarted=task_id in restarted)
         for task_id, some in by_task.items()
     }
+
+
+def find_unjournaled_tasks(
+    journal: Journal, counted: Mapping[TaskKey, PushedTask]
+) -> tuple[dict[TaskKey, PushedTask], frozenset[TaskKey]]:
+    """Tasks of which the proxy counted more requests than the journals hold: (those of the proxy alone, keys of the benchmark's).
+
+    ``counted``: of ``load_proxied_tasks``.
+    """
+    alone, own = {}, set[TaskKey]()
+    for key, task in counted.items():
+        if (task.values.llm_calls or 0) <= journal.proxied_requests.get(key.task_id, 0):
+            continue
+        owners = {
+            other
+            for other, some in journal.tasks.items()
+            if journal.run_starts.get(other.worker, {}).get("recorded_by") != PROXY
+            and key.task_id in task_names(other, some)
+            and _overlap(task.values, journal.values[other])
+        }
+        own |= owners
+        if not owners:
+            alone[key] = replace(task, reasons=(*task.reasons, Reason.REQUESTS_NOT_JOURNALED))
+    return alone, frozenset(own)
+
+
+def _overlap(a: TaskValues, b: TaskValues) -> bool:
+    """Whether the two ran at the same time, as far as is known."""
+    starts = [values.start for values in (a, b) if values.start is not None]
+    ends = [values.end for values in (a, b) if values.end is not None]
+    return not starts or not ends or max(starts) <= min(ends)
 
 
 def _last_values(found: Iterable[Series]) -> list[float]:

@@ -117,6 +117,12 @@ class Reason(str, Enum):
     PROMETHEUS_NOT_ASKED = "prometheus_not_asked", "ok", "The export ran without Prometheus, so there are no samples."
     ENERGY_DISAGREEMENT = "energy_disagreement", "suspect", "The exporter and Prometheus give energies that cannot both be true."
     SOURCES_DISAGREE = "sources_disagree", "suspect", "The journal and the pushed metrics of the task differ."
+    REQUESTS_NOT_JOURNALED = (
+        "requests_not_journaled",
+        "suspect",
+        "The metering proxy counted more requests of the task than the journals hold: a disk was full or did not answer, or a journal"
+        " is missing.",
+    )
     PROXY_RESTARTED = (
         "proxy_restarted",
         "suspect",

@@ -230,5 +230,71 @@ def test_calls_of_two_proxies_that_overlap_share_what_both_took_for_their_own(ur
     assert result.measurement.joules is None
 
 
+def journal_lines(worker: str, requests: int) -> list[dict[str, Any]]:
+    """The first requests of the task "torn", of 10 prompt tokens each."""
+    of_task = {"run_id": RUN, "worker": worker, "task_id": "torn"}
+    lines: list[dict[str, Any]] = [
+        {"run_id": RUN, "worker": worker, "event_type": "RUN_START", "timestamp": START + 10, "recorded_by": "proxy"},
+        {**of_task, "event_type": "TASK_START", "timestamp": START + 10.25, "task_name": "torn", "model_name": "qwen3:8b"},
+    ]
+    for number in range(1, requests + 1):
+        at = START + 9.25 + number
+        lines += [
+            {**of_task, "event_type": "LLM_QUERY_START", "timestamp": at, "call": number},
+            {
+                **of_task,
+                "event_type": "LLM_QUERY_END",
+                "timestamp": at + 1,
+                "call": number,
+                "status": "success",
+                "prompt_tokens": 10,
+            },
+        ]
+    end = START + 10.25 + requests
+    return [*lines, {**of_task, "event_type": "TASK_END", "timestamp": end, "status": "unknown", "duration_seconds": requests}]
+
+
+@pytest.mark.parametrize(("requests", "is_complete"), [(2, False), (5, True)])
+def test_requests_that_no_journal_holds_are_counted_and_named(
+    url: str, tmp_path: Path, requests: int, *, is_complete: bool
+) -> None:
+    (tmp_path / RUN).mkdir()
+    lines = "".join(f"{json.dumps(line)}\n" for line in journal_lines("proxy-a-1", requests))
+    (tmp_path / RUN / "journal-proxy-a-1.jsonl").write_text(lines, encoding="utf-8")
+    row = next(row for row in export(Options(RUN, tmp_path), PrometheusApi(url), Clock()).rows if row["task_id"] == "torn")
+    assert row["llm_call_count"] == 5
+    reasons = str(row["reasons"]).split(";")
+    assert ("requests_not_journaled" in reasons) == (not is_complete)
+    if not is_complete:
+        assert cells(row, "total_prompt_tokens", "end_timestamp_seconds", "call_energy_joules") == (250, START + 28.75, 750.0)
+        assert row["total_energy_joules"] == pytest.approx(1850.0, rel=0.01)
+        assert "llm_calls" in str(row["sources_disagree"])
+    else:
+        assert cells(row, "total_prompt_tokens", "sources") == (50, "journal")
+
+
+def test_a_benchmarks_task_of_which_requests_are_missing_is_named(url: str, tmp_path: Path) -> None:
+    (tmp_path / RUN).mkdir()
+    of_task = {"run_id": RUN, "worker": "w", "task_id": "torn"}
+    lines: list[dict[str, Any]] = [
+        {"run_id": RUN, "worker": "w", "event_type": "RUN_START", "timestamp": START, "model_name": "m"},
+        {**of_task, "event_type": "TASK_START", "timestamp": START + 10, "task_name": "torn", "model_name": "m"},
+        {
+            **of_task,
+            "event_type": "TASK_END",
+            "timestamp": START + 29,
+            "status": "success",
+            "success": True,
+            "duration_seconds": 19,
+        },
+    ]
+    (tmp_path / RUN / "journal-w.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
+    begun = json.dumps(journal_lines("proxy-a-1", 0)[0])
+    (tmp_path / RUN / "journal-proxy-a-1.jsonl").write_text(f"{begun}\n", encoding="utf-8")
+    found = [row for row in export(Options(RUN, tmp_path), PrometheusApi(url), Clock()).rows if row["task_id"] == "torn"]
+    assert [(row["worker"], row["status"]) for row in found] == [("w", "success")]
+    assert "requests_not_journaled" in str(found[0]["reasons"])
+
+
 def test_nothing_is_waited_for_that_is_not_scraped_any_more(url: str) -> None:
     assert wait_until_proxy_scraped(PrometheusApi(url), RUN, 0.0, Clock(1.0))
