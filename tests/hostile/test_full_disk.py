@@ -1,18 +1,28 @@
 """A disk that is full stops neither the benchmark nor the pushes, and what it did not take is written once it can be.
 
-The disk is full for one process: by its limit of file size, which cuts a write in the middle as a full disk does.
+The disk is full for one process: by its limit of file size, which cuts a write in the middle as a full disk does. Under the proxy
+it is a tmpfs of 64 KiB, which root alone can mount.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+import requests
+
 from joulebench import metrics
+from tests.fakes.model_server import ModelServer
+from tests.fakes.model_turns import say
+from tests.unit.proxy.conftest import served
+from tests.unit.proxy.seen import wait_for
 from tests.unit.push.conftest import scrape
 
 PLANNED, FULL_AT = 60, 20_000
@@ -72,3 +82,35 @@ def test_a_disk_that_stays_full_does_not_stop_the_pushes(tmp_path: Path, gateway
     finished = {labels["status"]: value for name, labels, value in samples if name == metrics.RUN_TASKS.name}
     assert finished["success"] == PLANNED
     assert "could not be written" in logged
+
+
+@pytest.fixture
+def tmpfs(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 KiB."""
+    place = tmp_path / "tmpfs"
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(place)]
+    if os.getuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode != 0:
+        pytest.skip("a tmpfs cannot be mounted here: that takes root")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_full_disk_under_the_proxy_stops_no_request_and_gets_every_event_once_it_is_freed(tmpfs: Path) -> None:
+    asked = 200
+    with ModelServer([say(f"reply {n}") for n in range(asked)]) as server:
+        with served(server.ollama_url, runs_dir=tmpfs) as proxy:
+            for number in range(asked):
+                body = {"model": "m", "messages": []}
+                reply = requests.post(f"{proxy.url}/run/r/task/t/v1/chat/completions", json=body, timeout=5)
+                assert reply.json()["choices"][0]["message"]["content"] == f"reply {number}"
+            proxy.wait_until_over(asked)
+            wait_for(lambda: bool(proxy.value(metrics.PROXY_UNWRITTEN_EVENTS)))
+            subprocess.run(["mount", "-o", "remount,size=4m", str(tmpfs)], check=True)
+            wait_for(lambda: proxy.value(metrics.PROXY_UNWRITTEN_EVENTS) == 0, 15.0)
+        (journal,) = tmpfs.rglob("journal-proxy-*")
+        lines = [line for line in journal.read_text().splitlines() if line.startswith("{") and line.endswith("}")]
+    kinds = Counter(json.loads(line)["event_type"] for line in lines)
+    assert (kinds["LLM_QUERY_START"], kinds["LLM_QUERY_END"], kinds["TASK_START"]) == (asked, asked, 1)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,8 @@ import requests
 from joulebench import Run
 from joulebench import metrics as m
 from joulebench.clients.exporter import EnergyAnswer, GpuWindow
+from joulebench.errors import UserError
+from joulebench.push import ids
 from joulebench.results.export import Options, export
 from joulebench.schema.load import load_result
 from joulebench.schema.result import CallResult, TaskResult
@@ -221,6 +224,66 @@ def test_a_directory_that_cannot_be_written_stops_no_request(tmp_path: Path, cap
         wait_for(lambda: proxy.value(m.PROXY_UNRECORDED_REQUESTS) == 2)
     assert in_the_way.read_text() == "a file"
     assert sum("r has no journal" in record.message for record in caplog.records) == 1
+
+
+def journal_path(runs_dir: Path) -> Path:
+    (runs_dir / "r").mkdir()
+    return runs_dir / "r" / f"journal-proxy-{ids.default_worker()}.jsonl"
+
+
+def ask_in_time(proxy: Seen, number: int) -> None:
+    """The reply is complete and as it is without a journal, within the time of a healthy disk."""
+    began = time.monotonic()
+    reply = requests.post(f"{proxy.url}/run/r/task/t/v1/chat/completions", json={"model": "m", "messages": []}, timeout=5)
+    assert time.monotonic() - began < 2.0
+    assert reply.json()["choices"][0]["message"]["content"] == f"reply {number}"
+
+
+def test_a_full_disk_delays_no_request_and_shows_in_the_metrics(tmp_path: Path) -> None:
+    journal_path(tmp_path).symlink_to("/dev/full")
+    with ModelServer([say(f"reply {n}") for n in range(20)]) as server, served(server.ollama_url, runs_dir=tmp_path) as proxy:
+        for number in range(20):
+            ask_in_time(proxy, number)
+        proxy.wait_until_over(20)
+        # RUN_START, TASK_START, and two events of each request at least.
+        wait_for(lambda: (proxy.value(m.PROXY_UNWRITTEN_EVENTS) or 0) >= 42)
+        assert proxy.value(m.PROXY_JOURNAL_QUEUE) == 0
+    with pytest.raises(UserError, match="is no file; move it away"):
+        results(tmp_path)
+
+
+def test_a_disk_that_does_not_answer_delays_no_request_and_no_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The journal is a pipe that is full, and nobody reads it: the first write waits for ever."""
+    path = journal_path(tmp_path)
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDWR | os.O_NONBLOCK)
+    try:
+        with suppress(BlockingIOError):
+            while os.write(reader, b"x" * 4096):
+                pass
+        with ModelServer([say(f"reply {n}") for n in range(20)]) as server:
+            with served(server.ollama_url, runs_dir=tmp_path) as proxy:
+                for number in range(20):
+                    ask_in_time(proxy, number)
+                proxy.wait_until_over(20)
+                # The first one has been taken out and waits in its write.
+                wait_for(lambda: proxy.value(m.PROXY_JOURNAL_QUEUE) == 19)
+                ended = time.monotonic()
+            assert time.monotonic() - ended < 8.0
+        assert "the disk does not answer; 19 requests and energies that wait for it are lost" in caplog.text
+    finally:
+        drain_until_writer_ends(reader)
+        os.close(reader)
+
+
+def drain_until_writer_ends(reader: int) -> None:
+    def has_ended() -> bool:
+        with suppress(BlockingIOError):
+            while os.read(reader, 65536):
+                pass
+        return not any(thread.name == "joulebench-proxy-journal" for thread in threading.enumerate())
+
+    wait_for(has_ended)
 
 
 def test_requests_that_name_no_run_are_in_no_journal_unless_the_proxy_has_one(tmp_path: Path) -> None:
