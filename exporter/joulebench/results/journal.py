@@ -147,7 +147,7 @@ def known_runs(runs_dir: Path) -> list[str]:
 
 def _lines(path: Path) -> Iterator[bytes]:
     if not path.is_file():
-        raise UserError(f"--runs-dir: {path} is no file; move it away")
+        raise UserError(f"--runs-dir: {path} cannot be read (no regular file); move it away")
     try:
         with path.open("rb") as lines:
             yield from lines

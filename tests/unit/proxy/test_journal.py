@@ -248,7 +248,7 @@ def test_a_full_disk_delays_no_request_and_shows_in_the_metrics(tmp_path: Path) 
         # RUN_START, TASK_START, and two events of each request at least.
         wait_for(lambda: (proxy.value(m.PROXY_UNWRITTEN_EVENTS) or 0) >= 42)
         assert proxy.value(m.PROXY_JOURNAL_QUEUE) == 0
-    with pytest.raises(UserError, match="is no file; move it away"):
+    with pytest.raises(UserError, match="no regular file"):
         results(tmp_path)
 
 
