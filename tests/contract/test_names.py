@@ -26,6 +26,8 @@ COUNTED = (
     "_active",
     "_phase",
     "_dropped",
+    "_entries",
+    "_events",
 )
 """Endings of gauges that count or answer yes and no."""
 
