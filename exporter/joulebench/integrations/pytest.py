@@ -1,6 +1,7 @@
 """Plugin of pytest: ``pytest --joulebench`` makes each test a task, with the calls of instrumented clients in it and its verdict.
 
-Nothing is loaded or changed without the option. Under ``pytest-xdist`` each worker is a worker of the same run.
+``JOULEBENCH_INSTRUMENT=1``, which ``joulebench run`` sets, does the same. Nothing is loaded or changed without either. Under
+``pytest-xdist`` each worker is a worker of the same run.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if config.getoption("--joulebench"):
+    # As joulebench.settings.ENV_INSTRUMENT, which would be loaded for every pytest.
+    if config.getoption("--joulebench") or os.environ.get("JOULEBENCH_INSTRUMENT") == "1":
         config.pluginmanager.register(_Recorder(config), "joulebench-recorder")
 
 
@@ -44,6 +46,8 @@ class _Recorder:
             config.getoption("--joulebench-model"),
             suite=os.environ.get(ENV_SUITE, "pytest"),
             run_id=run_id,
+            # A test that opens a Run of its own is another worker of the same process.
+            worker=f"pytest-{ids.default_worker()}"[:100],
             drain_seconds=DRAIN_SECONDS,
         )
         self._is_worker = hasattr(config, "workerinput")

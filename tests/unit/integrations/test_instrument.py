@@ -142,6 +142,67 @@ def test_a_client_that_we_cannot_record_and_a_run_that_cannot_be_opened_never_re
     assert not (tmp_path / "runs").exists()
 
 
+TESTS = """
+import ollama, pytest
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_words(number):
+    assert len(ollama.chat("m", [{"role": "user", "content": "say"}]).message.content.split()) == 4 * number
+
+def test_a_run_of_its_own():
+    import joulebench
+    with joulebench.Run("m") as run, run.task("inner"):
+        pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("launcher", "flags", "expected"),
+    [
+        (
+            True,
+            [],
+            ["inner", "test_words.py::test_a_run_of_its_own", "test_words.py::test_words[1]", "test_words.py::test_words[2]"],
+        ),
+        (True, ["-p", "no:joulebench"], ["inner", "pytest"]),
+        (
+            False,
+            [],
+            ["inner", "test_words.py::test_a_run_of_its_own", "test_words.py::test_words[1]", "test_words.py::test_words[2]"],
+        ),
+    ],
+    ids=["launcher", "launcher, without the plugin", "the variable alone"],
+)
+def test_under_pytest_each_test_is_a_task_where_the_plugin_is_there(
+    tmp_path: Path, *, launcher: bool, flags: list[str], expected: list[str]
+) -> None:
+    need_package("ollama")
+    (tmp_path / "test_words.py").write_text(TESTS)
+    pytest_command = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), *flags, str(tmp_path)]
+    command = ["-m", "joulebench.cli", "run", "--run-id", "r", "--", sys.executable] if launcher else []
+    alone = {} if launcher else {"JOULEBENCH_INSTRUMENT": "1", "JOULEBENCH_RUN_ID": "r"}
+    with ModelServer([SAID, SAID]) as server:
+        done = run(tmp_path, *command, *pytest_command, OLLAMA_HOST=server.ollama_url, **alone)
+    assert done.returncode == 1, done.stderr
+    assert "1 failed, 2 passed" in done.stdout
+    assert sorted(str(event["task_name"]) for event in events(tmp_path, "TASK_START")) == expected
+    assert len(events(tmp_path, "LLM_QUERY_END")) == 2
+    if "pytest" not in expected:
+        verdicts = {str(event["task_id"]).rpartition(":")[2]: event["success"] for event in events(tmp_path, "TASK_END")}
+        assert (verdicts["test_words[1]"], verdicts["test_words[2]"]) == (True, False)
+
+
+def test_one_variable_turns_it_on_without_the_launcher(tmp_path: Path) -> None:
+    need_package("ollama")
+    where = run(tmp_path, "-m", "joulebench.mcpworld.startup").stdout.strip()
+    (tmp_path / "agent.py").write_text("import ollama\nollama.chat('m', [{'role': 'user', 'content': 'say'}])\n")
+    with ModelServer([SAID]) as server:
+        done = run(tmp_path, str(tmp_path / "agent.py"), OLLAMA_HOST=server.ollama_url, PYTHONPATH=where)
+    assert done.returncode == 0, done.stderr
+    assert [event["task_name"] for event in events(tmp_path, "TASK_START")] == ["agent.py"]
+    assert [event["completion_tokens"] for event in events(tmp_path, "LLM_QUERY_END")] == [SAID.completion_tokens]
+
+
 def test_the_variable_turns_it_off_under_the_launcher(tmp_path: Path) -> None:
     need_package("ollama")
     with ModelServer([SAID]) as server:

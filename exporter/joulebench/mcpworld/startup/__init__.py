@@ -1,1 +1,4 @@
-"""The directory that ``joulebench run`` puts on the path of the Pythons it starts; nothing here is imported by name."""
+"""The directory that ``joulebench run`` puts on the path of the Pythons it starts.
+
+``python -m joulebench.mcpworld.startup`` prints it, for a PYTHONPATH that does the same without the launcher.
+"""

@@ -1,5 +1,5 @@
-"""Runs as every Python under ``joulebench run`` starts: attaches the live hook to the evaluator's collector once it is imported,
-and records the clients of openai, ollama and litellm once they are.
+"""Runs as every Python starts that has this directory in its PYTHONPATH, as under ``joulebench run``: attaches the live hook to
+the evaluator's collector once it is imported, and records the clients of openai, ollama and litellm once they are.
 
 Until then nothing of joulebench is loaded, so a Python that has nothing to do with them pays a finder and no more. It
 must run on the client's own interpreter, which may be older than ours and may have none of our packages.
@@ -48,7 +48,7 @@ class _Loader(importlib.abc.Loader):
         collector = getattr(module, COLLECTOR_CLASS, None)
         try:
             if module.__name__ in CLIENT_MODULES:
-                if os.environ.get(INSTRUMENT) == "1":
+                if os.environ.get(INSTRUMENT, "1") == "1":
                     _ours("joulebench.integrations.instrument").wrap_client(module)
             elif collector is not None:
                 _ours("joulebench.mcpworld.hook").attach(collector)
@@ -63,7 +63,9 @@ def _ours(name: str) -> Any:
         return importlib.import_module(name)
     except ImportError:
         # Behind the client's own packages, so that it gets none of ours where it has one.
-        sys.path.extend(path for path in os.environ.get(OUR_PATHS, "").split(os.pathsep) if path and path not in sys.path)
+        # Three up from here is what holds joulebench; the launcher knows where the packages are that it needs, too.
+        ours = os.environ.get(OUR_PATHS) or os.path.abspath(os.path.join(os.path.dirname(__file__), *[os.pardir] * 3))
+        sys.path.extend(path for path in ours.split(os.pathsep) if path and path not in sys.path)
         return importlib.import_module(name)
 
 
