@@ -85,9 +85,9 @@ def run(
     """Start a benchmark as it is always started, and measure it live.
 
     Every Python that COMMAND starts records the calls of its openai, ollama and litellm clients: in the tasks that it opens, in a
-    task for each test of pytest, else in a task of the process; JOULEBENCH_INSTRUMENT=0 turns that off. A Python that imports MCPWorld's evaluator records the
-    evaluator's tasks. Signals are passed on to COMMAND, and its exit code is returned. Exits with 1 where COMMAND succeeded and
-    nothing was measured.
+    task for each test of pytest, else in a task of the process; JOULEBENCH_INSTRUMENT=0 turns that off. A Python that imports
+    MCPWorld's evaluator records the evaluator's tasks. Signals are passed on to COMMAND, and its exit code is returned. Exits
+    with 1 where COMMAND succeeded and nothing was measured.
     """
     from joulebench.mcpworld.launcher import SeenTasks, die_by, run_client
     from joulebench.mcpworld.startup import __path__ as startup
