@@ -42,7 +42,7 @@ ROOMS: dict[str, set[str]] = {
     "gpu": {"energy", "schema"},
     "host": {"gpu", "energy", "schema"},
     "exporter": {"gpu", "host", "ollama", "energy", "schema"},
-    "push": {"clients", "confidence", "llm", "schema"},
+    "push": {"clients", "confidence", "energy", "llm", "schema"},
     "integrations": {"push", "llm", "schema"},
     "results": {"clients", "energy", "schema"},
     "mcpworld": {"push", "results", "gpu", "clients", "energy", "confidence", "schema"},

@@ -50,6 +50,7 @@ class PlannedTask:
         content = "done" if self.passes else "wrong"
         turns = [call("write_file", path="out.txt", text=content), call("finish", answer=self.task_id)]
         share = max(self.seconds - len(turns) * PREFILL_SECONDS, 0.05) / len(turns)
+        # As a server times itself: from the request to the first token, and from there to the last.
         return [
             turn.with_(
                 chance=self.confidence,
@@ -57,6 +58,8 @@ class PlannedTask:
                 silent_tokens=1,
                 first_token_after=PREFILL_SECONDS,
                 token_gap=share / len(turn.tokens),
+                prefill_ms=1000 * PREFILL_SECONDS,
+                decode_ms=1000 * share * (len(turn.tokens) - 1) / len(turn.tokens),
             )
             for number, turn in enumerate(turns)
         ]
@@ -102,7 +105,10 @@ class Scene:
     def joules(self, task_id: str) -> float:
         """The true energy of both GPUs over the window that the result file of the task names."""
         metadata = self.records[task_id]["metadata"]
-        start, end = metadata["session_start_unix"], metadata["session_end_unix"]
+        return self.joules_between(metadata["session_start_unix"], metadata["session_end_unix"])
+
+    def joules_between(self, start: float, end: float) -> float:
+        """The true energy of both GPUs between two unix times."""
         return sum(self.gpus.joules(gpu, start, end) for gpu in range(len(self.gpus.gpus)))
 
 

@@ -97,6 +97,25 @@ def test_prometheus_alone_tells_the_same(scene: tuple[Scene, NativeStack], task:
 
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.task_id)
+def test_prefill_and_decode_have_their_own_joules_by_the_exporters_record(
+    scene: tuple[Scene, NativeStack], task: PlannedTask
+) -> None:
+    record = scene[0].records[task.task_id]
+    truths = {"prefill": 0.0, "decode": 0.0}
+    for event in record["raw_events"]:
+        if event["event_type"] == "LLM_QUERY_END":
+            first = event["timestamp"] - event["decode_seconds"]
+            truths["prefill"] += scene[0].joules_between(first - event["prefill_seconds"], first)
+            truths["decode"] += scene[0].joules_between(first, event["timestamp"])
+    assert record["phases"]["source"] == scene[0].rows[task.task_id]["phase_energy_source"] == "exporter"
+    for phase, truth in truths.items():
+        found = record["phases"]["by_phase"][phase]
+        assert found["low_joules"] - 0.01 <= truth <= found["high_joules"] + 0.01
+        if task.seconds >= 5 and phase == "decode":
+            assert found["joules"] == pytest.approx(truth, rel=0.05)
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.task_id)
 def test_tokens_calls_and_confidence_are_exact(scene: tuple[Scene, NativeStack], task: PlannedTask) -> None:
     row = scene[0].rows[task.task_id]
     assert int(row["total_prompt_tokens"]) == sum(turn.prompt_tokens for turn in task.turns)

@@ -53,6 +53,7 @@ class Attempt:
     """One attempt. ``task`` is the same for all attempts at it. Joules, seconds, tokens, celsius, MiB, percent.
 
     ``seconds_by_phase`` and ``joules_by_phase`` contain known phases only; ``joules_low`` and ``joules_high`` are bounds.
+    ``phase_source``: of ``joules_by_phase``, exporter or prometheus. ``short_phases``: those whose bounds are wide.
     ``cached_tokens`` and ``prompt_tokens_with_cache_count``: sums over the calls whose server reports cached tokens.
     ``device_basis``: how the devices that it is charged for are known; empty where its file does not say. ``devices``: their
     names, as in the column of results.csv. ``scopes``: joules by what was measured; ``joules`` are those of the GPUs, or of the
@@ -98,6 +99,8 @@ class Attempt:
     gpus: tuple[str, ...]
     file: str
     timeline: Timeline | None = None
+    phase_source: str | None = None
+    short_phases: tuple[str, ...] = ()
     settings: tuple[str, str, str] = ("", "", "")
     device_basis: str = ""
     devices: tuple[str, ...] = ()
@@ -239,6 +242,8 @@ def attempt_of_result(result: TaskResult, run: str = "", *, timelines: bool = Fa
         ttft_seconds=_mean([call.ttft_seconds for call in result.calls if call.ttft_seconds is not None]),
         seconds_by_phase=_known_phases(result, "seconds"),
         joules_by_phase={} if overlapped else _known_phases(result, "joules"),
+        phase_source=None if overlapped else result.phases.source,
+        short_phases=() if overlapped else result.phases.short,
         confidence=computed.tool_confidence_metrics.avg_tool_confidence,
         least_confidence=computed.tool_confidence_metrics.min_tool_confidence,
         tool_calls=computed.tool_usage_stats.total_tool_calls,

@@ -27,6 +27,8 @@ from joulebench.units import Joules, Seconds
 MAX_RESPONSE_BYTES = 1 << 26
 MAX_RESPONSE_SECONDS = 10.0
 MAX_CLOCK_UNCERTAINTY = 5.0
+CUT_DIGITS = 5
+"""Decimal places of the seconds at which a window is cut."""
 """Seconds that an exporter accepts; an exchange that took longer says nothing of the clocks."""
 
 
@@ -199,23 +201,39 @@ class ExporterGroup:
         self._choice = choice
         self._clock = clock
         self._threads = ThreadPoolExecutor(len(urls), "joulebench-exporters") if len(urls) > 1 else None
+        self._takes_cuts = True
         self._known: dict[str, tuple[Device, ...]] = {}
         self._roles: Mapping[tuple[str, str], str] = {}
 
-    def energy(self, start: Seconds, end: Seconds, wait: float = 0.0) -> EnergyAnswer:
+    def energy(self, start: Seconds, end: Seconds, wait: float = 0.0, cuts: Sequence[float] = ()) -> EnergyAnswer:
         """As ``ExporterApi.energy``, of the chosen devices of all hosts.
 
-        Raises EnergyApiError where no host answers, EnergyRefused where a host refuses or no device is what was declared.
+        ``cuts``: rising seconds after the start. Each GPU of the answer then has ``parts``: joules, lower and upper bound between
+        the cuts, where its exporter knows them. Raises EnergyApiError where no host answers, EnergyRefused where a host refuses
+        or no device is what was declared.
         """
+        if cuts and self._takes_cuts:
+            try:
+                return self._energy(start, end, wait, {"cuts": ",".join(f"{cut:.{CUT_DIGITS}f}" for cut in cuts)})
+            except EnergyRefused as error:
+                if "unknown parameter" not in str(error):
+                    raise
+                # An exporter of an earlier version.
+                self._takes_cuts = False
+        return self._energy(start, end, wait, {})
+
+    def _energy(self, start: Seconds, end: Seconds, wait: float, further: Mapping[str, str]) -> EnergyAnswer:
+        """``further``: parameters for every host."""
         choice = self._choice
         questions, missing = self._questions()
-        answers = self._ask(questions, missing, start, end, wait)
+        answers = self._ask(_with_parameters(questions, further), missing, start, end, wait)
         if choice.job is not None and not missing and all(answer.basis == "assumed" for answer in answers.values()):
             # No process of the job is found, as without cgroups.
             if choice.server_address is not None:
-                answers = self._ask(self._server_questions(choice.server_address), missing, start, end, wait)
+                questions = _with_parameters(self._server_questions(choice.server_address), further)
+                answers = self._ask(questions, missing, start, end, wait)
             else:
-                answers = self._allocated_answer(start, end, wait) or answers
+                answers = self._allocated_answer(start, end, wait, further) or answers
         combined = _combine(answers, tuple(dict.fromkeys(missing)))
         if not self._roles:
             return combined
@@ -253,7 +271,7 @@ class ExporterGroup:
         if self._choice.gpus and not self._learn_devices():
             resolve_devices(self._choice.gpus, self._all_devices(), "gpus")
 
-    def _allocated_answer(self, start: Seconds, end: Seconds, wait: float) -> dict[str, EnergyAnswer]:
+    def _allocated_answer(self, start: Seconds, end: Seconds, wait: float, further: Mapping[str, str]) -> dict[str, EnergyAnswer]:
         """Returns the answer for the GPUs that Slurm gave to the job on this node; none where it is not known or not so."""
         own = [host for host in self._apis if len(self._apis) == 1 or _is_same_host("localhost", host)]
         if len(own) != 1:
@@ -262,7 +280,7 @@ class ExporterGroup:
             return {}
         names = ",".join(name.name for name in self._choice.allocated)
         try:
-            return {own[0]: self._apis[own[0]].energy(start, end, wait, {"gpus": names})}
+            return {own[0]: self._apis[own[0]].energy(start, end, wait, {"gpus": names, **further})}
         except EnergyApiError:
             return {}
 
@@ -331,6 +349,10 @@ class ExporterGroup:
             return {host: _outcome(call) for host, call in calls.items()}
         futures = {host: self._threads.submit(_outcome, call) for host, call in calls.items()}
         return {host: future.result() for host, future in futures.items()}
+
+
+def _with_parameters(questions: Mapping[str, Mapping[str, str]], further: Mapping[str, str]) -> dict[str, Mapping[str, str]]:
+    return {host: {**parameters, **further} for host, parameters in questions.items()}
 
 
 def _outcome(call: Callable[[], EnergyAnswer]) -> EnergyAnswer | EnergyApiError:

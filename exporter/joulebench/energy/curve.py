@@ -61,10 +61,13 @@ class EnergyCurve:
         for index in self.epoch_starts:
             self._power[index - 1] = np.nan
 
-    def corrected(self, lag: float) -> EnergyCurve:
-        """The curve of a sensor that shows energy ``lag`` seconds late: earlier by that, and uncertain by as much, so that bounds
-        hold for any delay up to twice the lag."""
-        return EnergyCurve(self.at - lag, self.joules, self.uncertainty + lag, self.epoch_starts, (self.glitches - lag).tolist())
+    def shifted(self, lag: float, uncertainty: float) -> EnergyCurve:
+        """Returns the curve with its times earlier by ``lag`` and more uncertain by ``uncertainty``, in seconds.
+
+        A sensor that is late by ``lag`` is uncertain by as much, so that its bounds hold for any delay up to twice the lag.
+        """
+        earlier, wider = self.at - lag, self.uncertainty + uncertainty
+        return EnergyCurve(earlier, self.joules, wider, self.epoch_starts, (self.glitches - lag).tolist())
 
     @property
     def is_known(self) -> bool:

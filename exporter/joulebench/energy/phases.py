@@ -11,13 +11,15 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import fsum
+from math import fsum, isnan
+
+import numpy as np
 
 from joulebench.energy.calls import PARTS, UNSPLIT, LlmCall, pieces, reported_parts
 from joulebench.energy.curve import COVERAGE_NEEDED, GAP_FACTOR, LOST_STEPS, EnergyCurve
 from joulebench.energy.estimator import window_energies
 from joulebench.energy.trace import EnergySource, energy_curve
-from joulebench.energy.window import WindowEnergy
+from joulebench.energy.window import SHORT_WIDTH, WindowEnergy
 
 PHASES = (*PARTS, UNSPLIT, "tool_wait", "other")
 """By priority: a moment in which several go on belongs to the first of them."""
@@ -55,21 +57,23 @@ class Timeline:
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """``seconds`` and ``joules`` of one phase, None where unknown; 0 only where it surely had no time of its own.
+    """``seconds`` and ``joules`` with bounds of one phase, None where unknown; 0 only where it surely had no time of its own.
 
     Notes: ``not_reported`` (no call reports it: its time is part of the other phases), ``partial`` (some calls do not),
     ``by_ttft`` (cut at the first token seen by the client, prefill holds queue and network time), ``short`` (the counter is
-    too coarse for its stretches), ``gap`` (a stretch is cut inside a hole of the samples), ``no_samples``,
-    ``uncovered_start``, ``uncovered_end``, ``reset``.
+    too coarse for its stretches, or its bounds lie more than 20 % of its joules apart), ``gap`` (a stretch is cut inside a
+    hole of the samples), ``no_samples``, ``uncovered_start``, ``uncovered_end``, ``reset``.
     """
 
     seconds: float | None
     joules: float | None
     notes: tuple[str, ...] = ()
+    low: float | None = None
+    high: float | None = None
 
 
 _NOT_REPORTED = Phase(None, None, ("not_reported",))
-_NO_TIME = Phase(0.0, 0.0)
+_NO_TIME = Phase(0.0, 0.0, low=0.0, high=0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +132,8 @@ def phase_energies(
     curve: EnergyCurve, lines: Sequence[Timeline], windows: Sequence[WindowEnergy], idle_watts: float | None = None
 ) -> list[PhaseEnergy]:
     """``phase_energy`` of many windows of one GPU. ``windows``: the energies of the windows of the ``lines``."""
-    edges = _Edges(curve, [edge for line in lines for edge in line.edges])
+    has_bounds = all(whole.low is not None for whole in windows if whole.joules is not None)
+    edges = _Edges(curve, [edge for line in lines for edge in line.edges], has_bounds=has_bounds)
     found, place = [], 0
     for line, whole in zip(lines, windows, strict=True):
         here = range(place, place + len(line.edges))
@@ -143,9 +148,14 @@ def phase_energies(
 class _Edges:
     """What the curve says at the edges of all spans. ``steps``: usual seconds between two changes; 0 where none is known."""
 
-    def __init__(self, curve: EnergyCurve, times: Sequence[float]) -> None:
+    def __init__(self, curve: EnergyCurve, times: Sequence[float], *, has_bounds: bool) -> None:
         self.curve = curve
         self.joules: list[float] = curve.joules_at(times).tolist()
+        # Of the step from each edge to the next; one from the end of a line to the start of the next is never read.
+        starts, ends = np.array(times[:-1], np.float64), np.array(times[1:], np.float64)
+        low, high = curve.bounds(starts, ends) if has_bounds and curve.is_known else (np.full(len(starts), np.nan),) * 2
+        self.low: list[float] = low.tolist()
+        self.high: list[float] = high.tolist()
         if curve.is_known:
             steps = curve.step_at(times)
             self.steps: list[float] = curve.usual_steps(steps).tolist()
@@ -166,7 +176,8 @@ def total_phases(parts: Sequence[PhaseEnergy], whole: WindowEnergy) -> PhaseEner
             found[phase] = some[0]
             continue
         notes = tuple(dict.fromkeys(note for one in some for note in one.notes))
-        found[phase] = Phase(some[0].seconds, _sum(one.joules for one in some), notes)
+        low, high = _sum(one.low for one in some), _sum(one.high for one in some)
+        found[phase] = Phase(some[0].seconds, _sum(one.joules for one in some), notes, low, high)
     idle, active = _sum(part.idle_joules for part in parts), _sum(part.active_joules for part in parts)
     reason = next((part.idle_reason for part in parts if part.idle_reason), None if parts else "no_whole")
     spans = tuple(map(fsum, zip(*(part.spans for part in parts), strict=True)))
@@ -213,10 +224,22 @@ def _phase(edges: _Edges, line: Timeline, phase: str, here: range, whole: Window
             return Phase(seconds, None, tuple(dict.fromkeys(found)))
     if _may_have_gaps(edges, here, whole) and any(edges.gaps[here[place]] or edges.gaps[here[place + 1]] for place in places):
         found.append("gap")
-    if seconds < SHORT_STEPS * edges.steps[here[places[0]]] * len(places):
-        found.append("short")
     joules = fsum([edges.joules[here[place + 1]] - edges.joules[here[place]] for place in places])
-    return Phase(seconds, joules, tuple(dict.fromkeys(found)))
+    low, high = (_sum_if_known([side[here[place]] for place in places]) for side in (edges.low, edges.high))
+    if is_short(joules, low, high) or seconds < SHORT_STEPS * edges.steps[here[places[0]]] * len(places):
+        found.append("short")
+    return Phase(seconds, joules, tuple(dict.fromkeys(found)), low, high)
+
+
+def is_short(joules: float, low: float | None, high: float | None) -> bool:
+    """Whether the bounds of a phase lie further apart than ``SHORT_WIDTH`` of its joules."""
+    return low is not None and high is not None and high - low > SHORT_WIDTH * joules
+
+
+def _sum_if_known(joules: Sequence[float]) -> float | None:
+    """None where one of them is NaN."""
+    known = fsum(joules)
+    return None if isnan(known) else known
 
 
 def _may_have_gaps(edges: _Edges, here: range, whole: WindowEnergy) -> bool:

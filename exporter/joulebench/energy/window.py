@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from joulebench.energy.trace import EnergySource, energy_curve
 
@@ -54,11 +55,26 @@ def window_energy(source: EnergySource, start: float, end: float, *, method: str
     curve = energy_curve(source, start, end + 2 * lag)
     if not lag:
         return window_energies(curve, [(start, end)], method=method)[0]
-    energy = window_energies(curve.corrected(lag), [(start, end)], method=method)[0]
+    energy = window_energies(curve.shifted(lag, lag), [(start, end)], method=method)[0]
     if energy.high is None and energy.quality == "ok":
         # The counter has not passed the end by as much as it may be late.
         energy = replace(energy, quality="short", reasons=("short",))
     return replace(energy, reasons=(*energy.reasons, "sensor_lag"))
+
+
+def adjacent_energies(
+    source: EnergySource, edges: Sequence[float], *, method: str = "counter", lag: float = 0.0, uncertainty: float = 0.0
+) -> list[WindowEnergy]:
+    """Joules between each two neighbouring times, which add up to those of the window from the first to the last.
+
+    ``lag``: as of ``window_energy``. ``uncertainty``: seconds by which any edge may be off; the bounds hold for all of it.
+    """
+    from joulebench.energy.estimator import window_energies
+
+    curve = energy_curve(source, edges[0] - uncertainty, edges[-1] + 2 * lag + uncertainty)
+    if lag or uncertainty:
+        curve = curve.shifted(lag, lag + uncertainty)
+    return window_energies(curve, list(pairwise(edges)), method=method)
 
 
 def total(windows: Iterable[WindowEnergy]) -> WindowEnergy:

@@ -1,4 +1,4 @@
-"""``GET /api/v1/energy?start=&end=[&wait=][&gpus=][&server=][&scope=]``: a window's energy from the exporter's ring, as JSON.
+"""``GET /api/v1/energy?start=&end=[&wait=][&gpus=][&server=][&scope=][&cuts=]``: a window's energy from the ring, as JSON.
 
 The answer is for the devices that ``gpus`` names, or that a ``server``, ``unit``, ``container``, ``pod`` or ``job`` used in the
 window, else for all devices; ``basis`` says which of the three, ``share`` what part of a GPU that several servers used, or that
@@ -7,6 +7,9 @@ one of its MIG instances did; ``parent`` is then the UUID of the GPU. ``mig`` li
 Every answer and every 400 has ``clock``: when the request came and when it was answered, in unix seconds of this machine, by
 which a client on another machine finds how far the two clocks are apart (RFC 5905). It then asks for the window in this machine's
 time, with ``clock_uncertainty``, the seconds by which that may be wrong: the bounds hold for every window that it may have meant.
+
+``cuts``: rising seconds after the start. Each GPU then has ``parts``, the joules, lower and upper bound between the cuts; not
+where others used the GPU, too, since their share is known of the window only.
 
 Beside the joules of a GPU stand the seconds for which its clocks were throttled, by reason. A request that cannot be answered
 as asked is a 400 that says why; a GPU whose energy is unknown is ``null``, and then so is the total: a sum without it would
@@ -19,6 +22,7 @@ import asyncio
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, Protocol, TypeVar
 from urllib.parse import parse_qsl
 
@@ -45,10 +49,12 @@ MAX_WAIT = 2.0
 WAIT_STEP = 0.02
 """Seconds between two looks whether the counters have passed the end of a window."""
 MAX_CLOCK_UNCERTAINTY = 5.0
-KNOWN_PARAMETERS = ("start", "end", "wait", *DEVICE_PARAMETERS, "clock_uncertainty", "scope")
+KNOWN_PARAMETERS = ("start", "end", "wait", *DEVICE_PARAMETERS, "clock_uncertainty", "scope", "cuts")
 SCOPES = ("gpu", "host")
 MAX_VALUE_LENGTH = 2048
 """Characters of one parameter; names of many devices are long."""
+MAX_CUTS, MAX_CUTS_LENGTH = 500, 6000
+"""Times at which a window may be cut, and characters of the parameter that names them."""
 MAX_PENDING = 256
 """Requests that wait at a time; a further request is answered by a 503."""
 
@@ -73,6 +79,10 @@ class WindowSource(Protocol):
 
     def window(self, start_unix: float, end_unix: float) -> Sequence[tuple[GpuIdentity, WindowEnergy]]:
         """Energy of every GPU between two unix times, by what is known now."""
+        ...
+
+    def parts(self, edges_unix: Sequence[float], uncertainty: float) -> Sequence[tuple[GpuIdentity, Sequence[WindowEnergy]]]:
+        """Energy of every GPU between each two neighbouring unix times, each of which may be off by ``uncertainty`` seconds."""
         ...
 
     def throttled(self, start_unix: float, end_unix: float) -> Sequence[tuple[GpuIdentity, Mapping[str, Seconds | None]]]:
@@ -118,6 +128,7 @@ class Window:
     devices: DeviceRequest = ALL_DEVICES
     clock_uncertainty: float = 0.0
     scope: str = "gpu"
+    cuts: tuple[float, ...] = ()
 
 
 class EnergyApi:
@@ -187,6 +198,7 @@ class EnergyApi:
         windows = self._windows
         energies = [] if windows is None else _energies(windows.window, window)
         throttled = {} if windows is None else {gpu.uuid: by for gpu, by in windows.throttled(window.start, window.end)}
+        parts = {} if windows is None else _parts(windows, window)
         owner = window.devices.owner
         uses = [] if windows is None else windows.device_use(owner, window.start, window.end)
         instances = [] if windows is None else windows.instance_use(owner, window.start, window.end)
@@ -195,7 +207,7 @@ class EnergyApi:
             "start": window.start,
             "end": window.end,
             "basis": selection.basis.value,
-            "gpus": [_gpu_json(gpu, throttled[gpu.identity.uuid]) for gpu in selection.gpus],
+            "gpus": [_gpu_json(gpu, throttled[gpu.identity.uuid], parts.get(gpu.identity.uuid)) for gpu in selection.gpus],
             "mig": [_instance_json(part.instance) for parts in instances for part in parts],
             "total": _energy_json(self._total(selection)),
             "source": self._source(),
@@ -246,6 +258,14 @@ def _energies(
     return [(counted, with_bounds(energy, least.get(counted), most.get(counted))) for counted, energy in energies]
 
 
+def _parts(windows: WindowSource, window: Window) -> dict[str, Sequence[WindowEnergy]]:
+    """Energies between the cuts of the window, by UUID."""
+    if not window.cuts:
+        return {}
+    edges = [window.start, *(window.start + cut for cut in window.cuts), window.end]
+    return {gpu.uuid: parts for gpu, parts in windows.parts(edges, window.clock_uncertainty)}
+
+
 def parse_window(query: str, now: float, ring_seconds: float) -> Window:
     """Raises BadWindow with what is wrong; ``now`` is unix time."""
     given = _parameters(query)
@@ -275,9 +295,23 @@ def parse_window(query: str, now: float, ring_seconds: float) -> Window:
     scope = given.get("scope", "gpu")
     if scope not in SCOPES:
         raise BadWindow(f"scope={scope[:40]!r} is none of {', '.join(SCOPES)}")
-    if scope == "host" and devices != ALL_DEVICES:
-        raise BadWindow(f"scope=host is for all of the host; leave out {', '.join(DEVICE_PARAMETERS)}")
-    return Window(start, end, wait, devices, uncertainty, scope)
+    cuts = _cuts(given.get("cuts", ""), end - start)
+    if scope == "host" and (devices != ALL_DEVICES or cuts):
+        raise BadWindow(f"scope=host is for all of the host; leave out {', '.join(DEVICE_PARAMETERS)}, cuts")
+    return Window(start, end, wait, devices, uncertainty, scope, cuts)
+
+
+def _cuts(text: str, seconds: float) -> tuple[float, ...]:
+    """Raises BadWindow unless they are seconds after the start that rise within the window."""
+    if not text:
+        return ()
+    try:
+        cuts = [float(cut) for cut in text.split(",")]
+    except ValueError:
+        cuts = [math.nan]
+    if len(cuts) > MAX_CUTS or not all(a < b for a, b in pairwise([0.0, *cuts, seconds])):
+        raise BadWindow(f"cuts={text[:40]!r} are not at most {MAX_CUTS} seconds after the start that rise within the window")
+    return tuple(cuts)
 
 
 def _parameters(query: str) -> Mapping[str, str]:
@@ -287,8 +321,9 @@ def _parameters(query: str) -> Mapping[str, str]:
             raise BadWindow(f"unknown parameter {key[:40]!r}; known are {', '.join(KNOWN_PARAMETERS)}")
         if key in given:
             raise BadWindow(f"{key} is given more than once")
-        if len(value) > MAX_VALUE_LENGTH:
-            raise BadWindow(f"{key} has {len(value)} characters; at most {MAX_VALUE_LENGTH} are read")
+        longest = MAX_CUTS_LENGTH if key == "cuts" else MAX_VALUE_LENGTH
+        if len(value) > longest:
+            raise BadWindow(f"{key} has {len(value)} characters; at most {longest} are read")
         given[key] = value
     return given
 
@@ -305,8 +340,12 @@ def _number(given: Mapping[str, str], key: str) -> float:
     return number
 
 
-def _gpu_json(gpu: SelectedGpu, throttled: Mapping[str, Seconds | None]) -> dict[str, Any]:
+def _gpu_json(gpu: SelectedGpu, throttled: Mapping[str, Seconds | None], parts: Sequence[WindowEnergy] | None) -> dict[str, Any]:
+    # The share of a GPU that others used, too, is known of the window as a whole only.
+    is_exclusive = gpu.instance is None and gpu.share in (None, 1.0) and Reason.GPU_SHARED not in gpu.energy.reasons
+    rows = {"parts": [[part.joules, part.low, part.high] for part in parts]} if parts and is_exclusive else {}
     return {
+        **rows,
         "gpu": str(gpu.identity.index),
         "uuid": gpu.identity.uuid if gpu.instance is None else gpu.instance.uuid,
         "parent": None if gpu.instance is None else gpu.identity.uuid,

@@ -210,6 +210,17 @@ class GpuMonitor:
         window = self._wall.window(start_unix, end_unix)
         return [(sampler.identity, self._window_energy(sampler, window)) for sampler in self.samplers]
 
+    def parts(self, edges_unix: Sequence[float], uncertainty: float) -> Sequence[tuple[GpuIdentity, Sequence[WindowEnergy]]]:
+        """Estimates the energy of every GPU between each two neighbouring unix times; none where the wall clock was set.
+
+        ``uncertainty``: seconds by which any edge may be off; the bounds hold for all of it.
+        """
+        window = self._wall.window(edges_unix[0], edges_unix[-1])
+        if window.skipped or window.touches_step:
+            return []
+        edges = [window.start + (edge - edges_unix[0]) for edge in edges_unix]
+        return [(sampler.identity, sampler.parts(edges, uncertainty)) for sampler in self.samplers]
+
     def _window_energy(self, sampler: GpuSampler, window: MonotonicWindow) -> WindowEnergy:
         if window.skipped:
             return missing(sampler.energy_method, (Reason.CLOCK_STEP.value,))

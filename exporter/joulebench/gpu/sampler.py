@@ -14,7 +14,7 @@ from dataclasses import replace
 from threading import Lock
 
 from joulebench.clock import Clock
-from joulebench.energy.window import WindowEnergy, window_energy
+from joulebench.energy.window import WindowEnergy, adjacent_energies, window_energy
 from joulebench.errors import GpuError, GpuLost
 from joulebench.gpu.energy_meter import COUNTER, POWER, EnergyMeter
 from joulebench.gpu.mig import MigHistory
@@ -249,6 +249,13 @@ class GpuSampler:
             if meter.stalled_at is not None and end > meter.stalled_at:
                 energy = as_suspect(energy, Reason.COUNTER_STALLED)
             return energy
+
+    def parts(self, edges: Sequence[float], uncertainty: float) -> Sequence[WindowEnergy]:
+        """Estimates the energy between each two neighbouring monotonic times, in rising order; see ``adjacent_energies``."""
+        with self._lock:
+            meter = self._meter
+            lag = self._lag.seconds if meter.method == COUNTER else 0.0
+            return adjacent_energies(meter.trace, edges, method=meter.method_at(edges[-1]), lag=lag, uncertainty=uncertainty)
 
     def _learn_lag(self, start: float, end: float) -> None:
         """Remembers a window, and learns from those before it how late the counter shows energy."""

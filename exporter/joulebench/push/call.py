@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import TypeAlias, TypeVar
 
 from joulebench.confidence.measures import CallConfidence
+from joulebench.energy.calls import LlmCall, pieces
 from joulebench.errors import UserError, format_error
 from joulebench.llm.reply import ONE_CHOICE, Reply
 from joulebench.metrics import TOOL_OUTCOMES
@@ -351,8 +352,10 @@ class Call:
             run.change_phase(self._phase, None)
         self._phase = None
         recorder.changed()
-        decode_start = None if stats.decode_seconds is None else Seconds(end - stats.decode_seconds)
-        recorder.run_recorder.energy.call_ended(recorder, self.number, self._start, end, decode_start)
+        parts = pieces(LlmCall(self._start, end, stats.load_seconds, stats.prefill_seconds, stats.decode_seconds, ttft))
+        edges = [Seconds(edge) for part in parts for edge in (part.start, part.end)]
+        recorder.note_phase_edges(edges)
+        recorder.run_recorder.energy.call_ended(recorder, self.number, self._start, end, edges)
 
     def _enter_phase(self, phase: str) -> None:
         with self._recorder.run as run:
@@ -403,6 +406,7 @@ class Tool:
     def _write_start(self, start: Seconds) -> None:
         fields = tool_start_fields(self.number, self._call, self.name, self._args, self._confidence)
         self._recorder.write(events.TOOL_CALL_START, start, **fields)
+        self._recorder.note_phase_edges([start])
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         recorder = self._recorder
@@ -430,6 +434,7 @@ class Tool:
             duration_seconds=duration,
             **cut,
         )
+        recorder.note_phase_edges([end])
         with recorder.state as task:
             task.tool_calls = {**task.tool_calls, self._outcome: task.tool_calls[self._outcome] + 1}
             task.tool_duration = task.tool_duration.plus(duration)

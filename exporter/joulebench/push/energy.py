@@ -12,11 +12,11 @@ import heapq
 import itertools
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Protocol
 
-from joulebench.clients.exporter import EnergyAnswer
+from joulebench.clients.exporter import CUT_DIGITS, EnergyAnswer
 from joulebench.clock import Clock, SystemClock
 from joulebench.errors import EnergyApiError, EnergyRefused
 from joulebench.parsing import sum_or_none
@@ -34,6 +34,11 @@ ASK_AFTER = 0.15
 COUNTER_WAIT = 1.0
 RETRY_AFTER = 2.0
 MAX_TRIES = 3
+MAX_CUTS = 500
+"""Changes of phase at which a task's window is cut, the most that an exporter takes. The phases of a task with more come from the
+energy of its calls, and within these from stored samples."""
+LEAST_PART = 1e-4
+"""Seconds; changes of phase that are closer together are one cut."""
 MAX_WAITING = 20_000
 """Windows that wait for an answer; beyond it windows of calls are given up."""
 
@@ -43,15 +48,16 @@ CLOCK_STEP_SECONDS = 0.05
 
 
 class EnergyApi(Protocol):
-    def energy(self, start: Seconds, end: Seconds, wait: float = 0.0) -> EnergyAnswer: ...
+    def energy(self, start: Seconds, end: Seconds, wait: float = 0.0, cuts: Sequence[float] = ()) -> EnergyAnswer: ...
 
     def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class EnergyRequest:
-    """``call`` is None for the window of the task. ``shared``: an interval of it, for what its tasks are charged. ``is_prefill``:
-    of the call until its decode began.
+    """``call`` is None for the window of the task. ``shared``: an interval of it, for what its tasks are charged.
+
+    ``cuts``: rising seconds after the start at which the phase of the task or call changes.
     """
 
     task: TaskRecorder
@@ -60,7 +66,7 @@ class EnergyRequest:
     end: Seconds
     tries: int = 0
     shared: Interval | CallInterval | None = None
-    is_prefill: bool = False
+    cuts: tuple[float, ...] = ()
 
     @property
     def is_task(self) -> bool:
@@ -114,19 +120,16 @@ class ExporterEnergyRequests:
 
     def task_ended(self, task: TaskRecorder, start: Seconds, end: Seconds) -> None:
         self._ask_for_interval(task, self._charging.task_ended(task, end))
-        self._put(EnergyRequest(task, None, start, end), ASK_AFTER)
+        self._put(EnergyRequest(task, None, start, end, cuts=_cuts(task.phase_edges, start, end)), ASK_AFTER)
 
     def call_started(self, task: TaskRecorder, call: int, start: Seconds) -> None:
         self._ask_for_interval(task, self._sharing.call_started(task, call, start))
 
     def call_ended(
-        self, task: TaskRecorder, call: int, start: Seconds, end: Seconds, decode_start: Seconds | None = None
+        self, task: TaskRecorder, call: int, start: Seconds, end: Seconds, phase_edges: Sequence[Seconds] = ()
     ) -> None:
-        """``decode_start``: unix time, None where it is not known; the energy until then is asked for, too."""
         self._ask_for_interval(task, self._sharing.call_ended(task, call, end))
-        self._put(EnergyRequest(task, call, start, end), ASK_AFTER)
-        if decode_start is not None and start < decode_start < end:
-            self._put(EnergyRequest(task, call, start, decode_start, is_prefill=True), ASK_AFTER)
+        self._put(EnergyRequest(task, call, start, end, cuts=_cuts(phase_edges, start, end)), ASK_AFTER)
 
     def close(self, drain: float) -> None:
         """Waits at most ``drain`` seconds for the answers that are still due; what is left then is unanswered."""
@@ -192,7 +195,7 @@ class ExporterEnergyRequests:
             self._fail(request, self.error or "")
             return
         try:
-            answer = self._api.energy(request.start, request.end, COUNTER_WAIT)
+            answer = self._api.energy(request.start, request.end, COUNTER_WAIT, request.cuts)
         except EnergyRefused as error:
             # An exporter to which the end of this window lies ahead goes by another clock. Later it would give the energy of
             # the time at which its own clock shows the same.
@@ -214,18 +217,9 @@ class ExporterEnergyRequests:
             self._charging.interval_answered(request.shared, answer.gpus)
             return
         task = request.task
-        if request.is_prefill:
-            task.write(
-                events.PREFILL_ENERGY,
-                task.clock.unix(),
-                call=request.call,
-                start=request.start,
-                end=request.end,
-                source=answer.source,
-                total=answer.raw_total,
-            )
-            return
         fields = answer.event_fields(request.start, request.end)
+        if request.cuts:
+            fields["cuts"] = request.cuts
         if request.call is not None:
             share = self._sharing.window_answered(task, request.call, fields)
             if share is None or self._sharing.pop(share):
@@ -277,10 +271,20 @@ class ExporterEnergyRequests:
                 self._write_call(settled.task, settled.call, settled.window or {}, settled.joules, settled)
         elif request.shared is not None:
             self._charging.interval_answered(request.shared, None)
-        elif request.call is not None and not request.is_prefill:
+        elif request.call is not None:
             self._sharing.window_lost(request.task, request.call)
         elif request.is_task:
             self._charging.window_answered(request.task, None)
+
+
+def _cuts(edges: Sequence[Seconds], start: Seconds, end: Seconds) -> tuple[float, ...]:
+    """Rising seconds after the start of a window at which to cut it; none where there are too many."""
+    cuts: list[float] = []
+    for edge in sorted(edges):
+        cut = round(edge - start, CUT_DIGITS)
+        if cut - (cuts[-1] if cuts else 0.0) >= LEAST_PART and cut <= end - start - LEAST_PART:
+            cuts.append(cut)
+    return tuple(cuts) if len(cuts) <= MAX_CUTS else ()
 
 
 class NullEnergyRequests:
@@ -301,7 +305,7 @@ class NullEnergyRequests:
     def call_started(self, task: TaskRecorder, call: int, start: Seconds) -> None: ...
 
     def call_ended(
-        self, task: TaskRecorder, call: int, start: Seconds, end: Seconds, decode_start: Seconds | None = None
+        self, task: TaskRecorder, call: int, start: Seconds, end: Seconds, phase_edges: Sequence[Seconds] = ()
     ) -> None: ...
 
     def _leave_unanswered(self, interval: Interval | None) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -17,6 +18,9 @@ from joulebench.push.totals import RunState, TaskState
 from joulebench.units import Seconds
 
 log = logging.getLogger(__name__)
+
+MAX_PHASE_EDGES = 4000
+"""Those of a task that are remembered; each change is noted up to twice."""
 
 
 class Pushes(Protocol):
@@ -51,8 +55,10 @@ class EnergyRequests(Protocol):
     def call_started(self, task: TaskRecorder, call: int, start: Seconds) -> None: ...
 
     def call_ended(
-        self, task: TaskRecorder, call: int, start: Seconds, end: Seconds, decode_start: Seconds | None = None
-    ) -> None: ...
+        self, task: TaskRecorder, call: int, start: Seconds, end: Seconds, phase_edges: Sequence[Seconds] = ()
+    ) -> None:
+        """``phase_edges``: unix times at which the phase of the call changed."""
+        ...
 
 
 @dataclass(slots=True)
@@ -79,12 +85,13 @@ class RunRecorder:
 
 @dataclass(frozen=True, slots=True)
 class TaskRecorder:
-    """Of one task."""
+    """Of one task. ``phase_edges``: unix times at which its phase changed, in any order, at most about ``MAX_PHASE_EDGES``."""
 
     run_recorder: RunRecorder
     task_id: str
     state: TaskState
     group: Group
+    phase_edges: list[Seconds] = field(default_factory=list)
 
     @property
     def clock(self) -> Clock:
@@ -110,6 +117,11 @@ class TaskRecorder:
 
     def write(self, event_type: str, timestamp: Seconds, **fields: object) -> None:
         self.run_recorder.journal.write(event_type, timestamp, self.task_id, **fields)
+
+    def note_phase_edges(self, edges: Sequence[Seconds]) -> None:
+        """Remembers unix times between which the energy of the task will be asked for."""
+        if len(self.phase_edges) < MAX_PHASE_EDGES:
+            self.phase_edges.extend(edges)
 
     def changed(self) -> None:
         self.run_recorder.pushes.changed(self.group)

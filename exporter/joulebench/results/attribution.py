@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from math import fsum
 
 from joulebench.devices import Device, resolve_devices
 from joulebench.energy.allocation import METHODS, GpuBalance
@@ -14,17 +15,20 @@ from joulebench.energy.attribution import TaskAttribution, attribute
 from joulebench.energy.bins import TaskWork
 from joulebench.energy.calls import LlmCall
 from joulebench.energy.lag import LEAST_LAG, edge_delays, learn_sensor_lag
-from joulebench.energy.phases import PHASES, PhaseEnergy, Timeline, timeline, total_phases
+from joulebench.energy.phases import PHASES, PhaseEnergy, Timeline, is_short, timeline, total_phases
 from joulebench.energy.window import total
 from joulebench.errors import UserError
-from joulebench.parsing import as_dict, as_float, as_int
+from joulebench.parsing import as_dict, as_float, as_int, sum_or_none
 from joulebench.results.fetch import GpuSamples
-from joulebench.results.merge import Task, TaskKey
+from joulebench.results.merge import PartEnergy, Task, TaskKey
 from joulebench.schema import events as event_types
+from joulebench.schema.reasons import Reason
 from joulebench.schema.result import Event, PhaseResult, Phases
 
 EXCLUSIVE = METHODS[0]
 
+SAME_EDGE = 2e-4
+"""Seconds by which an edge of a part may differ from the change of phase that it stands for; see ``push.energy.LEAST_PART``."""
 MOST_LAG_WINDOWS = 2000
 """Calls that the lag of a sensor is learned from."""
 
@@ -84,7 +88,7 @@ def correct_sensor_lag(gpus: Sequence[GpuSamples], tasks: Sequence[Task]) -> Non
         if gpu.method in (None, "counter"):
             gpu.sensor_lag = learn_sensor_lag(*edge_delays(gpu.energy, windows))
         if gpu.sensor_lag:
-            gpu.energy = gpu.energy.corrected(gpu.sensor_lag)
+            gpu.energy = gpu.energy.shifted(gpu.sensor_lag, gpu.sensor_lag)
 
 
 def _has_clock_offset(task: Task) -> bool:
@@ -138,9 +142,41 @@ def phase_results(
             known = by_exporter.get(phase, 0.0)
         seconds = None if phase in line.unknown else line.seconds.get(phase, 0.0)
         notes = list(energy.notes if energy else line.notes.get(phase, ()))
-        found[phase] = PhaseResult(seconds=seconds, joules=known, notes=notes)
+        bounds = (None, None) if energy is None or by_exporter is not None else (energy.low, energy.high)
+        found[phase] = PhaseResult(seconds=seconds, joules=known, low_joules=bounds[0], high_joules=bounds[1], notes=notes)
     source = None if scale is None else "prometheus" if by_exporter is None else "exporter"
     return Phases(by_phase=found, scale=scale, source=source)
+
+
+def phases_of_parts(line: Timeline, parts: Sequence[PartEnergy]) -> Phases | None:
+    """Seconds and joules by phase, by energies between all changes of phase; None where the phase changed within a part."""
+    edges = [line.start, *(part.end for part in parts)]
+    if not line.spans or not parts or any(_distance(edges, edge) > SAME_EDGE for edge in line.edges):
+        return None
+    starts = [span.start for span in line.spans]
+    by_phase: defaultdict[str, list[PartEnergy]] = defaultdict(list)
+    for part in parts:
+        place = bisect_right(starts, (part.start + part.end) / 2) - 1
+        by_phase[line.spans[max(place, 0)].phase].append(part)
+    found = {}
+    for phase in PHASES:
+        if phase in line.unknown:
+            found[phase] = PhaseResult(notes=["not_reported"])
+            continue
+        joules = fsum(part.joules for part in by_phase[phase])
+        low, high = sum_or_none(part.low for part in by_phase[phase]), sum_or_none(part.high for part in by_phase[phase])
+        notes = list(line.notes.get(phase, ()))
+        if is_short(joules, low, high):
+            notes.append(Reason.SHORT.value)
+        seconds = line.seconds.get(phase, 0.0)
+        found[phase] = PhaseResult(seconds=seconds, joules=joules, low_joules=low, high_joules=high, notes=notes)
+    return Phases(by_phase=found, scale=1.0, source="exporter")
+
+
+def _distance(rising: Sequence[float], value: float) -> float:
+    """From a value to the nearest of these."""
+    place = bisect_right(rising, value)
+    return min(abs(value - near) for near in rising[max(place - 1, 0) : place + 1])
 
 
 def _phases_between_calls(

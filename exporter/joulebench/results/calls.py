@@ -19,7 +19,7 @@ from joulebench.energy.window import QUALITIES, WindowEnergy, total
 from joulebench.parsing import as_dict, as_float, as_int, as_list, as_name, sum_or_none
 from joulebench.results.attribution import answered_calls, computed_prompt_tokens
 from joulebench.results.gpu_stats import GpuReadings, ratio
-from joulebench.results.journal import throttled_seconds
+from joulebench.results.journal import energy_parts, throttled_seconds
 from joulebench.results.merge import Task
 from joulebench.results.server_metrics import ServerMetrics
 from joulebench.results.throttle import call_throttling
@@ -171,19 +171,18 @@ def _answered_throttling(answer: Event | None) -> Iterator[tuple[str, Mapping[st
 
 
 def answered_stretches(task: Task, calls: Sequence[CallResult]) -> list[tuple[float, float, float]]:
-    """Start, end and joules of each call, cut where its decode began, if the exporter answered for every call; else none."""
-    prefills = {event.get("call"): event for event in task.prefill_energy}
-    found: list[tuple[float, float, float]] = []
+    """Start, end and joules of each call, cut where its phase changed, if the exporter answered for every call; else none."""
+    answers = {event.get("call"): event for event in task.call_energy}
+    stretches: list[tuple[float, float, float]] = []
     for call in calls:
         if call.start is None or call.end is None or call.joules is None or call.energy_source != "exporter":
             return []
-        prefill = prefills.get(call.call, {})
-        cut, joules = as_float(prefill.get("end")), as_float(as_dict(prefill.get("total")).get("joules"))
-        if cut is not None and joules is not None and call.start < cut < call.end and 0 <= joules <= call.joules:
-            found += [(call.start, cut, joules), (cut, call.end, call.joules - joules)]
+        parts = energy_parts(answers.get(call.call, {}))
+        if abs(sum(part.joules for part in parts) - call.joules) <= TOLERANCE_JOULES:
+            stretches += [(part.start, part.end, part.joules) for part in parts]
         else:
-            found.append((call.start, call.end, call.joules))
-    return found
+            stretches.append((call.start, call.end, call.joules))
+    return stretches
 
 
 def calls_exceed_task(calls: Sequence[CallResult], task_high: float | None) -> list[str]:

@@ -12,14 +12,15 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 
 import msgspec
 
 from joulebench.errors import UserError
 from joulebench.metrics import THROTTLE_REASONS, TOOL_ERROR, TOOL_OUTCOMES
-from joulebench.parsing import as_dict, as_float, as_int, as_list, as_name, as_unix_time
-from joulebench.results.merge import SAME_MOMENT_SECONDS, ExporterAnswer, GpuJoules, TaskKey, TaskValues
+from joulebench.parsing import as_dict, as_float, as_int, as_list, as_name, as_unix_time, sum_or_none
+from joulebench.results.merge import SAME_MOMENT_SECONDS, ExporterAnswer, GpuJoules, PartEnergy, TaskKey, TaskValues
 from joulebench.results.proxied import join_proxied_tasks
 from joulebench.schema import events
 from joulebench.schema.events import JOURNAL_PATTERN
@@ -229,7 +230,30 @@ def exporter_energy(task_events: Sequence[Event]) -> ExporterAnswer:
         source=as_name(answer.get("source")),
         basis=as_name(answer.get("basis")),
         missing_hosts=tuple(host for host in as_list(answer.get("missing_hosts")) if isinstance(host, str)),
+        parts=energy_parts(answer),
     )
+
+
+def energy_parts(answer: Event) -> tuple[PartEnergy, ...]:
+    """Energies between the cuts of an answered window; none unless every device has its joules in each part."""
+    start, end = as_float(answer.get("start")), as_float(answer.get("end"))
+    cuts = [as_float(cut) for cut in as_list(answer.get("cuts"))]
+    rows = [as_list(row.get("parts")) for row in as_list(answer.get("gpus")) if isinstance(row, dict)]
+    if start is None or end is None or not cuts or not rows or any(len(row) != len(cuts) + 1 for row in rows):
+        return ()
+    edges = [start, *(start + cut for cut in cuts if cut is not None), end]
+    if len(edges) != len(cuts) + 2 or any(a > b for a, b in pairwise(edges)):
+        return ()
+    parts = []
+    for (since, until), by_device in zip(pairwise(edges), zip(*rows, strict=True), strict=True):
+        values = [[as_float(value) for value in as_list(part)] for part in by_device]
+        if any(len(value) != len(("joules", "low", "high")) for value in values):
+            return ()
+        joules, low, high = (sum_or_none(column) for column in zip(*values, strict=True))
+        if joules is None:
+            return ()
+        parts.append(PartEnergy(since, until, joules, low, high))
+    return tuple(parts)
 
 
 def _gpu(row: Mapping[str, object]) -> GpuJoules:

@@ -64,9 +64,20 @@ class GpuJoules(NamedTuple):
     parent: str | None = None
 
 
-class ExporterAnswer(NamedTuple):
-    """What the exporters answered for the window of a task. ``source``: nvml, simulated, mixed, none; None where none was asked.
+class PartEnergy(NamedTuple):
+    """Energy of all devices of a task over a part of its window; bounds None where one of them has none."""
 
+    start: float
+    end: float
+    joules: float
+    low: float | None
+    high: float | None
+
+
+class ExporterAnswer(NamedTuple):
+    """What the exporters answered for the window of a task, and for its ``parts`` between changes of phase.
+
+    ``source``: nvml, simulated, mixed, none; None where none was asked.
     ``basis``: how the devices are known. ``missing_hosts``: exporters that should be part of the total and did not answer.
     """
 
@@ -74,6 +85,7 @@ class ExporterAnswer(NamedTuple):
     source: str | None = None
     basis: str | None = None
     missing_hosts: tuple[str, ...] = ()
+    parts: tuple[PartEnergy, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +183,7 @@ class Task:
     owner: ServingOwner = ServingOwner()
     observed_devices: tuple[ObservedDevice, ...] = ()
     call_energy: tuple[Event, ...] = ()
-    prefill_energy: tuple[Event, ...] = ()
+    energy_parts: tuple[PartEnergy, ...] = ()
     pushed_call_energy: tuple[int, float] | None = None
     counted_by_proxy: bool = False
     gateway_clock_offset: float | None = None
@@ -196,7 +208,7 @@ SAME_MOMENT_SECONDS = 6e-3
 """A store of 12 digits rounds a unix time to 10 ms where it has no offsets."""
 SAME_RELATIVE = 1e-6
 
-_ENERGY_EVENTS = (event_types.TASK_ENERGY, event_types.CALL_ENERGY, event_types.PREFILL_ENERGY)
+_ENERGY_EVENTS = (event_types.TASK_ENERGY, event_types.CALL_ENERGY)
 
 
 def merge_sources(journal: Journal, pushed: Mapping[TaskKey, PushedTask]) -> list[Task]:
@@ -232,7 +244,7 @@ def _merge_task(key: TaskKey, journal: Journal, pushed: PushedTask | None) -> Ta
         declared_devices=_declared_devices(run),
         owner=_serving_owner(run),
         call_energy=tuple(event for event in events or () if event["event_type"] == event_types.CALL_ENERGY),
-        prefill_energy=tuple(event for event in events or () if event["event_type"] == event_types.PREFILL_ENERGY),
+        energy_parts=answer.parts,
         pushed_call_energy=pushed.call_energy if pushed else None,
         counted_by_proxy=pushed.counted_by_proxy if pushed else False,
         gateway_clock_offset=pushed.gateway_clock_offset if pushed else None,

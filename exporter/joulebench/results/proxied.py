@@ -170,7 +170,7 @@ def _requests(task_events: Iterable[Event]) -> list[_Request]:
         if kind == events.LLM_QUERY_START:
             request = found[event.get("call")] = _Request(float(event["timestamp"]), model=event.get("model_name"))
             request.events.append(event)
-        elif kind in (*_CALL_EVENTS, events.PREFILL_ENERGY, events.TOOL_CALL_START, events.TOOL_CALL_END):
+        elif kind in (*_CALL_EVENTS, events.TOOL_CALL_START, events.TOOL_CALL_END):
             later.append(event)
     for event in later:
         kind = event["event_type"]

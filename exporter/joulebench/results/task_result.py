@@ -16,7 +16,7 @@ from joulebench.energy.phases import Timeline
 from joulebench.energy.window import QUALITIES, WindowEnergy
 from joulebench.metrics import POWER_CAP
 from joulebench.parsing import as_count, as_dict, as_float, as_int, as_name, sum_or_none
-from joulebench.results.attribution import phase_results, task_timeline
+from joulebench.results.attribution import phase_results, phases_of_parts, task_timeline
 from joulebench.results.calls import answered_stretches, call_results, calls_exceed_task, efficiency
 from joulebench.results.emissions import FactorSamples, emission_results
 from joulebench.results.fetch import GpuSamples, Samples
@@ -48,6 +48,7 @@ from joulebench.schema.reasons import Reason
 from joulebench.schema.result import (
     SCHEMA_VERSION,
     Attribution,
+    CallResult,
     ClockOffsets,
     CompletionStatus,
     ComputedMetrics,
@@ -70,6 +71,7 @@ from joulebench.schema.result import (
     MeterResult,
     ModelServer,
     OverheadMetrics,
+    Phases,
     TaskConfig,
     TaskResult,
     Throughput,
@@ -149,8 +151,7 @@ def task_result(
     ]
     verdict = _verdict(energy, findings)
     line = readings.timeline if readings else _timeline(task)
-    answered = answered_stretches(task, calls) if energy.source == "exporter" else []
-    phases = phase_results(task, verdict.joules, line, [gpu.phases for gpu in gpus], answered)
+    phases = _phases(task, energy, line, gpus, calls)
     overlap = None if attribution is None else attribution.overlap_fraction
     seconds = _seconds(task)
     result = TaskResult(
@@ -174,6 +175,19 @@ def task_result(
     )
     result.emissions = emission_results(context.factors, result, task.window)
     return result
+
+
+def _phases(
+    task: Task, energy: TaskEnergy, line: Timeline | None, gpus: Sequence[GpuReadings], calls: Sequence[CallResult]
+) -> Phases:
+    """By the exporter's energies between all changes of phase; else by those of calls; else by stored samples."""
+    joules = energy.total.joules
+    by_exporter = energy.source == "exporter" and joules is not None
+    known = phases_of_parts(line, task.energy_parts) if by_exporter and line is not None else None
+    if known is not None:
+        return known
+    answered = answered_stretches(task, calls) if by_exporter else []
+    return phase_results(task, joules, line, [gpu.phases for gpu in gpus], answered)
 
 
 def _hardware(task: Task, readings: TaskReadings | None, joules: float | None) -> HardwareMetrics | None:

@@ -250,6 +250,12 @@ COLUMNS: tuple[Column, ...] = (
         )
         for role in ROLES
     ),
+    _field("phase_energy_source", "phases.source"),
+    _computed(
+        "short_phases",
+        doc("", "Phases whose bounds lie more than 20 % of their joules apart, joined by `;`; empty without a journal, too."),
+        lambda result: ";".join(result.phases.short) or None,
+    ),
 )
 
 COLUMN_NAMES = tuple(column.name for column in COLUMNS)

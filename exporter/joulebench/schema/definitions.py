@@ -111,8 +111,8 @@ DEFINITIONS = (
     ),
     Definition(
         "phase joules",
-        "by the exporter: a call until its decode, the rest of it, the time outside calls; else E over the phase x joules / sum of phases",
-        "Phases that share such a stretch split it by stored samples. A moment in which several go on belongs to the first of decode, prefill, load, LLM, tool wait, other.",
+        "sum of E(end) - E(start) over the stretches of the phase",
+        "By the exporter's record, else by stored samples, as `phases.source` says; then made to add up to the task's joules. A moment in which several go on belongs to the first of decode, prefill, load, LLM, tool wait, other.",
     ),
     Definition(
         "joules_per_prompt_token",

@@ -21,7 +21,6 @@ KEY_STEP_COMPLETED = "KEY_STEP_COMPLETED"
 AGENT_ERROR_OCCURRED = "AGENT_ERROR_OCCURRED"
 TASK_ENERGY = "TASK_ENERGY"
 CALL_ENERGY = "CALL_ENERGY"
-PREFILL_ENERGY = "PREFILL_ENERGY"
 IDLE_POWER = "IDLE_POWER"
 WARM_UP = "WARM_UP"
 ENERGY_UNAVAILABLE = "ENERGY_UNAVAILABLE"
@@ -61,6 +60,9 @@ COMMON: Mapping[str, EventField] = {
 }
 """In every event."""
 
+_CUTS = EventField(
+    "s", "Rising times after the start at which the phase changed; the `parts` of each GPU are joules and bounds between them."
+)
 _ENERGY = {
     "start": EventField("unix s", "Start of the window."),
     "end": EventField("unix s", "End of the window."),
@@ -70,7 +72,7 @@ _ENERGY = {
     "gpus": EventField(
         "",
         "One object a GPU: `host`, `gpu`, `uuid`, `method`, `samples`, `joules`, `low`, `high`, `quality`, `reasons`, `share`, `parent`,"
-        " `longest_gap_seconds`, `throttled_seconds`.",
+        " `longest_gap_seconds`, `throttled_seconds`, `parts`.",
     ),
     "total": EventField("", "All GPUs: `joules`, `low`, `high`, `quality`, `reasons`."),
 }
@@ -182,24 +184,18 @@ EVENTS: Mapping[str, EventType] = {
             "tool_name": EventField("", "The tool that it concerns."),
         },
     ),
-    TASK_ENERGY: EventType("The exporter's energy of the task's window; of several the last counts.", _ENERGY),
+    TASK_ENERGY: EventType("The exporter's energy of the task's window; of several the last counts.", {**_ENERGY, "cuts": _CUTS}),
     CALL_ENERGY: EventType(
         "The exporter's energy of a call's window.",
         {
             "call": EventField("", "Number of the call."),
             **_ENERGY,
+            "cuts": _CUTS,
             "share": EventField(
                 "J",
                 "Share of the call, where other calls were looked at, too: `joules`, in which each moment is divided evenly among all"
                 " that ran, `low`, `high`; `exclusive`, by the proxy alone: that none ran beside it. Null in a field that is not known.",
             ),
-        },
-    ),
-    PREFILL_ENERGY: EventType(
-        "The exporter's energy of a call until decode began: its queue, load and prefill.",
-        {
-            "call": EventField("", "Number of the call."),
-            **{name: _ENERGY[name] for name in ("start", "end", "source", "total")},
         },
     ),
     IDLE_POWER: EventType(

@@ -11,6 +11,7 @@ from typing import Annotated, Any, TypeAlias
 import msgspec
 
 from joulebench.schema.fields import doc
+from joulebench.schema.reasons import Reason
 
 SCHEMA_VERSION = 1
 RESULT_PATTERN = "result_*.json"
@@ -582,7 +583,11 @@ class PhaseResult(Record):
 
     seconds: Annotated[Number, doc("s", "Its time; null where no call reports it.")] = None
     joules: Annotated[Number, doc("J", "Its energy; the phases add up to the task's joules.")] = None
-    notes: Annotated[list[str], doc("", "What it rests on.")] = msgspec.field(default_factory=list)
+    low_joules: Annotated[Number, doc("J", "Lower bound by the `source` of the phases; null where it has none.")] = None
+    high_joules: Annotated[Number, doc("J", "Upper bound by the `source` of the phases; null where it has none.")] = None
+    notes: Annotated[list[str], doc("", "What it rests on; `short` where the bounds lie more than 20 % of the joules apart.")] = (
+        msgspec.field(default_factory=list)
+    )
 
 
 class Phases(Record):
@@ -596,9 +601,15 @@ class Phases(Record):
         Text,
         doc(
             "",
-            "`exporter`: prefill and decode of each call, and the time outside calls, have the joules that the exporter saw, and stored samples split only within them; `prometheus`: all is split by stored samples.",
+            "`exporter`: by the exporter's own record between all changes of phase, or by that of calls, within which and between"
+            " which stored samples split; `prometheus`: by stored samples alone, which are coarser.",
         ),
     ] = None
+
+    @property
+    def short(self) -> tuple[str, ...]:
+        """Phases whose energy is not known well."""
+        return tuple(phase for phase, energy in (self.by_phase or {}).items() if Reason.SHORT in energy.notes)
 
 
 class IdleShare(Record):

@@ -48,6 +48,16 @@ def test_the_numbers_of_a_model_are_those_of_its_attempts(tmp_path: Path) -> Non
     assert (cheap["pareto"], dear["pareto"]) == (True, False)
 
 
+def test_phases_that_are_not_exact_have_a_note(tmp_path: Path) -> None:
+    prefill, decode = {"seconds": 1.0, "joules": 5.0, "notes": ["short"]}, {"seconds": 9.0, "joules": 95.0, "notes": []}
+    stored = Scripted("t1", extra={"phases": {"source": "prometheus", "by_phase": {"prefill": prefill, "decode": decode}}})
+    (model,) = built(tmp_path, stored, Scripted("t2"))["models"]
+    assert model["phase_notes"] == [
+        "the bounds of a phase lie more than 20 % of its joules apart: prefill in 1 of 2 tasks",
+        "the energy of phases comes from samples in Prometheus in 1 of 2 tasks, coarser than the exporter's own record",
+    ]
+
+
 def test_the_verdict_has_three_sentences_and_names_the_winner(tmp_path: Path) -> None:
     energy, success, caveats = built(tmp_path, *CHEAP, *DEAR)["summary"]
     assert energy.startswith("cheap uses the fewest joules: 149 J [")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import floor
 from random import Random
@@ -68,16 +68,32 @@ class KnownGpu:
         return None
 
 
+def sampler_of(gpu: KnownGpu) -> GpuSampler:
+    ring_seconds = gpu.machine.times[-1] - START
+    return GpuSampler(gpu, gpu.clock, poll_period=gpu.timers.poll, state_period=1.0, ring_seconds=ring_seconds)
+
+
+def polls(gpu: KnownGpu, sampler: GpuSampler) -> Iterator[None]:
+    """Polls the GPU until the end of its machine's time, and yields after each poll."""
+    clock, timers = gpu.clock, gpu.timers
+    due = clock.now = START + 2 * timers.step
+    while clock.now < gpu.machine.times[-1]:
+        sampler.poll()
+        yield
+        due += timers.poll
+        clock.now = max(due + gpu.random.uniform(0.0, timers.poll_jitter), clock.now + 1e-4)
+
+
 def ask_as_they_end(gpu: KnownGpu, windows: Sequence[tuple[float, float]]) -> list[WindowEnergy]:
     """Returns the exporter's answers, each asked for ``ASK_AFTER`` its end and waited for, as the push library does."""
-    machine, clock, timers, random = gpu.machine, gpu.clock, gpu.timers, gpu.random
-    sampler = GpuSampler(gpu, clock, poll_period=timers.poll, state_period=1.0, ring_seconds=machine.times[-1] - START)
+    clock, timers = gpu.clock, gpu.timers
+    sampler = sampler_of(gpu)
     waiting = [(end + ASK_AFTER, index) for index, (_, end) in enumerate(windows)]
     heapq.heapify(waiting)
     answers: dict[int, WindowEnergy] = {}
-    due = clock.now = START + 2 * timers.step
-    while waiting and clock.now < machine.times[-1]:
-        sampler.poll()
+    for _ in polls(gpu, sampler):
+        if not waiting:
+            break
         while waiting and waiting[0][0] <= clock.now:
             _, index = heapq.heappop(waiting)
             start, end = windows[index]
@@ -85,6 +101,4 @@ def ask_as_they_end(gpu: KnownGpu, windows: Sequence[tuple[float, float]]) -> li
                 heapq.heappush(waiting, (clock.now + timers.poll / 2, index))
             else:
                 answers[index] = sampler.window(start, end)
-        due += timers.poll
-        clock.now = max(due + random.uniform(0.0, timers.poll_jitter), clock.now + 1e-4)
     return [answers[index] for index in range(len(windows))]

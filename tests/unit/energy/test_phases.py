@@ -52,7 +52,7 @@ def test_a_window_is_cut_into_its_phases() -> None:
     expected = {"decode": 500.0, "prefill": 100.0, "load": 200.0, "tool_wait": 300.0, "other": 900.0}
     assert joules(found) == {name: pytest.approx(value) for name, value in expected.items()}
     assert found.whole.joules == pytest.approx(2000.0)
-    assert found.phases["llm_unsplit"] == Phase(0.0, 0.0)
+    assert found.phases["llm_unsplit"] == Phase(0.0, 0.0, low=0.0, high=0.0)
     assert all(phase.notes == () for phase in found.phases.values())
 
 
@@ -92,7 +92,7 @@ def test_a_part_that_no_call_tells_of_is_unknown_and_one_that_some_tell_of_is_pa
     blind = phase_energy(steady(), timeline(0.0, 20.0, [LlmCall(13.0, 18.0)]))
     assert blind.phases["decode"] == blind.phases["prefill"] == Phase(None, None, ("not_reported",))
     idle = phase_energy(steady(), timeline(0.0, 20.0, []))
-    assert idle.phases["decode"] == Phase(0.0, 0.0)
+    assert idle.phases["decode"] == Phase(0.0, 0.0, low=0.0, high=0.0)
     assert idle.phases["other"].joules == pytest.approx(2000.0)
 
 
@@ -115,7 +115,9 @@ def test_a_phase_too_short_for_the_counter_has_a_value_and_says_so() -> None:
         assert phase.joules == pytest.approx(100.0 * seconds)
         return phase.notes
 
-    assert (notes(0.19, 0.1), notes(0.21, 0.1), notes(0.21, 0.25), notes(1.0, 1.0)) == (("short",), (), ("short",), ("short",))
+    assert (notes(0.19, 0.1), notes(0.21, 0.25), notes(1.0, 1.0)) == (("short",),) * 3
+    # Two steps, whose bounds are as wide as one; then twelve.
+    assert (notes(0.21, 0.1), notes(1.21, 0.1)) == (("short",), ())
     # Many short stretches do not make a long one.
     many = [LlmCall(i, i + 0.5, load_seconds=0.0, prefill_seconds=0.1, decode_seconds=0.3) for i in range(1, 9)]
     found = phase_energy(steady(), timeline(0.0, 10.0, many))
@@ -130,7 +132,7 @@ def test_what_the_trace_does_not_reach_is_unknown_and_the_rest_is_not() -> None:
     assert rounded(found.phases["prefill"]) == Phase(1.0, 100.0)
     assert rounded(found.phases["decode"]) == Phase(5.0, None, ("uncovered_end",))
     assert rounded(found.phases["tool_wait"]) == Phase(3.0, None, ("uncovered_end",))
-    assert found.phases["llm_unsplit"] == Phase(0.0, 0.0)
+    assert found.phases["llm_unsplit"] == Phase(0.0, 0.0, low=0.0, high=0.0)
     lost = phase_energy(CounterTrace(), timeline(0.0, 20.0, [CALL]))
     assert rounded(lost.phases["decode"]) == Phase(5.0, None, ("no_samples",))
     sliver = phase_energy(steady(until=11.9), timeline(0.0, 12.0, [CALL]))
@@ -143,8 +145,8 @@ def test_a_reset_and_a_gap_are_told_where_they_lie() -> None:
         if not 62 <= i <= 75:
             trace.append(i * 0.1, 10.0 * (i if i <= 100 else i - 101))
     found = phase_energy(trace, timeline(0.0, 20.0, [CALL]))
-    assert found.phases["decode"].notes == ("reset", "gap")
-    assert found.phases["prefill"].notes == ("gap",)
+    assert found.phases["decode"].notes == ("reset", "gap", "short")
+    assert found.phases["prefill"].notes == ("gap", "short")
     assert found.phases["load"].notes == ()
     assert found.phases["decode"].joules is not None
 

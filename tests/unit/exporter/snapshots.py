@@ -142,12 +142,17 @@ class Gpus:
 
 @dataclass
 class Windows:
-    """A window source with one answer, and what it was asked. ``slowed``: throttled seconds of each GPU by reason."""
+    """A window source with one answer, and what it was asked. ``slowed``: throttled seconds of each GPU by reason.
+
+    ``between_cuts``: energies by UUID; ``edges``: the times they were asked for, each with its uncertainty.
+    """
 
     answers: Sequence[tuple[GpuIdentity, WindowEnergy]] = ()
     slowed: Mapping[str, Seconds | None] = field(default_factory=dict)
     uses: Mapping[tuple[str, OwnerName | None], GpuUse] = field(default_factory=dict)
     asked: list[tuple[float, float]] = field(default_factory=list)
+    between_cuts: Mapping[str, Sequence[WindowEnergy]] = field(default_factory=dict)
+    edges: list[tuple[Sequence[float], float]] = field(default_factory=list)
 
     has_unnamed_gpus: bool = False
 
@@ -165,6 +170,10 @@ class Windows:
     def window(self, start_unix: float, end_unix: float) -> Sequence[tuple[GpuIdentity, WindowEnergy]]:
         self.asked.append((start_unix, end_unix))
         return self.answers
+
+    def parts(self, edges_unix: Sequence[float], uncertainty: float) -> Sequence[tuple[GpuIdentity, Sequence[WindowEnergy]]]:
+        self.edges.append((edges_unix, uncertainty))
+        return [(identity, self.between_cuts.get(identity.uuid, ())) for identity, _ in self.answers]
 
     def throttled(self, start_unix: float, end_unix: float) -> Sequence[tuple[GpuIdentity, Mapping[str, Seconds | None]]]:
         assert self.asked[-1] == (start_unix, end_unix)

@@ -83,6 +83,16 @@ def test_the_answer_has_the_fixed_shape() -> None:
     }
 
 
+def test_cuts_divide_the_window_of_each_gpu_whose_parts_are_known() -> None:
+    parts = [replace(KNOWN, joules=joules, low=joules - 1, high=None) for joules in (20.0, 30.0, 50.0)]
+    windows = Windows([(FULL.identity, KNOWN), (SPARSE.identity, SHORT)], between_cuts={"GPU-aaaa": parts})
+    _, body = run(api(windows=windows).answer(query(cuts="1,2.5")))
+    assert windows.edges == [([NOW - 10, NOW - 9, NOW - 7.5, NOW - 5], 0.0)]
+    known, unknown = body["gpus"]
+    assert known["parts"] == [[20.0, 19.0, None], [30.0, 29.0, None], [50.0, 49.0, None]]
+    assert "parts" not in unknown
+
+
 def test_a_gpu_that_is_not_known_makes_the_total_unknown_and_not_smaller() -> None:
     _, body = run(api((FULL.identity, KNOWN), (SPARSE.identity, UNKNOWN)).answer(query()))
     assert body["gpus"][1]["joules"] is None
@@ -134,6 +144,9 @@ def test_start_and_end_reach_the_monitor_unchanged() -> None:
         (query(0, NOW), "the exporter keeps 3600 s"),
         (query(gpu=0), "unknown parameter 'gpu'; known are start, end, wait, gpus, server, unit, container, pod, job"),
         (query() + f"&end={NOW}", "end is given more than once"),
+        *((query(cuts=cuts), "seconds after the start that rise within the window") for cuts in ("2,1", "x", "5", "-1,2", "nan")),
+        (query(cuts=",".join(str(cut / 1000) for cut in range(1, 502))), "are not at most 500 seconds"),
+        (query(scope="host", cuts="1"), "leave out"),
     ],
 )
 def test_a_window_that_cannot_be_is_a_400_that_says_why(text: str, complaint: str) -> None:

@@ -165,6 +165,24 @@ def test_one_of_eight_is_declared(machine: Callable[..., Machine], names: str) -
     assert body["total"]["quality"] == "ok"
 
 
+@pytest.mark.parametrize("uncertainty", [0.0, 0.05])
+def test_parts_of_a_window_add_up_to_it_and_hold_the_joules_of_each(machine: Callable[..., Machine], uncertainty: float) -> None:
+    box = machine(*eight())
+    box.run(12.0)
+    (gpu,) = box.ask(3.0, 9.0, gpus="0", cuts="0.4,1.75,5.9", clock_uncertainty=str(uncertainty))["gpus"]
+    spans = [(3.0, 3.4), (3.4, 4.75), (4.75, 8.9), (8.9, 9.0)]
+    assert sum(joules for joules, _, _ in gpu["parts"]) == pytest.approx(gpu["joules"], abs=1e-6)
+    assert len(gpu["parts"]) == len(spans)
+    for (start, end), (_, low, high) in zip(spans, gpu["parts"], strict=True):
+        truths = [
+            box.truth(start + early, end + late, (0,)) if end + late > start + early else 0.0
+            for early in (-uncertainty, uncertainty)
+            for late in (-uncertainty, uncertainty)
+        ]
+        assert low <= min(truths)
+        assert max(truths) <= high
+
+
 def test_a_server_that_is_restarted_on_other_cards_is_followed(machine: Callable[..., Machine]) -> None:
     first = [FakeGpu(power=BUSY, processes=[Process(RUNNER, 0.0, 13.0, 60.0, "")]) for _ in range(2)]
     later = [FakeGpu(power=OTHER, processes=[Process(NEW_RUNNER, 14.0, float("inf"), 60.0, "")]) for _ in range(2)]
@@ -188,8 +206,9 @@ def test_a_card_of_two_servers_is_divided_by_sm_time_within_bounds_of_nothing_an
     box.serve(OLLAMA, RUNNER, SERVER)
     box.serve(VLLM, ENGINE, NEIGHBOUR)
     box.run(12.0)
-    own, other = box.ask(3.0, 9.0, server=SERVER), box.ask(3.0, 9.0, server=NEIGHBOUR)
+    own, other = box.ask(3.0, 9.0, server=SERVER, cuts="2,4"), box.ask(3.0, 9.0, server=NEIGHBOUR)
     truth = box.truth(3.0, 9.0, (0,))
+    assert "parts" not in own["gpus"][0], "nothing says which part of the share is of which moment"
     assert own["gpus"][0]["share"] == pytest.approx(0.75, abs=0.05)
     assert own["total"]["joules"] == pytest.approx(0.75 * truth, rel=0.05)
     assert own["total"]["joules"] + other["total"]["joules"] == pytest.approx(truth, rel=0.01)

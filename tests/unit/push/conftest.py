@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -96,15 +97,18 @@ class FakePrometheus(LocalServer):
 class FakeExporter(LocalServer):
     """Gives every window 10 W on one GPU, hot for a quarter of it, and nothing on a second.
 
-    ``tells_throttling`` False: an exporter of a version that did not.
+    ``tells_throttling`` and ``takes_cuts`` False: an exporter of a version that did not.
     """
 
     tells_throttling = True
+    takes_cuts = True
 
     def answer(self, path: str) -> tuple[int, str]:
         if self.status != 200:
             return self.status, json.dumps({"error": "told to fail"})
         query = parse_qs(urlsplit(path).query)
+        if "cuts" in query and not self.takes_cuts:
+            return 400, json.dumps({"error": "unknown parameter 'cuts'; known are start, end, wait"})
         joules = 10.0 * (float(query["end"][0]) - float(query["start"][0]))
         known = {"joules": joules, "low": joules - 1, "high": joules + 1, "quality": "ok", "reasons": []}
         unknown = {"joules": None, "low": None, "high": None, "quality": "missing", "reasons": ["no samples"]}
@@ -112,6 +116,9 @@ class FakeExporter(LocalServer):
             {"gpu": "0", "uuid": "GPU-a", "method": "counter", "samples": 3, **known},
             {"gpu": "1", "uuid": "GPU-b", "method": "counter", "samples": 0, **unknown},
         ]
+        if "cuts" in query:
+            edges = [0.0, *map(float, query["cuts"][0].split(",")), float(query["end"][0]) - float(query["start"][0])]
+            gpus[0]["parts"] = [[10.0 * (b - a), None, None] for a, b in pairwise(edges)]
         if self.tells_throttling:
             gpus[0]["throttled_seconds"] = {"hw_thermal": joules / 40, "sw_thermal": 0.0, "hw_slowdown": None, "of_tomorrow": 1}
             gpus[1]["throttled_seconds"] = {"hw_thermal": None, "sw_thermal": None}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,6 +47,40 @@ def test_energies_reach_the_journal_and_the_gateway(tmp_path: Path, gateway: Rea
     assert pushed == [("GPU-a", joules)], "a GPU whose energy is not known has no sample"
     (state,) = events(run.directory, "PUSH_STATE")
     assert state["windows_without_energy"] == 0
+
+
+def run_phases(tmp_path: Path, exporter: FakeExporter) -> tuple[dict[str, Any], list[float]]:
+    """A task with a call and a tool: the exporter's answer for it, and when its phase changed."""
+    with Run(runs_dir=tmp_path, gateway_url="none", exporter_url=exporter.url) as run, run.task("t") as task:
+        with task.call() as call:
+            call.first_token()
+            call.finish()
+        with task.tool("look", {}):
+            pass
+    (energy,) = events(run.directory, "TASK_ENERGY")
+    kinds = ("LLM_QUERY_START", "LLM_FIRST_TOKEN_RECEIVED", "LLM_QUERY_END", "TOOL_CALL_END")
+    return energy, [event["timestamp"] for kind in kinds for event in events(run.directory, kind)]
+
+
+def test_a_task_is_asked_for_in_one_request_with_the_times_at_which_its_phase_changed(
+    tmp_path: Path, exporter: FakeExporter
+) -> None:
+    energy, changes = run_phases(tmp_path, exporter)
+    of_task = [path for _, path, _ in exporter.requests if f"start={energy['start']!r}&end={energy['end']!r}" in path]
+    assert len(of_task) == 1
+    cuts = [0.0, *energy["cuts"], energy["end"] - energy["start"]]
+    for change in changes:
+        assert min(abs(energy["start"] + cut - change) for cut in cuts) <= 2e-4
+    parts = energy["gpus"][0]["parts"]
+    assert len(parts) == len(energy["cuts"]) + 1
+    assert sum(joules for joules, _, _ in parts) == pytest.approx(energy["gpus"][0]["joules"])
+
+
+def test_an_exporter_that_knows_no_cuts_is_asked_without(tmp_path: Path, exporter: FakeExporter) -> None:
+    exporter.takes_cuts = False
+    energy, _ = run_phases(tmp_path, exporter)
+    assert energy["gpus"][0]["joules"] == pytest.approx(10 * (energy["end"] - energy["start"]))
+    assert "parts" not in energy["gpus"][0]
 
 
 def throttled(gateway: RealGateway) -> dict[tuple[str, str], float]:

@@ -36,6 +36,8 @@ Content = dict[str, Any]
 PHASES = ("prefill", "decode", "llm_unsplit", "load", "tool_wait", "other")
 MOST_LOW_CONFIDENCE = 20
 """Tasks of a model in the table of confidence by task, the lowest first; the table of tasks has that of every task."""
+NOTED_SHARE = 0.01
+"""Share of the joules of a model below which no note says that a phase is not exact."""
 MOST_PAIRED = 12
 """Arms of which every pair is compared; of more, each with the one that uses the fewest joules per success."""
 
@@ -190,6 +192,7 @@ def _model(arm: Arm, counted: Sequence[Attempt]) -> Content:
         "decode_tokens_per_second": tokens / seconds if seconds else None,
         "seconds_share": _shares([each.seconds_by_phase for each in counted]),
         "joules_share": _shares([each.joules_by_phase for each in counted]),
+        "phase_notes": list(_phase_notes([each for each in counted if each.joules_by_phase])),
         "confidence": _mean(each.confidence for each in counted),
         "least_confidence": min((each.least_confidence for each in counted if each.least_confidence is not None), default=None),
         "throttled_seconds": _sum((each.throttled_seconds for each in arm.attempts), some=True),
@@ -197,6 +200,20 @@ def _model(arm: Arm, counted: Sequence[Attempt]) -> Content:
         "peak_vram_mib": max((each.peak_vram_mib for each in arm.attempts if each.peak_vram_mib is not None), default=None),
         "quality": dict(Counter(each.quality for each in arm.attempts)),
     }
+
+
+def _phase_notes(attempts: Sequence[Attempt]) -> Iterator[str]:
+    """What the energy by phase rests on, where it is not as exact as it can be."""
+    shares = _shares([each.joules_by_phase for each in attempts])
+    short = Counter(phase for each in attempts for phase in each.short_phases if shares.get(phase, 0.0) >= NOTED_SHARE)
+    if short:
+        phases = ", ".join(f"{phase.replace('_', ' ')} in {count} of {len(attempts)} tasks" for phase, count in short.items())
+        yield f"the bounds of a phase lie more than 20 % of its joules apart: {phases}"
+    if stored := sum(each.phase_source == "prometheus" for each in attempts):
+        yield (
+            f"the energy of phases comes from samples in Prometheus in {stored} of {len(attempts)} tasks, coarser than the"
+            " exporter's own record"
+        )
 
 
 def _without_risks(failures: Content | None) -> Content | None:

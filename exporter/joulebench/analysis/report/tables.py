@@ -159,6 +159,7 @@ def phases_table(content: Content) -> Table:
         ["model", "share of", *named],
         rows,
         frozenset(range(2, 8)),
+        [f"{model['label']}: {note}." for model in content["models"] for note in model["phase_notes"]],
         labels=frozenset((0,)),
     )
 
