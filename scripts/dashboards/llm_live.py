@@ -215,7 +215,7 @@ def model_panels() -> list[Json]:
         ),
         timeseries(
             "Latency",
-            "Median and 95th percentile over the last minute, interpolated within the histogram's buckets.",
+            "Median and 95th percentile over the last minute.",
             [
                 Query(quantile(0.5, m.CALL_TTFT), "TTFT p50"),
                 Query(quantile(0.95, m.CALL_TTFT), "TTFT p95"),
@@ -335,7 +335,7 @@ def server_panels() -> list[Json]:
         timeseries(
             "Server latency",
             "Median and 95th percentile over five minutes of the time to first token and of the time between two tokens, by the"
-            " server's own histograms or the proxy's.",
+            " server's own histograms or the proxy's, interpolated in their buckets, which each server chooses.",
             [
                 Query(served(f"{metric}:{share}_5m"), f"{SERVER_LEGEND} {name} {share}")
                 for name, metric in latencies.items()

@@ -192,9 +192,9 @@ def model_table() -> Json:
     fields = {f"Value #{chr(ord('A') + place)}": name for place, name in enumerate(values)}
     return table(
         "Models",
-        "One row per model, over the tasks in this time range. TTFT is that of the runs until now, interpolated within the"
-        " histogram's buckets; Failed is the share of tool calls; Confidence is the mean over tool calls; Throttled is time with"
-        f" lowered clocks by heat, of all GPUs. {CHARGED} n/a: not known.",
+        "One row per model, over the tasks in this time range. TTFT is that of the runs until now; Failed is the share of tool"
+        " calls; Confidence is the mean over tool calls; Throttled is time with lowered clocks by heat, of all GPUs."
+        f" {CHARGED} n/a: not known.",
         [Query(expr, "__auto", "table") for expr, _ in values.values()],
         {"model": "Model", **fields},
         overrides=[

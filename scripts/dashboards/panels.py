@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, TypeAlias
 
 from scripts.dashboards.promql import LONGEST_QUERY, select
@@ -121,6 +122,26 @@ NO_DATA = "No data"
 """Of a panel without any series; a panel that can be empty for a known reason says so instead."""
 
 
+def _quantile_error(queries: Sequence[Query]) -> str:
+    """Says by how much quantiles can be off: the true one lies anywhere in the bucket that the shown one is interpolated in."""
+    series = {name for query in queries if "histogram_quantile" in query.expr for name in METRIC_NAME.findall(query.expr)}
+    buckets = {m.BY_NAME[name.removesuffix("_bucket")].buckets for name in series if name.endswith("_bucket")}
+    shares = [bounds for bounds in buckets if bounds[-1] <= 1.0]
+    others = [bounds for bounds in buckets if bounds[-1] > 1.0]
+    sentences = []
+    if others:
+        ratio = max(b / a for bounds in others for a, b in pairwise(bounds))
+        lowest = max(bounds[0] for bounds in others)
+        sentences.append(
+            f"Quantiles are interpolated in the histogram's buckets: above {lowest:g}, the true value is less than {ratio:g}"
+            " times higher or lower."
+        )
+    if shares:
+        width = max(b - a for bounds in shares for a, b in pairwise((0.0, *bounds)))
+        sentences.append(f"The percentile of the confidence is interpolated in buckets: it is less than {width:.2g} off.")
+    return " ".join(sentences)
+
+
 def panel(
     kind: str,
     title: str,
@@ -137,6 +158,8 @@ def panel(
             raise ValueError(f"{title}: a query of {len(query.expr)} characters, at most {LONGEST_QUERY}: {query.expr}")
     targets = [target(query, chr(ord("A") + place)) for place, query in enumerate(queries)]
     metrics = sorted({name for query in queries for name in METRIC_NAME.findall(query.expr)})
+    if error := _quantile_error(queries):
+        description = f"{description} {error}"
     if metrics:
         description = f"{description}\n\nMetrics: {', '.join(f'`{name}`' for name in metrics)}"
     return {

@@ -90,7 +90,7 @@ def graphs() -> list[Json]:
     return [
         timeseries(
             "Proxy latency",
-            "Over the last minute, interpolated within the histogram's buckets: time to first token of streamed requests,"
+            "Over the last minute: time to first token of streamed requests,"
             " duration of requests, and time between two chunks of a stream.",
             [
                 Query(quantile(0.5, m.PROXY_TTFT), "TTFT p50"),

@@ -8,6 +8,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
+from operator import sub
 from pathlib import Path
 from typing import Any
 
@@ -201,6 +202,19 @@ def test_every_panel_says_what_it_shows_in_which_unit_and_from_which_metrics(pat
         named = set(re.findall(rf"`({PREFIX}\w+)`", panel["description"]))
         used = {token for target in panel["targets"] for token in re.findall(rf"\b{PREFIX}\w+", target["expr"])}
         assert named == used, f"{where(panel)}: its description must name the metrics it reads"
+
+
+@boards
+def test_a_panel_with_quantiles_says_how_far_off_its_buckets_let_them_be(path: Path) -> None:
+    for panel in panels_of(loaded(path)):
+        exprs = [target["expr"] for target in panel["targets"] if "histogram_quantile" in target["expr"]]
+        for name in {name for expr in exprs for name in re.findall(rf"\b({PREFIX}\w+)_bucket", expr)}:
+            metric = metric_of(name)
+            assert metric is not None
+            bounds = metric.buckets
+            error = max(b / a for a, b in itertools.pairwise(bounds)) if bounds[-1] > 1 else max(map(sub, bounds, (0.0, *bounds)))
+            (claimed, *_) = re.findall(r"less than ([\d.]+) " + ("times" if bounds[-1] > 1 else "off"), panel["description"])
+            assert float(claimed) >= error - 1e-9, f"{where(panel)}: {name}"
 
 
 @boards

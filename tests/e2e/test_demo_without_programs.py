@@ -6,16 +6,20 @@ import csv
 import os
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
+from tests.e2e.recomputed import load_events, recompute
 from tests.fakes.model_server import ModelServer
 from tests.fakes.model_turns import call
 from tests.needs import need_program
 
 TASKS = 18
 STACK = ("prometheus", "pushgateway", "alertmanager")
+
+ANSWER = call("finish", answer="done").with_(first_token_after=0.06, token_gap=0.01, prefill_ms=60.0, decode_ms=200.0)
 
 pytestmark = pytest.mark.e2e
 
@@ -31,7 +35,7 @@ def test_the_demo_ends_well_and_says_in_one_sentence_what_each_missing_program_i
     # A PATH on which nothing of the stack can be: the interpreter is started by its full name.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("JOULEBENCH_")}
     environment |= {"PATH": str(there), "XDG_CACHE_HOME": str(tmp_path / "cache"), "JOULEBENCH_PROGRAMS": str(there)}
-    with ModelServer(lambda _conversation: call("finish", answer="done")) as model:
+    with ModelServer(lambda _conversation: ANSWER) as model:
         done = subprocess.run(
             [sys.executable, "-m", "joulebench.cli", "demo", "--no-fetch"],
             cwd=tmp_path,
@@ -50,3 +54,12 @@ def test_the_demo_ends_well_and_says_in_one_sentence_what_each_missing_program_i
     assert len(rows) == TASKS
     assert all(float(row["total_energy_joules"]) > 0 for row in rows), "the exporter's window energies are enough"
     assert {row["energy_source"] for row in rows} == {"exporter"}
+    _assert_values_are_those_of_their_definitions(rows, table.parent)
+
+
+def _assert_values_are_those_of_their_definitions(rows: Sequence[Mapping[str, str]], run: Path) -> None:
+    events = load_events(run)
+    for row in rows:
+        for name, value in recompute(events, row["task_id"]).items():
+            shown = float(row[name]) if row[name] else None
+            assert shown == (None if value is None else pytest.approx(value, rel=1e-6, abs=1e-6)), (row["task_id"], name)
