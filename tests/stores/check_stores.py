@@ -7,7 +7,9 @@ that of the first Prometheus and with the joules that the fake GPUs used.
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -27,6 +29,7 @@ from joulebench.stack.data_files import data_path
 from joulebench.stack.native import NativeStack, Ports
 from joulebench.stack.process import Program, free_port
 from joulebench.stack.prometheus_config import readdressed
+from tests.certificates import Certificates
 from tests.contract.sources import ROOT
 from tests.e2e.scene import (
     PlannedTask,
@@ -57,6 +60,42 @@ def need_built(name: str) -> Path:
     if not path.exists():
         missing(f"{name} is not built; 'make test-stores' builds it where there is Go")
     return path
+
+
+def cortex_arguments(directory: Path, http: int) -> tuple[str, ...]:
+    """All of Cortex in one process that listens on the port ``http``, every request with a tenant, its files in ``directory``."""
+    store, rules = {"kvstore": {"store": "inmemory"}}, directory / "cortex-rules"
+    rules.mkdir()
+    config = {
+        "auth_enabled": True,
+        "server": {
+            "http_listen_address": "127.0.0.1",
+            "http_listen_port": http,
+            "grpc_listen_address": "127.0.0.1",
+            "grpc_listen_port": free_port(),
+        },
+        "distributor": {"ring": {**store, "instance_addr": "127.0.0.1"}},
+        "ingester": {"lifecycler": {"address": "127.0.0.1", "final_sleep": "0s", "ring": {**store, "replication_factor": 1}}},
+        "blocks_storage": {
+            "backend": "filesystem",
+            "filesystem": {"dir": str(directory / "cortex-blocks")},
+            "tsdb": {"dir": str(directory / "cortex-tsdb")},
+            "bucket_store": {"sync_dir": str(directory / "cortex-sync")},
+        },
+        "ruler_storage": {"backend": "local", "local": {"directory": str(rules)}},
+        "alertmanager": {
+            "external_url": f"http://127.0.0.1:{http}/alertmanager",
+            "data_dir": str(directory / "cortex-alerts"),
+            # No cluster: every Cortex of a machine would listen on the same port for it.
+            "cluster": {"listen_address": ""},
+        },
+        "alertmanager_storage": {"backend": "local", "local": {"path": str(directory / "cortex-alerts")}},
+        "compactor": {"data_dir": str(directory / "cortex-compactor"), "sharding_ring": store},
+        "store_gateway": {"sharding_ring": store},
+    }
+    path = directory / "cortex.yml"
+    path.write_text(yaml.safe_dump(config))
+    return f"-config.file={path}", "-target=all", "-log.level=warn"
 
 
 @dataclass
@@ -148,38 +187,10 @@ class Stores:
 
     def start_cortex(self) -> str:
         """All of Cortex in one process, every request with a tenant. Returns the address to write to."""
-        http, grpc = free_port(), free_port()
-        store, rules = {"kvstore": {"store": "inmemory"}}, self.directory / "cortex-rules"
-        rules.mkdir()
-        config = {
-            "auth_enabled": True,
-            "server": {
-                "http_listen_address": "127.0.0.1",
-                "http_listen_port": http,
-                "grpc_listen_address": "127.0.0.1",
-                "grpc_listen_port": grpc,
-            },
-            "distributor": {"ring": {**store, "instance_addr": "127.0.0.1"}},
-            "ingester": {"lifecycler": {"address": "127.0.0.1", "final_sleep": "0s", "ring": {**store, "replication_factor": 1}}},
-            "blocks_storage": {
-                "backend": "filesystem",
-                "filesystem": {"dir": str(self.directory / "cortex-blocks")},
-                "tsdb": {"dir": str(self.directory / "cortex-tsdb")},
-                "bucket_store": {"sync_dir": str(self.directory / "cortex-sync")},
-            },
-            "ruler_storage": {"backend": "local", "local": {"directory": str(rules)}},
-            "alertmanager": {
-                "external_url": f"http://127.0.0.1:{http}/alertmanager",
-                "data_dir": str(self.directory / "cortex-alerts"),
-            },
-            "alertmanager_storage": {"backend": "local", "local": {"path": str(self.directory / "cortex-alerts")}},
-            "compactor": {"data_dir": str(self.directory / "cortex-compactor"), "sharding_ring": store},
-            "store_gateway": {"sharding_ring": store},
-        }
-        path = self.directory / "cortex.yml"
-        path.write_text(yaml.safe_dump(config))
+        http = free_port()
+        arguments = cortex_arguments(self.directory, http)
         address = f"http://127.0.0.1:{http}"
-        self.start("cortex", need_built("cortex"), f"{address}/ready", f"-config.file={path}", "-target=all", "-log.level=warn")
+        self.start("cortex", need_built("cortex"), f"{address}/ready", *arguments)
         self.urls["cortex"], self.tenants["cortex"] = f"{address}/prometheus", TENANT
         return f"{address}/api/v1/push"
 
@@ -351,3 +362,70 @@ def test_another_tenant_sees_nothing_and_none_is_told_to_name_one(stores: Stores
     with pytest.raises(PrometheusError, match="tenant"):
         without.query("vector(1)")
     without.close()
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return Certificates.make(tmp_path_factory.mktemp("certificates"))
+
+
+def ask(url: str, settings: ConnectionSettings) -> list[Any]:
+    api = PrometheusApi(url, patience=0.0, settings=settings)
+    try:
+        return api.query("vector(1)")
+    finally:
+        api.close()
+
+
+@pytest.fixture(scope="module")
+def guarded_cortex(
+    certificates: Certificates, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[str, ConnectionSettings]]:
+    """(address, right settings) of a Cortex that wants a tenant and, by TLS, a client's certificate."""
+    directory, port = tmp_path_factory.mktemp("guarded-cortex"), free_port()
+    server = {"cert-path": "server", "key-path": "server-key", "ca-path": "ca"}
+    flags = [f"-server.http-tls-{flag}={certificates[name]}" for flag, name in server.items()]
+    flags += ["-server.http-tls-client-auth=RequireAndVerifyClientCert", *cortex_arguments(directory, port)]
+    files = {"ca_file": "ca", "client_cert_file": "client", "client_key_file": "client-key"}
+    paths: dict[str, Any] = {name: certificates[file] for name, file in files.items()}
+    settings = ConnectionSettings(tenant=TENANT, **paths)
+    url = f"https://127.0.0.1:{port}/prometheus"
+
+    def is_ready() -> bool:
+        try:
+            return bool(ask(url, settings))
+        except PrometheusError:
+            return False
+
+    with (directory / "log").open("wb") as log:
+        process = subprocess.Popen([need_built("cortex"), *flags], stdout=log, stderr=log, cwd=directory)
+    try:
+        assert wait_until(is_ready, 60.0, interval=0.25), (directory / "log").read_text()[-2000:]
+        yield url, settings
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"ca_file": ""}, "unknown authority: give the authority's file as ca_file"),
+        ({"ca_file": "other-ca"}, "unknown authority: give the authority's file as ca_file"),
+        ({"client_cert_file": "", "client_key_file": ""}, "wants a certificate of the client"),
+        (
+            {"client_cert_file": "other-client", "client_key_file": "other-client-key"},
+            "(does not trust|may not accept) the client's certificate",
+        ),
+        ({"client_key_file": "server-key"}, "client_key_file is not the key of client_cert_file"),
+        ({"tenant": ""}, "wants a tenant: give it as tenant"),
+    ],
+    ids=["no authority", "another authority", "no certificate", "another client", "another key", "no tenant"],
+)
+def test_a_wrong_setting_for_a_cortex_with_tls_is_named(
+    guarded_cortex: tuple[str, ConnectionSettings], certificates: Certificates, wrong: dict[str, str], message: str
+) -> None:
+    url, right = guarded_cortex
+    changes: dict[str, Any] = {name: certificates[file] if file else None for name, file in wrong.items()}
+    with pytest.raises(PrometheusError, match=message):
+        ask(url, dataclasses.replace(right, **changes))

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 import ssl
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,57 +25,16 @@ from joulebench.clients.pushgateway import Pushgateway
 from joulebench.errors import EnergyApiError, GatewayError, JoulebenchError, PrometheusError, UserError
 from joulebench.settings import Endpoints, Url, connection_settings, load_connections
 from joulebench.units import Seconds
+from tests.certificates import Certificates
 from tests.unit.push.conftest import events
 
 SECRET = "s3cr3t-value"
 ANSWER = json.dumps({"status": "success", "data": {"resultType": "vector", "result": []}})
 
 
-@dataclass(frozen=True)
-class Certificates:
-    """An authority with a server's and a client's certificate, and another authority that nobody trusts, with a client's."""
-
-    directory: Path
-
-    def __getitem__(self, name: str) -> Path:
-        return self.directory / f"{name}.pem"
-
-
 @pytest.fixture(scope="session")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("openssl is not installed")
-    made = Certificates(tmp_path_factory.mktemp("certificates"))
-
-    def run(*arguments: str) -> None:
-        subprocess.run([str(openssl), *arguments], check=True, capture_output=True, cwd=made.directory)
-
-    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2")
-    for authority in ("ca", "other-ca"):
-        constraints = ("-addext", "keyUsage=critical,keyCertSign,cRLSign")
-        run(
-            "req",
-            "-x509",
-            *key,
-            "-keyout",
-            f"{authority}-key.pem",
-            "-out",
-            f"{authority}.pem",
-            "-subj",
-            f"/CN={authority}",
-            *constraints,
-        )
-    for name, authority, alternative in (
-        ("server", "ca", "IP:127.0.0.1"),
-        ("misnamed", "ca", "DNS:metrics.example"),
-        ("client", "ca", "DNS:client"),
-        ("other-client", "other-ca", "DNS:client"),
-    ):
-        signing = ("-CA", f"{authority}.pem", "-CAkey", f"{authority}-key.pem", "-addext", f"subjectAltName={alternative}")
-        plain = ("-addext", "basicConstraints=critical,CA:FALSE")
-        run("req", "-x509", *key, "-keyout", f"{name}-key.pem", "-out", f"{name}.pem", "-subj", f"/CN={name}", *signing, *plain)
-    return made
+    return Certificates.make(tmp_path_factory.mktemp("certificates"))
 
 
 @dataclass
