@@ -21,6 +21,7 @@ from joulebench.errors import EnergyApiError
 from joulebench.parsing import as_float
 from joulebench.proxy.metrics import GpuShare, ProxyMetrics, TaskKey
 from joulebench.proxy.request import RequestTicket
+from joulebench.push.energy import COUNTER_WAIT
 from joulebench.supervise import BackgroundLoop
 from joulebench.units import Seconds
 
@@ -28,7 +29,6 @@ log = logging.getLogger(__name__)
 
 ASK_AFTER = 0.15
 """Seconds after an interval; the energy counter of a GPU changes about ten times a second."""
-COUNTER_WAIT = 0.5
 PAUSE_AFTER_FAILURE = 2.0
 MAX_WAITING = 5000
 CUT_EVERY = 5.0

@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 ASK_AFTER = 0.15
 COUNTER_WAIT = 1.0
+"""Seconds that the exporter may wait until its counters have passed the end of a window, and those that are late, too."""
 RETRY_AFTER = 2.0
 MAX_TRIES = 3
 MAX_CUTS = 500
