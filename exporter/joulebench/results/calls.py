@@ -100,7 +100,6 @@ def _share_overlaps(calls: Sequence[CallResult], answers: Mapping[object, Event]
         call.window_joules = call.joules
     own = {id(call): as_dict(answers[call.call].get("share")) for call in calls if "share" in answers.get(call.call, {})}
     together = _overlapping(calls)
-    own = {key: share for key, share in own.items() if key not in _shared_by_several(together, own)}
     stored = _stored_shares(together, gpus) if any(id(call) not in own for call in together) else {}
     for call in calls:
         share = own.get(id(call))
@@ -114,19 +113,6 @@ def _share_overlaps(calls: Sequence[CallResult], answers: Mapping[object, Event]
             continue
         call.reasons = [*call.reasons, Reason.CALLS_OVERLAP]
         call.quality = "missing" if call.joules is None else max(call.quality or "ok", "suspect", key=QUALITIES.index)
-
-
-def _shared_by_several(together: Sequence[CallResult], shares: Mapping[int, Mapping[str, object]]) -> set[int]:
-    """Calls that overlapped one of another proxy: the share that a proxy journaled is one among its own requests alone."""
-    found: set[int] = set()
-    running: list[CallResult] = []
-    for call in together:
-        running = [other for other in running if (other.end or 0.0) > _start_of(call)]
-        for other in running:
-            if shares.get(id(call), {}).get("shared_by") != shares.get(id(other), {}).get("shared_by"):
-                found |= {id(call), id(other)}
-        running.append(call)
-    return found
 
 
 def _overlapping(calls: Sequence[CallResult]) -> list[CallResult]:

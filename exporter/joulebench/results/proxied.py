@@ -16,7 +16,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from joulebench.parsing import as_dict, as_float
+from joulebench.parsing import as_float
 from joulebench.results.merge import SAME_MOMENT_SECONDS, TaskKey
 from joulebench.schema import events
 from joulebench.schema.result import Event
@@ -84,6 +84,7 @@ def join_proxied_tasks(
 
 def _merge_proxies(tasks: TaskEvents, own: TaskEvents) -> dict[TaskKey, list[Event]]:
     """Tasks of the worker ``proxy``, each with what all proxies recorded of it. ``own``: tasks of the benchmark."""
+    tasks = _without_shares_beside_other_proxies(tasks)
     by_task: defaultdict[str, list[TaskKey]] = defaultdict(list)
     for key in tasks:
         by_task[key.task_id].append(key)
@@ -94,6 +95,31 @@ def _merge_proxies(tasks: TaskEvents, own: TaskEvents) -> dict[TaskKey, list[Eve
         # A benchmark may call its worker so, too.
         merged[keys[0] if key in own else key] = parts[0] if len(parts) == 1 else _merge_parts(parts)
     return merged
+
+
+def _without_shares_beside_other_proxies(tasks: TaskEvents) -> TaskEvents:
+    """Leaves out the shares of requests that overlapped a request of another proxy: each proxy shares among its own alone."""
+    if len({key.worker for key in tasks}) < 2:
+        return tasks
+    windows = [(request, key) for key, some in tasks.items() for request in _requests(some)]
+    beside: defaultdict[TaskKey, set[object]] = defaultdict(set)
+    running: list[tuple[_Request, TaskKey]] = []
+    for request, key in sorted(windows, key=lambda window: window[0].start):
+        running = [(other, of) for other, of in running if other.end > request.start]
+        for other, of in running:
+            if of.worker != key.worker:
+                beside[key].add(request.events[0].get("call"))
+                beside[of].add(other.events[0].get("call"))
+        running.append((request, key))
+    return {
+        key: [
+            {name: value for name, value in event.items() if name != "share"}
+            if event["event_type"] == events.CALL_ENERGY and event.get("call") in beside[key]
+            else event
+            for event in some
+        ]
+        for key, some in tasks.items()
+    }
 
 
 def _first_time(task_events: Sequence[Event]) -> float:
@@ -109,7 +135,7 @@ def _merge_parts(parts: Sequence[Sequence[Event]]) -> list[Event]:
     last = max((_time(event) for part in parts for event in part if event["event_type"] in _ENDING), default=None)
     found = [] if start is None else [start]
     calls = tools = 0
-    for place, part in enumerate(parts):
+    for part in parts:
         for event in part:
             if event["event_type"] in (events.TASK_START, events.TASK_END, events.TASK_ENERGY):
                 continue
@@ -118,8 +144,6 @@ def _merge_parts(parts: Sequence[Sequence[Event]]) -> list[Event]:
                 numbered["call"] = event["call"] + calls
             if isinstance(event.get("tool_call"), int):
                 numbered["tool_call"] = event["tool_call"] + tools
-            if event["event_type"] == events.CALL_ENERGY and "share" in event:
-                numbered["share"] = {**as_dict(event["share"]), "shared_by": place}
             found.append(numbered)
         calls = max((event["call"] for event in found if isinstance(event.get("call"), int)), default=0)
         tools = max((event["tool_call"] for event in found if isinstance(event.get("tool_call"), int)), default=0)

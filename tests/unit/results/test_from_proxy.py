@@ -189,12 +189,12 @@ def test_an_unknown_run_names_those_of_the_proxy(url: str, tmp_path: Path) -> No
         export(Options(RUN, tmp_path, from_proxy=True), None, Clock())
 
 
-def test_calls_of_two_proxies_that_overlap_share_what_both_took_for_their_own(url: str, tmp_path: Path) -> None:
+def write_overlapping_proxies(runs_dir: Path, tasks: tuple[str, str]) -> None:
     """10 to 14 s and 12 to 16 s at 100 W: 600 J, of which each proxy journaled 400 J as its request's own."""
-    (tmp_path / "two").mkdir()
-    for worker, start in (("proxy-a-1", 10.0), ("proxy-b-1", 12.0)):
+    (runs_dir / "two").mkdir()
+    for worker, start, task in (("proxy-a-1", 10.0, tasks[0]), ("proxy-b-1", 12.0, tasks[1])):
         at, head = START + start, {"run_id": "two", "worker": worker}
-        of_task = {**head, "task_id": "t"}
+        of_task = {**head, "task_id": task}
         share = {"joules": 400.0, "low": 390.0, "high": 410.0, "exclusive": True}
         gpu = {"gpu": "0", "uuid": "GPU-aaaa", "joules": 400.0, "low": 390.0, "high": 410.0, "quality": "ok"}
         energy = {"start": at, "end": at + 4, "source": "nvml", "gpus": [gpu], "total": gpu}
@@ -214,8 +214,12 @@ def test_calls_of_two_proxies_that_overlap_share_what_both_took_for_their_own(ur
             {**of_task, "event_type": "CALL_ENERGY", "timestamp": at + 5, "call": 1, **energy, "share": share},
             {**of_task, "event_type": "TASK_ENERGY", "timestamp": at + 5, **energy},
         ]
-        journal = tmp_path / "two" / f"journal-{worker}.jsonl"
+        journal = runs_dir / "two" / f"journal-{worker}.jsonl"
         journal.write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
+
+
+def test_calls_of_two_proxies_that_overlap_share_what_both_took_for_their_own(url: str, tmp_path: Path) -> None:
+    write_overlapping_proxies(tmp_path, ("t", "t"))
     devices = parse_devices(["GPU-aaaa"], "devices")
     known = export(Options("two", tmp_path, devices=devices), PrometheusApi(url), Clock())
     (result,) = [load_result(path) for path in known.json_paths]
@@ -228,6 +232,13 @@ def test_calls_of_two_proxies_that_overlap_share_what_both_took_for_their_own(ur
     # Without samples it is not known how they shared it, and neither answer is of all of the task.
     assert [one.joules for one in result.calls] == [None, None]
     assert result.measurement.joules is None
+
+
+def test_tasks_of_two_proxies_that_overlap_are_not_charged_the_same_joules_twice(url: str, tmp_path: Path) -> None:
+    write_overlapping_proxies(tmp_path, ("a", "b"))
+    found = export(Options("two", tmp_path), PrometheusApi(url), Clock()).rows
+    assert [(row["call_energy_joules"], row["joules_per_call"]) for row in found] == [(None, None)] * 2
+    assert [row["attributed_energy_joules"] for row in found] == pytest.approx([300.0, 300.0], rel=0.02)
 
 
 def journal_lines(worker: str, requests: int) -> list[dict[str, Any]]:
