@@ -11,7 +11,7 @@ from pathlib import Path
 from random import Random
 
 from tests.benchmarks.curve import IDLE, Curve, agent_curve
-from tests.fakes.nvml import BusyFile, FakeGpu, FakeGpuScript, environment
+from tests.fakes.nvml import BusyFile, FakeGpu, FakeGpuScript, Process, environment
 
 GPUS = 8
 STEP = 0.1
@@ -19,9 +19,9 @@ STEP_SPREAD = 0.003
 
 
 class Scene:
-    """``play`` schedules the curves from a monotonic moment on; until then every GPU idles."""
+    """``play`` schedules the curves from a monotonic moment on; until then every GPU idles. ``pids``: processes of each GPU."""
 
-    def __init__(self, directory: Path, seed: int, gpus: int = GPUS) -> None:
+    def __init__(self, directory: Path, seed: int, gpus: int = GPUS, *, pids: Sequence[Sequence[int]] = ()) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         random = Random(seed)
         self._busy = BusyFile(directory / "busy.txt")
@@ -32,6 +32,7 @@ class Scene:
                     uuid=f"GPU-{index:08d}-0000-4000-8000-000000000000",
                     step=STEP + random.uniform(-STEP_SPREAD, STEP_SPREAD),
                     phase=random.uniform(0.0, STEP),
+                    processes=[Process(pid, sm=100.0 / len(pids[index])) for pid in pids[index]] if pids else (),
                 )
                 for index in range(gpus)
             ],

@@ -129,6 +129,8 @@ class DeviceUseHistory:
         self._residents: dict[str, dict[int, _Resident]] = {}
         self._gone: dict[str, deque[_Resident]] = {}
         self._polled_at: dict[str, float] = {}
+        # Answers of owner_uses, by UUID, until the GPU's residents change: every scrape asks for them.
+        self._owner_uses: dict[str, Mapping[OwnerLabels, OwnerUse]] = {}
 
     def record(
         self,
@@ -143,6 +145,7 @@ class DeviceUseHistory:
     ) -> None:
         """Takes in one poll of a GPU. ``pids`` is None where the driver does not list them: then the GPU's use is unknown."""
         with self._lock:
+            self._owner_uses.pop(uuid, None)
             before = self._polled_at.get(uuid)
             if pids is None:
                 self._polled_at.pop(uuid, None)
@@ -172,6 +175,7 @@ class DeviceUseHistory:
             for uuid, residents in self._residents.items():
                 for pid in [pid for pid, one in residents.items() if one.served is not None and not is_alive(pid)]:
                     self._end(uuid, residents.pop(pid), now)
+                    self._owner_uses.pop(uuid, None)
 
     def is_known(self, uuid: str) -> bool:
         """Whether the last poll of the GPU gave a list of its processes."""
@@ -192,12 +196,15 @@ class DeviceUseHistory:
     def owner_uses(self, uuid: str) -> Mapping[OwnerLabels, OwnerUse] | None:
         """Returns the owners that use the GPU at the last poll, or did within ``KEEP_ENDED`` seconds before; None where unknown.
 
-        Owners with the same labels are one: its use starts with its first process and ends with its last.
+        Owners with the same labels are one: its use starts with its first process and ends with its last. The mapping is
+        replaced, never changed: readers may keep it.
         """
         with self._lock:
             polled_at = self._polled_at.get(uuid)
             if polled_at is None:
                 return None
+            if (answer := self._owner_uses.get(uuid)) is not None:
+                return answer
             uses: dict[OwnerLabels, OwnerUse] = {}
             for one in self._all(uuid):
                 if one.end is not None and one.end < polled_at - KEEP_ENDED:
@@ -209,6 +216,7 @@ class DeviceUseHistory:
                     start = min(start, known.start)
                     end = None if end is None or known.end is None else max(end, known.end)
                 uses[labels] = OwnerUse(start, end)
+            self._owner_uses[uuid] = uses
             return uses
 
     def _all(self, uuid: str) -> list[_Resident]:

@@ -14,16 +14,26 @@ import ipaddress
 import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple, TypeAlias
 
+from joulebench.clock import Clock, SystemClock
 from joulebench.devices import IpAddress, parse_ip, reaches
+from joulebench.gpu.listening_sockets import read_listening_sockets
 
 MAX_PROCESSES = 65_536
 GENERATIONS = 8
 """Ancestors of a process whose ports it serves."""
+REAL_PROC = "/proc"
+SMALL_FILE = 16_384
+"""Bytes that are read of a process's line of numbers or its cgroups."""
 PORT_PROXY = "docker-proxy"
+REMEMBERED_SECONDS = 60.0
+"""How long the sockets of a process are remembered where no socket begins to listen meanwhile. Only a process that is handed a
+listening socket by another, or closes one that another has too, is seen that late."""
 _LISTEN = "0A"
 _HEX = "[0-9a-f]"
 _POD = re.compile(
@@ -33,6 +43,9 @@ _CONTAINER = re.compile(r"(?:^|[-/:])([0-9a-f]{64})(?:\.scope)?(?=/|$)")
 _SLURM_JOB = re.compile(r"/(?:slurm[^/]*|[^/]*slurmstepd\.scope)(?:/[^/]+)*?/job_(\d+)(?=/|$)")
 _UNIT = re.compile(r"([^/]+\.service)(?=/|$)")
 _SESSION_MANAGER = re.compile(r"user@\d+\.service")
+
+Group: TypeAlias = tuple[str, str]
+"""Kind and identifier of what the processes of one workload have in common."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +60,13 @@ class Owner:
     pod: str | None = None
     job: str | None = None
 
-    def shares_with(self, other: Owner) -> bool:
-        """Whether both are in the same job, pod or container, or else in the same unit."""
-        for mine, theirs in ((self.job, other.job), (self.pod, other.pod), (self.container, other.container)):
-            if mine is not None or theirs is not None:
-                return mine == theirs
-        return self.unit is not None and self.unit == other.unit
+    def group(self) -> Group | None:
+        """Returns what the processes of one workload have in common: the job, else the pod, the container, or the unit."""
+        kinds = (("job", self.job), ("pod", self.pod), ("container", self.container), ("unit", self.unit))
+        return next(((kind, value) for kind, value in kinds if value is not None), None)
 
 
+@lru_cache(maxsize=256)
 def parse_cgroup(text: str) -> Owner:
     """Returns the owner that ``/proc/PID/cgroup`` names, in version 1 or 2."""
     paths = [line.split(":", 2)[2] for line in text.splitlines() if line.count(":") >= 2]
@@ -112,34 +124,123 @@ class ServedBy:
     endpoints: frozenset[Endpoint] | None
 
 
-class ProcessTable:
-    """All processes at one moment. Made by ``read_processes``."""
+class ProcessStat(NamedTuple):
+    """Of ``/proc/PID/stat``. ``started``: clock ticks after the boot."""
 
-    def __init__(self, proc: Path, parents: Mapping[int, int], programs: Mapping[int, str]) -> None:
+    parent: int
+    started: int
+    program: str
+
+
+class _Sockets(NamedTuple):
+    """The listening sockets of a process, when ``listening`` were all those of its network namespace. ``inodes`` is None where
+    its file descriptors may not be read."""
+
+    started: int
+    network: str
+    listening: frozenset[str]
+    inodes: frozenset[str] | None
+    read_at: float
+
+
+class _Listeners(NamedTuple):
+    """All listening sockets of a network namespace, by inode."""
+
+    endpoints: Mapping[str, Endpoint]
+    inodes: frozenset[str]
+
+
+class _GroupSearch(NamedTuple):
+    """The endpoints of processes by their owner's group, as they were found at ``at`` for these groups, while these processes
+    and their ancestors used GPUs and these sockets of each network namespace listened."""
+
+    groups: frozenset[Group]
+    busy: frozenset[int]
+    listening: Mapping[str, frozenset[str]]
+    endpoints: Mapping[Group, frozenset[Endpoint]]
+    at: float
+
+
+@dataclass(slots=True)
+class _Memory:
+    """What a table leaves to the next one."""
+
+    sockets: dict[int, _Sockets] = field(default_factory=dict)
+    search: _GroupSearch | None = None
+
+    def forget_before(self, at: float) -> None:
+        self.sockets = {pid: known for pid, known in self.sockets.items() if known.read_at > at}
+        if self.search is not None and self.search.at <= at:
+            self.search = None
+
+
+class ProcessReader:
+    """Reads the processes of ``proc``, and remembers their sockets from one table to the next.
+
+    A worker of a model server has hundreds of file descriptors, and the kernel takes microseconds to say what each is: 40 such
+    processes on 8 GPUs take 40 ms a poll without this memory (make bench, part cost).
+    """
+
+    def __init__(self, proc: Path = Path(REAL_PROC), clock: Clock | None = None) -> None:
         self._proc = proc
-        self._parents = parents
-        self._programs = programs
+        self._clock = clock or SystemClock()
+        self._memory = _Memory()
+
+    def table(self) -> ProcessTable:
+        """Returns the processes now. Used by one thread, and the table before is not used any more."""
+        now: float = self._clock.monotonic()
+        self._memory.forget_before(now - REMEMBERED_SECONDS)
+        return ProcessTable(self._proc, self._memory, now)
+
+    def is_alive(self, pid: int) -> bool:
+        """Whether there is a process of this number now."""
+        return os.access(f"{self._proc}/{pid}", os.F_OK)
+
+
+class ProcessTable:
+    """All processes at one moment, each read when it is asked for. Made by ``ProcessReader``."""
+
+    def __init__(self, proc: Path, memory: _Memory, now: float) -> None:
+        self._proc = str(proc)
+        self._memory = memory
+        self._now = now
+        self._stats: dict[int, ProcessStat | None] = {}
         self._owners: dict[int, Owner] = {}
-        self._listeners: dict[str, Mapping[str, Endpoint]] = {}
-        self._own_network: str | None = None
+        self._endpoints_by_pid: dict[int, frozenset[Endpoint] | None] = {}
+        self._listeners: dict[str, _Listeners] = {}
+        self._first_network: str | None = None
+        self._all_pids: list[int] | None = None
 
     def __contains__(self, pid: int) -> bool:
-        return pid in self._parents
+        return self.stat(pid) is not None
+
+    def stat(self, pid: int) -> ProcessStat | None:
+        """Returns the process's line of ``/proc/PID/stat``; None where there is no such process."""
+        if pid not in self._stats:
+            self._stats[pid] = parse_stat(read_small_file(f"{self._proc}/{pid}/stat") or "")
+        return self._stats[pid]
+
+    def age(self, pid: int) -> float | None:
+        """Returns the seconds since a process started (``starttime``, and ``/proc/uptime``); None where there is none."""
+        stat = self.stat(pid)
+        uptime = (read_small_file(f"{self._proc}/uptime") or "").split()
+        if stat is None or not uptime:
+            return None
+        return max(float(uptime[0]) - stat.started / os.sysconf("SC_CLK_TCK"), 0.0)
 
     def owner(self, pid: int) -> Owner:
         """Returns what the process belongs to; nothing where its cgroup cannot be read."""
         if pid not in self._owners:
-            self._owners[pid] = parse_cgroup(_read(self._proc / str(pid) / "cgroup") or "")
+            self._owners[pid] = parse_cgroup(read_small_file(f"{self._proc}/{pid}/cgroup") or "")
         return self._owners[pid]
 
     def served_by(self, pids: Collection[int]) -> dict[int, ServedBy]:
         """Returns for each of these processes, all that use a GPU, whose ports it serves. Those that are gone are left out."""
-        lineage = {pid: [pid, *self._ancestors(pid)] for pid in pids if pid in self._parents}
-        own = {member: self._endpoints(member) for member in {member for members in lineage.values() for member in members}}
+        lineage = {pid: [pid, *self._ancestors(pid)] for pid in pids if pid in self}
         result: dict[int, ServedBy] = {}
         without_server = []
         for pid, members in lineage.items():
-            sockets = [own[member] for member in members]
+            sockets = [self._endpoints(member) for member in members]
             if all(endpoints is None for endpoints in sockets):
                 result[pid] = ServedBy(self.owner(pid), None)
                 continue
@@ -147,81 +248,128 @@ class ProcessTable:
             if not endpoints:
                 without_server.append(pid)
             result[pid] = ServedBy(self.owner(pid), endpoints)
-        for pid in without_server:
-            result[pid] = ServedBy(
-                self.owner(pid), self._endpoints_of_owner(pid, busy={m for ms in lineage.values() for m in ms})
-            )
+        if without_server:
+            busy = frozenset(member for members in lineage.values() for member in members)
+            by_group = self._endpoints_by_group({self.owner(pid).group() for pid in without_server}, busy)
+            for pid in without_server:
+                owner = self.owner(pid)
+                group = owner.group()
+                result[pid] = ServedBy(owner, frozenset() if group is None else by_group.get(group, frozenset()))
+        if not any(endpoint.own_addresses for served in result.values() for endpoint in served.endpoints or ()):
+            return result
         forwarded = self._forwarded_ports()
         return {pid: ServedBy(served.owner, _with_forwarded(served.endpoints, forwarded)) for pid, served in result.items()}
 
+    def _pids(self) -> list[int]:
+        if self._all_pids is None:
+            self._all_pids = [int(name) for name in os.listdir(self._proc) if name.isdecimal()][:MAX_PROCESSES]
+        return self._all_pids
+
     def _ancestors(self, pid: int) -> Iterator[int]:
         for _ in range(GENERATIONS):
-            pid = self._parents.get(pid, 0)
-            if pid <= 1:
+            stat = self.stat(pid)
+            if stat is None or stat.parent <= 1:
                 return
+            pid = stat.parent
             yield pid
 
-    def _endpoints_of_owner(self, pid: int, busy: Collection[int]) -> frozenset[Endpoint]:
-        """Returns the endpoints of processes that share the process's owner and have no GPU process in their own tree."""
-        owner = self.owner(pid)
-        if owner == Owner():
-            return frozenset()
-        found: set[Endpoint] = set()
-        for other in self._parents:
-            if other not in busy and owner.shares_with(self.owner(other)):
-                found |= self._endpoints(other) or frozenset()
-        return frozenset(found)
+    def _endpoints_by_group(self, groups: Collection[Group | None], busy: frozenset[int]) -> Mapping[Group, frozenset[Endpoint]]:
+        """Returns the endpoints of the processes in each of these groups that have no GPU process in their own tree."""
+        wanted = frozenset(group for group in groups if group is not None)
+        if not wanted:
+            return {}
+        listening = {network: listeners.inodes for network, listeners in self._listeners.items()}
+        last = self._memory.search
+        if last is not None and (last.groups, last.busy, last.listening) == (wanted, busy, listening):
+            return last.endpoints
+        found: dict[Group, frozenset[Endpoint]] = {}
+        for pid in self._pids():
+            if pid not in busy and (group := self.owner(pid).group()) in wanted:
+                found[group] = found.get(group, frozenset()) | (self._endpoints(pid) or frozenset())
+        self._memory.search = _GroupSearch(wanted, busy, listening, found, self._now)
+        return found
 
     def _endpoints(self, pid: int) -> frozenset[Endpoint] | None:
         """Returns the endpoints that the process itself listens on, None where its file descriptors may not be read."""
-        network = self._network(pid)
-        if network is None:
+        if pid not in self._endpoints_by_pid:
+            self._endpoints_by_pid[pid] = self._find_endpoints(pid)
+        return self._endpoints_by_pid[pid]
+
+    def _find_endpoints(self, pid: int) -> frozenset[Endpoint] | None:
+        network, stat = self._network(pid), self.stat(pid)
+        if network is None or stat is None:
             return None
-        listeners = self._listeners_of(network, pid)
-        inodes = self._socket_inodes(pid)
-        return None if inodes is None else frozenset(listeners[inode] for inode in inodes if inode in listeners)
+        endpoints, listening = self._listeners_of(network, pid)
+        known = self._memory.sockets.get(pid)
+        # A socket that is gone changes nothing; whose a new one is, only the file descriptors say.
+        if known is None or (known.started, known.network) != (stat.started, network) or not listening <= known.listening:
+            inodes = self._socket_inodes(pid)
+            own = None if inodes is None else listening & inodes
+            known = self._memory.sockets[pid] = _Sockets(stat.started, network, listening, own, self._now)
+        if known.inodes is None:
+            return None
+        return frozenset(endpoints[inode] for inode in known.inodes if inode in endpoints)
 
     def _network(self, pid: int) -> str | None:
         try:
-            return os.readlink(self._proc / str(pid) / "ns/net")
+            return os.readlink(f"{self._proc}/{pid}/ns/net")
         except OSError:
             return None
 
-    def _listeners_of(self, network: str, pid: int) -> Mapping[str, Endpoint]:
+    def _listeners_of(self, network: str, pid: int) -> _Listeners:
         if network not in self._listeners:
-            base = self._proc / str(pid) / "net"
-            own = frozenset() if network == self._first_network() else _addresses(base)
-            self._listeners[network] = dict(_listening_sockets(base, own))
+            base = Path(self._proc) / str(pid) / "net"
+            addresses = frozenset() if network == self._first_network_name() else _addresses(base)
+            endpoints = self._own_listeners(network, addresses) or dict(_listening_sockets(base, addresses))
+            self._listeners[network] = _Listeners(endpoints, frozenset(endpoints))
         return self._listeners[network]
 
-    def _first_network(self) -> str | None:
+    def _own_listeners(self, network: str, addresses: frozenset[str]) -> dict[str, Endpoint] | None:
+        """Returns the listening sockets of this process's network namespace; None of another, or where netlink fails."""
+        if self._proc != REAL_PROC or network != self._network(os.getpid()):
+            return None
+        try:
+            return {found.inode: Endpoint(found.address, found.port, addresses) for found in read_listening_sockets()}
+        except OSError:
+            return None
+
+    def _first_network_name(self) -> str | None:
         """Returns the network namespace of process 1, or of this process where that may not be read."""
-        if self._own_network is None:
-            self._own_network = self._network(1) or self._network(os.getpid()) or ""
-        return self._own_network
+        if self._first_network is None:
+            self._first_network = self._network(1) or self._network(os.getpid()) or ""
+        return self._first_network
 
     def _socket_inodes(self, pid: int) -> set[str] | None:
+        inodes = set()
         try:
-            entries = list(os.scandir(self._proc / str(pid) / "fd"))
+            directory = os.open(f"{self._proc}/{pid}/fd", os.O_RDONLY | os.O_DIRECTORY)
         except FileNotFoundError:
             return set()
         except OSError:
             return None
-        inodes = set()
-        for entry in entries:
-            try:
-                target = os.readlink(entry.path)
-            except OSError:
-                continue
-            if target.startswith("socket:["):
-                inodes.add(target[8:-1])
+        try:
+            for name in os.listdir(directory):
+                try:
+                    target = os.readlink(name, dir_fd=directory)
+                except OSError:
+                    continue
+                if target.startswith("socket:["):
+                    inodes.add(target[8:-1])
+        except OSError:
+            # The process ended meanwhile.
+            return set()
+        finally:
+            os.close(directory)
         return inodes
 
     def _forwarded_ports(self) -> list[tuple[str, int, Endpoint]]:
         """Returns (container address, container port, endpoint on the host) of Docker's port proxies."""
         found = []
-        for pid in (pid for pid, program in self._programs.items() if program == PORT_PROXY):
-            words = (_read(self._proc / str(pid) / "cmdline") or "").split("\0")
+        for pid in self._pids():
+            stat = self.stat(pid)
+            if stat is None or stat.program != PORT_PROXY:
+                continue
+            words = (_read(Path(self._proc) / str(pid) / "cmdline") or "").split("\0")
             values = dict(pairwise(words))
             address, port = values.get("-container-ip", ""), values.get("-container-port", "")
             host, host_port = parse_ip(values.get("-host-ip", "")), values.get("-host-port", "")
@@ -241,34 +389,22 @@ def _with_forwarded(
     return endpoints | outside
 
 
-def read_processes(proc: Path = Path("/proc")) -> ProcessTable:
-    """Returns the table of all processes now. A process that ends meanwhile is left out."""
-    parents: dict[int, int] = {}
-    programs: dict[int, str] = {}
-    for entry in os.scandir(proc):
-        if not entry.name.isdecimal() or len(parents) >= MAX_PROCESSES:
-            continue
-        before, _, after = (_read(proc / entry.name / "stat") or "").rpartition(")")
-        words = after.split()
-        if len(words) > 1 and words[1].isdecimal():
-            parents[int(entry.name)] = int(words[1])
-            programs[int(entry.name)] = before.partition("(")[2]
-    return ProcessTable(proc, parents, programs)
-
-
-def process_age(pid: int, proc: Path = Path("/proc")) -> float | None:
-    """Returns the seconds since a process started (``starttime`` of ``/proc/PID/stat``, and ``/proc/uptime``); None if gone."""
-    words = (_read(proc / str(pid) / "stat") or "").rpartition(")")[2].split()
-    uptime = (_read(proc / "uptime") or "").split()
-    if len(words) <= 19 or not words[19].isdecimal() or not uptime:
+def parse_stat(text: str) -> ProcessStat | None:
+    """Returns what a line of ``/proc/PID/stat`` says; None where it is no such line."""
+    # The program's name may hold any character, a parenthesis too.
+    before, _, after = text.rpartition(")")
+    words = after.split()
+    if len(words) <= 19 or not (words[1].isdecimal() and words[19].isdecimal()):
         return None
-    return max(float(uptime[0]) - int(words[19]) / os.sysconf("SC_CLK_TCK"), 0.0)
+    return ProcessStat(int(words[1]), int(words[19]), before.partition("(")[2])
 
 
 def _listening_sockets(base: Path, own_addresses: frozenset[str]) -> Iterator[tuple[str, Endpoint]]:
     """Yields (inode, endpoint) of all sockets of a network namespace that accept connections."""
     for table in ("tcp", "tcp6"):
         for line in (_read(base / table) or "").splitlines()[1:]:
+            if _LISTEN not in line:
+                continue
             words = line.split()
             if len(words) >= 10 and words[3] == _LISTEN:
                 address, _, port = words[1].partition(":")
@@ -295,3 +431,17 @@ def _read(path: Path) -> str | None:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
+
+
+def read_small_file(path: str) -> str | None:
+    """Reads the start of a file of /proc in one call, which takes a third of the time of ``_read``; None where that fails."""
+    try:
+        file = os.open(path, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        return os.read(file, SMALL_FILE).decode(errors="replace")
+    except OSError:
+        return None
+    finally:
+        os.close(file)

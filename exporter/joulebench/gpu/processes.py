@@ -22,7 +22,7 @@ from pathlib import Path
 
 from joulebench.clock import Clock
 from joulebench.gpu.device_use import DeviceUseHistory
-from joulebench.gpu.owners import ProcessTable, process_age, read_processes
+from joulebench.gpu.owners import ProcessReader, parse_stat, read_small_file
 from joulebench.gpu.reading import NO_PROCESSES, GpuDevice, ProcessSummary, ProcessUse
 from joulebench.supervise import BackgroundLoop
 from joulebench.units import Ratio, Seconds
@@ -104,21 +104,18 @@ class ProcessNames:
 
     def name(self, pid: int) -> str | None:
         """Returns the program, and what an interpreter runs; never its other arguments, which may be private."""
-        try:
-            words = (self._proc / str(pid) / "cmdline").read_bytes().decode(errors="replace").split("\0")
-            if not words[0]:
-                return (self._proc / str(pid) / "comm").read_text(errors="replace").strip() or None
-        except OSError:
+        command_line = read_small_file(f"{self._proc}/{pid}/cmdline")
+        # A process of the kernel has none.
+        comm = "" if command_line else read_small_file(f"{self._proc}/{pid}/comm")
+        if command_line is None or comm is None:
             name = self._driver_name(pid)
             return short_name([name]) if name else None
-        return short_name(words)
+        words = command_line.split("\0")
+        return short_name(words) if words[0] else comm.strip() or None
 
     def _parent(self, pid: int) -> int | None:
-        try:
-            stat = (self._proc / str(pid) / "stat").read_text(errors="replace")
-            return int(stat.rpartition(")")[2].split()[1])
-        except (OSError, ValueError, IndexError):
-            return None
+        stat = parse_stat(read_small_file(f"{self._proc}/{pid}/stat") or "")
+        return None if stat is None else stat.parent
 
 
 def short_name(words: Sequence[str]) -> str:
@@ -180,6 +177,8 @@ class _GpuUse:
         self.logged_pids: set[int] = set()
         # UUIDs of the GPU and its MIG instances whose processes the last poll listed.
         self.listed: frozenset[str] = frozenset()
+        # The last summary of owners, and what it was made from.
+        self.owners: tuple[Sequence[object], ProcessSummary] = ((), NO_PROCESSES)
 
 
 class ProcessPoller:
@@ -200,6 +199,7 @@ class ProcessPoller:
     ) -> None:
         self.use = DeviceUseHistory(keep_seconds)
         self._proc = proc
+        self._reader = ProcessReader(proc, clock)
         self._due = 0.0
         self._polled_at = -math.inf
         self._names = names
@@ -234,7 +234,7 @@ class ProcessPoller:
             self.poll()
             self._due = now + self._period
         else:
-            self.use.end_processes(lambda pid: (self._proc / str(pid)).exists(), now)
+            self.use.end_processes(self._reader.is_alive, now)
         return min(LIVENESS_PERIOD, self._period)
 
     def poll(self) -> None:
@@ -252,7 +252,7 @@ class ProcessPoller:
         self._polled_at = self._clock.monotonic()
         residents = {index: gpu.device.read_residents() for index, gpu in self._gpus.items()}
         pids = {pid for by_uuid in residents.values() for listed in by_uuid.values() for pid in listed or ()}
-        table = read_processes(self._proc) if pids else ProcessTable(self._proc, {}, {})
+        table = self._reader.table()
         served = table.served_by(pids)
         self._log_unknown_owners({pid for pid in pids if pid not in table}, {p for p in served if served[p].endpoints is None})
         for index, gpu in self._gpus.items():
@@ -267,7 +267,7 @@ class ProcessPoller:
                     uuid,
                     pids_there,
                     served,
-                    lambda pid: process_age(pid, self._proc),
+                    table.age,
                     uses or (),
                     now=now,
                     wall_offset=wall_offset,
@@ -355,8 +355,12 @@ class ProcessPoller:
         uses = {mig: self.use.owner_uses(place) for mig, place in places.items()}
         if all(known is None for known in uses.values()):
             return NO_PROCESSES
-        owners = sorted(((mig, labels), use) for mig, known in uses.items() for labels, use in (known or {}).items())
-        return ProcessSummary(owners=dict(owners[:MAX_OWNERS]), owners_dropped=max(len(owners) - MAX_OWNERS, 0))
+        made_from = [*uses, *uses.values()]
+        if len(made_from) != len(gpu.owners[0]) or any(a is not b for a, b in zip(made_from, gpu.owners[0], strict=True)):
+            owners = sorted(((mig, labels), use) for mig, known in uses.items() for labels, use in (known or {}).items())
+            summary = ProcessSummary(owners=dict(owners[:MAX_OWNERS]), owners_dropped=max(len(owners) - MAX_OWNERS, 0))
+            gpu.owners = (made_from, summary)
+        return gpu.owners[1]
 
     def has_foreign_use(self, index: int, start: float, end: float) -> bool:
         """Whether a foreign program was seen to use the GPU between two monotonic times."""

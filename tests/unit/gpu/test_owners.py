@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from joulebench.clock import SystemClock
 from joulebench.devices import parse_server
-from joulebench.gpu.owners import Owner, parse_cgroup, process_age, read_processes
+from joulebench.gpu.listening_sockets import read_listening_sockets
+from joulebench.gpu.owners import REMEMBERED_SECONDS, Owner, ProcessReader, parse_cgroup
+from joulebench.units import Seconds
 from tests.fakes.proc_tree import ProcTree
+
+
+class ManualClock(SystemClock):
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> Seconds:
+        return Seconds(self.now)
+
 
 HEX = "4f" * 32
 POD = "0a1b2c3d-1111-2222-3333-444455556666"
@@ -27,7 +41,7 @@ def tree(tmp_path: Path) -> ProcTree:
 
 def serving(tree: ProcTree, server: str, *pids: int) -> list[int]:
     """Those of the processes on GPUs that serve ``server``."""
-    served = read_processes(tree.root).served_by(pids)
+    served = ProcessReader(tree.root).table().served_by(pids)
     return [pid for pid in pids if pid in served and any(e.accepts(*parse_server(server)) for e in served[pid].endpoints or ())]
 
 
@@ -152,20 +166,104 @@ def test_processes_without_any_owner_do_not_share_one(tree: ProcTree) -> None:
 def test_a_process_whose_network_may_not_be_read_serves_nobody_knows_what(tree: ProcTree) -> None:
     tree.process(100)
     (tree.root / "100/ns/net").unlink()
-    served = read_processes(tree.root).served_by([100])
+    served = ProcessReader(tree.root).table().served_by([100])
     assert served[100].endpoints is None
 
 
+def ports(reader: ProcessReader, pid: int) -> list[int]:
+    """Those that the process on a GPU serves by a new look at it."""
+    return sorted(endpoint.port for endpoint in reader.table().served_by([pid])[pid].endpoints or ())
+
+
+def test_a_socket_that_listens_later_is_seen_at_the_next_look(tree: ProcTree) -> None:
+    tree.process(100)
+    tree.process(101, parent=100)
+    reader = ProcessReader(tree.root)
+    assert ports(reader, 101) == []
+    tree.listen(100, "127.0.0.1", 8000)
+    assert ports(reader, 101) == [8000]
+    tree.listen(101, "127.0.0.1", 8001)
+    assert ports(reader, 101) == [8000, 8001]
+
+
+def test_a_socket_that_is_closed_is_no_longer_served(tree: ProcTree) -> None:
+    tree.process(100)
+    tree.process(101, parent=100)
+    tree.listen(100, "127.0.0.1", 8000)
+    tree.listen(101, "127.0.0.1", 8001)
+    reader = ProcessReader(tree.root)
+    assert ports(reader, 101) == [8000, 8001]
+    tree.end(100)
+    tree.process(101)
+    assert ports(reader, 101) == [8001]
+
+
+def test_a_new_process_of_an_old_number_does_not_inherit_sockets(tree: ProcTree) -> None:
+    tree.process(99)
+    tree.process(100, started=5000)
+    tree.listen(100, "127.0.0.1", 8000)
+    reader = ProcessReader(tree.root)
+    assert ports(reader, 100) == [8000]
+    (descriptor,) = (tree.root / "100/fd").iterdir()
+    descriptor.rename(tree.root / "99/fd" / descriptor.name)
+    tree.process(100, started=9000)
+    assert ports(reader, 100) == []
+
+
+def test_a_socket_that_is_handed_over_is_seen_within_a_minute(tree: ProcTree) -> None:
+    clock = ManualClock()
+    tree.process(99)
+    tree.process(100)
+    tree.listen(99, "127.0.0.1", 8000)
+    reader = ProcessReader(tree.root, clock)
+    assert ports(reader, 100) == []
+    (descriptor,) = (tree.root / "99/fd").iterdir()
+    descriptor.rename(tree.root / "100/fd" / descriptor.name)
+    clock.now += REMEMBERED_SECONDS + 1
+    assert ports(reader, 100) == [8000]
+
+
+def test_a_server_that_starts_after_its_workers_is_found_by_their_unit(tree: ProcTree) -> None:
+    unit = "0::/system.slice/ray.service\n"
+    tree.process(100, cgroup=unit)
+    reader = ProcessReader(tree.root)
+    assert ports(reader, 100) == []
+    tree.process(200, cgroup=unit)
+    tree.listen(200, "127.0.0.1", 8000)
+    assert ports(reader, 100) == [8000]
+    tree.end(200)
+    assert ports(reader, 100) == []
+
+
+def test_the_kernel_lists_the_same_listening_sockets_as_its_file() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_server(("127.0.0.1", 0)) as other:
+        connection = socket.create_connection(other.getsockname())
+        found = [one for one in read_listening_sockets() if one.port == listener.getsockname()[1]]
+        connected = [one for one in read_listening_sockets() if one.port == connection.getsockname()[1]]
+        connection.close()
+        lines = Path("/proc/net/tcp").read_text().splitlines()
+        inodes = [line.split()[9] for line in lines if f"0100007F:{listener.getsockname()[1]:04X} 00000000:0000 0A" in line]
+    assert [(one.inode, one.address) for one in found] == [(inode, ipaddress.ip_address("127.0.0.1")) for inode in inodes]
+    assert connected == []
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
+def test_an_ipv6_socket_for_all_addresses_is_listed() -> None:
+    with socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as listener:
+        found = [one.address for one in read_listening_sockets() if one.port == listener.getsockname()[1]]
+    assert found == [ipaddress.ip_address("::")]
+
+
 def test_a_process_that_is_gone_is_left_out(tree: ProcTree) -> None:
-    assert read_processes(tree.root).served_by([4711]) == {}
+    assert ProcessReader(tree.root).table().served_by([4711]) == {}
 
 
 def test_the_age_of_a_process_is_read_past_any_name(tree: ProcTree) -> None:
     ticks = os.sysconf("SC_CLK_TCK")
     tree.uptime(1000.0)
     tree.process(100, started=990 * ticks)
-    assert process_age(100, tree.root) == pytest.approx(10.0)
-    assert process_age(101, tree.root) is None
+    assert ProcessReader(tree.root).table().age(100) == pytest.approx(10.0)
+    assert ProcessReader(tree.root).table().age(101) is None
 
 
 @pytest.mark.parametrize(
@@ -202,8 +300,8 @@ def test_on_this_machine_a_real_servers_child_serves_its_port() -> None:
     with subprocess.Popen([sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         port, child = map(int, server.stdout.readline().split())
-        served = read_processes().served_by([child, os.getpid()])
-        age = process_age(child)
+        table = ProcessReader().table()
+        served, age = table.served_by([child, os.getpid()]), table.age(child)
         server.communicate("")
     assert any(endpoint.accepts("127.0.0.1", port) for endpoint in served[child].endpoints or ())
     assert not any(endpoint.accepts("127.0.0.1", port) for endpoint in served[os.getpid()].endpoints or ())

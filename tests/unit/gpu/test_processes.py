@@ -194,7 +194,7 @@ def invented_proc(directory: Path, *processes: tuple[int, int, str]) -> Path:
         place.mkdir()
         (place / "cmdline").write_bytes(b"".join(word.encode() + b"\0" for word in command.split()))
         (place / "comm").write_text("comm\n")
-        (place / "stat").write_text(f"{pid} (a) b) S {parent} 0 0")
+        (place / "stat").write_text(f"{pid} (a) b) S {parent} {'0 ' * 17}5000 0")
     return directory
 
 
