@@ -5,6 +5,7 @@ Every room is imported on use: an exporter without Ollama never loads an HTTP cl
 
 from __future__ import annotations
 
+import gc
 import logging
 import re
 import signal
@@ -232,6 +233,9 @@ def _serve(flags: ExporterFlags, stack: ExitStack, clock: Clock) -> None:
     # A poll of several GPUs releases the interpreter at each NVML call. At the default interval of 5 ms, a busy HTTP thread
     # would leave 12 of 50 polls a second; make bench, part cost, prints the polls under load.
     sys.setswitchinterval(SWITCH_INTERVAL)
+    # What was made until now stays: without it, each full garbage collection would go through it again.
+    gc.collect()
+    gc.freeze()
     print(f"listening on {server.url}", file=sys.stderr, flush=True)
 
 

@@ -103,6 +103,9 @@ class NvmlDevice:
             *self._throttle_fields.values(),
         ]
         self._block = FieldBlock([field for field in fields if field is not None])
+        self._reads_fields_only = not self._needs_reason_bits and None not in (self._energy_field, self._power_field)
+        # The last reading, for as long as all fields answer the same.
+        self._repeated: CounterReading | None = None
 
     @property
     def power_averaging(self) -> Seconds:
@@ -136,13 +139,19 @@ class NvmlDevice:
             self._reacquire_if_lost()
             code = self._nvml.fill(self._handle, self._block)
             if code:
+                self._repeated = None
                 self._raise_for_code(code, nvml_calls.FIELD_VALUES)
                 return self._counter_reading({}, {})
+            # Counter and sensor of most cards move every 20 to 100 ms: several polls read the same.
+            if not self._block.has_changed() and self._repeated is not None:
+                return self._repeated
             values, codes = self._block.values()
             # The call succeeds when any field was filled, so each field's own code counts.
             for lost in LOST_CODES.intersection(codes.values()):
                 self._raise_for_code(lost, nvml_calls.FIELD_VALUES)
-            return self._counter_reading(values, codes)
+            reading = self._counter_reading(values, codes)
+            self._repeated = reading if self._reads_fields_only and not codes else None
+            return reading
         except GpuLost:
             self._lost = True
             raise

@@ -163,6 +163,23 @@ class EnergyMeter:
         elif self.method == POWER and power is not None:
             self._integrate(at, power)
 
+    def observe_again(self, before: float, after: float, power: Watts) -> bool:
+        """Takes in one more poll of the energy and power of the last one, as ``observe`` does.
+
+        Returns False, and takes in nothing, where that is not all: a counter that is not the method, or one that is in question.
+        """
+        main = self._main
+        if self.method != COUNTER or main is None or self._candidate is not None:
+            return False
+        at = (before + after) / 2
+        if self.crosscheck.ratio is None:
+            self.crosscheck.power(at, power)
+        self._watch_power(at, power)
+        main.unchanged_at = before
+        if before - main.changed_at >= STALL_SECONDS:
+            self._watch_stall(before)
+        return True
+
     @property
     def accepted(self) -> Joules | None:
         """The last counter value that was possible; None before the first."""

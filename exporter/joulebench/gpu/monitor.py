@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from joulebench.clock import Clock
+from joulebench.clock import Clock, sleep_briefly
 from joulebench.energy.window import WindowEnergy, missing
 from joulebench.gpu.device_use import DeviceUseHistory, GpuUse, InstanceUse, OwnerName
 from joulebench.gpu.nvml_calls import has_part_time_sensor
@@ -175,13 +175,16 @@ class GpuMonitor:
             sampler.poll()
 
     def _poll_on_schedule(self) -> float:
-        """Returns the seconds until the next poll is due. Polls that are overdue are left out, never made up for in a burst."""
+        """Waits until the next poll is due, and makes it. Polls that are overdue are left out, never made up for in a burst."""
+        pause = self._due - self._clock.monotonic()
+        if pause > 0:
+            sleep_briefly(min(pause, self._pace))
         begun = self._clock.monotonic()
         if begun - self._due > self._pace:
             self._due = begun
         self.poll()
         self._due += self._pace
-        return max(self._due - self._clock.monotonic(), 0.0)
+        return 0.0
 
     def poll_state(self) -> float:
         """Reads the state of every GPU once, in the calling thread. Returns the seconds until the next read."""

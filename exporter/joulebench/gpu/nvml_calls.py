@@ -231,6 +231,8 @@ _UNSIGNED_INT = 1
 # Type, return code and value of each field; ids, scope, time and latency are skipped.
 _ITEM = "24xiiQ"
 _WIDTH = 3
+_WORDS = 5
+"""8-byte words of one field."""
 
 
 class _Value(Union):
@@ -276,9 +278,21 @@ class FieldBlock:
         self.count = c_int32(len(fields))
         self.reference = byref(self.array)
         self._struct = struct.Struct("=" + _ITEM * len(fields))
+        words = memoryview(self.array).cast("B").cast("Q")
+        # Type and return code, and the value: the fourth and fifth of the five words of each field.
+        self._kinds, self._values = words[3::_WORDS], words[4::_WORDS]
+        self._last = (b"", b"")
 
     def __len__(self) -> int:
         return len(self.fields)
+
+    def has_changed(self) -> bool:
+        """Returns whether the last call's answers differ from those of the call before, as seen by this method."""
+        answers = (self._kinds.tobytes(), self._values.tobytes())
+        if answers == self._last:
+            return False
+        self._last = answers
+        return True
 
     def answers(self) -> dict[int, FieldAnswer]:
         """The last call's answers by field id."""
