@@ -95,6 +95,8 @@ class GpuCollector:
     def collect(self, sheet: Sheet) -> None:
         gpus = [(gpu, gpu_labels(gpu)) for gpu in self._provider.snapshot()]
         for entry in self._table:
+            if not sheet.wants(entry.metric):
+                continue
             for gpu, labels in gpus:
                 if not gpu.up and not entry.when_down:
                     continue

@@ -6,7 +6,8 @@ absent and never 0. ``_created`` series are off for the whole process: they woul
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from prometheus_client import disable_created_metrics
@@ -32,21 +33,56 @@ def family(metric: Metric) -> Family:
             return HistogramMetricFamily(metric.name, metric.help, labels=metric.labels)
 
 
-class Sheet:
-    """The families of one scrape or one push, filled reading by reading, given out in the order of first use."""
+@dataclass(slots=True)
+class Values:
+    """The samples of one gauge or counter: ``values[i]`` has the label values ``labels[i]``."""
 
-    def __init__(self) -> None:
-        self._families: dict[str, Family] = {}
+    metric: Metric
+    labels: list[tuple[str, ...]] = field(default_factory=list)
+    values: list[float] = field(default_factory=list)
+
+    def family(self) -> Family:
+        """Returns the same as prometheus_client has it."""
+        made = family(self.metric)
+        assert isinstance(made, CounterMetricFamily | GaugeMetricFamily), self.metric.name
+        for labels, value in zip(self.labels, self.values, strict=True):
+            made.add_metric(labels, value)
+        return made
+
+
+class Sheet:
+    """The metrics of one scrape or one push, filled reading by reading, given out in the order of first use.
+
+    ``only``: names of the series that are wanted; None for all.
+    """
+
+    def __init__(self, only: Collection[str] | None = None) -> None:
+        self._only = only
+        self._metrics: dict[str, Values | Family] = {}
+
+    def wants(self, metric: Metric) -> bool:
+        """Whether any of the metric's series is wanted."""
+        return self._only is None or any(name in self._only for name in metric.series_names)
 
     def value(self, metric: Metric, value: float | None, labels: Sequence[str] = ()) -> None:
         """One gauge or counter sample; ``None`` leaves the series absent."""
         if value is None:
             return
-        target = self._family(metric, labels)
-        assert isinstance(target, CounterMetricFamily | GaugeMetricFamily), metric.name
-        target.add_metric(list(labels), value)
+        target = self._metrics.get(metric.name)
+        if target is None:
+            if not self.wants(metric):
+                return
+            assert metric.kind in (Kind.GAUGE, Kind.COUNTER), metric.name
+            target = self._metrics[metric.name] = Values(metric)
+        assert isinstance(target, Values), metric.name
+        if len(labels) != len(metric.labels):
+            raise _wrong_labels(metric, labels)
+        target.labels.append(tuple(labels))
+        target.values.append(value)
 
     def summary(self, metric: Metric, count: int, total: float, labels: Sequence[str] = ()) -> None:
+        if not self.wants(metric):
+            return
         target = self._family(metric, labels)
         assert isinstance(target, SummaryMetricFamily), metric.name
         target.add_metric(list(labels), count_value=count, sum_value=total)
@@ -55,6 +91,8 @@ class Sheet:
         """``counts``: observations per declared bucket, not cumulative, with one more for those above the last bound."""
         if len(counts) != len(metric.buckets) + 1:
             raise ValueError(f"{metric.name}: {len(counts)} counts for {len(metric.buckets)} buckets and +Inf")
+        if not self.wants(metric):
+            return
         target = self._family(metric, labels)
         assert isinstance(target, HistogramMetricFamily), metric.name
         running = 0
@@ -64,13 +102,23 @@ class Sheet:
             buckets.append((bound, running))
         target.add_metric(list(labels), buckets=[*buckets], sum_value=total)
 
+    def metrics(self) -> list[Values | Family]:
+        """Returns the metrics as they were filled in."""
+        return list(self._metrics.values())
+
     def families(self) -> list[Family]:
-        return list(self._families.values())
+        """Returns the metrics as prometheus_client has them."""
+        return [entry.family() if isinstance(entry, Values) else entry for entry in self._metrics.values()]
 
     def _family(self, metric: Metric, labels: Sequence[str]) -> Family:
         if len(labels) != len(metric.labels):
-            raise ValueError(f"{metric.name} has labels {metric.labels}, got {tuple(labels)}")
-        found = self._families.get(metric.name)
-        if found is None:
-            found = self._families[metric.name] = family(metric)
-        return found
+            raise _wrong_labels(metric, labels)
+        target = self._metrics.get(metric.name)
+        if target is None:
+            target = self._metrics[metric.name] = family(metric)
+        assert not isinstance(target, Values), metric.name
+        return target
+
+
+def _wrong_labels(metric: Metric, labels: Sequence[str]) -> ValueError:
+    return ValueError(f"{metric.name} has labels {metric.labels}, got {tuple(labels)}")

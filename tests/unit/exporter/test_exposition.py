@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
+from prometheus_client import CollectorRegistry, Metric
+from prometheus_client.exposition import choose_encoder
 
 from joulebench import __version__
 from joulebench.exporter.exporter_collector import ExporterCollector
@@ -16,8 +19,10 @@ from joulebench.exporter.gpu_collector import ENERGY_METRICS, GpuCollector, gpu_
 from joulebench.exporter.host_collector import HostCollector
 from joulebench.exporter.ollama_collector import OllamaCollector
 from joulebench.gpu.reading import GpuState
+from joulebench.metrics.families import Sheet
 from joulebench.ollama.poller import OllamaPoll
 from joulebench.supervise import LoopErrors
+from joulebench.units import Joules, Watts
 from tests.goldens_support import Golden
 from tests.unit.exporter.exposition_lint import complaints
 from tests.unit.exporter.snapshots import FULL, LOST, MODELS, SHARED, SPARSE, Gpus, ManualClock, OllamaPolls, Zones
@@ -70,6 +75,53 @@ def test_the_exposition_without_gpu_and_with_ollama_gone_is_the_golden(golden: G
 def test_a_scrape_limited_to_the_energy_families_is_the_golden(golden: Golden) -> None:
     made = Exposition(collectors((FULL, LOST), None), ManualClock())
     golden("exposition/energy_only.prom", scrape(made, ENERGY_ONLY))
+
+
+ODD = 'a \\ b" c\nd \u2028 é'
+
+
+@pytest.mark.parametrize("accept", ["text/plain;version=0.0.4", "application/openmetrics-text;version=1.0.0"])
+def test_every_scrape_of_a_series_of_scrapes_is_what_prometheus_client_prints(accept: str) -> None:
+    gpus = Gpus((FULL, SPARSE, LOST))
+    made = Exposition([*gpu_collectors(gpus)], ManualClock(), process=False)
+    renamed = replace(FULL, identity=replace(FULL.identity, name=ODD, uuid="GPU-odd"))
+    scenes: Sequence[tuple[GpuState, ...]] = (
+        (FULL, SPARSE, LOST),
+        (FULL, SPARSE, LOST),
+        (replace(FULL, energy=Joules(1e9 + 1 / 3), polls=1_234_567, power=Watts(0.1 + 0.2)), SPARSE, LOST),
+        (FULL, replace(SPARSE, up=False), renamed),
+        (renamed,),
+        (),
+        (FULL, SPARSE, LOST),
+    )
+    for states in scenes:
+        gpus.states = states
+        text, library = made.render(None, accept)[0], library_text(gpus, accept)
+        assert text[: len(library)] == library
+        assert text[len(library) :].startswith(b"# HELP joulebench_exporter_collector_success ")
+
+
+class Families:
+    def __init__(self, gpus: Gpus) -> None:
+        self._gpus = gpus
+
+    def collect(self) -> Iterable[Metric]:
+        sheet = Sheet()
+        for collector in gpu_collectors(self._gpus):
+            collector.collect(sheet)
+        return sheet.families()
+
+
+def library_text(gpus: Gpus, accept: str) -> bytes:
+    """What prometheus_client alone prints of these GPUs."""
+    encode, _ = choose_encoder(accept)
+    return encode(cast(CollectorRegistry, Families(gpus))).removesuffix(b"# EOF\n")
+
+
+def test_two_collectors_cannot_show_the_same_metric() -> None:
+    twice = [GpuCollector(name, Gpus(()), ENERGY_METRICS) for name in ("one", "other")]
+    with pytest.raises(ValueError, match="two collectors show joulebench_exporter_energy_overruns_total"):
+        Exposition(twice, ManualClock())
 
 
 def test_promtool_finds_nothing_to_complain_about(promtool: Path) -> None:
