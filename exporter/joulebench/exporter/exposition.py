@@ -27,6 +27,7 @@ from joulebench.units import Seconds
 log = logging.getLogger(__name__)
 
 OPENMETRICS = "application/openmetrics-text"
+format_number = cast(Callable[[float], str], floatToGoString)
 ALLOWUTF8 = openmetrics.ALLOWUTF8
 """No name here needs escaping, so none is looked through for it."""
 
@@ -103,7 +104,7 @@ class Exposition:
         _, content_type = choose_encoder(accept)
         printer = self._openmetrics if content_type.startswith(OPENMETRICS) else self._plain
         wanted = None if names is None else frozenset(names)
-        parts = []
+        parts: list[bytes] = []
         for collector, series_names in self._collectors:
             if wanted is None or not wanted.isdisjoint(series_names):
                 parts += map(printer.text, self._collect(collector, wanted))
@@ -178,7 +179,8 @@ class _Printer:
         if printed is None or printed.labels != metric.labels:
             printed = self._printed[name] = self._print(metric)
         elif printed.values != metric.values:
-            lines = [start + floatToGoString(value) for start, value in zip(printed.starts, metric.values, strict=True)]
+            numbers = map(format_number, metric.values)
+            lines = [start + number for start, number in zip(printed.starts, numbers, strict=True)]
             text = "\n".join([printed.head, *lines, ""]).encode()
             printed = self._printed[name] = printed._replace(values=metric.values, text=text)
         return printed.text

@@ -8,6 +8,8 @@ until it is seen to be gone. Where two owners use one GPU at a time, its energy 
 from __future__ import annotations
 
 import threading
+from array import array
+from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -103,6 +105,33 @@ class InstanceUse(NamedTuple):
     activity: Ratio | None
 
 
+class _SmSamples:
+    """Shares of the SMs of one process, as columns: an hour of them is 72 kB and not 0.5 MB."""
+
+    __slots__ = ("_ends", "_shares", "_starts")
+
+    def __init__(self) -> None:
+        self._starts, self._ends, self._shares = array("d"), array("d"), array("f")
+
+    @property
+    def end(self) -> float | None:
+        """The end of the latest."""
+        return self._ends[-1] if self._ends else None
+
+    def append(self, start: float, end: float, share: float) -> None:
+        """Adds one that is later than all others; beyond ``MAX_SAMPLES`` the oldest are forgotten."""
+        for column, value in ((self._starts, start), (self._ends, end), (self._shares, share)):
+            if len(column) >= MAX_SAMPLES:
+                del column[: MAX_SAMPLES // 8]
+            column.append(value)
+
+    def seconds(self, start: float, end: float) -> float:
+        """Returns the SM seconds between two times."""
+        first, last = bisect_right(self._ends, start), bisect_left(self._starts, end)
+        samples = zip(self._starts[first:last], self._ends[first:last], self._shares[first:last], strict=True)
+        return sum((min(until, end) - max(since, start)) * share for since, until, share in samples)
+
+
 @dataclass(slots=True)
 class _Resident:
     start: float
@@ -110,14 +139,10 @@ class _Resident:
     served: ServedBy | None
     wall_offset: float
     end: float | None = None
-    # (start, end, share of the SMs)
-    samples: deque[tuple[float, float, float]] = field(default_factory=lambda: deque(maxlen=MAX_SAMPLES))
+    samples: _SmSamples = field(default_factory=_SmSamples)
 
     def overlaps(self, start: float, end: float) -> bool:
         return self.start <= end and (self.end is None or self.end >= start)
-
-    def sm_seconds(self, start: float, end: float) -> float:
-        return sum(max(min(last, end) - max(first, start), 0.0) * sm for first, last, sm in self.samples)
 
 
 class DeviceUseHistory:
@@ -189,8 +214,8 @@ class DeviceUseHistory:
                 return None
             present = [one for one in self._all(uuid) if one.overlaps(start, end)]
             own = [one for one in present if owner is not None and one.served is not None and owner.matches(one.served)]
-            own_seconds = sum(one.sm_seconds(start, end) for one in own)
-            all_seconds = sum(one.sm_seconds(start, end) for one in present)
+            own_seconds = sum(one.samples.seconds(start, end) for one in own)
+            all_seconds = sum(one.samples.seconds(start, end) for one in present)
             return GpuUse(bool(own), len(own) < len(present), own_seconds / all_seconds if all_seconds > 0 else None)
 
     def owner_uses(self, uuid: str) -> Mapping[OwnerLabels, OwnerUse] | None:
@@ -235,9 +260,10 @@ class DeviceUseHistory:
             if resident is None or use.sm is None or use.at is None or not 0 <= use.sm <= 1:
                 continue
             at = use.at - wall_offset
-            begun = max(resident.samples[-1][1] if resident.samples else at - 1.0, at - LONGEST_SAMPLE)
+            latest = resident.samples.end
+            begun = max(at - 1.0 if latest is None else latest, at - LONGEST_SAMPLE)
             if at > begun:
-                resident.samples.append((begun, at, use.sm))
+                resident.samples.append(begun, at, use.sm)
 
 
 def owner_labels(served: ServedBy | None) -> OwnerLabels:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from joulebench.gpu.device_use import DeviceUseHistory, GpuUse, OwnerName, parse_owner
+from joulebench.gpu.device_use import MAX_SAMPLES, DeviceUseHistory, GpuUse, OwnerName, parse_owner
 from joulebench.gpu.owners import Endpoint, Owner, ServedBy
 from joulebench.gpu.reading import ProcessUse
 from joulebench.units import Ratio, Seconds
@@ -76,6 +76,22 @@ def test_a_gpu_shared_by_two_servers_is_divided_by_sm_time() -> None:
     other = use(history, 2.0, 8.0, VLLM)
     assert other is not None
     assert other.share == pytest.approx(0.25)
+
+
+def test_the_shares_of_an_hour_are_remembered_and_the_oldest_forgotten() -> None:
+    history = DeviceUseHistory(100.0)
+    seconds = MAX_SAMPLES + 1000
+    for second in range(1, seconds + 1):
+        is_late = second > seconds - 1000
+        poll(history, float(second), {1: 0.0, 2: 0.0}, sample(1, second, 0.2), sample(2, second, 0.6 if is_late else 0.2))
+    for start, end, share in (
+        (seconds - 3500.0, seconds - 1000.0, 0.5),
+        (seconds - 999.0, seconds - 10.5, 0.25),
+        (0.0, 300.0, None),
+    ):
+        shared = use(history, start, end)
+        assert shared is not None
+        assert shared.share == (share if share is None else pytest.approx(share))
 
 
 def test_two_processes_of_one_server_share_nothing_with_somebody_else() -> None:
