@@ -31,7 +31,7 @@ from joulebench.stack.native import NativeStack, Ports
 from joulebench.stack.process import Program, free_port
 from tests.benchmarks import environments
 from tests.benchmarks.gpu_processes import running_processes
-from tests.benchmarks.process import Latency, cpu_share, resident_bytes, scrape_latency
+from tests.benchmarks.process import Latency, cpu_share, resident_bytes, scrape_latency, thread_cpu_seconds
 from tests.benchmarks.report import Report, Target
 from tests.benchmarks.scene import GPUS, Scene, busy_curve
 
@@ -59,7 +59,11 @@ RSS_LIMIT, CPU_LIMIT, LATENCY_LIMIT = 60.0, 2.0, 15.0
 ASKING_THREADS = 100
 POLLS_LIMIT = 40.0
 """A second and GPU, while that many threads ask for the energy of windows."""
+THREADS = ("main", "polls of the counters, 50 Hz", "state, 1 Hz", "scan", "RAPL", "processes, each 5 s", "HTTP")
+"""Of the exporter, by the order of their start."""
 WALKS = 7
+WITH_BYTE_CODE = {"PYTHONDONTWRITEBYTECODE": ""}
+"""As an installation by pip has it; without, the start compiles all modules and takes 3 to 15 MiB more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +71,8 @@ class Cost:
     """``alone`` and ``scraped``: share of one core; scraped means each second in full and four times a second for energy.
 
     ``polls``: counter polls a second of the GPU with the fewest, while scraped; ``polls_under_load``: while ``ASKING_THREADS``
-    threads ask for windows. ``rss_asked``: RSS after they asked. None for a peer.
+    threads ask for windows. ``rss_asked``: RSS after they asked. None for a peer. ``threads``: share of one core of each thread,
+    by the order of their start, while scraped.
     """
 
     alone: float
@@ -78,6 +83,7 @@ class Cost:
     polls: float | None = None
     polls_under_load: float | None = None
     rss_asked: int | None = None
+    threads: Sequence[float] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +124,7 @@ def run(report: Report, clock: Clock) -> None:
             walk = _walk_seconds(pids, clock)
     scenes = [without, busy]
     _print_table(report, peer.title, scenes)
+    _print_threads(report, scenes)
     cgroups = "in cgroups of their own" if have_cgroups else "all in the cgroup of this benchmark, which makes none here"
     report.say(
         f"{count} processes: servers with their workers, and programs that serve nothing, {cgroups}; {_count_processes()}"
@@ -139,13 +146,16 @@ def _measure_scene(
     scene = Scene(directory, seed=1, pids=pids)
     length = 2 * (SETTLE + 2 * SECONDS) + PROMETHEUS_SECONDS + 180.0
     scene.play([busy_curve(length)] * GPUS, clock.monotonic())
-    with _exporter(directory, scene.environment) as program:
+    environment = {**scene.environment, **WITH_BYTE_CODE}
+    with _exporter(directory, environment):
+        pass  # the first start writes the byte code
+    with _exporter(directory, environment) as program:
         own = _measure(program, clock, energy=True)
-    view = _measure_under_prometheus(directory, scene.environment, clock)
+    view = _measure_under_prometheus(directory, environment, clock)
     if nvitop.bin is None:
         return SceneCosts(title, own, view, None, nvitop.why)
     try:
-        with _nvitop(directory, scene.environment, nvitop.bin) as program:
+        with _nvitop(directory, environment, nvitop.bin) as program:
             return SceneCosts(title, own, view, _measure(program, clock, energy=False), "")
     except (ProcessError, OSError, RuntimeError) as error:
         return SceneCosts(title, own, view, None, f"does not run on the fake GPUs: {error}")
@@ -210,7 +220,9 @@ def _measure(program: Program, clock: Clock, *, energy: bool) -> Cost:
         if energy:
             jobs.append(scrapers.submit(scrape_latency, port, ENERGY_ONLY, int(SECONDS * 4), clock, 0.25))
         polls = _PollRate(port, clock) if energy else None
+        spent = thread_cpu_seconds(program.pid)
         scraped = cpu_share(program.pid, SECONDS, clock)
+        threads = [(after - before) / SECONDS for before, after in zip(spent, thread_cpu_seconds(program.pid), strict=False)]
         polls_a_second = None if polls is None else polls.a_second()
         for job in jobs:
             job.result()
@@ -220,7 +232,7 @@ def _measure(program: Program, clock: Clock, *, energy: bool) -> Cost:
         return Cost(alone, scraped, rss, full)
     filtered = scrape_latency(port, ENERGY_ONLY, SCRAPES, clock, PAUSE)
     under_load = _polls_under_load(port, clock)
-    return Cost(alone, scraped, rss, full, filtered, polls_a_second, under_load, resident_bytes(program.pid))
+    return Cost(alone, scraped, rss, full, filtered, polls_a_second, under_load, resident_bytes(program.pid), threads)
 
 
 class _PollRate:
@@ -332,6 +344,15 @@ def _print_table(report: Report, peer: str, scenes: Sequence[SceneCosts]) -> Non
         )
     asked = ", ".join(f"{(scene.own.rss_asked or 0) / 2**20:.1f} MiB with {scene.title}" for scene in scenes)
     report.say(f"RSS once windows were asked for, which loads numpy: {asked}.")
+
+
+def _print_threads(report: Report, scenes: Sequence[SceneCosts]) -> None:
+    report.say("Where the CPU of the exporter goes while both jobs scrape it, in % of one core:")
+    rows = [
+        (name, *(f"{100 * share:.2f} %" for share in shares))
+        for name, *shares in zip(THREADS, *(scene.own.threads for scene in scenes), strict=False)
+    ]
+    report.table(("thread", *(scene.title for scene in scenes)), rows)
 
 
 def _targets(scene: SceneCosts, peer: str) -> list[Target]:

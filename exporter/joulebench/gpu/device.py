@@ -136,7 +136,8 @@ class NvmlDevice:
 
     def read_counters(self) -> CounterReading:
         try:
-            self._reacquire_if_lost()
+            if self._lost:
+                self._reacquire()
             code = self._nvml.fill(self._handle, self._block)
             if code:
                 self._repeated = None
@@ -215,7 +216,8 @@ class NvmlDevice:
         A call that fails takes only its own value with it and is counted in ``failures``.
         """
         try:
-            self._reacquire_if_lost()
+            if self._lost:
+                self._reacquire()
             return self._read_state()
         except GpuLost:
             self._lost = True
@@ -337,14 +339,13 @@ class NvmlDevice:
         """To be called when NVML was started anew: handles from before may mean another GPU."""
         self._lost = True
 
-    def _reacquire_if_lost(self) -> None:
+    def _reacquire(self) -> None:
         """Gets a fresh handle: an old one stays dead when the GPU is back."""
-        if self._lost:
-            self._handle = self._require_handle("nvmlDeviceGetHandleByUUID", self._nvml.handle_of(self.identity.uuid))
-            # It may have come back in another mode or with another driver.
-            self._choose_fields(self.identity.driver_version)
-            self._mig = MigInstances(self._nvml, self._handle)
-            self._lost = False
+        self._handle = self._require_handle("nvmlDeviceGetHandleByUUID", self._nvml.handle_of(self.identity.uuid))
+        # It may have come back in another mode or with another driver.
+        self._choose_fields(self.identity.driver_version)
+        self._mig = MigInstances(self._nvml, self._handle)
+        self._lost = False
 
     def _require_handle(self, function: str, outcome: tuple[int, Handle | None]) -> Handle:
         code, handle = outcome

@@ -111,11 +111,10 @@ class NvmlLibrary:
         return _call(getattr(pynvml, call.function), handle, *call.arguments)
 
     def fill(self, handle: Handle, block: FieldBlock) -> int:
-        if not block.fields:
-            return 0
-        if self._fill is None:
-            return FUNCTION_NOT_FOUND
-        return int(self._fill(handle, block.count, block.reference))
+        if self._fill is None or not block.fields:
+            return FUNCTION_NOT_FOUND if block.fields else 0
+        code: int = self._fill(handle, block.count, block.reference)
+        return code
 
     def has_gpm(self, handle: Handle) -> bool:
         code, support = _call(pynvml.nvmlGpmQueryDeviceSupport, handle)
