@@ -102,6 +102,7 @@ def test_an_error_planted_in_an_object_is_named(plan: Json, message: str, schema
         ("image: {repository: r/j}\nprometheus: {energyInterval: 250}", "prometheus.energyInterval"),
         ("image: {repository: r/j}\nexporter: {port: 99999}", "exporter.port"),
         ("image: {repository: r/j}\nexporter: {privileged: true}", "privileged"),
+        ("image: {repository: r/j}\nprometheus: {exporterEndpoint: {port: other}}", "prometheus.exporterEndpoint"),
     ],
 )
 def test_a_bad_value_is_refused_by_name(values: str, message: str, tmp_path: Path) -> None:
@@ -138,6 +139,28 @@ def test_the_jobs_have_the_names_that_rules_and_dashboards_select() -> None:
     assert endpoints["joulebench-energy"]["params"] == compose["joulebench-energy"]["params"]
     assert endpoints["joulebench-energy"]["interval"] == compose["joulebench-energy"]["scrape_interval"]
     assert named(manifests, "PodMonitor", "-pushgateway")["spec"]["podMetricsEndpoints"][0]["honorLabels"] is True
+
+
+def test_an_exporter_with_a_password_is_probed_and_scraped() -> None:
+    plain, secured = (rendered(next(path for path in VALUES if path.stem.startswith(name))) for name in ("default", "full"))
+
+    def pod(manifests: list[Json]) -> Json:
+        return named(manifests, "DaemonSet", "-exporter")["spec"]["template"]["spec"]
+
+    (exporter,) = pod(secured)["containers"]
+    (mount,) = (mount for mount in exporter["volumeMounts"] if mount["name"] == "web-config")
+    (volume,) = (volume for volume in pod(secured)["volumes"] if volume["name"] == "web-config")
+    assert f"--web.config.file={mount['mountPath']}/web.yml" in exporter["args"]
+    assert volume["secret"] == {"secretName": "joulebench-web", "defaultMode": 0o440}
+    assert pod(secured)["securityContext"]["fsGroup"] == 10001
+    for probe in ("livenessProbe", "readinessProbe"):
+        assert exporter[probe]["tcpSocket"] == {"port": "metrics"}
+        assert "httpGet" not in exporter[probe], "it would be answered 401"
+        assert pod(plain)["containers"][0][probe]["httpGet"] == {"path": "/healthz", "port": "metrics"}
+    endpoints = named(secured, "PodMonitor", "-exporter")["spec"]["podMetricsEndpoints"]
+    assert [(endpoint["scheme"], endpoint["basicAuth"]["password"]["key"]) for endpoint in endpoints] == [("https", "password")] * 2
+    assert "fsGroup" not in pod(plain)["securityContext"]
+    assert not any("web.config" in argument for argument in pod(plain)["containers"][0]["args"])
 
 
 def test_no_container_may_do_more_than_it_needs() -> None:

@@ -36,3 +36,15 @@ capabilities:
 seccompProfile:
   type: RuntimeDefault
 {{- end }}
+
+{{- /* A probe of the kubelet has no password and trusts no authority of ours: with a web configuration it tests the port alone. */ -}}
+{{- define "joulebench.exporterProbe" -}}
+{{- if .Values.exporter.webConfigSecret -}}
+tcpSocket:
+  port: metrics
+{{- else -}}
+httpGet:
+  path: /healthz
+  port: metrics
+{{- end }}
+{{- end }}
