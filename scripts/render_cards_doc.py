@@ -71,11 +71,13 @@ def render() -> str:
                 names.pop("gpu_throttle_seconds_total", None)
             for method in re.findall(r"energy_method='([^']*)'", info):
                 card["energy"][METHODS[method]] = None
+            if "gpu_mig_info" in names:
+                card["MIG"]["yes"] = None
             for column, series in COLUMNS.items():
                 card[column][next((word for name, word in series.items() if name in names), "-")] = None
     rows = []
     for name, card in sorted(cells.items(), key=lambda item: item[0].lower()):
-        mig = "yes" if any("-mig__" in stem for stem in card["states"]) else ""
+        mig = "yes" if card["MIG"] else ""
         words = [" or ".join(card[column]) for column in ("energy", *COLUMNS)]
         drivers = ", ".join(driver for driver in card["drivers"] if driver not in ("unknown", "not given")) or "not given"
         rows.append((name, *words, mig, f"{len(card['states'])}: {drivers}"))

@@ -77,12 +77,27 @@ def test_every_figure_of_a_machine_arrives_and_none_is_invented(name: str) -> No
         watts = possible_watts(nvml)
         assert shown(gpu.state) == pytest.approx(expected(nvml))
         assert gpu.power == pytest.approx(watts)
+        assert shown_instances(gpu.state) == state["mig_devices"]
+        assert {(one.utilization, one.instance.profile) for one in gpu.state.instances} <= {(None, "unknown")}
         assert bool(gpu.state.throttle_active) == (nvml["reasons_mask"] is not None)
         assert gpu.glitches == {"energy": 0, "state": 0, "power": pytest.approx(gpu.polls) if has_impossible_power(nvml) else 0}
         by_power = "none" if watts is None else "power_integration"
         assert gpu.energy_method == ("counter" if has_counter(state) else by_power)
         assert (gpu.energy is None) == (gpu.energy_method == "none")
         assert measured.joules == (None if gpu.energy_method == "none" else pytest.approx(joules, rel=0.02))
+
+
+def shown_instances(reading: StateReading) -> list[dict[str, float | None]]:
+    return [
+        {
+            "gi": one.instance.gpu_instance,
+            "ci": one.instance.compute_instance,
+            "sm": one.instance.multiprocessors,
+            "memory_total_bytes": one.memory_total,
+            "memory_used_bytes": one.memory_used,
+        }
+        for one in reading.instances
+    ]
 
 
 def has_impossible_power(nvml: Mapping[str, Any]) -> bool:

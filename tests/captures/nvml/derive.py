@@ -111,7 +111,28 @@ def _gpu(name: str, index: int, state: State) -> Mapping[str, Any]:
             for (field, scope), (code, value) in fields(state).items()
         ],
         "processes": state["processes"],
+        "instances": [_instance(name, index, instance) for instance in state["mig_devices"]] if has_mig(state) else None,
         "energy": None,
+    }
+
+
+def has_mig(state: State) -> bool:
+    """Whether the card is in MIG mode."""
+    return bool(state["mig_mode"] == "Enabled")
+
+
+def _instance(name: str, index: int, instance: Mapping[str, int]) -> Mapping[str, Any]:
+    """A MIG instance; no public capture names its profile, and none shows its activity."""
+    gpu_instance, compute_instance = instance["gi"], instance["ci"]
+    uuid = mask_uuid(f"{name}-{index}-{gpu_instance}-{compute_instance}").replace("GPU-", "MIG-", 1)
+    return {
+        "uuid": uuid,
+        "gpu_instance": gpu_instance,
+        "compute_instance": compute_instance,
+        "profile": None,
+        "multiprocessors": instance["sm"],
+        "memory_total_bytes": instance["memory_total_bytes"],
+        "memory_used_bytes": instance["memory_used_bytes"],
     }
 
 

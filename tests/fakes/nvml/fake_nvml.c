@@ -681,6 +681,7 @@ int nvmlDeviceGetName(Device device, char *name, unsigned length) {
     ENTER(nvmlDeviceGetName);
     const Mig *mig = mig_of(gpu, device);
     if (!mig) return leave(copy_text(name, length, gpu->name));
+    if (!strcmp(mig->profile, "-")) return leave(NOT_SUPPORTED);
     char full[160];
     snprintf(full, sizeof full, "%s MIG %s", gpu->name, mig->profile);
     return leave(copy_text(name, length, full));

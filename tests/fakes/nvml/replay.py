@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.fakes.nvml.curve import Points
-from tests.fakes.nvml.script import Answer, FakeGpu, Fault, Process, fails, field_answers, field_fails
+from tests.fakes.nvml.script import NO_PROFILE, Answer, FakeGpu, Fault, Mig, Process, fails, field_answers, field_fails
 
 FORMAT, VERSION = "joulebench-capture", 1
 ENERGY_FIELDS, POWER_FIELD = (191, 83), 186
@@ -60,6 +60,22 @@ def _gpu(gpu: Mapping[str, Any]) -> FakeGpu:
         faults=_faults(gpu),
         answers=[_answer(call) for call in gpu["calls"] if call["function"] not in (*IDENTITY, *MOVING)],
         processes=_processes(gpu.get("processes") or {}),
+        mig_mode=gpu.get("instances") is not None,
+        migs=[_mig(instance) for instance in gpu.get("instances") or ()],
+    )
+
+
+def _mig(instance: Mapping[str, Any]) -> Mig:
+    return Mig(
+        instance["profile"] or NO_PROFILE,
+        instance["multiprocessors"],
+        gpu_instance=instance["gpu_instance"],
+        compute_instance=instance["compute_instance"],
+        gpu_slices=0,
+        compute_slices=0,
+        uuid=instance["uuid"],
+        memory_total=instance["memory_total_bytes"],
+        memory_used=((0.0, float(instance["memory_used_bytes"])),),
     )
 
 

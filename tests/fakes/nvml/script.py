@@ -134,6 +134,10 @@ class Process:
         return f"process {self.pid} {self.start!r} {self.end!r} {self.sm!r} {self.mig} {self.name}"
 
 
+NO_PROFILE = "-"
+"""Profile of a MIG instance whose name cannot be read."""
+
+
 @dataclass(frozen=True, slots=True)
 class Mig:
     """A MIG instance (one compute instance) that exists from ``start`` to ``end``, in seconds since the origin. Instances of one
