@@ -191,7 +191,11 @@ def _prices(path: Path | None) -> prices.PriceList:
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 @click.option("--strict", is_flag=True, help="Exit with 1 for warnings too.")
 @click.option("--idle-watts", type=options.WATTS, help="Idle power of all GPUs together.  [default: from the files]")
-@click.option("--limit-watts", type=options.WATTS, help="Power limit of all GPUs together.  [default: by the names of the cards]")
+@click.option(
+    "--limit-watts",
+    type=options.WATTS,
+    help="Power limit of all GPUs together.  [default: from the files, else by the names of the cards]",
+)
 def doctor(results: Path, as_json: bool, strict: bool, idle_watts: float | None, limit_watts: float | None) -> int:
     """Check whether finished results can be believed, and say how to fix what cannot.
 

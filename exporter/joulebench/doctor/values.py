@@ -86,10 +86,6 @@ def sampled_watts(task: TaskResult) -> float | None:
     return sum(known) if known and len(known) == len(task.per_gpu) else None
 
 
-def gpu_names(task: TaskResult) -> list[str | None]:
-    return [gpu.name for gpu in task.per_gpu]
-
-
 def decode_rate(task: TaskResult) -> float | None:
     """Tokens per second; where no decode time is known, over the whole latency."""
     generation, throughput = task.generation, task.computed_metrics.throughput_metrics

@@ -67,7 +67,8 @@ class GpuSamples:
     """What the store holds of one GPU. ``gauges``: by metric name. ``throttle``: cumulative seconds by reason. ``glitches``:
     samples that were impossible and left out, by metric name.
 
-    ``sensor_lag``: seconds by which its counter shows energy late, for which ``energy`` is corrected.
+    ``sensor_lag``: seconds by which its counter shows energy late, for which ``energy`` is corrected. ``power_limit``: the
+    highest enforced limit in watts.
 
     Of the exporter that watches it, ``clock_offsets``: its clock minus scrape time; ``clock_steps``: its count of wall clock
     jumps.
@@ -86,6 +87,7 @@ class GpuSamples:
     method: str | None = None
     name: str | None = None
     sensor_lag: float = 0.0
+    power_limit: float | None = None
 
     @property
     def seen(self) -> TimeSeries:
@@ -349,8 +351,9 @@ class _Collector:
             if (method := series.labels.get("energy_method")) != NO_METHOD or gpu.method is None:
                 gpu.method = method
             gpu.name = series.labels.get("name")
-        for series in self.api.query(queries.last(metrics.GPU_POWER_LIMIT, end - start, self.equal), end):
-            self.power_limits[series.labels.get("uuid", "")] = series.points[-1][1]
+        for series in self.api.query(queries.highest(metrics.GPU_POWER_LIMIT, end - start, self.equal), end):
+            uuid, limit = series.labels.get("uuid", ""), series.points[-1][1]
+            self.power_limits[uuid] = max(self.power_limits.get(uuid, limit), limit)
 
     def samples(self) -> Samples:
         for uuid, parts in self.counters.items():
@@ -362,6 +365,9 @@ class _Collector:
             self.gpus[uuid].gauges[name] = TimeSeries.joined(series)
         for (uuid, reason), series in self.throttle.items():
             self.gpus[uuid].throttle[reason] = TimeSeries.joined(series)
+        for uuid, limit in self.power_limits.items():
+            if uuid in self.gpus:
+                self.gpus[uuid].power_limit = limit
         gpus = sorted(self.gpus.values(), key=lambda gpu: (gpu.gpu.zfill(4), gpu.uuid))
         clocks: dict[frozenset[str], tuple[TimeSeries, TimeSeries]] = {}
         for gpu in gpus:

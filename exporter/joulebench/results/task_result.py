@@ -414,7 +414,7 @@ def _gpu_result(
     )
     if readings is not None and task.window is not None:
         gauges, cap = readings.gauges, readings.samples.throttle.get(POWER_CAP, EMPTY)
-        found.name = readings.samples.name
+        found.name, found.power_limit_w = readings.samples.name, readings.samples.power_limit
         found.min_temp_margin_c = readings.margin
         found.power_capped_clock = capped_clock(context.servers, energy.uuid, cap, *task.window)
         found.util_pct, found.vram_mb, found.temp_c, found.power_w = gauges.util, gauges.vram, gauges.temp, gauges.power

@@ -528,6 +528,7 @@ class GpuResult(Record):
     gpu: Annotated[Text, doc("", "Its index.")] = None
     uuid: Annotated[Text, doc("", "Its UUID.")] = None
     name: Annotated[Text, doc("", "Its product name.")] = None
+    power_limit_w: Annotated[Number, doc("W", "Highest enforced power limit while the run went; null for a card without.")] = None
     energy: Annotated[GpuEnergy, doc("", "Its energy.")] = msgspec.field(default_factory=GpuEnergy)
     energy_exporter: Annotated[JouleBounds | None, doc("", "By the exporter.")] = None
     energy_prometheus: Annotated[JouleBounds | None, doc("", "By Prometheus.")] = None

@@ -199,8 +199,12 @@ def test_checks_that_the_card_does_not_allow_are_skipped_with_their_reason(tmp_p
         "memory bandwidth: that of NVIDIA Thor is not known",
         "VRAM: its size or use is not known of NVIDIA Thor",
         "utilization: not known of NVIDIA Thor",
+        "heat: seconds of throttling are not known of NVIDIA Thor",
         "power limit: the time at it is not known of NVIDIA Thor; it needs throttle reasons, the limit and power",
     )
     known = found(tmp_path / "known", task("a", slowed={"sw_power_cap": 1.0}), known=ModelSizes(weights={"model-a": 6e9}))
-    assert known.skipped == ("clock at the power limit: not known of NVIDIA A10",)
+    assert known.skipped == (
+        "heat: seconds of throttling are not known of NVIDIA A10",
+        "clock at the power limit: not known of NVIDIA A10",
+    )
     assert any("simulated" in each for each in found(tmp_path / "simulated", task("a", simulated=True)).skipped)

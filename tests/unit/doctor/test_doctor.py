@@ -275,7 +275,8 @@ def test_a_limit_that_nobody_knows_skips_its_check_and_says_why(tmp_path: Path) 
     assert (limit.severity, samples.severity) == (SKIPPED, SKIPPED)
     assert limit.reason == "the power limit of NVIDIA GeForce RTX 3060 Laptop GPU is not known; give --limit-watts"
     assert samples.reason.startswith("no power samples")
-    assert found(report, "power above idle").severity == OK
+    idle = found(report, "power above idle")
+    assert (idle.severity, idle.reason) == (SKIPPED, limit.reason.replace("give ", "give --idle-watts or "))
     mixed = [*well()[:3], *bodies[3:]]
     assert found(examine_results(write(tmp_path / "mixed", mixed)), "power within limit").reason.startswith(
         "3 of 6 tasks, 3 not checked"

@@ -59,6 +59,7 @@ def fill(store: Store) -> None:
         clock = 1.5e9 if CAPPED[0] <= at < CAPPED[1] else 2e9
         store.add(metrics.GPU_CLOCK, {**gpu, "clock": "sm"}, at, clock)
         store.add(metrics.GPU_MEMORY_TOTAL, gpu, at, 24.0 * 2**30)
+        store.add(metrics.GPU_POWER_LIMIT, gpu, at, 450.0 if second < 50 else 400.0)
         store.add(metrics.GPU_CLOCK_MAX, {**gpu, "clock": "sm"}, at, 2e9)
         if second % 5 == 0:
             store.add(recorded.SERVER_KV_CACHE, server, at, 0.25 if 10 <= second < 17 else 0.0)
@@ -127,6 +128,10 @@ def test_bytes_over_a_link_are_those_of_the_window(exported: Export) -> None:
         assert moved["bytes"] == pytest.approx(truth, rel=0.001)
         assert moved["low"] < truth < moved["high"]
     assert second["link_bytes"] == {}
+
+
+def test_a_gpu_has_the_highest_power_limit_that_it_enforced_or_none(exported: Export) -> None:
+    assert [gpu["power_limit_w"] for gpu in record(exported, "plain")["per_gpu"]] == [450.0, None]
 
 
 def test_the_clock_at_the_power_limit_is_told_where_there_was_one(exported: Export) -> None:

@@ -205,6 +205,8 @@ def _skipped(
         yield "waiting: no task has records of its calls"
     if all(task.max_utilization is None for task in tasks):
         yield f"utilization: not known of {cards}"
+    if not any(reason in task.throttled_by_reason for task in tasks for reason in THERMAL):
+        yield f"heat: seconds of throttling are not known of {cards}"
     if power is None:
         yield f"power limit: the time at it is not known of {cards}; it needs throttle reasons, the limit and power"
     elif power.share >= LEAST_POWER_CAP_SHARE and power.clock_ratio is None:
