@@ -247,27 +247,34 @@ class _PollRate:
         return min(after[gpu] - self._polls[gpu] for gpu in self._polls) / (now - self._at)
 
 
-def _polls_under_load(port: int, clock: Clock) -> float:
+def _polls_under_load(port: int, clock: Clock) -> float | None:
     stop = threading.Event()
     threads = [threading.Thread(target=_ask_windows, args=(port, clock, stop)) for _ in range(ASKING_THREADS)]
     for thread in threads:
         thread.start()
-    stop.wait(1.0)
-    rate = _PollRate(port, clock)
-    stop.wait(SECONDS)
-    polls = rate.a_second()
-    stop.set()
-    for thread in threads:
-        thread.join()
-    return polls
+    try:
+        stop.wait(1.0)
+        rate = _PollRate(port, clock)
+        stop.wait(SECONDS)
+        return rate.a_second()
+    except OSError:
+        # On a machine that is busy with other things, not even a scrape is answered in time.
+        return None
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
 
 
 def _ask_windows(port: int, clock: Clock, stop: threading.Event) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     while not stop.is_set():
         end = clock.unix()
-        connection.request("GET", f"/api/v1/energy?start={end - 5.0!r}&end={end!r}&wait=0.5")
-        connection.getresponse().read()
+        try:
+            connection.request("GET", f"/api/v1/energy?start={end - 5.0!r}&end={end!r}&wait=0.5")
+            connection.getresponse().read()
+        except OSError:
+            connection.close()
     connection.close()
 
 
