@@ -158,7 +158,9 @@ def test_an_exporter_with_a_password_is_probed_and_scraped() -> None:
         assert "httpGet" not in exporter[probe], "it would be answered 401"
         assert pod(plain)["containers"][0][probe]["httpGet"] == {"path": "/healthz", "port": "metrics"}
     endpoints = named(secured, "PodMonitor", "-exporter")["spec"]["podMetricsEndpoints"]
-    assert [(endpoint["scheme"], endpoint["basicAuth"]["password"]["key"]) for endpoint in endpoints] == [("https", "password")] * 2
+    assert [(endpoint["scheme"], endpoint["basicAuth"]["password"]["key"]) for endpoint in endpoints] == [
+        ("https", "password")
+    ] * 2
     assert "fsGroup" not in pod(plain)["securityContext"]
     assert not any("web.config" in argument for argument in pod(plain)["containers"][0]["args"])
 
