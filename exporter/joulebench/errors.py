@@ -3,8 +3,8 @@
 JoulebenchError
 ├── UserError            the input is wrong: the message says how to mend it; commands exit with 2
 └── OutsideError         something outside failed; ordinary, recorded in the data, retried or reported
-    ├── GpuError         NVML answered with an error
-    │   ├── GpuUnavailable   no usable NVML on this machine (no library, no driver, no GPU)
+    ├── GpuError         NVML or AMD SMI answered with an error
+    │   ├── GpuUnavailable   neither can be used on this machine (no library, no driver, no GPU)
     │   └── GpuLost          one GPU stopped answering
     ├── OllamaError      the Ollama API is unreachable or gave nonsense
     ├── GatewayError     the Pushgateway refused or could not be reached
@@ -35,11 +35,11 @@ class OutsideError(JoulebenchError):
 
 
 class GpuError(OutsideError):
-    """NVML answered with an error."""
+    """NVML or AMD SMI answered with an error."""
 
 
 class GpuUnavailable(GpuError):
-    """No usable NVML: no library, no driver or no GPU."""
+    """No usable NVML or AMD SMI: no library, no driver or no GPU."""
 
 
 class GpuLost(GpuError):

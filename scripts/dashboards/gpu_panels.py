@@ -25,14 +25,15 @@ VRAM_SHARE = "gpu:joulebench_gpu_memory_used:ratio"
 HEAT_STEPS = steps((None, "green"), (0.0001, "orange"), (0.05, "red"))
 DASHED: Json = {"custom__lineStyle": {"dash": [8, 6], "fill": "dash"}, "custom__fillOpacity": 0}
 LIMITS = [override("/limit|highest/", by="byRegexp", **DASHED)]
-SOURCES = ("none", "nvml", "simulated")
+SOURCES = ("none", *m.GPU_SOURCES)
 SOURCE_STATES = states(
     {
         0: ("no GPU reported", "text"),
         1: ("NVML, measured", "green"),
-        2: ("SIMULATED", "orange"),
-        3: ("GPU reading fails", "red"),
-        4: ("exporter unreachable", "red"),
+        2: ("AMD SMI, measured", "green"),
+        3: ("SIMULATED", "orange"),
+        4: ("GPU reading fails", "red"),
+        5: ("exporter unreachable", "red"),
     }
 )
 PHASES: dict[float, tuple[str, str]] = {
@@ -46,12 +47,12 @@ PHASE_OF_WORKER = encoded(m.RUN_PHASE, "phase", m.PHASES, "run_id, worker")
 
 def source_tile() -> Json:
     source = encoded(m.EXPORTER_INFO, "gpu_source", SOURCES, "instance")
-    failing = f"""({select(m.COLLECTOR_SUCCESS, 'collector="gpu"')} == 0) + 3"""
-    down = f'(up{{{JOB}, job="joulebench", instance=~"$instance"}} == 0) + 4'
+    failing = f"""({select(m.COLLECTOR_SUCCESS, 'collector="gpu"')} == 0) + 4"""
+    down = f'(up{{{JOB}, job="joulebench", instance=~"$instance"}} == 0) + 5'
     return stat(
         "GPU source",
-        "Whether GPU numbers are measured (NVML) or simulated, or why there are none: the host has no GPU, reading it fails, or"
-        " Prometheus cannot scrape the exporter. Simulated joules are no measurement.",
+        "Whether GPU numbers are measured (NVML, AMD SMI) or simulated, or why there are none: the host has no GPU, reading it"
+        " fails, or Prometheus cannot scrape the exporter. Simulated joules are no measurement.",
         [Query(f"max by (instance) ({source} or {failing} or {down})", "{{instance}}", "instant")],
         "none",
         mappings=SOURCE_STATES,

@@ -46,7 +46,10 @@ SHOWN_CLOCKS = 'clock!="graphics"'
 MARGIN_STEPS = steps((None, "red"), (5, "orange"), (10, "green"))
 SOURCE_NAMES: Json = {
     "type": "value",
-    "options": {"nvml": {"color": "green", "index": 0}, "simulated": {"color": "orange", "index": 1, "text": "SIMULATED"}},
+    "options": {
+        **{name: {"color": "green", "index": place} for place, name in enumerate(m.GPU_SOURCES)},
+        "simulated": {"color": "orange", "index": len(m.GPU_SOURCES) - 1, "text": "SIMULATED"},
+    },
 }
 
 

@@ -44,16 +44,16 @@ UP = f"up{{{LABELS}}}"
 SOURCES: dict[str, tuple[dict[str, str], list[float]]] = {
     "no GPU reported": ({**NO_GPU, UP: "1x10"}, [0]),
     "NVML, measured": ({**GPU_THAT_TELLS_NOTHING, UP: "1x10"}, [1]),
-    "SIMULATED": ({f'joulebench_exporter_info{{{LABELS}, gpu_source="simulated"}}': "1x10", UP: "1x10"}, [2]),
+    "SIMULATED": ({f'joulebench_exporter_info{{{LABELS}, gpu_source="simulated"}}': "1x10", UP: "1x10"}, [3]),
     "GPU reading fails": (
         {
             **GPU_THAT_TELLS_NOTHING,
             f'joulebench_exporter_collector_success{{{LABELS}, collector="gpu"}}': "0x10",
             f'joulebench_exporter_collector_success{{{LABELS}, collector="ollama"}}': "0x10",
         },
-        [3],
+        [4],
     ),
-    "exporter unreachable": ({UP: "0x10", 'up{job="joulebench-pushgateway", instance="host:9091"}': "0x10"}, [4]),
+    "exporter unreachable": ({UP: "0x10", 'up{job="joulebench-pushgateway", instance="host:9091"}': "0x10"}, [5]),
 }
 
 

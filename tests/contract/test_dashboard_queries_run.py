@@ -205,7 +205,7 @@ def test_every_table_row_query_joins_on_the_same_labels(prometheus: PrometheusAp
 
 def test_the_current_phase_and_the_source_are_told(prometheus: PrometheusApi) -> None:
     assert number(answer(prometheus, "Current phase")) == 2, "decode"
-    assert number(answer(prometheus, "GPU source")) == 2, "simulated"
+    assert number(answer(prometheus, "GPU source")) == 3, "simulated"
     assert number(answer(prometheus, "Unreachable")) == 0
 
 

@@ -57,6 +57,7 @@ ROOMS: dict[str, set[str]] = {
 
 ONLY_IN: dict[str, tuple[str, ...]] = {
     "pynvml": ("gpu/nvml.py",),
+    "amdsmi": ("gpu/amd.py",),
     "requests": ("clients/", "ollama/", "llm/"),
     "pandas": ("results/",),
     "xllamacpp": ("bench/",),

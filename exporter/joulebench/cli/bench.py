@@ -24,6 +24,7 @@ from joulebench import settings
 from joulebench.cli import options
 from joulebench.clock import Clock, SystemClock
 from joulebench.errors import OllamaError, UserError
+from joulebench.gpu import sources
 
 if TYPE_CHECKING:
     from joulebench.bench.stage import Work
@@ -423,7 +424,7 @@ class RangeFlags:
 )
 @click.option("--interval", type=options.POSITIVE_SECONDS, default=0.25, help="Time between two rows of the monitor.")
 @click.option(
-    "--monitor", type=click.Choice(["auto", "nvml", "simulated", NONE]), default="auto", help="Source of the monitor's GPUs."
+    "--monitor", type=click.Choice([*sources.CHOICES, NONE]), default=sources.AUTO, help="Source of the monitor's GPUs."
 )
 @click.option("--no-load", is_flag=True, help="Neither load nor unload models of an Ollama.")
 @options.gateway_option("Pushgateway of the benchmark.", default=None)

@@ -23,6 +23,7 @@ from joulebench.bench.embedded import gguf
 from joulebench.cli import options
 from joulebench.clock import SystemClock
 from joulebench.errors import GpuUnavailable, OllamaError
+from joulebench.gpu import sources
 
 MISSED_FOR = {
     "prometheus": "Prometheus is missing: live boards and alerts need it; the results come from the journal and the exporter",
@@ -64,7 +65,7 @@ def demo_command(runs_dir: Path, tasks: str | None, model: str | None, against: 
     models = {first: model_flags}
     if against is not None:
         models |= {f"{first}-again": model_flags, f"{first}-against": ["--gguf", str(against)]}
-    exporter_flags = ["--gpu-source", gpu_source, *(["--simulated.gpus=2"] if gpu_source == "simulated" else [])]
+    exporter_flags = ["--gpu-source", gpu_source, *(["--simulated.gpus=2"] if gpu_source == sources.SIMULATED else [])]
     unavailable = {} if no_fetch else _fetch_programs(console)
     with NativeStack(directory / "stack", Ports.free(), exporter_flags, optional=MISSED_FOR) as stack:
         for name, reason in stack.absent.items():
@@ -93,9 +94,9 @@ def demo_command(runs_dir: Path, tasks: str | None, model: str | None, against: 
     console.print(f"\nresults       {directory / 'results.csv'} and one result_*.json a task beside it")
     console.print(f"event journal {directory}/journal-*.jsonl")
     console.print(f"logs and TSDB {directory / 'stack'}")
-    if gpu_source == "simulated":
+    if gpu_source == sources.SIMULATED:
         console.print(
-            "energy here is SIMULATED (no usable NVML): tokens, times and confidences are real, joules, watts and degrees are not"
+            "energy here is SIMULATED (no GPU is read): tokens, times and confidences are real; joules, watts and degrees are not"
         )
     console.print("next: 'joulebench up' for a stack that stays, then 'joulebench bench --help'")
     return 0
@@ -126,14 +127,14 @@ def _compared(runs: list[Path], console: Console) -> None:
 
 
 def _gpu_source(console: Console) -> str:
-    from joulebench.gpu.nvml import NvmlSource
-
+    """The source of the GPUs here, else the simulation."""
     try:
-        NvmlSource().close()
+        source = sources.open_measured_source(sources.AUTO)
     except GpuUnavailable as error:
-        console.print(f"no usable NVML here ({error}): GPUs are simulated")
-        return "simulated"
-    return "nvml"
+        console.print(f"no usable GPU here ({error}): GPUs are simulated")
+        return sources.SIMULATED
+    source.close()
+    return source.name
 
 
 def _fetch_programs(console: Console) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """``joulebench exporter``: builds GPU sampling, collectors and the HTTP server, and serves until it is stopped.
 
-Every room is imported on use: an exporter without Ollama never loads an HTTP client, and one without NVML never loads pynvml.
+Every room is imported on use: an exporter without Ollama never loads an HTTP client, and one that simulates never loads pynvml.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from joulebench.cli import options
 from joulebench.cli.options import Number
 from joulebench.clock import Clock, SystemClock
 from joulebench.errors import UserError
+from joulebench.gpu import sources
 from joulebench.gpu.simulated import SCENARIOS
 
 if TYPE_CHECKING:
@@ -80,9 +81,10 @@ class ExporterFlags:
 )
 @click.option(
     "--gpu-source",
-    type=click.Choice(["auto", "nvml", "simulated"]),
-    default="auto",
-    help="auto: NVML, or no GPU metrics where NVML is missing; nvml: fail without it; simulated: simulated GPUs, marked as such.",
+    type=click.Choice(sources.CHOICES),
+    default=sources.AUTO,
+    help="auto: NVML, else AMD SMI, or no GPU metrics where both are missing; nvml, amd: fail without it; simulated: simulated"
+    " GPUs, marked as such.",
 )
 @click.option("--simulated.gpus", "simulated_gpus", type=Number(int, 1, 64), default=1, help="Number of simulated GPUs.")
 @click.option(
@@ -260,15 +262,10 @@ def _check(flags: ExporterFlags) -> None:
 
 
 def _gpu_source(flags: ExporterFlags, clock: Clock) -> GpuSource:
-    """Raises GpuUnavailable where ``nvml`` was asked for and has no GPU; ``auto`` waits for a driver or GPU that comes later."""
-    if flags.gpu_source == "simulated":
+    """Raises GpuUnavailable where a source was named that has no GPU; ``auto`` waits for a driver or GPU that comes later."""
+    if flags.gpu_source == sources.SIMULATED:
         return _simulated_source(flags, clock)
-    from joulebench.gpu.nvml import NvmlSource
-
-    source = NvmlSource(required=flags.gpu_source == "nvml")
-    if source.problem is not None:
-        log.warning("no GPU metrics: %s; looking again from time to time", source.problem)
-    return source
+    return sources.open_or_await_source(flags.gpu_source)
 
 
 def _simulated_source(flags: ExporterFlags, clock: Clock) -> GpuSource:

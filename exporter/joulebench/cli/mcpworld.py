@@ -20,6 +20,7 @@ from joulebench.cli import options
 from joulebench.clock import Clock, SystemClock
 from joulebench.devices import DeviceChoice, DeviceName, parse_devices
 from joulebench.errors import GpuUnavailable, UserError
+from joulebench.gpu import sources
 
 if TYPE_CHECKING:
     from joulebench.gpu.reading import GpuSource
@@ -148,8 +149,8 @@ def _our_paths() -> list[str]:
 @click.option("--cgroup", type=options.DIRECTORY, metavar="DIR", help="Watch this cgroup instead of a container.")
 @click.option(
     "--gpu-source",
-    type=click.Choice(["auto", "nvml", "simulated"]),
-    default="auto",
+    type=click.Choice(sources.CHOICES),
+    default=sources.AUTO,
     help="auto goes on without GPU columns where there is no GPU; every row of simulated GPUs says so.",
 )
 @options.gpus_option("GPUs to read: indices, UUIDs or beginnings of UUIDs; every row names them.  [default: all]")
@@ -219,16 +220,14 @@ def _gpu_source(wanted: str, names: Sequence[DeviceName]) -> GpuSource | None:
 
 
 def _all_gpus(wanted: str) -> GpuSource | None:
-    if wanted == "simulated":
+    if wanted == sources.SIMULATED:
         from joulebench.gpu.simulated import SimulatedSource
 
         return SimulatedSource()
-    from joulebench.gpu.nvml import NvmlSource
-
     try:
-        return NvmlSource()
+        return sources.open_measured_source(wanted)
     except GpuUnavailable as error:
-        if wanted == "nvml":
+        if wanted != sources.AUTO:
             raise
         print(f"monitor: no GPU columns: {error}", file=sys.stderr, flush=True)
         return None

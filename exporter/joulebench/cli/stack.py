@@ -11,6 +11,7 @@ from rich.console import Console
 from joulebench import settings
 from joulebench.cli import options
 from joulebench.errors import ProcessError, UserError
+from joulebench.gpu import sources
 from joulebench.gpu.simulated import SCENARIOS
 from joulebench.stack import programs, state
 
@@ -24,9 +25,7 @@ def stack_command() -> None:
 
 @stack_command.command("up", short_help="Start the stack and leave it running until 'joulebench down'.")
 @click.option("--dir", "directory", type=options.DIRECTORY, default=DEFAULT_DIRECTORY, help="Directory for data and logs.")
-@click.option(
-    "--gpu-source", type=click.Choice(["auto", "nvml", "simulated"]), default="auto", help="GPU source of the exporter."
-)
+@click.option("--gpu-source", type=click.Choice(sources.CHOICES), default=sources.AUTO, help="GPU source of the exporter.")
 @click.option(
     "--simulated-scenario",
     type=click.Choice(SCENARIOS),
@@ -188,7 +187,7 @@ def files(directory: Path, force: bool) -> int:
 def _exporter_flags(gpu_source: str, scenario: str | None) -> list[str]:
     if scenario is None:
         return ["--gpu-source", gpu_source]
-    if gpu_source != "simulated":
+    if gpu_source != sources.SIMULATED:
         raise UserError("--simulated-scenario: needs --gpu-source simulated beside it; measured GPUs follow no script")
     return ["--gpu-source", gpu_source, "--simulated.gpus=2", f"--simulated.scenario={scenario}"]
 

@@ -50,7 +50,7 @@ class GpuWindow:
 
 @dataclass(frozen=True, slots=True)
 class EnergyAnswer:
-    """``source``: nvml, simulated or none. ``raw_gpus`` and ``raw_total`` are the answer's own objects, for the journal.
+    """``source``: nvml, amd, simulated or none. ``raw_gpus`` and ``raw_total`` are the answer's own objects, for the journal.
 
     ``basis``: how the devices are known: declared, observed or assumed; None from an exporter of an earlier version.
     ``missing_hosts``: exporters that should have been in the answer and are not. ``mig_parents``: UUID of the GPU of each MIG

@@ -67,7 +67,7 @@ def measurement_checks(results: LoadedResults) -> list[CheckResult]:
             _simulated,
             severity=WARNING,
             why="the GPU is simulated; none of its joules are measured",
-            fix="measure on a machine with an NVIDIA GPU, or say 'simulated' beside every number",
+            fix="measure on a machine with a GPU that Joulebench reads, or say 'simulated' beside every number",
             skipped="no file names the source of its GPU readings",
         ),
         _devices(tasks),

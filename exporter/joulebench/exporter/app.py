@@ -36,7 +36,7 @@ def build_app(
     web_config: WebConfig,
     errors: LoopErrors = PROCESS_ERRORS,
 ) -> web.Application:
-    """``gpu_source``: nvml, simulated or none, for the page at /. ``errors``: shown by /healthz."""
+    """``gpu_source``: nvml, amd, simulated or none, for the page at /. ``errors``: shown by /healthz."""
 
     async def metrics(request: web.Request) -> web.Response:
         names = request.query.getall("name[]", None)

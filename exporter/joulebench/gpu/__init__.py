@@ -1,1 +1,1 @@
-"""NVML: devices, their sampling at 50 Hz, energy, throttling and processes; in base units, ``None`` is "not available"."""
+"""NVML and AMD SMI: devices, their sampling at 50 Hz, energy, throttling, processes. Base units; ``None`` is "not available"."""

@@ -16,7 +16,7 @@ from joulebench.units import Bytes, Celsius, Hertz, Joules, Ratio, Seconds, Watt
 
 @dataclass(frozen=True, slots=True)
 class GpuIdentity:
-    """``source``: ``nvml``, or ``simulated`` for a GPU that is not a measured one."""
+    """``source``: ``nvml``, ``amd``, or ``simulated`` for a GPU that is not a measured one."""
 
     index: int
     uuid: str
@@ -101,7 +101,8 @@ class ProcessUse(NamedTuple):
 
 
 class GpuDevice(Protocol):
-    """One GPU of a source. The reads raise GpuLost or GpuError, but for those of processes."""
+    """One GPU of a source. The reads raise GpuLost or GpuError, but for those of processes. ``docs/AMD.md`` says how to add a
+    vendor. Counters, state and processes are read by a thread each, at the same time."""
 
     @property
     def identity(self) -> GpuIdentity: ...
@@ -133,11 +134,11 @@ class GpuDevice(Protocol):
 
 
 class GpuSource(Protocol):
-    """Where GPU readings come from: NVML, or the simulation."""
+    """Where GPU readings come from: NVML, AMD SMI, or the simulation."""
 
     @property
     def name(self) -> str:
-        """``nvml`` or ``simulated``; becomes the ``source`` label."""
+        """One of ``metrics.GPU_SOURCES``; becomes the ``source`` label."""
         ...
 
     def devices(self) -> Sequence[GpuDevice]:

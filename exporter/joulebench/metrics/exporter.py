@@ -7,7 +7,7 @@ from joulebench.metrics.metric import counter, gauge
 
 EXPORTER_INFO = gauge(
     "exporter_info",
-    "Version of the exporter and its GPU source (nvml, simulated or none), constant 1.",
+    "Version of the exporter and its GPU source (nvml, amd, simulated or none), constant 1.",
     ("version", "gpu_source"),
 )
 EXPORTER_CLOCK = gauge(

@@ -7,11 +7,11 @@ from joulebench.metrics.metric import counter, gauge
 
 GPU_INFO = gauge(
     "gpu_info",
-    "GPU metadata, constant 1. source is nvml for a real card and simulated for a simulated one; energy_method is"
+    "GPU metadata, constant 1. source is nvml or amd for a real card and simulated for a simulated one; energy_method is"
     " counter, power_integration or none.",
     (*GPU, "name", "architecture", "driver_version", "source", "energy_method"),
 )
-GPU_UP = gauge("gpu_up", "1 while the GPU answers NVML, 0 once it is lost.", GPU)
+GPU_UP = gauge("gpu_up", "1 while the GPU answers its driver, 0 once it is lost.", GPU)
 GPU_UTILIZATION = gauge(
     "gpu_utilization_ratio",
     "Share of the driver's last sample period with a kernel running (nvmlDeviceGetUtilizationRates).",

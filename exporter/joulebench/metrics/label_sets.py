@@ -17,6 +17,8 @@ OTHER_REASON = "other"
 """Throttle reasons that have no name here, as those that only newer drivers know."""
 THROTTLE_REASONS = (POWER_CAP, "hw_slowdown", "sync_boost", "sw_thermal", "hw_thermal", "hw_power_brake", OTHER_REASON)
 THERMAL_REASONS = ("sw_thermal", "hw_thermal")
+GPU_SOURCES = ("nvml", "amd", "simulated")
+"""Where GPU readings come from, as options name it and as the labels ``source`` and ``gpu_source`` say; ``none`` without any."""
 LINKS, DIRECTIONS = ("pcie", "nvlink"), ("tx", "rx")
 HOST_ZONES = ("package", "dram", "psys")
 CLOCK_DOMAINS = ("graphics", "sm", "memory")

@@ -77,7 +77,7 @@ class PartEnergy(NamedTuple):
 class ExporterAnswer(NamedTuple):
     """What the exporters answered for the window of a task, and for its ``parts`` between changes of phase.
 
-    ``source``: nvml, simulated, mixed, none; None where none was asked.
+    ``source``: nvml, amd, simulated, mixed, none; None where none was asked.
     ``basis``: how the devices are known. ``missing_hosts``: exporters that should be part of the total and did not answer.
     """
 

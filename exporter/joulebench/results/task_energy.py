@@ -54,7 +54,7 @@ class ChosenEnergy:
 
 @dataclass(frozen=True, slots=True)
 class TaskEnergy:
-    """``total`` carries the verdict on the task. ``gpu_source``: nvml, simulated, or None where that is not known.
+    """``total`` carries the verdict on the task. ``gpu_source``: nvml, amd, simulated, or None where that is not known.
 
     ``basis``: how its devices are known: declared, observed or assumed; None without any device.
     """

@@ -66,7 +66,7 @@ _CUTS = EventField(
 _ENERGY = {
     "start": EventField("unix s", "Start of the window."),
     "end": EventField("unix s", "End of the window."),
-    "source": EventField("", "`nvml`, `simulated`, `mixed`, or `none` for an exporter without a GPU."),
+    "source": EventField("", "`nvml`, `amd`, `simulated`, `mixed`, or `none` for an exporter without a GPU."),
     "basis": EventField("", "How the devices are known: `declared`, `observed` or `assumed`."),
     "missing_hosts": EventField("", "Exporters that should be part of the total and did not answer."),
     "gpus": EventField(
@@ -204,7 +204,7 @@ EVENTS: Mapping[str, EventType] = {
             "label": EventField("", "When in the run, such as `before` or `after`."),
             "start": EventField("unix s", "Start of the measurement."),
             "end": EventField("unix s", "End of the measurement."),
-            "source": EventField("", "`nvml` or `simulated`."),
+            "source": EventField("", "`nvml`, `amd` or `simulated`."),
             "gpus": EventField("W", "One object a GPU: `gpu`, `uuid`, `watts`, `low`, `high`, `quality`."),
         },
     ),

@@ -460,7 +460,7 @@ class Measurement(WindowMeasurement):
     energy_source: Annotated[Text, doc("", "`exporter`, `prometheus`, `mixed`, or another telemetry of a backfilled file.")] = (
         None
     )
-    gpu_source: Annotated[Text, doc("", "`nvml` or `simulated`.")] = None
+    gpu_source: Annotated[Text, doc("", "`nvml`, `amd` or `simulated`.")] = None
     simulated: Annotated[Truth, doc("", "Whether any of the joules come from a simulated GPU.")] = None
     device_basis: Annotated[
         Text, doc("", "How the devices are known: `declared`, `observed` (used by the model server) or `assumed` (all).")

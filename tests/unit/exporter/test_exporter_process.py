@@ -144,7 +144,7 @@ def test_a_second_exporter_on_the_same_port_is_told_so() -> None:
         ("--processes.period=3", "--processes.period: 3 is neither 0 nor between 5 and 10 seconds"),
         ("--processes.known=[", "--processes.known: '[' is no regular expression"),
         ("--ollama.url=ollama", "--ollama.url: 'ollama' is not a URL"),
-        ("--gpu-source=amd", "--gpu-source: 'amd' is not one of 'auto', 'nvml', 'simulated'"),
+        ("--gpu-source=intel", "--gpu-source: 'intel' is not one of 'auto', 'nvml', 'amd', 'simulated'"),
         ("--simulated.scenario=calm", "--simulated.scenario: 'calm' is not one of 'steady'"),
         ("--simulated.throttle-seconds=5", "need --simulated.scenario=recovering beside them"),
         ("--simulated.begin=nan", "--simulated.begin: nan is not a number of at least 0"),
