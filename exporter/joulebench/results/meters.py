@@ -108,7 +108,7 @@ def fetch_meters(
             series[meter.name] = ()
             notes.append(f"meter {meter.name}: Prometheus failed: {error}")
             continue
-        joined = join_columns(columns)
+        joined = list(join_columns(columns))
         series[meter.name] = [_meter_series(meter, labels, samples) for labels, samples in joined]
         notes += _sample_notes(meter, [samples for _, samples in joined], bool(windows))
     return MeterSamples(tuple(meters), series, failures, tuple(notes))
