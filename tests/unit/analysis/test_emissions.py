@@ -60,7 +60,7 @@ def test_the_report_has_amounts_with_factor_source_and_date(tmp_path: Path) -> N
     assert row["reasons"] == {"no_factor": 1}
     text = report_markdown(content)
     assert "## Carbon and water" in text
-    assert "| a | carbon | gpu | 3 / 4 | 300 grams | 270 to 330 |" in text
+    assert "| a | carbon, grams | gpu | 3 / 4 | 300 | 270 to 330 |" in text
     assert "| 360 | the grid | 2026-10-01 |" in text
     assert "emission,a,carbon,sources,the grid,," in report_csv(content)
 

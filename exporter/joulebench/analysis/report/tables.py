@@ -119,14 +119,14 @@ def scopes_table(content: Content) -> Table:
 
 
 def emissions_table(content: Content) -> Table:
-    columns = ["model", "of", "joules of", "attempts with an amount", "amount", "low to high", "per success", "factor, per kWh"]
+    columns = ["model", "emission", "joules of", "attempts with an amount", "amount", "low to high", "per success", "per kWh"]
     rows = [
         [
             row["arm"],
-            _marked(row["kind"], row["simulated"]),
+            _marked(f"{row['kind']}, {row['unit']}", row["simulated"]),
             ", ".join(row["of"]),
             f"{row['known']} / {row['attempts']}",
-            f"{format_number(row['amount'])} {row['unit']}" if row["amount"] is not None else "-",
+            format_number(row["amount"]),
             "" if row["amount_low"] is None else f"{format_number(row['amount_low'])} to {format_number(row['amount_high'])}",
             _bounded(row["per_success"]),
             format_factor(row),
@@ -141,8 +141,8 @@ def emissions_table(content: Content) -> Table:
         " equivalent, water in litres. Amounts per success include those of failures.",
         *(f"Note: {note}." for note in emission_notes(content["emissions"])),
     ]
-    numbers, names = frozenset(range(3, 8)), frozenset((1, 2))
-    columns += ["source of the factor", "date", "quality"]
+    numbers, names = frozenset(range(3, 8)), frozenset((1, 2, 9))
+    columns += ["source of the factor", "date of the factor", "quality"]
     return Table("emissions", "Carbon and water", columns, rows, numbers, notes, names, frozenset((0,)))
 
 
