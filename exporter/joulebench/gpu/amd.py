@@ -49,6 +49,7 @@ PEAK_FACTOR = 1.5
 LARGEST_CAP_WATTS = 5000
 """A power cap above it is in microwatts, as on bare metal; on the host of virtual machines it is in watts."""
 FIRST_PROCESSES = 128
+MEAN_POWER_SECONDS = Seconds(1.0)
 
 _POWER_BITS, _CURRENT_BITS, _TEMPERATURE_BITS, _HARDWARE_BITS = (range(8), range(16, 24), range(32, 44), range(44, 48))
 REASON_BITS: Mapping[str, int] = {
@@ -173,10 +174,16 @@ class AmdDevice:
         self._metrics = binding.amdsmi_gpu_metrics_t()
         self._has_metrics = self._probe("amdsmi_get_gpu_metrics_info", self._metrics)
         self._residency = _Residency()
+        self._gives_mean_power = False
         self._active: Mapping[str, bool] = {}
         self._critical: dict[int, int] = {}
         self._processes = (binding.amdsmi_proc_info_t * FIRST_PROCESSES)()
         self.process_names: dict[int, str] = {}
+
+    @property
+    def power_averaging(self) -> Seconds:
+        """How long older cards average is not documented; about a second."""
+        return MEAN_POWER_SECONDS if self._gives_mean_power else Seconds(0.0)
 
     def rename(self, uuid: str) -> None:
         self.identity = replace(self.identity, uuid=uuid)
@@ -254,6 +261,7 @@ class AmdDevice:
         if not residency and bits is not None:
             active = {reason: bool(bits & mask) for reason, mask in REASON_BITS.items()}
         self._active = active or self._residency.active
+        self._gives_mean_power = _field(metrics, "current_socket_power") is None
         return CounterReading(
             energy=self._joules(_known(metrics.energy_accumulator)),
             power=_socket_watts(metrics),

@@ -17,7 +17,7 @@ UUID = "4eff74a0-0000-1000-8000-0123456789ab"
 
 
 def test_known_joules_of_an_amd_gpu_come_through(tmp_path: Path) -> None:
-    script = AmdScript([AmdGpu(power=((0.0, 300.0),), uuid=UUID, ppt=((0.0, 0.25),))])
+    script = AmdScript([AmdGpu(power=((0.0, 740.0),), uuid=UUID, ppt=((0.0, 0.25),))])
     flags = ("--gpu-source=amd", "--no-ollama")
     with exporter(*flags, environment=environment(script.write(tmp_path / "script"))) as running:
         energy = f'joulebench_gpu_energy_joules_total{{gpu="0",uuid="{UUID}"}}'
@@ -34,6 +34,6 @@ def test_known_joules_of_an_amd_gpu_come_through(tmp_path: Path) -> None:
         assert status == 200
         (gpu,) = answer["gpus"]
         assert answer["source"] == "amd"
-        assert gpu["joules"] == pytest.approx(450.0, rel=0.05)
-        assert gpu["low"] <= 450.0 <= gpu["high"]
+        assert gpu["joules"] == pytest.approx(1110.0, rel=0.05)
+        assert gpu["low"] <= 1110.0 <= gpu["high"]
         assert gpu["throttled_seconds"]["sw_power_cap"] == pytest.approx(0.25 * 1.5, abs=0.1)

@@ -35,6 +35,7 @@ from tests.fakes.amdsmi import (
 from tests.fakes.nvml import VirtualClock
 
 POLL = 0.02
+AT_THE_CAP = ((0.0, 745.0),)
 STEPS = ((0.0, 100.0), (4.0, 700.0), (6.5, 250.0))
 
 
@@ -186,7 +187,7 @@ def test_an_accumulator_that_wraps_around_is_never_charged(play: Play) -> None:
 
 def test_throttled_time_is_counted_from_residencies(play: Play) -> None:
     """Half of the samples from 2 to 6 s, and all from 8 to 9 s by temperature."""
-    rig = play(AmdGpu(ppt=((0.0, 0.0), (2.0, 0.5), (6.0, 0.0)), socket=((0.0, 0.0), (8.0, 1.0), (9.0, 0.0))))
+    rig = play(AmdGpu(power=AT_THE_CAP, ppt=((0.0, 0.0), (2.0, 0.5), (6.0, 0.0)), socket=((0.0, 0.0), (8.0, 1.0), (9.0, 0.0))))
     rig.run(8.5)
     assert rig.source.devices()[0].read_state().throttle_active == {
         "sw_power_cap": False,
@@ -205,7 +206,7 @@ def test_throttled_time_is_counted_from_residencies(play: Play) -> None:
 def test_cards_without_residencies_give_their_throttle_bits(play: Play) -> None:
     hot, capped = float(1 << 36), float(1 << 0)
     bits = ((0.0, 0.0), (2.0, capped), (4.0, hot), (5.0, 0.0))
-    rig = play(AmdGpu(bits=bits, absent=("residency",)))
+    rig = play(AmdGpu(power=AT_THE_CAP, bits=bits, absent=("residency",)))
     rig.run(8.0)
     found = rig.throttled(1.0, 7.0)
     assert found["sw_power_cap"] == pytest.approx(2.0, abs=0.05)
