@@ -261,6 +261,7 @@ def _container_poller(container: str, cgroup: Path | None, clock: Clock) -> Cont
     help="Longest wait for Prometheus to scrape the end of a session that has just ended.",
 )
 @options.gpus_option("GPUs that served the model, of those that were measured.  [default: all of them]")
+@options.server_option("The model server: the GPUs that it used in each session count, where Prometheus has them.")
 @options.meters_option()
 @click.option("--dry-run", is_flag=True, help="Print what would be done and write nothing.")
 @click.option("--quiet", is_flag=True, help="Print only files whose energy is not ok.")
@@ -271,6 +272,7 @@ def backfill(
     instance: str | None,
     wait: float,
     gpus: str | None,
+    server: str | None,
     meters: MeterFile,
     dry_run: bool,
     quiet: bool,
@@ -290,7 +292,18 @@ def backfill(
     try:
         devices = parse_devices(gpus, "--gpus") if gpus else ()
         report = backfill_files(
-            Options(directory, list(monitor_csv), instance, dry_run, wait, devices, meters.meters, meters.emissions), api
+            Options(
+                directory,
+                list(monitor_csv),
+                instance,
+                dry_run,
+                wait,
+                devices,
+                meters.meters,
+                meters.emissions,
+                server=server or None,
+            ),
+            api,
         )
     finally:
         if api is not None:

@@ -1,12 +1,12 @@
 """The energy of one GPU allocated to tasks, bin after bin, so that all parts add up to the counter.
 
-sum(attributed) + shared_idle + unattributed + withheld = E(end) - E(start)
+sum(attributed) + shared_idle + unattributed + withheld + other_servers = E(end) - E(start)
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import fsum
 
 import numpy as np
@@ -42,6 +42,7 @@ class GpuBalance:
     ``unattributed``: while no task was there. ``shared_idle``: idle part of the time with several tasks; 0 where idle power is
     unknown (reason ``idle_unknown``). ``withheld``: of tasks whose share is None. ``residual``: what the sum of all misses,
     rounding only. ``coverage``: share of the span that the counter reaches over. ``weights``: as given or fitted, None if unused.
+    ``other_servers``: what other servers, or other MIG instances, used of the GPU while tasks ran.
     """
 
     joules: float | None
@@ -52,6 +53,7 @@ class GpuBalance:
     coverage: float
     weights: TokenWeights | None
     reasons: tuple[str, ...]
+    other_servers: float | None = 0.0
 
 
 class BinTable:
@@ -148,7 +150,7 @@ class EnergyAllocation:
         covered = float(self._curve.covered([start], [end])[0])
         coverage = covered / (end - start) if end > start else float(self._curve.is_known)
         if not self._curve.is_known or covered <= 0 < end - start:
-            return GpuBalance(None, None, None, None, None, 0.0, None, reasons)
+            return GpuBalance(None, None, None, None, None, 0.0, None, reasons, other_servers=None)
         before, after = self._curve.joules_at([start, end]).tolist()
         joules = after - before
         given = [share.attributed for share in shares if share.attributed is not None]
@@ -156,6 +158,25 @@ class EnergyAllocation:
         withheld = fsum(self._lower[i] + self._work[i] for i in unknown)
         residual = joules - fsum((*given, withheld, self._shared_idle, self._unattributed))
         return GpuBalance(joules, self._unattributed, self._shared_idle, withheld, residual, coverage, self._weights, reasons)
+
+
+def part_of_share(share: Share, part: float | None) -> Share:
+    """The share of a task whose server used only ``part``, 0 to 1, of the energy of the GPU while it ran: an estimate between
+    nothing and all; None where the part is unknown."""
+    lower = None if share.lower is None else 0.0
+    if part is None or share.attributed is None or share.fully_loaded is None:
+        return Share(lower, None, None, share.upper, share.reasons)
+    return Share(lower, share.attributed * part, share.fully_loaded * part, share.upper, share.reasons)
+
+
+def balance_of_parts(balance: GpuBalance, shares: Sequence[Share], parts: Sequence[float | None]) -> GpuBalance:
+    """The balance after these shares became parts. The rest of a share is of other servers; without a part all is withheld."""
+    if balance.withheld is None:
+        return balance
+    given = [(share.attributed, part) for share, part in zip(shares, parts, strict=True) if share.attributed is not None]
+    others = fsum(joules * (1.0 - part) for joules, part in given if part is not None)
+    withheld = fsum((balance.withheld, *(joules for joules, part in given if part is None)))
+    return replace(balance, withheld=withheld, other_servers=others)
 
 
 def total_share(shares: Iterable[Share]) -> Share:

@@ -6,8 +6,8 @@ in flight, and evenly to all who are there if no task has a call. The idle part 
 it stays ``shared_idle``, and only the column ``fully_loaded`` deals it out evenly. Without a known idle power it is 0, and
 all of the bin counts as work. On every GPU
 
-    sum(attributed) + shared_idle + unattributed + withheld = E(end) - E(start)
-    sum(fully_loaded) + unattributed = E(end) - E(start)      where nothing is withheld
+    sum(attributed) + shared_idle + unattributed + withheld + other_servers = E(end) - E(start)
+    sum(fully_loaded) + unattributed = E(end) - E(start)      where nothing is withheld or of other servers
 
 A task's joules still depend on its neighbours (a batch costs less than its parts), so shared numbers do not compare with
 exclusive ones. ``lower`` and ``upper`` bound what the split decides; the error of the counter comes on top of them.
@@ -16,9 +16,18 @@ exclusive ones. ``lower`` and ``upper`` bound what the split decides; the error 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from joulebench.energy.allocation import METHODS, BinTable, EnergyAllocation, GpuBalance, Share, total_share
+from joulebench.energy.allocation import (
+    METHODS,
+    BinTable,
+    EnergyAllocation,
+    GpuBalance,
+    Share,
+    balance_of_parts,
+    part_of_share,
+    total_share,
+)
 from joulebench.energy.bins import Interval, TaskWork, activities, bins
 from joulebench.energy.token_weights import TokenWeights, exclusive_stretches, fit
 from joulebench.energy.trace import EnergySource, energy_curve
@@ -94,3 +103,22 @@ def attribute(
         method = max(methods, default=METHODS[0], key=METHODS.index)
         found.append(TaskAttribution(task.key, fraction, method, own, total_share(own.values())))
     return Attribution(tuple(found), {gpu: one.balance(shares[gpu], first, last) for gpu, one in allocations.items()})
+
+
+def attribute_parts(found: Attribution, parts: Sequence[Mapping[str, float | None]]) -> Attribution:
+    """The attribution on GPUs that other servers used, too, or of which tasks had a MIG instance.
+
+    ``parts``: of each task, in their order, the part of the energy of such a GPU that its server used in its window, 0 to 1; None
+    where it is unknown. A GPU that is not named there was the server's alone.
+    """
+    if not any(parts):
+        return found
+    tasks = []
+    for task, own in zip(found.tasks, parts, strict=True):
+        gpus = {gpu: part_of_share(share, own[gpu]) if gpu in own else share for gpu, share in task.gpus.items()}
+        tasks.append(replace(task, gpus=gpus, total=total_share(gpus.values())))
+    balances = {}
+    for gpu, balance in found.gpus.items():
+        divided = [(task.gpus[gpu], own[gpu]) for task, own in zip(found.tasks, parts, strict=True) if gpu in own]
+        balances[gpu] = balance_of_parts(balance, [share for share, _ in divided], [part for _, part in divided])
+    return Attribution(tuple(tasks), balances)

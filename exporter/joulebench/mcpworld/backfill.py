@@ -19,11 +19,13 @@ from joulebench.errors import UserError
 from joulebench.files import write_atomic
 from joulebench.mcpworld import measurement, telemetry
 from joulebench.mcpworld.session import Session, load_session
-from joulebench.mcpworld.telemetry import SampleSource, Telemetry
+from joulebench.mcpworld.telemetry import PROMETHEUS, SampleSource, Telemetry
 from joulebench.meters import EmissionFactor, Meter
 from joulebench.parsing import as_float
 from joulebench.results.emissions import fetch_factors
+from joulebench.results.fetch import Samples
 from joulebench.results.meters import fetch_meters, meter_results, metered_task
+from joulebench.results.owner_history import observe_devices
 from joulebench.schema import UnreadableResult, find_result_files
 from joulebench.schema.result import MeterResult
 
@@ -66,7 +68,8 @@ class Options:
     """``monitor_csv``: logs to read; empty means those that lie below ``root``. ``instance``: only GPUs of this scrape target.
     ``wait``: seconds for Prometheus to scrape what follows a session that has just ended. ``devices``: the GPUs that served,
     all that were measured where none is named. ``meters``: other meters whose joules each session gets.
-    ``emissions``: factors of what a kWh emits."""
+    ``emissions``: factors of what a kWh emits. ``server``: HOST:PORT or URL of the model server; without ``devices`` the GPUs
+    that it used in each session count, where Prometheus has them."""
 
     root: Path
     monitor_csv: Sequence[Path] = ()
@@ -76,6 +79,7 @@ class Options:
     devices: tuple[DeviceName, ...] = ()
     meters: Sequence[Meter] = ()
     emissions: Mapping[str, EmissionFactor] = field(default_factory=dict)
+    server: str | None = None
 
 
 def backfill(options: Options, api: PrometheusApi | None, step: Callable[[int, int], None] | None = None) -> Report:
@@ -95,6 +99,9 @@ def backfill(options: Options, api: PrometheusApi | None, step: Callable[[int, i
     logs = options.monitor_csv or telemetry.logs_below(options.root)
     measured = telemetry.gather_telemetry(sessions, api, options.instance, logs, step=step, wait=options.wait)
     why = "prometheus_failed" if measured.failure else "no_samples" if api or logs else "no_telemetry_given"
+    if options.devices:
+        sessions = [replace(session, task=replace(session.task, declared_devices=options.devices)) for session in sessions]
+    sessions = _with_observed_devices(sessions, measured, api, options)
     shared = _with_shares(sessions, measured, options.devices)
     metered, meter_notes = _meters_of_sessions(options.meters, api, [(session, source) for session, source, _ in shared])
     windows = [session.task.window for session in sessions if session.task.window is not None]
@@ -126,7 +133,7 @@ def _with_shares(
     if devices:
         chosen = {id(source.samples): source.of_devices(devices).samples for source in sources if source is not None}
         sources = [source and replace(source, samples=chosen[id(source.samples)]) for source in sources]
-        sessions = [replace(session, task=replace(session.task, declared_devices=devices)) for session in sessions]
+    sources = _of_observed_devices(sessions, sources)
     groups: defaultdict[int, list[int]] = defaultdict(list)
     for index, source in enumerate(sources):
         if source is not None:
@@ -140,6 +147,33 @@ def _with_shares(
         (session, source, None if source is None else shares[id(source.samples)].get(str(session.identity)))
         for session, source in zip(sessions, sources, strict=True)
     ]
+
+
+def _with_observed_devices(
+    sessions: Sequence[Session], measured: Telemetry, api: PrometheusApi | None, options: Options
+) -> list[Session]:
+    """The sessions that Prometheus saw, with the devices that the server used in each."""
+    seen = [session for session in sessions if (source := measured.of(session)) is not None and source.name == PROMETHEUS]
+    equal = {"instance": options.instance} if options.instance else {}
+    gpus = measured.stored.gpus if measured.stored is not None else ()
+    tasks, notes = observe_devices(api, [session.task for session in seen], gpus, options.server, equal=equal)
+    measured.notes += notes
+    by_path = {session.path: task for session, task in zip(seen, tasks, strict=True)}
+    return [replace(session, task=by_path.get(session.path, session.task)) for session in sessions]
+
+
+def _of_observed_devices(sessions: Sequence[Session], sources: Sequence[SampleSource | None]) -> list[SampleSource | None]:
+    """Sessions on the same devices have the same samples, which they share."""
+    chosen: dict[tuple[int, frozenset[str]], Samples] = {}
+    found: list[SampleSource | None] = []
+    for session, source in zip(sessions, sources, strict=True):
+        uuids = frozenset(device.counter for device in session.task.observed_devices)
+        if source is None or not uuids:
+            found.append(source)
+            continue
+        gpus = [gpu for gpu in source.samples.gpus if gpu.uuid in uuids]
+        found.append(replace(source, samples=chosen.setdefault((id(source.samples), uuids), Samples(gpus))))
+    return found
 
 
 def _meters_of_sessions(

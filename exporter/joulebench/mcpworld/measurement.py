@@ -15,14 +15,14 @@ from typing import Any
 import msgspec
 
 from joulebench import __version__
-from joulebench.energy.attribution import TaskAttribution, attribute
+from joulebench.energy.attribution import TaskAttribution, attribute, attribute_parts
 from joulebench.energy.bins import TaskWork
 from joulebench.energy.window import WindowEnergy, missing, total, window_energy
 from joulebench.mcpworld.client_names import HARDWARE_KEYS
 from joulebench.mcpworld.session import Session
 from joulebench.mcpworld.telemetry import PROMETHEUS, MonitorLog, SampleSource
 from joulebench.parsing import as_float
-from joulebench.results.attribution import llm_calls
+from joulebench.results.attribution import gpu_parts, llm_calls
 from joulebench.results.emissions import FactorSamples
 from joulebench.results.fetch import GpuSamples
 from joulebench.results.gpu_stats import ratio
@@ -53,7 +53,8 @@ def measured_sections(
     context = ExportContext(
         str(session.identity), __version__, stored, why_no_samples=no_samples_reason, meters=metered, factors=factors
     )
-    own = frozenset(gpu.uuid for gpu in stored.gpus) if stored is not None and session.task.declared_devices else None
+    is_chosen = bool(session.task.declared_devices or session.task.observed_devices)
+    own = frozenset(gpu.uuid for gpu in stored.gpus) if stored is not None and is_chosen else None
     (result,) = task_results([session.task], [own], [share], context)
     used = context.gpus([gpu.uuid or "" for gpu in result.per_gpu])
     record: Sections = msgspec.to_builtins(result)
@@ -78,6 +79,7 @@ def attribute_sessions(sessions: Sequence[Session], gpus: Sequence[GpuSamples]) 
         start, end = session.windows.headline
         work.append(TaskWork(key, start, end, llm_calls(session.task.events, end)))
     found = attribute({gpu.uuid: gpu.energy for gpu in gpus}, work)
+    found = attribute_parts(found, [gpu_parts(session.task) for session in unique.values()])
     return {share.key: share for share in found.tasks}
 
 

@@ -11,7 +11,7 @@ from math import fsum
 
 from joulebench.devices import Device, resolve_devices
 from joulebench.energy.allocation import METHODS, GpuBalance
-from joulebench.energy.attribution import TaskAttribution, attribute
+from joulebench.energy.attribution import TaskAttribution, attribute, attribute_parts
 from joulebench.energy.bins import TaskWork
 from joulebench.energy.calls import LlmCall
 from joulebench.energy.lag import LEAST_LAG, edge_delays, learn_sensor_lag
@@ -210,7 +210,7 @@ def _phases_between_calls(
 class AttributionGroup:
     """The shares of tasks that ran on the same GPUs, and the balance of each of these over ``start`` to ``end``, unix seconds.
 
-    sum of shares + unattributed + shared idle + withheld + residual = the counter's own difference.
+    sum of shares + unattributed + shared idle + withheld + other servers + residual = the counter's own difference.
     """
 
     start: float
@@ -229,18 +229,35 @@ def attribute_tasks(
     own = gpus_by_task(tasks, stored_devices(gpus))
     found = []
     for uuids in dict.fromkeys(own.values()):
-        curves = {gpu.uuid: gpu.energy for gpu in gpus if uuids is None or gpu.uuid in uuids}
         ended = [(task, task.window) for task in tasks if task.window is not None and own[task.key] == uuids]
         if not ended:
             continue
+        parents = {answer.uuid: answer.parent for task, _ in ended for answer in task.exporter_energy if answer.parent}
+        counters = None if uuids is None else {parents.get(uuid, uuid) for uuid in uuids}
+        curves = {gpu.uuid: gpu.energy for gpu in gpus if counters is None or gpu.uuid in counters}
         work = [
             TaskWork(str(task.key), start, end, llm_calls(task.events, end) if task.events else None)
             for task, (start, end) in ended
         ]
-        done = attribute(curves, work, idle_watts=idle_watts)
+        done = attribute_parts(attribute(curves, work, idle_watts=idle_watts), [gpu_parts(task) for task, _ in ended])
         shares = {task.key: share for (task, _), share in zip(ended, done.tasks, strict=True)}
         found.append(AttributionGroup(min(w.start for w in work), max(w.end for w in work), shares, done.gpus))
     return found
+
+
+def gpu_parts(task: Task) -> Mapping[str, float | None]:
+    """The part of a GPU's energy, 0 to 1, that the server of a task used in its window, by UUID of the GPU; None where unknown.
+
+    GPUs that the server had alone are not in it.
+    """
+    parts: defaultdict[str, list[float | None]] = defaultdict(list)
+    for answer in task.exporter_energy:
+        if {Reason.GPU_SHARED, Reason.MIG_ESTIMATED} & {*answer.reasons}:
+            parts[answer.parent or answer.uuid].append(None if answer.joules is None else answer.share)
+    for device in task.observed_devices:
+        if device.is_shared or device.parent is not None:
+            parts[device.counter].append(device.share)
+    return {uuid: None if None in some else min(sum(part or 0.0 for part in some), 1.0) for uuid, some in parts.items()}
 
 
 def attributions_by_task(groups: Sequence[AttributionGroup]) -> Mapping[TaskKey, TaskAttribution]:

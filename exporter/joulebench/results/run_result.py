@@ -1,7 +1,7 @@
 """``run.json``: what is true of the whole run and of no single task: models, idle power, the balance of each GPU, totals.
 
-The balance is the test that no joule was attributed twice or lost: shares, energy that no task caused, shared idle and what is
-withheld from tasks without a share must add up to the counter. ``residual`` is what they miss.
+The balance is the test that no joule was attributed twice or lost: shares, energy that no task caused, shared idle, what other
+servers used and what is withheld from tasks without a share must add up to the counter. ``residual`` is what they miss.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ import pytest
 from joulebench import metrics
 from joulebench.clients.prometheus import PrometheusApi
 from joulebench.errors import UserError
+from joulebench.mcpworld import backfill
 from joulebench.metrics.label_sets import OWNER
 from joulebench.results.export import Options, export
 from tests.needs import need_program
@@ -268,6 +269,29 @@ def test_a_mig_instance_gets_its_part_of_the_gpu_as_an_estimate(url: str, tmp_pa
     (device,) = measured["devices"]
     assert (device["uuid"], device["parent"], device["host"]) == (LARGE, "GPU-c0", C)
     assert device["share"] == pytest.approx(share)
+
+
+def test_a_backfilled_session_is_charged_for_the_cards_that_the_server_used(url: str, tmp_path: Path) -> None:
+    paths = {}
+    for task in (MAIN, TASKS[3]):
+        assert task.end is not None
+        events = [
+            {"event_type": "TASK_START", "timestamp": START + task.start},
+            {"event_type": "TASK_END", "timestamp": START + task.end, "status": "success"},
+        ]
+        metadata = {"model_name": "m", "task_config_at_start": {"task_id": task.task_id.replace(" ", "_")}}
+        paths[task.task_id] = tmp_path / f"result_{task.task_id.replace(' ', '_')}.json"
+        paths[task.task_id].write_text(json.dumps({"metadata": metadata, "raw_events": events}))
+    report = backfill.backfill(backfill.Options(tmp_path, server="hosta:8000"), PrometheusApi(url))
+    assert [outcome.status for outcome in report.outcomes] == [backfill.FILLED] * 2
+    for task, gpus in ((MAIN, ("GPU-a0", "GPU-a1")), (TASKS[3], ("GPU-a4", "GPU-a5"))):
+        written = json.loads(paths[task.task_id].read_text())
+        measured = written["measurement"]
+        assert measured["joules"] == pytest.approx(truth(task, gpus), rel=0.01)
+        assert (measured["device_basis"], measured["quality"]) == ("observed", "ok")
+        assert [device["uuid"] for device in measured["devices"]] == list(gpus)
+        assert written["windows"]["task"]["joules"] == pytest.approx(truth(task, gpus), rel=0.01)
+        assert written["attribution"]["attributed"] == pytest.approx(measured["joules"])
 
 
 def test_an_address_that_is_none_is_refused(url: str, tmp_path: Path) -> None:
