@@ -135,14 +135,15 @@ def _allocated_by_slurm(environ: Mapping[str, str]) -> tuple[DeviceName, ...]:
     """Returns the GPUs of a job on one node, which is this node; none of several nodes: Slurm names only its own to a process.
 
     ``SLURM_JOB_GPUS`` has indices of the node. Indices in ``CUDA_VISIBLE_DEVICES`` may count from 0 within the job's cgroup, so
-    only UUIDs count there.
+    only UUIDs count there, and only as many as Slurm gave: fewer were chosen for the benchmark alone, and not for the server.
     """
     if not _is_one_node(environ):
         return ()
     visible = environ.get("CUDA_VISIBLE_DEVICES", "")
-    text = visible if "-" in visible else environ.get("SLURM_JOB_GPUS", "")
+    given = environ.get("SLURM_JOB_GPUS", "")
+    is_of_job = "-" in visible and (not given or visible.count(",") == given.count(","))
     try:
-        return parse_devices(text, "SLURM_JOB_GPUS")
+        return parse_devices(visible if is_of_job else given, "SLURM_JOB_GPUS")
     except UserError:
         return ()
 

@@ -248,6 +248,7 @@ def test_a_slurm_job_is_looked_for_on_every_host(stack: ExitStack) -> None:
         ({"SLURM_JOB_GPUS": "0,1", "CUDA_VISIBLE_DEVICES": "0,1"}, 30.0),
         ({"SLURM_JOB_GPUS": "1", "CUDA_VISIBLE_DEVICES": "0"}, 20.0),  # 0 within the cgroup of the job
         ({"CUDA_VISIBLE_DEVICES": "GPU-a1,GPU-a0"}, 30.0),
+        ({"SLURM_JOB_GPUS": "0,1", "CUDA_VISIBLE_DEVICES": "GPU-a1"}, 30.0),  # the benchmark's own choice
         ({"CUDA_VISIBLE_DEVICES": "0"}, 430.0),
         ({"SLURM_JOB_GPUS": "0", "SLURM_JOB_NUM_NODES": "2"}, 430.0),
         ({"SLURM_JOB_GPUS": "9"}, 430.0),  # refused, as no such GPU is there
@@ -286,6 +287,13 @@ def test_variables_of_cuda_without_a_job_change_nothing(stack: ExitStack, enviro
     host = start(stack, A)
     answer = ask(group(stack, host.name, choice=DeviceChoice.from_settings(environ=environ)))
     assert (answer.raw_total["joules"], answer.basis) == (430.0, "assumed")
+
+
+@pytest.mark.parametrize("visible", ["", "0", "GPU-a1", "-1", "NoDevFiles"])
+@pytest.mark.parametrize("job", [{}, {"SLURM_JOB_ID": "42", "SLURM_JOB_GPUS": "0,1"}])
+def test_what_cuda_sees_in_the_benchmark_chooses_no_device_beside_a_server(job: dict[str, str], visible: str) -> None:
+    plain = DeviceChoice.from_settings(server="127.0.0.1:8000", environ=job)
+    assert DeviceChoice.from_settings(server="127.0.0.1:8000", environ={**job, "CUDA_VISIBLE_DEVICES": visible}) == plain
 
 
 def test_a_gpu_of_unknown_energy_makes_the_total_unknown(stack: ExitStack) -> None:

@@ -119,6 +119,20 @@ def test_two_of_eight_gpus_are_found_by_the_servers_port_beside_a_neighbour(mach
     assert neighbour["total"]["joules"] == pytest.approx(box.truth(3.0, 9.0, (2, 3)), rel=0.01)
 
 
+@pytest.mark.parametrize("visible", ["", "3", "7,6", "GPU-fake-5"])
+def test_what_cuda_sees_in_the_exporter_changes_no_device_index_or_joule(
+    machine: Callable[..., Machine], monkeypatch: pytest.MonkeyPatch, visible: str
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    box = machine(*eight())
+    box.serve(OLLAMA, RUNNER, SERVER)
+    box.run(12.0)
+    for question, gpus in (({}, range(8)), ({"gpus": "2,3"}, (2, 3)), ({"server": SERVER}, (0, 1))):
+        body = box.ask(3.0, 9.0, **question)
+        assert [(gpu["gpu"], gpu["uuid"]) for gpu in body["gpus"]] == [(str(gpu), f"GPU-fake-{gpu}") for gpu in gpus]
+        assert body["total"]["joules"] == pytest.approx(box.truth(3.0, 9.0, gpus), rel=0.01)
+
+
 def test_bounds_hold_for_every_window_that_an_uncertain_clock_may_mean(machine: Callable[..., Machine]) -> None:
     box = machine(*eight())
     box.run(12.0)

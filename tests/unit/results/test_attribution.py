@@ -140,11 +140,12 @@ def test_the_shares_of_a_run_balance() -> None:
     assert balance.residual == pytest.approx(0.0, abs=1e-6)
 
 
-def on_part(name: str, start: float, end: float, share: float | None, **answer: str) -> Task:
-    """On a part of GPU u by the exporter's answer: MIG instance ``uuid``, or shared with another server."""
-    reasons = ("mig_estimated",) if "parent" in answer else ("gpu_shared",)
+def on_part(name: str, start: float, end: float, share: float | None, mig: str | None = None) -> Task:
+    """On a part of GPU u by the exporter's answer: shared with another server, or a MIG instance of it."""
+    reasons = ("gpu_shared",) if mig is None else ("mig_estimated",)
     joules = None if share is None else 100.0 * (end - start) * share
-    part = GpuJoules("0", answer.pop("uuid", "u"), joules, 0.0, 1000.0, reasons=reasons, share=share, **answer)
+    parent = None if mig is None else "u"
+    part = GpuJoules("0", mig or "u", joules, 0.0, 1000.0, reasons=reasons, share=share, parent=parent)
     return replace(task(name, start, end), exporter_energy=(part,), exporter_source="nvml")
 
 
@@ -153,7 +154,8 @@ def test_overlapping_tasks_on_a_gpu_that_another_server_used_get_their_servers_p
     (group,) = attribute_tasks([on_part("a", 10.0, 20.0, 0.75), on_part("b", 15.0, 25.0, 0.6)], [gpu()])
     shares = {key.task_id: share.total for key, share in group.shares.items()}
     assert (shares["a"].attributed, shares["b"].attributed) == pytest.approx((0.75 * 750.0, 0.6 * 750.0))
-    assert [(share.lower, share.upper) for share in shares.values()] == [(0.0, pytest.approx(1000.0))] * 2
+    assert [share.lower for share in shares.values()] == [0.0, 0.0]
+    assert [share.upper for share in shares.values()] == pytest.approx([1000.0, 1000.0])
     balance = group.balances["u"]
     parts = [0.75 * 750.0, 0.6 * 750.0, balance.shared_idle, balance.unattributed, balance.withheld, balance.other_servers]
     assert balance.other_servers == pytest.approx(0.25 * 750.0 + 0.4 * 750.0)
@@ -164,14 +166,15 @@ def test_overlapping_tasks_on_a_gpu_that_another_server_used_get_their_servers_p
 def test_an_unknown_part_of_a_gpu_is_withheld_and_bounded() -> None:
     (group,) = attribute_tasks([on_part("a", 10.0, 20.0, None), on_part("b", 15.0, 25.0, 0.6)], [gpu()])
     shares = {key.task_id: share.total for key, share in group.shares.items()}
-    assert (shares["a"].lower, shares["a"].attributed, shares["a"].upper) == (0.0, None, pytest.approx(1000.0))
+    assert (shares["a"].lower, shares["a"].attributed) == (0.0, None)
+    assert shares["a"].upper == pytest.approx(1000.0)
     balance = group.balances["u"]
     assert (balance.withheld, balance.other_servers) == pytest.approx((750.0, 0.4 * 750.0))
     assert balance.residual == pytest.approx(0.0, abs=1e-6)
 
 
 def test_overlapping_tasks_on_a_mig_instance_share_its_part_of_the_gpu() -> None:
-    tasks = [on_part(name, start, start + 10.0, 0.5, uuid="MIG-1", parent="u") for name, start in (("a", 10.0), ("b", 15.0))]
+    tasks = [on_part(name, start, start + 10.0, 0.5, "MIG-1") for name, start in (("a", 10.0), ("b", 15.0))]
     (group,) = attribute_tasks(tasks, [gpu(), gpu(60.0, "v")])
     assert [share.total.attributed for share in group.shares.values()] == pytest.approx([375.0, 375.0])
     assert set(group.balances) == {"u"}
