@@ -341,6 +341,12 @@ class EnergyMeter:
 
     # --- power ---------------------------------------------------------------------------------------------------------
 
+    def mark_power_glitch(self, start: float, end: float) -> None:
+        """Marks the power between two monotonic times as no reading, of which some was taken for one."""
+        if self._glitch_spans and self._glitch_spans[-1][0] == start - STEP_SLACK:
+            self._glitch_spans.pop()
+        self._glitch_spans.append((start - STEP_SLACK, end + STEP_SLACK))
+
     def _watch_power(self, at: float, watts: Watts) -> None:
         """Integrates power beside the counter, for the case that the counter stalls."""
         if self._power is not None and at - self._power[0] <= INTEGRATION_GAP:

@@ -25,6 +25,11 @@ FROZEN_SPAN = 2.0
 """Least seconds between two changes of the energy counter whose mean power is compared with the power shown."""
 FROZEN_FACTOR, FROZEN_SLACK_WATTS = 3.0, 5.0
 """By which a power that stands still may be off from the counter's, and by which the counter's may vary meanwhile."""
+STANDING_SECONDS = 10.0
+"""For which a power has to stand still before it is compared with utilization and clock: real sensors vary by milliwatts all
+the time, coarse ones at the latest with the work."""
+UTILIZATION_SWING, CLOCK_SWING = 0.5, 3.0
+"""Least change of the utilization, and least factor between two SM clocks where there is no utilization, that change the power."""
 CELSIUS = (-60.0, 150.0)
 MARGIN_CELSIUS = (-100.0, 200.0)
 MAX_HERTZ = 20e9
@@ -67,6 +72,43 @@ class FrozenPowerDetector:
             return False
         is_off = not self._least / FROZEN_FACTOR <= watts <= self._most * FROZEN_FACTOR
         return is_off or self._most > FROZEN_FACTOR / 2 * self._least + FROZEN_SLACK_WATTS
+
+
+class StandingPowerDetector:
+    """Recognizes a power that has stopped following a GPU without an energy counter: to the milliwatt the same for
+    ``STANDING_SECONDS`` while the GPU went from idle to work or back. ``since``: monotonic time from which on it is the same."""
+
+    def __init__(self) -> None:
+        self.since = 0.0
+        self._watts: float | None = None
+        self._utilization = (inf, -inf)
+        self._clock = (inf, -inf)
+
+    def observe_state(self, reading: StateReading) -> None:
+        """Takes in what the GPU did while the power stood still."""
+        clock = reading.clock.get("sm")
+        if reading.utilization is not None:
+            self._utilization = _widened(self._utilization, reading.utilization)
+        if clock:
+            self._clock = _widened(self._clock, clock)
+
+    def is_standing(self, watts: float, at: float) -> bool:
+        """Whether the power read at this monotonic time is no reading."""
+        if watts != self._watts:
+            self._watts, self.since = watts, at
+            self._utilization = self._clock = (inf, -inf)
+            return False
+        if at - self.since < STANDING_SECONDS:
+            return False
+        least, most = self._utilization
+        if least <= most:
+            return most - least >= UTILIZATION_SWING
+        slowest, fastest = self._clock
+        return fastest >= CLOCK_SWING * slowest
+
+
+def _widened(span: tuple[float, float], value: float) -> tuple[float, float]:
+    return min(span[0], value), max(span[1], value)
 
 
 def drop_impossible_state(reading: StateReading) -> tuple[StateReading, tuple[str, ...]]:

@@ -21,6 +21,7 @@ from joulebench.gpu.mig import MigHistory
 from joulebench.gpu.plausibility import (
     GLITCH_READINGS,
     FrozenPowerDetector,
+    StandingPowerDetector,
     drop_impossible_power,
     drop_impossible_state,
 )
@@ -77,6 +78,7 @@ class GpuSampler:
         self._frozen_power = FrozenPowerDetector()
         # The counter's last change when it was asked.
         self._frozen_power_checked: EnergySample | None = None
+        self._standing_power = StandingPowerDetector()
         self._state: tuple[float, StateReading] | None = None
         self._errors = Counter(dict.fromkeys(ERROR_GROUPS, 0))
         self._polls = 0
@@ -157,6 +159,9 @@ class GpuSampler:
         if reading.power is not None and self._is_frozen(reading.power):
             reading, has_glitch = reading._replace(power=None), True
             meter.crosscheck.withdraw()
+        elif reading.power is not None and meter.method != COUNTER and self._standing_power.is_standing(reading.power, after):
+            reading, has_glitch = reading._replace(power=None), True
+            meter.mark_power_glitch(self._standing_power.since, after)
         self._glitches["power"] += has_glitch
         if reading.power is not None:
             self._power = (after, reading.power)
@@ -174,7 +179,8 @@ class GpuSampler:
         self._logged_unexpected["fast"] = False
         is_complete = reading.energy is not None and reading.power is not None and not reading.failed
         # Reason bits are added up over time, so each reading of them counts.
-        self._repeatable = given if is_complete and not reading.throttle_active else None
+        is_repeatable = is_complete and not reading.throttle_active and meter.method == COUNTER
+        self._repeatable = given if is_repeatable else None
 
     def _is_frozen(self, watts: Watts) -> bool:
         meter = self._meter
@@ -219,6 +225,7 @@ class GpuSampler:
             if glitches and not self._logged_glitches >= {*glitches}:
                 self._logged_glitches |= {*glitches}
                 log.warning("GPU %d: impossible values of %s are dropped", self.identity.index, ", ".join(glitches))
+            self._standing_power.observe_state(reading)
             now = self._clock.monotonic()
             self._state = (now, self._with_power_cap(reading, now))
             self._mig.record(reading.instances, now)

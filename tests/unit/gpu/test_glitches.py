@@ -100,6 +100,49 @@ def test_a_power_that_never_changes_while_the_counter_does_is_no_reading(play: P
     assert window.quality == "ok"
 
 
+WORKS = ((0.0, 0.0), (4.0, 95.0), (20.0, 0.0))
+"""Percent of utilization of a card that works from second 4 to 20."""
+NO_LIMITS = (fails("nvmlDeviceGetPowerManagementLimitConstraints"), fails("nvmlDeviceGetEnforcedPowerLimit"))
+NO_UTILIZATION = fails("nvmlDeviceGetUtilizationRates")
+
+
+@pytest.mark.parametrize("shown", ["utilization", "clock"])
+def test_a_power_that_never_changes_while_a_card_without_counter_goes_to_work_is_no_reading(play: Play, shown: str) -> None:
+    """588 W on a laptop of 35 W whose limits cannot be read."""
+    clocks = tuple((at, 300.0 if percent == 0 else 2100.0) for at, percent in WORKS)
+    faults = (*NO_COUNTER, *NO_LIMITS, field_answers(POWER, 588_000), *((NO_UTILIZATION,) if shown == "clock" else ()))
+    rig = play(FakeGpu(power=((0.0, 35.0),), utilization=WORKS, clock_mhz=clocks, faults=faults))
+    rig.run(3.5)
+    assert rig.state().power == pytest.approx(588)
+    rig.run(30)
+    assert rig.state().power is None
+    assert rig.state().glitches["power"] > 500
+    early, late = rig.window(5, 9), rig.window(15, 25)
+    assert (early.quality, "glitch" in early.reasons) == ("suspect", True)
+    assert (late.joules, late.quality) == (None, "missing")
+
+
+@pytest.mark.parametrize("milliwatts", [None, 100_000])
+def test_a_power_that_stands_still_while_the_card_does_the_same_is_a_reading(play: Play, milliwatts: int | None) -> None:
+    frozen = () if milliwatts is None else (field_answers(POWER, milliwatts),)
+    steady_work = ((0.0, 95.0), (6.0, 60.0), (12.0, 100.0))
+    rig = play(FakeGpu(power=((0.0, 100.0),), utilization=steady_work, faults=(*NO_COUNTER, *NO_LIMITS, *frozen)))
+    rig.run(30)
+    assert (rig.state().power, rig.state().glitches["power"]) == (pytest.approx(100), 0)
+    assert rig.window(10, 20).joules == pytest.approx(1000, rel=0.01)
+
+
+def test_a_power_that_changes_again_is_a_reading_again(play: Play) -> None:
+    frozen = field_answers(POWER, 100_000, During(0.0, 20.0))
+    rig = play(FakeGpu(power=((0.0, 200.0), (25.0, 210.0)), utilization=WORKS, faults=(*NO_COUNTER, frozen)))
+    rig.run(19.0)
+    assert rig.state().power is None
+    rig.run(34.0)
+    assert rig.state().power == pytest.approx(210)
+    assert rig.window(26, 33).joules == pytest.approx(1470, rel=0.01)
+    assert rig.window(26, 33).quality == "ok"
+
+
 def test_a_steady_power_that_agrees_with_its_counter_is_a_reading(play: Play) -> None:
     rig = play(FakeGpu(power=((0.0, 3.0),), limit=60.0))
     rig.run(30)
