@@ -26,10 +26,10 @@ FROZEN_SPAN = 2.0
 FROZEN_FACTOR, FROZEN_SLACK_WATTS = 3.0, 5.0
 """By which a power that stands still may be off from the counter's, and by which the counter's may vary meanwhile."""
 STANDING_SECONDS = 10.0
-"""For which a power has to stand still before it is compared with utilization and clock: real sensors vary by milliwatts all
-the time, coarse ones at the latest with the work."""
+"""For which a power has to stand still before it is compared with utilization and clock: real sensors vary by milliwatts
+all the time, coarse ones at the latest with the work."""
 UTILIZATION_SWING, CLOCK_SWING = 0.5, 3.0
-"""Least change of the utilization, and least factor between two SM clocks where there is no utilization, that change the power."""
+"""Least change of the utilization, or where there is none least factor between two SM clocks, that changes any power."""
 CELSIUS = (-60.0, 150.0)
 MARGIN_CELSIUS = (-100.0, 200.0)
 MAX_HERTZ = 20e9

@@ -193,14 +193,15 @@ def test_calls_of_an_older_result_file_are_read_from_its_events(tmp_path: Path) 
     assert waiting.seconds["queue"] == 3.0
 
 
-def test_checks_that_the_card_does_not_allow_are_skipped_with_their_reason(tmp_path: Path) -> None:
-    bare = task("a", gpus=[Gpu(util=None, vram=None, name="NVIDIA Thor")])
+@pytest.mark.parametrize("name", ["NVIDIA Thor", "NVIDIA Graphics Device"])
+def test_checks_that_the_card_does_not_allow_are_skipped_with_their_reason(tmp_path: Path, name: str) -> None:
+    bare = task("a", gpus=[Gpu(util=None, vram=None, name=name)])
     assert found(tmp_path / "bare", bare).skipped == (
-        "memory bandwidth: that of NVIDIA Thor is not known",
-        "VRAM: its size or use is not known of NVIDIA Thor",
-        "utilization: not known of NVIDIA Thor",
-        "heat: seconds of throttling are not known of NVIDIA Thor",
-        "power limit: the time at it is not known of NVIDIA Thor; it needs throttle reasons, the limit and power",
+        f"memory bandwidth: that of {name} is not known",
+        f"VRAM: its size or use is not known of {name}",
+        f"utilization: not known of {name}",
+        f"heat: seconds of throttling are not known of {name}",
+        f"power limit: the time at it is not known of {name}; it needs throttle reasons, the limit and power",
     )
     known = found(tmp_path / "known", task("a", slowed={"sw_power_cap": 1.0}), known=ModelSizes(weights={"model-a": 6e9}))
     assert known.skipped == (
