@@ -6,12 +6,15 @@ The figures are those that nvidia-smi printed on other people's machines (``real
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from joulebench.gpu.reading import StateReading
+from joulebench.metrics import POWER_CAP, THROTTLE_REASONS
 from tests.captures.nvml.derive import has_counter, machines
 from tests.captures.playing import played
 
@@ -79,12 +82,22 @@ def test_every_figure_of_a_machine_arrives_and_none_is_invented(name: str) -> No
         assert gpu.power == pytest.approx(watts)
         assert shown_instances(gpu.state) == state["mig_devices"]
         assert {(one.utilization, one.instance.profile) for one in gpu.state.instances} <= {(None, "unknown")}
+        assert set(gpu.throttle) <= known_reasons(nvml, watts)
+        assert set(gpu.throttle) >= {reason for reason in known_reasons(nvml, watts) if f"counter_{reason}_ns" in nvml}
+        assert (gpu.processes.foreign_sm, gpu.state.link_bytes) == (None, {}), "no capture has either"
         assert bool(gpu.state.throttle_active) == (nvml["reasons_mask"] is not None)
         assert gpu.glitches == {"energy": 0, "state": 0, "power": pytest.approx(gpu.polls) if has_impossible_power(nvml) else 0}
         by_power = "none" if watts is None else "power_integration"
         assert gpu.energy_method == ("counter" if has_counter(state) else by_power)
         assert (gpu.energy is None) == (gpu.energy_method == "none")
         assert measured.joules == (None if gpu.energy_method == "none" else pytest.approx(joules, rel=0.02))
+
+
+def known_reasons(nvml: Mapping[str, Any], watts: float | None) -> set[str]:
+    """Throttle reasons of which the seconds can be known: by a counter, else by bits; the power cap with a power and a limit."""
+    counted = {reason for reason in THROTTLE_REASONS if nvml.get(f"counter_{reason}_ns") is not None}
+    known = counted if nvml["reasons_mask"] is None else set(THROTTLE_REASONS)
+    return known if watts is not None and nvml["power_limit_enforced_mw"] is not None else known - {POWER_CAP}
 
 
 def shown_instances(reading: StateReading) -> list[dict[str, float | None]]:
@@ -107,3 +120,11 @@ def has_impossible_power(nvml: Mapping[str, Any]) -> bool:
 def test_the_states_are_those_of_many_machines() -> None:
     gpus: Sequence[Any] = [gpu for machine in MACHINES.values() for gpu in machine]
     assert (len(gpus), len(MACHINES)) == (152, 80)
+
+
+def test_each_test_that_the_readme_names_exists() -> None:
+    tests = Path(__file__).parents[1]
+    named = re.findall(r"`([\w/]+\.py)::(test_\w+)`", (tests / "captures" / "README.md").read_text(encoding="utf-8"))
+    assert len(named) >= 20
+    for path, name in named:
+        assert f"def {name}(" in (tests / path).read_text(encoding="utf-8"), (path, name)
