@@ -36,6 +36,7 @@ class PowerCapMeter:
         self._power_at: float | None = None
         self._near_at: float | None = None
         # Of the last reading whose seconds are known.
+        self._is_known = False
         self._known_at = 0.0
         self._counted: Seconds | None = None
         self._active: bool | None = None
@@ -57,13 +58,22 @@ class PowerCapMeter:
         if near is None or (active if counted is None else counted) is None or (counted is None and self._counted is not None):
             if self.seconds is not None and at - self._known_at > GAP_SECONDS:
                 self.seconds = None
+            self._is_known = False
             return
         if self._trace is None:
             self._trace = SecondsTrace(at, 0.0, self._capacity)
         else:
             self._add(self._trace, at, self._growth(at, counted, active), near=near)
         self.seconds = Seconds(self._trace.latest)
+        self._is_known = True
         self._known_at, self._counted, self._active = at, counted, active
+
+    def observe_again(self, at: float) -> None:
+        """Takes in the reading of the last time, read again: the driver's counter and the power are what they were."""
+        if self._is_known:
+            if self._near_at == self._power_at:
+                self._near_at = at
+            self._power_at = self._known_at = at
 
     def _growth(self, at: float, counted: Seconds | None, active: bool | None) -> float | None:
         """Seconds of this reason since the last reading, near the limit or not; None where that is unknown."""

@@ -149,6 +149,7 @@ class GpuSampler:
             return False
         if not meter.observe_again(before, after, reading.power):
             return False
+        self._throttle.power_cap.observe_again(after)
         self._power = (after, reading.power)
         self._good_at = after
         return True

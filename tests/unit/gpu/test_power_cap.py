@@ -58,6 +58,17 @@ def test_of_a_cap_that_is_always_set_the_time_near_the_limit_counts(play: Play, 
     assert seconds(rig, 5.5, 7.9) == 0.0
 
 
+@pytest.mark.parametrize(("watts", "share"), [(245.0, 1.0), (39.0, 0.0)])
+def test_readings_that_repeat_for_seconds_keep_the_power_cap_known(play: Play, watts: float, share: float) -> None:
+    """A counter that is updated every two seconds, and a cap that begins after a long rest."""
+    rig = play(
+        FakeGpu(power=((0.0, watts),), step=2.0, limit=LIMIT, reasons=((0.0, 0.0), (9.0, float(SW_POWER_CAP)))), driver=COUNTED
+    )
+    rig.run(12.9)
+    assert seconds(rig, 2.0, 7.5) == 0.0
+    assert seconds(rig, 8.5, 12.85) == pytest.approx(3.85 * share, abs=0.05)
+
+
 @each_driver
 def test_without_a_limit_the_seconds_of_the_power_cap_are_unknown_and_others_are_not(play: Play, driver: str) -> None:
     reasons = ((0.0, float(SW_POWER_CAP | HW_THERMAL)),)
