@@ -101,6 +101,11 @@ class ReplyDecoder:
         """Whether the content coding has come to its end without a problem."""
         return self._inflater.problem is None and self._inflater.is_at_end
 
+    @property
+    def is_between_events(self) -> bool:
+        """Whether the next byte is the first of an event, in a stream without a content coding."""
+        return self.streamed and self._inflater.is_identity and self._splitter.is_between_events
+
     def inflate(self, data: bytes) -> bytes:
         """Returns ``data`` without the reply's content coding, for ``split`` and ``read_whole``."""
         return self._inflater.feed(data)

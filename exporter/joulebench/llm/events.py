@@ -48,6 +48,11 @@ class EventSplitter:
         self._ends_with_cr = False
         """Whether lines of this stream were seen to end with CR alone."""
 
+    @property
+    def is_between_events(self) -> bool:
+        """Whether every byte so far belongs to a complete event."""
+        return not (self._line or self._raw or self.overflowed)
+
     def feed(self, data: bytes) -> list[StreamEvent]:
         """Returns the events that ``data`` completes."""
         if self.overflowed:

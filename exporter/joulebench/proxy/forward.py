@@ -11,7 +11,6 @@ import json
 import logging
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
-from dataclasses import replace
 from typing import TypeAlias
 
 import aiohttp
@@ -104,7 +103,7 @@ class Forwarder:
         if self._task_file is not None:
             target = self._task_file.name(target)
         if self._run_id and not target.run:
-            target = replace(target, run=self._run_id)
+            target = RequestTarget(self._run_id, target.task, target.target)
         self._upstream.url_for(target.target)
         await relaying.accept_body(request)
         api = metered_api(request.method, target.path)
@@ -345,6 +344,8 @@ async def _inflate_in_parts(body: bytes, decoder: ReplyDecoder) -> bytes | None:
 
 def _inflate(body: bytes, coding: str) -> bytes | None:
     """Returns a request body without its content coding; None where it cannot be read within the limits."""
+    if not coding:
+        return body
     inflater = Inflater(coding, MAX_INFLATED_BODY)
     if inflater.is_identity and inflater.problem is None:
         return body

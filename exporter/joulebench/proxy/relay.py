@@ -81,6 +81,13 @@ def headers_for_client(headers: CIMultiDictProxy[str], *, keep_length: bool) -> 
     return _without(headers, _HOP_BY_HOP if keep_length else _RESIZED)
 
 
+class _RelayedResponse(web.StreamResponse):
+    """Keeps its head until the first ``write`` or ``send_headers``: one packet less before the first token, which
+    ``python -m tests.benchmarks --only proxy`` shows. Where aiohttp has no such setting, the head goes out by itself."""
+
+    _send_headers_immediately = False
+
+
 async def relay(
     request: web.BaseRequest,
     upstream: aiohttp.ClientResponse,
@@ -93,20 +100,23 @@ async def relay(
     """Sends a reply on as it comes. While the client's buffer is full, the model server waits too; a client that closes its
     connection cancels this.
 
-    All bytes go through ``response_filter``, if there is one; without it ``decoder`` reads each chunk after it was sent on.
-    ``first_bytes``: filtered bytes that have been read already.
+    All bytes go through ``response_filter``, if there is one; without it ``decoder`` reads each chunk. What is not changed is
+    sent before it is parsed. ``first_bytes``: filtered bytes that have been read already.
     """
     headers = headers_for_client(upstream.headers, keep_length=response_filter is None)
     if response_filter is not None:
         headers.popall("Content-Encoding", None)
-    response = web.StreamResponse(status=upstream.status, reason=upstream.reason, headers=headers)
+    response = _RelayedResponse(status=upstream.status, reason=upstream.reason, headers=headers)
     try:
         await response.prepare(request)
         if first_bytes:
             await response.write(first_bytes)
         while True:
             try:
-                chunk = await upstream.content.readany()
+                chunk = upstream.content.read_nowait()
+                if not chunk:
+                    request.writer.send_headers()
+                    chunk = await upstream.content.readany()
             except aiohttp.ClientError:
                 # Only a read of upstream: a failing write is the client's.
                 return _break_off(request, response)
@@ -118,11 +128,8 @@ async def relay(
                     return _break_off(request, response)
                 if start + READ_AT_ONCE < len(chunk):
                     await asyncio.sleep(0)
-        if response_filter is not None:
-            if not response_filter.is_complete:
-                return _break_off(request, response)
-            if rest := response_filter.finish(now()):
-                await response.write(rest)
+        if response_filter is not None and not await _pass_on_rest(response, now, response_filter):
+            return _break_off(request, response)
         await response.write_eof()
     except ConnectionError:
         return Relayed(response, Ending.CLIENT_GONE)
@@ -131,6 +138,7 @@ async def relay(
 
 def _break_off(request: web.BaseRequest, response: web.StreamResponse) -> Relayed:
     """Closes the connection in the middle, so that the client sees the reply break off and never as complete."""
+    request.writer.send_headers()
     if request.transport is not None:
         request.transport.close()
     return Relayed(response, Ending.UPSTREAM_BROKE)
@@ -144,13 +152,27 @@ async def _pass_on(
     response_filter: ResponseFilter | None,
 ) -> None:
     arrived = now()
-    if response_filter is not None:
+    if response_filter is not None and not response_filter.passes_unchanged(chunk):
         if shown := response_filter.feed(chunk, arrived):
             await response.write(shown)
         return
-    await response.write(chunk)
-    if decoder is not None:
-        decoder.feed(chunk, arrived)
+    try:
+        await response.write(chunk)
+    finally:
+        # Sent before it is parsed, and read also where the client has just left.
+        if response_filter is not None:
+            response_filter.feed(chunk, arrived)
+        elif decoder is not None:
+            decoder.feed(chunk, arrived)
+
+
+async def _pass_on_rest(response: web.StreamResponse, now: Callable[[], float], response_filter: ResponseFilter) -> bool:
+    """Sends what the filter keeps at the end of a reply. Returns False for a reply that is cut off within its content coding."""
+    if not response_filter.is_complete:
+        return False
+    if rest := response_filter.finish(now()):
+        await response.write(rest)
+    return True
 
 
 async def send_whole(request: web.BaseRequest, upstream: aiohttp.ClientResponse, body: bytes) -> Relayed:
@@ -177,6 +199,9 @@ async def read_body(content: aiohttp.StreamReader, limit: int) -> bytes:
 
     Raises BadRequest where it does not arrive within BODY_SECONDS.
     """
+    if content.is_eof():
+        # A short body has arrived with its head.
+        return content.read_nowait()
     chunks: list[bytes] = []
 
     async def read() -> None:
@@ -186,8 +211,7 @@ async def read_body(content: aiohttp.StreamReader, limit: int) -> bytes:
             size += len(chunk)
 
     try:
-        # A short body has arrived with its head, and a timer costs a part of the time to first token.
-        await (read() if content.is_eof() else asyncio.wait_for(read(), BODY_SECONDS))
+        await asyncio.wait_for(read(), BODY_SECONDS)
     except asyncio.TimeoutError as error:
         raise BadRequest(f"the body did not arrive within {BODY_SECONDS:g} s", 408) from error
     return b"".join(chunks)

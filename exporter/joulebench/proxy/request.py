@@ -13,8 +13,8 @@ import base64
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
@@ -52,6 +52,7 @@ API_PATHS = {
     "/api/embeddings": Api.EMBEDDING,
 }
 """Metered APIs by the end of the path; requests to any other path pass as bytes."""
+_API_ENDINGS = tuple(API_PATHS)
 
 
 class BadRequest(Exception):
@@ -163,9 +164,9 @@ def bounded_name(value: str) -> str:
 
 def metered_api(method: str, path: str) -> Api | None:
     """Returns the API that a request uses; None where it is not metered."""
-    if method != "POST":
+    if method != "POST" or not path.endswith(_API_ENDINGS):
         return None
-    return next((api for ending, api in API_PATHS.items() if path.endswith(ending)), None)
+    return next(api for ending, api in API_PATHS.items() if path.endswith(ending))
 
 
 class Upstream:
@@ -217,9 +218,9 @@ class _BodyMembers(msgspec.Struct):
 _DECODER = msgspec.json.Decoder(_BodyMembers)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class MeteredRequest:
-    """``tools``: JSON schema of the arguments by name of the declared tool; None where there are more than are read.
+    """``tools_json``: the declared tools as the client wrote them; None where they are longer than is read.
 
     ``members``: names of those members that decide about additions. ``stream_options``: parsed. ``echo``: the text of the reply
     may repeat the prompt.
@@ -228,10 +229,18 @@ class MeteredRequest:
     api: Api
     model: str = ""
     stream: bool = False
-    tools: Mapping[str, Json] | None = field(default_factory=dict)
+    tools_json: bytes | None = b""
     members: frozenset[str] = frozenset()
     stream_options: object = None
     echo: bool = False
+
+    @cached_property
+    def tools(self) -> Mapping[str, Json] | None:
+        """JSON schema of the arguments by name of the declared tool; None where there are more than are read.
+
+        Parsed when it is first asked for, which for most requests is after their reply.
+        """
+        return None if self.tools_json is None else _declared_tools(self.tools_json)
 
 
 def parse_request(api: Api, body: bytes) -> MeteredRequest | None:
@@ -241,13 +250,14 @@ def parse_request(api: Api, body: bytes) -> MeteredRequest | None:
         return None
     model = _parse_small(members.get("model"))
     stream = members.get("stream", b"").strip()
+    tools = members.get("tools", b"")
     # Ollama streams unless the request says no, the others only where it says yes.
     is_stream = stream != b"false" if api.is_ollama else stream == b"true"
     return MeteredRequest(
         api,
         bounded_name(as_text(model)),
         is_stream,
-        _declared_tools(members.get("tools")),
+        tools if len(tools) <= MAX_TOOLS_BYTES else None,
         frozenset(members),
         _parse_small(members.get("stream_options")),
         members.get("echo", b"").strip() not in {b"", b"false", b"null", b"0"},
@@ -286,11 +296,7 @@ def _parse_small(raw: bytes | None) -> object:
     return value
 
 
-def _declared_tools(raw: bytes | None) -> dict[str, Json] | None:
-    if not raw:
-        return {}
-    if len(raw) > MAX_TOOLS_BYTES:
-        return None
+def _declared_tools(raw: bytes) -> dict[str, Json] | None:
     tools = dict(filter(None, map(_declared_tool, as_list(_parse_small(raw)))))
     return tools if len(tools) <= MAX_TOOLS else None
 

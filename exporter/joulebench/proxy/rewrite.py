@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from joulebench.llm.decoder import ReplyDecoder
@@ -119,7 +120,7 @@ class RequestAdditions:
             rewritten = _with_usage_option(request, body)
             usage, body = rewritten is not None, rewritten or body
         if members:
-            body = _encode(with_members(body.decode("utf-8", "surrogateescape"), members))
+            body = with_members(body, members)
         return ExtendedRequest(body, usage, logprobs)
 
     def remember_refusal(self, request: MeteredRequest, extended: ExtendedRequest, error: bytes, now: float) -> None:
@@ -141,11 +142,11 @@ class RequestAdditions:
 
 
 def _kind(request: MeteredRequest, addition: str) -> Hashable:
-    return addition, request.model, request.api, request.stream, bool(request.tools)
+    return addition, request.model, request.api, request.stream, "tools" in request.members
 
 
 def _extended_kind(request: MeteredRequest, extended: ExtendedRequest) -> Hashable:
-    return extended.usage, extended.logprobs, request.model, request.api, request.stream, bool(request.tools)
+    return extended.usage, extended.logprobs, request.model, request.api, request.stream, "tools" in request.members
 
 
 def _lacks_usage(request: MeteredRequest) -> bool:
@@ -181,6 +182,7 @@ class ResponseFilter:
         self._api = api
         self._extended = extended
         self._decoder = decoder
+        self._may_be_changed = _pattern_of_changes(extended.usage, extended.logprobs)
         self._held: StreamEvent | None = None
         """The last event of the text, until it is known whether a usage event follows."""
         self._drops_blank_lines = False
@@ -190,6 +192,16 @@ class ResponseFilter:
         """Returns a complete reply that is not streamed without the additions."""
         value = self._decoder.read_whole(data)
         return data if value is None else self._without_additions(data, value)[0]
+
+    def passes_unchanged(self, chunk: bytes) -> bool:
+        """Returns whether ``feed`` is certain to return ``chunk`` as it is, so that it can be sent before it is parsed.
+
+        That is so for most chunks: complete events without a member that is removed or ends the text.
+        """
+        if self._held is not None or self._drops_blank_lines or not self._decoder.is_between_events:
+            return False
+        is_complete = chunk.endswith(b"\n\n") or (chunk.startswith(b"{") and chunk.find(b"\n") == len(chunk) - 1)
+        return is_complete and self._may_be_changed.search(chunk) is None
 
     def feed(self, data: bytes, now: float) -> bytes:
         """Returns the bytes for the client so far, without the reply's content coding; may be none."""
@@ -249,7 +261,7 @@ class ResponseFilter:
         if usage is None or "timings" not in usage:
             return held.raw
         member = member_text(_decode(data), usage, ("timings",))
-        return _with_payload(held, _encode(with_members(_decode(held.data), [member]))).raw
+        return _with_payload(held, with_members(held.data, [member])).raw
 
     def _without_additions(self, data: bytes, value: Json) -> tuple[bytes, bool]:
         """Returns the JSON without the additions, and whether nothing is left for which the server would have sent it."""
@@ -266,6 +278,18 @@ class ResponseFilter:
             return data, False
         is_empty = self._decoder.streamed and self._extended.logprobs and _has_rows(self._api, value) and _is_silent(value)
         return _encode(without_members(_decode(data), value, paths)), bool(is_empty)
+
+
+@lru_cache
+def _pattern_of_changes(usage: bool, logprobs: bool) -> re.Pattern[bytes]:
+    """Finds what makes it possible that an event is changed or kept back, for these additions."""
+    # An escape may be part of a name, NUL is UTF-16, and after CR an LF of the same line end may follow.
+    patterns = [rb"\\u00|[\x00\r]"]
+    if usage:
+        patterns.append(rb'"usage"|"finish_reason"(?!\s*:\s*n)')
+    if logprobs:
+        patterns.append(rb'"logprobs"')
+    return re.compile(b"|".join(patterns))
 
 
 def _with_payload(event: StreamEvent, data: bytes) -> StreamEvent:
@@ -334,12 +358,12 @@ def without_members(text: str, value: Any, paths: Iterable[Path]) -> str:
     return text
 
 
-def with_members(text: str, members: Iterable[str]) -> str:
-    """Returns ``text``, a JSON object, with ``members`` at its end, each as ``"key":value``."""
-    end = text.rindex("}")
-    start = text[:end].rstrip()
-    separator = "" if start.endswith("{") else ","
-    return start + separator + ",".join(members) + text[end:]
+def with_members(data: bytes, members: Iterable[str]) -> bytes:
+    """Returns ``data``, a JSON object, with ``members`` at its end, each as ``"key":value``."""
+    end = data.rindex(b"}")
+    start = data[:end].rstrip()
+    separator = b"" if start.endswith(b"{") else b","
+    return b"".join((start, separator, _encode(",".join(members)), data[end:]))
 
 
 def member_text(text: str, value: Any, path: Path) -> str:

@@ -56,10 +56,12 @@ class _HeadDeadlineHandler(ResponseHandler):
 
     def data_received(self, data: bytes) -> None:
         self._has_bytes = self._has_bytes or bool(data)
-        if data and self._head_deadline is not None and not self._head_has_begun:
+        deadline = self._head_deadline
+        super().data_received(data)
+        if data and deadline is not None and deadline is self._head_deadline and not self._head_has_begun:
+            # No head was complete in these bytes; most are.
             self._restart(self._head_seconds, "began a reply and did not complete its head within {:g} s")
             self._head_has_begun = True
-        super().data_received(data)
 
     def feed_data(self, data: Any, size: int = 0) -> None:
         """aiohttp calls this with each complete head; one of an interim status (1xx) is followed by another."""
@@ -80,7 +82,7 @@ class _HeadDeadlineHandler(ResponseHandler):
 
     def _restart(self, seconds: float, message: str) -> None:
         self._cancel_head_deadline()
-        self._head_deadline = self._loop.call_later(seconds, self._expire, message.format(seconds))
+        self._head_deadline = self._loop.call_later(seconds, self._expire, seconds, message)
 
     def _cancel_head_deadline(self) -> None:
         self._head_has_begun = False
@@ -88,8 +90,8 @@ class _HeadDeadlineHandler(ResponseHandler):
             self._head_deadline.cancel()
             self._head_deadline = None
 
-    def _expire(self, message: str) -> None:
+    def _expire(self, seconds: float, message: str) -> None:
         self._head_deadline = None
-        self.set_exception(HeadTimeout(message))
+        self.set_exception(HeadTimeout(message.format(seconds)))
         if self.transport is not None:
             self.transport.abort()

@@ -9,6 +9,7 @@ import argparse
 import gzip
 import json
 import random
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -57,6 +58,10 @@ class FuzzResult:
     outcomes: Counter[str] = field(default_factory=Counter)
     """Replies by what was said of them: ok, an error, or a problem."""
     lost_bytes: int = 0
+    passed: int = 0
+    """Pieces that the filter let pass before they were parsed."""
+    wrongly_passed: int = 0
+    """Of these, pieces that the filter changed when they were parsed."""
     falling_counters: int = 0
 
 
@@ -134,7 +139,12 @@ def play(streams: int, seed: int = 1) -> FuzzResult:
         if chance.random() < 0.5 and not coding and decoder.streamed:
             extended = ExtendedRequest(b"", usage=chance.random() < 0.5, logprobs=chance.random() < 0.5)
             response_filter = ResponseFilter(api, extended, decoder)
-            shown = [response_filter.feed(piece, float(at)) for at, piece in enumerate(pieces)]
+            shown = []
+            for at, piece in enumerate(pieces):
+                passes = response_filter.passes_unchanged(piece)
+                shown.append(response_filter.feed(piece, float(at)))
+                result.wrongly_passed += passes and shown[-1] != piece
+                result.passed += passes
             shown.append(response_filter.finish(1e3))
             result.lost_bytes += not extended.is_extended and b"".join(shown) != data
         else:
@@ -170,7 +180,11 @@ def _compare(metrics: ProxyMetrics, before: dict[tuple[str, ...], float], result
 
 
 def _pieces(chance: random.Random, data: bytes) -> Iterator[bytes]:
-    cuts = sorted(chance.randrange(len(data) + 1) for _ in range(chance.choice((0, 1, 3, 30))))
+    cuts = [chance.randrange(len(data) + 1) for _ in range(chance.choice((0, 1, 3, 30)))]
+    if chance.random() < 0.5:
+        # As servers write: whole events, and mostly an event at a time.
+        cuts = [match.end() for match in re.finditer(rb"\n+", data) if chance.random() < 0.9]
+    cuts.sort()
     for begin, end in zip([0, *cuts], [*cuts, len(data)], strict=True):
         yield data[begin:end]
 

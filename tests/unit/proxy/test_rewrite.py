@@ -142,7 +142,9 @@ def test_tokens_go_on_as_soon_as_their_event_is_whole() -> None:
     response_filter = ResponseFilter(CHAT, ExtendedRequest(b"", usage=True), decoder)
     pieces = llama_cpp(True, False)
     for piece in pieces[:-3]:
+        assert response_filter.passes_unchanged(piece)
         assert response_filter.feed(piece, 0.0) == piece
+    assert not response_filter.passes_unchanged(pieces[-3])
     assert response_filter.feed(pieces[-3], 0.0) == b""
     assert response_filter.feed(pieces[-2], 0.0).endswith(
         b',"timings":' + json.dumps(TIMINGS, separators=(",", ":")).encode() + b"}\n\n"
@@ -190,7 +192,7 @@ def test_a_member_is_cut_out_and_nothing_else_changes(text: str, left: str) -> N
 
 
 def test_members_are_put_in_at_the_end() -> None:
-    assert with_members('{"a": [ {} ] \n}\n', ['"b":1']) == '{"a": [ {} ],"b":1}\n'
+    assert with_members(b'{"a": [ {} ] \n}\n', ['"b":1']) == b'{"a": [ {} ],"b":1}\n'
 
 
 BODIES = {
