@@ -17,11 +17,13 @@ on its health page. A ``Run`` has a ``LoopErrors`` of its own, which PUSH_STATE 
 
 from __future__ import annotations
 
+import importlib
 import logging
+import os
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from joulebench.errors import format_error
 
@@ -152,6 +154,19 @@ class BackgroundLoop:
                 self._at_end()
             except BaseException as error:
                 self._errors.record(self.name, error)
+
+
+_import_lock = threading.RLock()
+os.register_at_fork(before=_import_lock.acquire, after_in_parent=_import_lock.release, after_in_child=_import_lock.release)
+
+
+def import_in_background(module: str) -> Any:
+    """Returns a module that is loaded when a thread first needs it, so that the start of a program need not wait for it.
+
+    A fork waits until the import is done: in the forked process a half loaded module would wait for ever for its thread.
+    """
+    with _import_lock:
+        return importlib.import_module(module)
 
 
 async def run_in_asyncio(

@@ -8,10 +8,9 @@ several, is asked in the time of its own clock, by the offset that its answers s
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from joulebench.clients.connection import HttpClient, RequestFailed, Response
@@ -23,6 +22,9 @@ from joulebench.parsing import as_float, sum_or_none
 from joulebench.schema.reasons import QUALITIES, Reason
 from joulebench.settings import ConnectionSettings, Url, connection_settings, is_loopback
 from joulebench.units import Joules, Seconds
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 MAX_RESPONSE_BYTES = 1 << 26
 MAX_RESPONSE_SECONDS = 10.0
@@ -200,7 +202,11 @@ class ExporterGroup:
         self._apis = {_host(url): HostExporter(url, timeout, clock, shifts=several or not url.is_loopback) for url in urls}
         self._choice = choice
         self._clock = clock
-        self._threads = ThreadPoolExecutor(len(urls), "joulebench-exporters") if len(urls) > 1 else None
+        self._threads: ThreadPoolExecutor | None = None
+        if several:
+            from concurrent.futures import ThreadPoolExecutor
+
+            self._threads = ThreadPoolExecutor(len(urls), "joulebench-exporters")
         self._takes_cuts = True
         self._known: dict[str, tuple[Device, ...]] = {}
         self._roles: Mapping[tuple[str, str], str] = {}

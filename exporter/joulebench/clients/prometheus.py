@@ -10,16 +10,18 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from joulebench.clients.connection import HttpClient, PatientRetry, RequestFailed, Response, ResponseBroken, shown
+from joulebench.clients.connection import HttpClient, RequestFailed, Response, ResponseBroken, shown
 from joulebench.clock import Clock
 from joulebench.errors import PrometheusError, QueryRefused
 from joulebench.settings import ConnectionSettings, Url, connection_settings
 
 if TYPE_CHECKING:
     from joulebench.clients.matrix import Column
+    from joulebench.clients.session import PatientRetry
 
 PATIENCE_SECONDS = 10.0
 MAX_WARNINGS = 100
@@ -54,7 +56,7 @@ class PrometheusApi:
     ) -> None:
         self._url = url if isinstance(url, Url) else Url.parse(url, "--prometheus-url")
         settings = settings or connection_settings("prometheus")
-        retries = PatientRetry(patience=patience, clock=clock, wait=wait)
+        retries = partial(_patient_retry, patience, clock, wait)
         self._client = HttpClient(self._url, timeout, settings=settings, retries=retries, headers=_HEADERS)
         self._impatient = HttpClient(self._url, timeout, settings=settings, headers=_HEADERS)
         self.warnings: dict[str, None] = {}
@@ -179,3 +181,9 @@ def _in_order(rows: list[tuple[float, str]]) -> list[tuple[float, float]]:
     if any(later[0] <= earlier[0] for earlier, later in pairwise(points)):
         points = sorted(dict(points).items())
     return points
+
+
+def _patient_retry(patience: float, clock: Clock | None, wait: Callable[[float], object] | None) -> PatientRetry:
+    from joulebench.clients.session import PatientRetry
+
+    return PatientRetry(patience=patience, clock=clock, wait=wait)

@@ -9,16 +9,18 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Iterable, Mapping
-
-from prometheus_client import generate_latest
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from typing import TYPE_CHECKING
 
 from joulebench.clients.connection import HttpClient, RequestFailed, Response
 from joulebench.errors import GatewayError
-from joulebench.metrics.families import Family
 from joulebench.settings import ConnectionSettings, Url, connection_settings
 
+if TYPE_CHECKING:
+    from joulebench.metrics.families import Family
+
 MAX_RESPONSE_BYTES = 1 << 28
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+"""Of the text format that ``generate_latest`` writes."""
 
 _PLAIN = re.compile(r"(?!\.+$)[A-Za-z0-9._-]+")
 
@@ -50,6 +52,9 @@ class Pushgateway:
 
     def put(self, families: Iterable[Family], key: Mapping[str, str]) -> None:
         """Replaces the group. Raises GatewayRefused with the gateway's own words where it does not take it."""
+        # Loaded with the first push, in the thread that pushes.
+        from prometheus_client import generate_latest
+
         self._request("PUT", group_path(key), generate_latest(_Families(families)))
 
     def delete(self, key: Mapping[str, str]) -> None:
@@ -68,7 +73,7 @@ class Pushgateway:
         self._client.close()
 
     def _request(self, method: str, path: str, body: bytes | None = None) -> Response:
-        headers = {"Content-Type": CONTENT_TYPE_PLAIN_0_0_4} if body is not None else {}
+        headers = {"Content-Type": CONTENT_TYPE} if body is not None else {}
         try:
             response = self._client.request(method, path, body=body, headers=headers)
         except RequestFailed as error:

@@ -20,9 +20,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from joulebench.confidence.call_confidence import CallConfidence
 from joulebench.confidence.call_finder import CallSpans, Span, after_thinking, find_call_spans
 from joulebench.confidence.name_choice import name_measures
 from joulebench.confidence.tokens import TokenLogprob, TokenText
@@ -37,19 +38,6 @@ __all__ = [
 ]
 
 ARGUMENT_FLOOR_NATS = -10.0
-
-
-@dataclass(frozen=True, slots=True)
-class CallConfidence:
-    """``score`` is min(name_branch, args_min), name_branch alone for a call without arguments, and None unless ``span_status``
-    is ok. Other statuses: ``partial`` (only the name was located), ``not_found``, ``no_logprobs``, ``speculative`` (tokens of the
-    call were accepted from a draft and carry no probability), ``masked`` (a grammar left the model no choice of a token, so that
-    its probability is not the model's)."""
-
-    span_status: str
-    name: str
-    score: float | None
-    measures: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,10 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import TYPE_CHECKING
 
-from joulebench.confidence.call_finder import Span
+if TYPE_CHECKING:
+    from joulebench.confidence.call_finder import Span
 
 LEAST_NATS = -100.0
 MASKED_NATS = -9000.0

@@ -24,8 +24,8 @@ from joulebench.errors import format_error
 from joulebench.integrations.process_task import ProcessTasks
 from joulebench.parsing import as_dict, as_list, as_text
 from joulebench.push import current
-from joulebench.push.call import Call
-from joulebench.push.responses import RequestedTool, tool_names
+from joulebench.push.call import Call, RequestedTool
+from joulebench.push.responses import tool_names
 from joulebench.push.task import Task
 
 log = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import requests
 import urllib3
 
-from joulebench.clients.connection import open_session
+from joulebench.clients.session import open_session
 from joulebench.clock import Clock
 from joulebench.errors import ModelError, UserError
 from joulebench.llm.chat import CallTimeout, ContextFull, Json, ModelRefused, ModelUnreachable, ReplyBroken

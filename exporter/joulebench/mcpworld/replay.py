@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from joulebench.clock import Clock, SystemClock
-from joulebench.confidence.measures import CallConfidence
+from joulebench.confidence.call_confidence import CallConfidence
 from joulebench.mcpworld.client_events import was_streamed
 from joulebench.mcpworld.client_names import VERDICTS
 from joulebench.mcpworld.windows import task_end

@@ -17,7 +17,7 @@ from typing import Any
 
 import requests
 
-from joulebench.clients.connection import open_session
+from joulebench.clients.session import open_session
 from joulebench.errors import OllamaError
 from joulebench.ollama.kv_cache import CacheLayout, CacheSettings, layout_of
 from joulebench.settings import DEFAULT_OLLAMA_URL, Url

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import requests
 
-from joulebench.clients.connection import describe_failure, open_session
+from joulebench.clients.session import describe_failure, open_session
 from joulebench.errors import OllamaError
 from joulebench.settings import Url
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import aiohttp
 from aiohttp import web
 
-from joulebench.clients.connection import ca_bundle, environment_proxy
+from joulebench.clients.session import ca_bundle, environment_proxy
 from joulebench.clock import Clock
 from joulebench.errors import UserError
 from joulebench.http_server import HttpServer

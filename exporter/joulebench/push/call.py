@@ -15,9 +15,9 @@ import threading
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TypeAlias, TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
-from joulebench.confidence.measures import CallConfidence
+from joulebench.confidence.call_confidence import CallConfidence
 from joulebench.energy.calls import LlmCall, pieces
 from joulebench.errors import UserError, format_error
 from joulebench.llm.reply import ONE_CHOICE, Reply
@@ -27,9 +27,11 @@ from joulebench.push import current
 from joulebench.push.ids import bounded_name
 from joulebench.push.journal import plain_text
 from joulebench.push.recorder import TaskRecorder
-from joulebench.push.responses import RequestedTool, ResponseReader, requested_tools
 from joulebench.schema import events
 from joulebench.units import Ratio, Seconds
+
+if TYPE_CHECKING:
+    from joulebench.push.responses import ResponseReader
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +75,16 @@ class ServerStats:
             reply.choices if reply.choices > 1 else None,
             reply.problem if reply.problem == ONE_CHOICE else None,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class RequestedTool:
+    """A tool call that the model asked for; give it to ``Call.tool``. ``arguments`` is None where they are no JSON."""
+
+    name: str
+    arguments: object
+    confidence: CallConfidence
+    problem: str = ""
 
 
 def query_end_fields(
@@ -299,6 +311,9 @@ class Call:
     def _open_reader(self, tools: Iterable[object]) -> ResponseReader:
         # In its own list: an iterator could be read only once.
         self._declared = list(tools)
+        # A benchmark that brings its numbers itself needs no reader of replies; ``joulebench.Run`` has it loaded before.
+        from joulebench.push.responses import ResponseReader
+
         self._reader = ResponseReader(self.first_token)
         return self._reader
 
@@ -309,7 +324,10 @@ class Call:
         reply: Reply | None = None
         try:
             reply = None if self._reader is None else self._reader.finish()
-            self.requested = [] if reply is None else requested_tools(reply, self._declared)
+            if reply is not None:
+                from joulebench.push.responses import requested_tools
+
+                self.requested = requested_tools(reply, self._declared)
         except Exception:
             log.warning("a reply could not be read; call %d of its task has no numbers", self.number, exc_info=True)
         if reply is None:

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from joulebench.metrics.families import Family
 from joulebench.units import Seconds
+
+if TYPE_CHECKING:
+    from joulebench.metrics.families import Family
 
 PUSH_PERIOD = 0.25
 """Seconds between two pushes of a group."""

@@ -12,16 +12,18 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from joulebench import metrics
 from joulebench.clients.pushgateway import GatewayRefused
 from joulebench.clock import Clock, SystemClock
 from joulebench.errors import GatewayError, PrometheusError, format_error
-from joulebench.metrics.families import Family
 from joulebench.push.groups import REFRESH_PERIOD, Group, Groups
 from joulebench.supervise import BackgroundLoop, LoopErrors
 from joulebench.units import Seconds
+
+if TYPE_CHECKING:
+    from joulebench.metrics.families import Family
 
 log = logging.getLogger(__name__)
 

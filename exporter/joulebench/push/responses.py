@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from joulebench.confidence.measures import CallConfidence, tool_call_confidences
+from joulebench.confidence.call_confidence import CallConfidence
+from joulebench.confidence.measures import tool_call_confidences
 from joulebench.llm.readers import Api, ReplyReader, reader_for
 from joulebench.llm.reply import Reply
 from joulebench.parsing import Json, as_dict, as_list, as_text
+from joulebench.push.call import RequestedTool
 from joulebench.push.ids import bounded_name
 
 log = logging.getLogger(__name__)
@@ -26,16 +27,6 @@ _DUMPS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("dict", {}),
 )
 """How client libraries turn their objects into dicts, newest first."""
-
-
-@dataclass(frozen=True, slots=True)
-class RequestedTool:
-    """A tool call that the model asked for; give it to ``Call.tool``. ``arguments`` is None where they are no JSON."""
-
-    name: str
-    arguments: object
-    confidence: CallConfidence
-    problem: str = ""
 
 
 class ResponseReader:

@@ -14,10 +14,10 @@ import atexit
 import logging
 import math
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from multiprocessing import util as multiprocessing_util
 from pathlib import Path
 from types import TracebackType
 
@@ -246,8 +246,11 @@ class Run:
             worker.start(None, {"forked_from": parent.name, **self._chosen_devices()})
             self._worker = worker
         log.info("process %d was forked from worker %s and is worker %s of the run", os.getpid(), parent.name, self.worker)
-        # multiprocessing ends its children without atexit before Python 3.13; others run only atexit.
-        multiprocessing_util.Finalize(self, self._close_forked, args=(worker,), exitpriority=10)
+        # multiprocessing, which is loaded where it forked, ends its children without atexit before Python 3.13; others run only
+        # atexit.
+        multiprocessing_util = sys.modules.get("multiprocessing.util")
+        if multiprocessing_util is not None:
+            multiprocessing_util.Finalize(self, self._close_forked, args=(worker,), exitpriority=10)
         atexit.register(self._close_forked, worker)
         return worker
 

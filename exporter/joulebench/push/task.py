@@ -12,15 +12,14 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
-from joulebench.confidence.measures import CallConfidence
+from joulebench.confidence.call_confidence import CallConfidence
 from joulebench.errors import UserError, format_error
 from joulebench.parsing import sum_or_none
 from joulebench.push import current
-from joulebench.push.call import MAX_ERROR_CHARACTERS, Call, ServerStats, Tool, checked_count, checked_window
+from joulebench.push.call import MAX_ERROR_CHARACTERS, Call, RequestedTool, ServerStats, Tool, checked_count, checked_window
 from joulebench.push.ids import bounded_name
 from joulebench.push.journal import plain_text
 from joulebench.push.recorder import TaskRecorder
-from joulebench.push.responses import RequestedTool, read_response, requested_tools
 from joulebench.push.totals import TaskEnd
 from joulebench.schema import events
 from joulebench.units import Joules, Seconds
@@ -160,6 +159,8 @@ class Task:
         ``response`` gives what ``Call.record`` takes; numbers that are given beside it win. Returns the call, whose tool calls
         are added by ``add_tool(..., call=)``, and None, with a warning, for times that cannot be.
         """
+        from joulebench.push.responses import read_response, requested_tools
+
         times = checked_window(start, end, first_token, "add_call")
         if times is None:
             return None

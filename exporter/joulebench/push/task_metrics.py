@@ -7,19 +7,29 @@ follows from it is absent until the end.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from joulebench import metrics
 from joulebench.metrics import Metric
-from joulebench.metrics.families import Family, Sheet
 from joulebench.push.totals import RunTotals, TaskTotals, Total
+from joulebench.supervise import import_in_background
 from joulebench.units import Seconds
+
+if TYPE_CHECKING:
+    from joulebench.metrics.families import Family, Sheet
+
+
+def _new_sheet() -> Sheet:
+    # Only the thread that pushes needs prometheus_client, whose import takes as long as that of the rest of this room.
+    sheet: Sheet = import_in_background("joulebench.metrics.families").Sheet()
+    return sheet
 
 
 class _TaskSheet:
     """The families of one task: every sample gets the labels of the task in front."""
 
     def __init__(self, task: TaskTotals) -> None:
-        self.sheet = Sheet()
+        self.sheet = _new_sheet()
         self._task = (task.model, task.suite)
 
     def value(self, metric: Metric, value: float | None, labels: tuple[str, ...] = ()) -> None:
@@ -84,7 +94,7 @@ def run_families(
     run: RunTotals, sent: Seconds, loop_errors: Mapping[str, int] | None = None, dropped: Mapping[str, int] | None = None
 ) -> list[Family]:
     """``joulebench_run_info`` and the phases are there only while the run is live."""
-    sheet = Sheet()
+    sheet = _new_sheet()
     if run.live:
         sheet.value(metrics.RUN_INFO, 1, (run.suite, run.version))
         phases = {phase: float(count > 0) for phase, count in run.active.items()}

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from joulebench.clients.connection import HttpClient, PatientRetry, RequestFailed, open_session
+from joulebench.clients.connection import HttpClient, RequestFailed
 from joulebench.clients.prometheus import PrometheusApi
+from joulebench.clients.session import PatientRetry, open_session
 from joulebench.clock import SystemClock
 from joulebench.errors import QueryRefused
 from joulebench.settings import Url
@@ -194,7 +195,7 @@ def test_retries_pause_longer_and_longer_and_end() -> None:
         handler.end_headers()
 
     with server(answer) as url:
-        patient = HttpClient(Url.parse(url, "--url"), 2.0, retries=PatientRetry(patience=5.0, clock=time, wait=wait))
+        patient = HttpClient(Url.parse(url, "--url"), 2.0, retries=lambda: PatientRetry(patience=5.0, clock=time, wait=wait))
         assert patient.request("GET", "/").status == 200
         assert time.waits == [0.1, 0.2, 0.4], "a server's own idea of an hour is not followed"
 
