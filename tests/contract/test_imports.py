@@ -9,7 +9,7 @@ import ast
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,6 +76,8 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "time": ("clock.py",),
 }
 EXPORTER_NEVER_LOADS = ("numpy", "pandas", "rich", "jsonschema", "pynvml", "requests", "joulebench.push", "joulebench.results")
+
+HOOK_NEVER_LOADS = ("requests", "urllib3", "prometheus_client", "http.client", "ssl", "asyncio", "joulebench.llm.readers")
 
 
 @dataclass(frozen=True)
@@ -196,10 +198,18 @@ def test_nobody_imports_tests_or_scripts() -> None:
 
 def test_the_exporter_starts_without_what_only_others_need() -> None:
     """It has to stay small beside a benchmark; pynvml and requests come when a GPU or an Ollama is there."""
-    code = (
-        "import sys, joulebench.cli.exporter, joulebench.exporter.app, joulebench.gpu.monitor\n"
-        f"print([name for name in {EXPORTER_NEVER_LOADS!r} if name in sys.modules])"
-    )
+    start = "joulebench.cli.exporter, joulebench.exporter.app, joulebench.gpu.monitor"
+    assert _loaded_by(start, EXPORTER_NEVER_LOADS) == "[]"
+
+
+def test_the_hook_of_a_task_loads_nothing_that_the_background_can_load() -> None:
+    """What it loads at once is added to every task's process."""
+    assert _loaded_by("joulebench.mcpworld.hook", HOOK_NEVER_LOADS) == "[]"
+
+
+def _loaded_by(modules: str, names: Sequence[str]) -> str:
+    """Returns those of ``names`` that are loaded with ``modules``, as a list is printed."""
+    code = f"import sys, {modules}\nprint([name for name in {names!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "[]", f"loaded at start: {done.stdout}"
+    return done.stdout.strip()

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from joulebench.clock import SystemClock, wait_until
-from joulebench.supervise import BackgroundLoop, BoundedQueue, LoopErrors, error_pause, run_in_asyncio
+from joulebench.supervise import BackgroundLoop, BoundedQueue, LoopErrors, error_pause, import_in_background, run_in_asyncio
 
 
 class Failing:
@@ -146,6 +148,24 @@ def test_an_asyncio_loop_goes_on_and_ends_by_cancelling(caplog: pytest.LogCaptur
     with caplog.at_level(logging.ERROR):
         asyncio.run(scenario())
     assert (errors.counts(), len(caplog.records)) == ({"a": 2}, 1)
+
+
+def test_a_fork_waits_for_an_import_in_the_background(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module that was half loaded at the fork could never be loaded in the forked process: its thread is not there."""
+    (tmp_path / "slow_module.py").write_text(
+        "import threading\nbegun = threading.Event()\nthreading.current_thread().begun.set()\nbegun.wait(0.2)\nis_done = True\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    thread = threading.Thread(target=import_in_background, args=("slow_module",))
+    begun = threading.Event()
+    vars(thread)["begun"] = begun
+    thread.start()
+    assert begun.wait(5.0)
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if import_in_background("slow_module").is_done else 1)
+    thread.join()
+    assert wait_until(lambda: os.waitpid(child, os.WNOHANG) == (child, 0), 5.0)
 
 
 def test_a_full_queue_drops_the_oldest_and_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
