@@ -77,7 +77,16 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
 }
 EXPORTER_NEVER_LOADS = ("numpy", "pandas", "rich", "jsonschema", "pynvml", "requests", "joulebench.push", "joulebench.results")
 
-HOOK_NEVER_LOADS = ("requests", "urllib3", "prometheus_client", "http.client", "ssl", "asyncio", "joulebench.llm.readers")
+HOOK_NEVER_LOADS = (
+    "numpy",
+    "requests",
+    "urllib3",
+    "prometheus_client",
+    "http.client",
+    "ssl",
+    "asyncio",
+    "joulebench.llm.readers",
+)
 
 
 @dataclass(frozen=True)
