@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from joulebench.push.run import Run
 
 __version__ = "0.1.0"
-_LOADED_WITH_RUN = ("joulebench.clients.session", "joulebench.metrics.families", "joulebench.push.responses")
+LOADED_WITH_RUN = ("joulebench.clients.session", "joulebench.metrics.families", "joulebench.push.responses")
 """What ``Run`` loads when it needs it: here at once, so that nothing is loaded while a call is timed."""
 __all__ = ["Run", "__version__", "instrument", "response_confidence"]
 
@@ -25,7 +25,7 @@ def __getattr__(name: str) -> Any:
     if name == "Run":
         from joulebench.push.run import Run
 
-        for room in _LOADED_WITH_RUN:
+        for room in LOADED_WITH_RUN:
             importlib.import_module(room)
         return Run
     if name == "instrument":

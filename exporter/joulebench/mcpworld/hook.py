@@ -20,12 +20,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import joulebench
 from joulebench import settings
 from joulebench.files import write_atomic
 from joulebench.mcpworld.replay import ReplayClock, TaskReplay
 from joulebench.parsing import as_dict, as_float, as_name
 from joulebench.push.run import Run
 from joulebench.schema.client_identity import UNKNOWN, ClientIdentity, identify
+from joulebench.supervise import BackgroundLoop, import_in_background
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +84,8 @@ class Hook:
         if self._closed:
             return
         if not self._opened:
+            # What the end of the task needs is loaded while the task runs.
+            BackgroundLoop("imports", _load_for_background).start()
             self._run.__enter__()
             self._opened = True
             atexit.register(self.close)
@@ -133,6 +137,11 @@ class Hook:
                     "joulebench could not take an event of the evaluator; the benchmark goes on without its measurement"
                 )
             self._broken = True
+
+
+def _load_for_background() -> None:
+    for module in joulebench.LOADED_WITH_RUN:
+        import_in_background(module)
 
 
 def _metadata_to_keep(metadata: Mapping[str, object], identity: ClientIdentity) -> dict[str, object]:
