@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 0.4
 """How long the end of the evaluator's process waits for the last energies and pushes; Prometheus has the rest of them anyway."""
+LOAD_SECONDS = 5.0
+"""Longest wait at the end for modules that are still being loaded: of a task of less than a second on a busy machine."""
 LATE_SECONDS = 3600.0
 """An event that says it happened longer ago, or this far ahead, is taken to happen now."""
 SESSION_KEYS = ("infrastructure_tag", "temperature", "available_tools")
@@ -50,6 +52,7 @@ class Hook:
         self._lock = threading.RLock()
         self._tasks: dict[str, TaskReplay] = {}
         self._opened = self._closed = self._broken = False
+        self._imports = BackgroundLoop("imports", _load_for_background)
         self.sessions: object = None
         """``results`` of the evaluator's collector: the sessions by task id."""
 
@@ -85,7 +88,7 @@ class Hook:
             return
         if not self._opened:
             # What the end of the task needs is loaded while the task runs.
-            BackgroundLoop("imports", _load_for_background).start()
+            self._imports.start()
             self._run.__enter__()
             self._opened = True
             atexit.register(self.close)
@@ -125,6 +128,8 @@ class Hook:
         self._end(None)
         if self._opened and not self._closed:
             self._closed = True
+            # The time to drain is for requests alone.
+            self._imports.join(LOAD_SECONDS)
             self._run.__exit__(None, None, None)
 
     def _safely(self, action: Callable[[], None]) -> None:
