@@ -12,9 +12,11 @@ import pytest
 
 from joulebench import cli
 from joulebench.schema import TaskResult, load_results
+from joulebench.stack.native import NativeStack, Ports
 from tests.contract.sources import ROOT
 from tests.fakes.model_server import ModelServer
 from tests.fakes.model_turns import MODEL, Json, Turn, call, say
+from tests.needs import need_program
 
 EXAMPLES = ROOT / "examples"
 BY_HAND = Path(__file__).parent / "by_hand"
@@ -214,3 +216,30 @@ def test_every_example_is_in_the_list_and_run() -> None:
     for path in EXAMPLES.glob("*.py"):
         assert f"]({path.name})" in listing
         assert f'"{path.name}"' in tests
+
+
+@pytest.mark.e2e
+def test_a_report_with_simulated_meters_of_cpu_and_wall(tmp_path: Path) -> None:
+    for program in ("prometheus", "pushgateway"):
+        need_program(program)
+    turns = [call("list_files"), say("nothing")]
+    flags = ["--gpu-source", "simulated"]
+    stack = NativeStack(tmp_path / "stack", Ports.free(), flags, with_alertmanager=False)
+    with ModelServer(turns) as server, stack:
+        environment = {
+            "JOULEBENCH_GATEWAY_URL": stack.gateway_url,
+            "JOULEBENCH_PROMETHEUS_URL": stack.prometheus_url,
+            "JOULEBENCH_EXPORTER_URL": stack.exporter_url,
+        }
+        bench = ("--base-url", server.openai_url, "--model", MODEL, "--tasks", "list-files", "--idle-seconds", "3")
+        printed = run_example("whole_machine.py", tmp_path, *bench, **environment)
+    page = Path(printed.rpartition("written to ")[2].strip())
+    (result,) = load_results([tmp_path / page.parent])
+    assert {name: (meter.scope, meter.simulated) for name, meter in result.meters.items()} == {
+        "cpu": ("cpu", True),
+        "plug": ("wall", True),
+    }
+    assert (result.emissions["carbon"].of, result.emissions["carbon"].simulated) == ("wall", True)
+    text = (tmp_path / page).read_text(encoding="utf-8")
+    assert "SIMULATED GPU" in text
+    assert "made up for this example" in text
