@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# The tests start hundreds of Python processes, and without byte code each compiles its modules anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: setup programs compiler demo test test-random test-fresh test-python test-ui test-profile test-ollama test-helm test-slurm test-hostile test-clients test-stores test-image manifests lock ollama builds check lint format docs bench clean help
 

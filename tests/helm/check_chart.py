@@ -145,7 +145,8 @@ def test_an_exporter_with_a_password_is_probed_and_scraped() -> None:
     plain, secured = (rendered(next(path for path in VALUES if path.stem.startswith(name))) for name in ("default", "full"))
 
     def pod(manifests: list[Json]) -> Json:
-        return named(manifests, "DaemonSet", "-exporter")["spec"]["template"]["spec"]
+        spec: Json = named(manifests, "DaemonSet", "-exporter")["spec"]["template"]["spec"]
+        return spec
 
     (exporter,) = pod(secured)["containers"]
     (mount,) = (mount for mount in exporter["volumeMounts"] if mount["name"] == "web-config")
