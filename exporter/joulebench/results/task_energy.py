@@ -217,8 +217,9 @@ def _as_window(answer: GpuJoules, method: str | None) -> WindowEnergy:
 def _findings(task: Task, gpus: Sequence[ChosenEnergy], used: Sequence[GpuSamples], basis: str) -> list[str]:
     assert task.window is not None
     found: list[str] = []
-    # An exporter judges its own answers, and knows who used each GPU.
-    alone = [gpu.chosen.joules for gpu in gpus if gpu.exporter is None]
+    # An exporter judges its own answers, and knows who used each GPU; read back from pushed gauges they come without its verdict.
+    judged = {answer.uuid for answer in task.exporter_energy if answer.quality in QUALITIES}
+    alone = [gpu.chosen.joules for gpu in gpus if gpu.uuid not in judged]
     if basis == "assumed" and are_used_unequally(alone, task.window[1] - task.window[0]):
         found.append(Reason.DEVICES_ASSUMED)
     if any(gpu.exporter and gpu.prometheus and disagree(gpu.exporter, gpu.prometheus) for gpu in gpus):

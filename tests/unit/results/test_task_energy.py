@@ -69,6 +69,18 @@ def test_the_exporter_is_preferred_and_both_are_kept() -> None:
     assert found.gpus[0].prometheus.longest_gap == pytest.approx(0.25)
 
 
+@pytest.mark.parametrize(("basis", "reasons"), [(None, ("devices_assumed",)), ("declared", ())])
+def test_joules_read_back_without_a_verdict_are_suspect_where_only_one_gpu_worked(
+    basis: str | None, reasons: tuple[str, ...]
+) -> None:
+    read_back = (GpuJoules("0", "u", 3000.0, 2990.0, 3010.0), GpuJoules("1", "v", 200.0, 199.0, 201.0))
+    total = task_energy(replace(TASK, exporter_energy=read_back, device_basis=basis), None).total
+    assert set(total.reasons) - {"prometheus_not_asked"} == set(reasons)
+    assert total.quality == ("suspect" if reasons else "ok")
+    judged = tuple(gpu._replace(quality="ok", method="counter") for gpu in read_back)
+    assert task_energy(replace(TASK, exporter_energy=judged, device_basis="assumed"), None).total.quality == "ok"
+
+
 def test_estimates_outside_each_others_bounds_are_told() -> None:
     found = task_energy(answered(1100.0), stored(gpu()))
     assert (found.total.joules, found.total.quality, found.total.reasons) == (1100.0, "suspect", ("energy_disagreement",))
