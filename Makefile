@@ -81,8 +81,8 @@ check: $(VENV)/.installed
 
 # Two runs: tests that compute, on two workers, then tests that play scripts in seconds with real programs, one after the other.
 WORKERS ?= 2
-COMPUTE := -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not ollama and not e2e"
-PLAY := -m "e2e and not ollama"
+COMPUTE := -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not ollama and not timed"
+PLAY := -m "timed and not ollama"
 # Exit status 5: none of the files named in TESTS is of this kind.
 test: check programs compiler
 	@status=0; \

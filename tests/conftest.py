@@ -18,6 +18,10 @@ from tests.fakes.overheating import OverheatingScene
 from tests.goldens_support import *  # noqa: F403
 from tests.needs import need_program
 
+TIMED = Path(__file__).parent / "e2e"
+"""Its tests play scripts in seconds with real programs."""
+UNTIMED = (TIMED / "test_demo_without_programs.py",)
+
 # A run in a test meets the programs that the test names, never those that happen to run on this machine's usual ports.
 for variable in ("JOULEBENCH_PROMETHEUS_URL", "JOULEBENCH_EXPORTER_URL"):
     os.environ[variable] = "none"
@@ -41,6 +45,11 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(stray_threads)
     # Started in the background of a script, everything here would ignore Ctrl-C, and so would the programs that are tested by it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    if TIMED in item.path.parents and item.path not in UNTIMED:
+        item.add_marker("timed")
 
 
 @pytest.hookimpl(trylast=True)

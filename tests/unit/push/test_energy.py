@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -50,13 +51,16 @@ def test_energies_reach_the_journal_and_the_gateway(tmp_path: Path, gateway: Rea
 
 
 def run_phases(tmp_path: Path, exporter: FakeExporter) -> tuple[dict[str, Any], list[float]]:
-    """A task with a call and a tool: the exporter's answer for it, and when its phase changed."""
+    """A task with a call and a tool, a few milliseconds each: the exporter's answer for it, and when its phase changed."""
+    pause = threading.Event().wait
     with Run(runs_dir=tmp_path, gateway_url="none", exporter_url=exporter.url) as run, run.task("t") as task:
         with task.call() as call:
+            pause(0.003)
             call.first_token()
+            pause(0.003)
             call.finish()
         with task.tool("look", {}):
-            pass
+            pause(0.003)
     (energy,) = events(run.directory, "TASK_ENERGY")
     kinds = ("LLM_QUERY_START", "LLM_FIRST_TOKEN_RECEIVED", "LLM_QUERY_END", "TOOL_CALL_END")
     return energy, [event["timestamp"] for kind in kinds for event in events(run.directory, kind)]
