@@ -1,5 +1,6 @@
 """The built-in benchmark with joules of GPU, CPU and wall, and what they emit; CPU and wall meter are SIMULATED here.
 
+    pip install 'joulebench[demo,report,analysis]'
     joulebench up --gpu-source simulated        # or a machine with a GPU
     python examples/whole_machine.py            # ends with runs/RUN_ID/report.html
 

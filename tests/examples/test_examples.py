@@ -220,6 +220,8 @@ def test_every_example_is_in_the_list_and_run() -> None:
 
 @pytest.mark.e2e
 def test_a_report_with_simulated_meters_of_cpu_and_wall(tmp_path: Path) -> None:
+    for package in ("scipy", "plotly"):
+        need_package(package)
     for program in ("prometheus", "pushgateway"):
         need_program(program)
     turns = [call("list_files"), say("nothing")]
