@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -179,15 +179,26 @@ class Chunk:
     throttle_rests: bool
 
 
-def fetch_chunks(api: PrometheusApi, start: float, end: float, equal: Mapping[str, str]) -> list[Chunk]:
-    """One chunk, or several where the store refuses to load so much at once. Raises PrometheusError."""
+T = TypeVar("T")
+
+
+def fetch_in_parts(fetch: Callable[[float, float], T], start: float, end: float) -> list[T]:
+    """What ``fetch`` returns for this time, or for parts of it where the store refuses to load so much at once.
+
+    Raises PrometheusError.
+    """
     try:
-        return [fetch_chunk(api, start, end, equal)]
+        return [fetch(start, end)]
     except QueryRefused:
         if end - start < 2 * SHORTEST_CHUNK_SECONDS:
             raise
     middle = round((start + end) / 2, 3)
-    return [*fetch_chunks(api, start, middle, equal), *fetch_chunks(api, middle, end, equal)]
+    return [*fetch_in_parts(fetch, start, middle), *fetch_in_parts(fetch, middle, end)]
+
+
+def fetch_chunks(api: PrometheusApi, start: float, end: float, equal: Mapping[str, str]) -> list[Chunk]:
+    """One chunk, or several where the store refuses to load so much at once. Raises PrometheusError."""
+    return fetch_in_parts(lambda start, end: fetch_chunk(api, start, end, equal), start, end)
 
 
 def fetch_chunk(api: PrometheusApi, start: float, end: float, equal: Mapping[str, str]) -> Chunk:

@@ -25,11 +25,11 @@ from joulebench.energy.estimator import window_energies
 from joulebench.energy.plausibility import checked_curve
 from joulebench.energy.power_gauge import GaugeCurve
 from joulebench.energy.window import QUALITIES, WindowEnergy, missing, total
-from joulebench.errors import PrometheusError, QueryRefused
+from joulebench.errors import PrometheusError
 from joulebench.meters import EVERY_HOST, Meter
 from joulebench.results import queries
 from joulebench.results.attribution import llm_calls
-from joulebench.results.fetch import CHUNK_SECONDS, NO_CURVE, PAD_SECONDS, SHORTEST_CHUNK_SECONDS, GpuSamples, chunks, union
+from joulebench.results.fetch import CHUNK_SECONDS, NO_CURVE, PAD_SECONDS, GpuSamples, chunks, fetch_in_parts, union
 from joulebench.results.merge import Task
 from joulebench.results.timeseries import TimeSeries, Window
 from joulebench.schema.reasons import Reason
@@ -116,14 +116,12 @@ def fetch_meters(
 
 def fetch_columns(api: PrometheusApi, selector: str, start: float, end: float) -> list[Column]:
     """Stored samples of the series. Raises PrometheusError. A store that refuses to load so much at once is asked for halves."""
-    query = queries.raw_selector(selector.strip(), end - start)
-    try:
+
+    def fetch(start: float, end: float) -> list[Column]:
+        query = queries.raw_selector(selector.strip(), end - start)
         return api.columns(api.raw(query, end), query)
-    except QueryRefused:
-        if end - start < 2 * SHORTEST_CHUNK_SECONDS:
-            raise
-    middle = round((start + end) / 2, 3)
-    return [*fetch_columns(api, selector, start, middle), *fetch_columns(api, selector, middle, end)]
+
+    return [column for part in fetch_in_parts(fetch, start, end) for column in part]
 
 
 def join_columns(columns: Sequence[Column]) -> Iterator[tuple[Mapping[str, str], TimeSeries]]:

@@ -19,10 +19,10 @@ from joulebench.clients.matrix import Column
 from joulebench.clients.prometheus import PrometheusApi, Series
 from joulebench.devices import is_host, parse_server, serves
 from joulebench.energy.devices import InstanceWork, instance_shares
-from joulebench.errors import PrometheusError, QueryRefused, UserError
+from joulebench.errors import PrometheusError, UserError
 from joulebench.metrics.label_sets import OWNER
 from joulebench.results import queries
-from joulebench.results.fetch import CHUNK_SECONDS, SHORTEST_CHUNK_SECONDS, GpuSamples, chunks, union
+from joulebench.results.fetch import CHUNK_SECONDS, GpuSamples, chunks, fetch_in_parts, union
 from joulebench.results.merge import ObservedDevice, ServingOwner, Task
 from joulebench.results.timeseries import EMPTY, TimeSeries, Window, window_means
 from joulebench.settings import is_loopback
@@ -229,7 +229,7 @@ def fetch_owner_history(
     ends: dict[tuple[DeviceUser, float], float] = {}
     activity: defaultdict[str, list[TimeSeries]] = defaultdict(list)
     for start, end in chunks(union(windows), chunk):
-        for part in _fetch_chunks(api, start, end, equal or {}):
+        for part in fetch_in_parts(lambda start, end: _fetch_chunk(api, start, end, equal or {}), start, end):
             for use in part.uses:
                 place = use.user, use.start
                 ends[place] = max(ends.get(place, use.end), use.end)
@@ -252,17 +252,6 @@ class _Chunk:
     dropped: dict[str, float]
     instances: dict[str, tuple[str, int | None]] = field(default_factory=dict)
     activity: dict[str, TimeSeries] = field(default_factory=dict)
-
-
-def _fetch_chunks(api: PrometheusApi, start: float, end: float, equal: Mapping[str, str]) -> list[_Chunk]:
-    """One chunk, or several where the store refuses to load so much at once."""
-    try:
-        return [_fetch_chunk(api, start, end, equal)]
-    except QueryRefused:
-        if end - start < 2 * SHORTEST_CHUNK_SECONDS:
-            raise
-    middle = round((start + end) / 2, 3)
-    return [*_fetch_chunks(api, start, middle, equal), *_fetch_chunks(api, middle, end, equal)]
 
 
 def _fetch_chunk(api: PrometheusApi, start: float, end: float, equal: Mapping[str, str]) -> _Chunk:

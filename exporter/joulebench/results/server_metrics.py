@@ -12,10 +12,9 @@ from dataclasses import dataclass, field
 
 from joulebench import metrics
 from joulebench.clients.prometheus import PrometheusApi
-from joulebench.errors import QueryRefused
 from joulebench.metrics import DIRECTIONS, LINKS, recorded
 from joulebench.results import queries
-from joulebench.results.fetch import SHORTEST_CHUNK_SECONDS, GpuSamples, chunks, union
+from joulebench.results.fetch import GpuSamples, chunks, fetch_in_parts, union
 from joulebench.results.timeseries import EMPTY, TimeSeries, Window, gauge_stats, increase
 from joulebench.schema.result import CappedClock, LinkBytes, ModelServer, SampleCounts
 
@@ -103,14 +102,7 @@ class _Collector:
 
     def add(self, start: float, end: float) -> None:
         """In parts where the store refuses to load so much at once."""
-        try:
-            self._add(start, end)
-        except QueryRefused:
-            if end - start < 2 * SHORTEST_CHUNK_SECONDS:
-                raise
-            middle = round((start + end) / 2, 3)
-            self.add(start, middle)
-            self.add(middle, end)
+        fetch_in_parts(self._add, start, end)
 
     def _add(self, start: float, end: float) -> None:
         api, equal, seconds = self.api, self.equal, end - start
