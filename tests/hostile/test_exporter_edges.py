@@ -9,7 +9,7 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -157,10 +157,9 @@ def test_sighup_takes_a_new_password(tmp_path: Path) -> None:
     def status(password: str) -> int:
         peer = connection(running)
         token = base64.b64encode(f"ada:{password}".encode()).decode()
-        peer.request("GET", "/healthz", headers={"Authorization": f"Basic {token}"})
-        answer = peer.getresponse().status
-        peer.close()
-        return answer
+        with closing(peer):
+            peer.request("GET", "/healthz", headers={"Authorization": f"Basic {token}"})
+            return peer.getresponse().status
 
     write(b"old")
     with exporter(*FLAGS, f"--web.config.file={file}") as running:

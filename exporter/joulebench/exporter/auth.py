@@ -118,7 +118,10 @@ class BasicAuth:
 
     def _finish(self, future: asyncio.Future[bool], done: asyncio.Future[bool]) -> None:
         self._running -= 1
-        if not future.done() and not done.cancelled():
+        if done.cancelled():  # closed: no request is left without an answer
+            future.cancel()
+            return
+        if not future.done():
             error = done.exception()
             if error is None:
                 future.set_result(done.result())

@@ -79,9 +79,8 @@ class WebConfig:
         auth = BasicAuth(_hashes(users, where), where) if users else None
         if users:
             _warn_if_readable(path)
-        old_auth, self.tls, self.auth = self.auth, tls, auth
-        if old_auth is not None:
-            old_auth.close()
+        # The auth before is not closed: requests that wait for its bcrypt get their answer, and then its thread ends by itself.
+        self.tls, self.auth = tls, auth
 
 
 def _warn_if_readable(path: Path) -> None:

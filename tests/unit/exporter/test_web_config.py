@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import http.client
 import shutil
@@ -238,6 +239,22 @@ def test_a_reload_takes_new_users_and_a_new_certificate(certificates: Certificat
         renewed = ssl.create_default_context(cafile=certificates.path("client.crt"))
         assert status(server, renewed, basic("ada", "battery staple")) == 200
         assert status(server, renewed, basic("ada", "correct horse")) == 401
+
+
+def test_a_reload_answers_the_requests_that_wait_for_bcrypt(tmp_path: Path) -> None:
+    web = config(tmp_path, f"basic_auth_users:\n  ada: {HASH}\n")
+
+    async def answers() -> list[bool]:
+        before = web.auth
+        assert before is not None
+        waiting = [asyncio.create_task(before.allow(basic("ada", "correct horse"), "10.0.0.1")) for _ in range(20)]
+        await asyncio.sleep(0)
+        web.reload()
+        assert web.auth is not before
+        return await asyncio.wait_for(asyncio.gather(*waiting), timeout=10.0)
+
+    assert asyncio.run(answers()) == [True] * 20
+    web.close()
 
 
 def test_a_reload_of_a_broken_file_changes_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
