@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from typing import Protocol, cast
 
 from joulebench.units import Seconds
@@ -59,6 +60,25 @@ class ClockOffset:
     def is_certain(self) -> bool:
         """Whether the two clocks cannot be the same."""
         return abs(self.seconds) > self.uncertainty
+
+
+def parse_iso_time(text: str) -> datetime | None:
+    """An ISO 8601 time with its zone, None where it names none; None for what is no such time.
+
+    dateutil reads fractions of any length and every form of an offset; ``datetime.fromisoformat`` does so from Python 3.11 only.
+    """
+    from dateutil.parser import isoparse
+
+    try:
+        return isoparse(text.strip())
+    except ValueError:
+        return None
+
+
+def iso_seconds(text: str) -> Seconds | None:
+    """The unix time of an ISO 8601 time, in UTC where it names no zone; None for what is no such time."""
+    parsed = parse_iso_time(text)
+    return None if parsed is None else Seconds(parsed.replace(tzinfo=parsed.tzinfo or timezone.utc).timestamp())
 
 
 def sleep_briefly(seconds: float) -> None:

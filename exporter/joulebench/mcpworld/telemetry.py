@@ -15,14 +15,13 @@ import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timezone
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
 from joulebench import metrics
 from joulebench.clients.prometheus import PrometheusApi
-from joulebench.clock import SystemClock
+from joulebench.clock import SystemClock, iso_seconds
 from joulebench.devices import Device, DeviceName, resolve_devices
 from joulebench.energy.trace import CounterTrace
 from joulebench.errors import PrometheusError, UserError
@@ -110,13 +109,7 @@ def read_monitor_log(path: Path) -> MonitorLog:
 def moment(cell: str | None) -> float | None:
     """A unix time, or an ISO time (UTC where it names no zone), as unix seconds."""
     value = reading(cell)
-    if value is not None or not cell:
-        return value
-    try:
-        parsed = datetime.fromisoformat(cell.strip().replace("Z", "+00:00"))
-    except ValueError:
-        return None
-    return parsed.replace(tzinfo=parsed.tzinfo or timezone.utc).timestamp()
+    return value if value is not None else iso_seconds(cell or "")
 
 
 def reading(cell: str | None) -> float | None:

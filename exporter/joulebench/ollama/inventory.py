@@ -9,23 +9,20 @@ from __future__ import annotations
 
 import logging
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import requests
 
 from joulebench.clients.session import open_session
+from joulebench.clock import parse_iso_time
 from joulebench.errors import OllamaError
 from joulebench.ollama.kv_cache import CacheLayout, CacheSettings, layout_of
 from joulebench.settings import DEFAULT_OLLAMA_URL, Url
 from joulebench.units import Bytes, Ratio, Seconds
 
 log = logging.getLogger(__name__)
-
-_TIME = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(\.\d+)?(?:([Zz])|([+-])(\d\d):(\d\d))")
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,19 +126,10 @@ class OllamaApi:
 
 def unix_time(text: object) -> Seconds | None:
     """RFC 3339 with any offset and up to nanoseconds as unix seconds; None for anything else and for Go's zero time."""
-    match = _TIME.fullmatch(text) if isinstance(text, str) else None
-    if match is None:
+    moment = parse_iso_time(text) if isinstance(text, str) else None
+    if moment is None or moment.tzinfo is None or moment.year == 1:
         return None
-    day, clock, fraction, _zulu, sign, hours, minutes = match.groups()
-    try:
-        moment = datetime.fromisoformat(f"{day}T{clock}").replace(tzinfo=timezone.utc)
-    except ValueError:
-        return None
-    if moment.year == 1:
-        return None
-    offset = timedelta(hours=int(hours or 0), minutes=int(minutes or 0))
-    whole = moment.timestamp() + offset.total_seconds() * (1 if sign == "-" else -1)
-    return Seconds(whole + float(fraction or 0))
+    return Seconds(moment.timestamp())
 
 
 def _root_cause(error: BaseException) -> BaseException:

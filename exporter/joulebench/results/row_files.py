@@ -11,12 +11,12 @@ import io
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import IO, Any, Protocol
 
 import msgspec
 
+from joulebench.clock import iso_seconds, parse_iso_time
 from joulebench.errors import UserError
 from joulebench.results.write import csv_cell
 from joulebench.schema.columns import CellValue, is_configured_column
@@ -221,10 +221,10 @@ def detect_times(sample: object, setting: str) -> TimeReader:
             f"{setting}: {str(sample)[:40]!r} is no time of a day; give a column with epoch seconds, milliseconds, microseconds"
             " or nanoseconds, or ISO 8601"
         )
-    parsed = _iso(sample)
+    parsed = parse_iso_time(sample) if isinstance(sample, str) else None
     if parsed is None:
         raise UserError(f"{setting}: {str(sample)[:40]!r} is no time; give a column with epoch seconds or ISO 8601")
-    return TimeReader(ISO if parsed.tzinfo else ISO_UTC, _iso_seconds)
+    return TimeReader(ISO if parsed.tzinfo else ISO_UTC, lambda value: iso_seconds(value) if isinstance(value, str) else None)
 
 
 def _number_reader(seconds: float) -> Callable[[object], float | None]:
@@ -244,19 +244,3 @@ def _number(value: object) -> float | None:
     except (ValueError, OverflowError):
         return None
     return number if math.isfinite(number) else None
-
-
-def _iso(value: object) -> datetime | None:
-    if not isinstance(value, str):
-        return None
-    try:
-        return datetime.fromisoformat(value.strip().replace("Z", "+00:00"))
-    except ValueError:
-        return None
-
-
-def _iso_seconds(value: object) -> float | None:
-    parsed = _iso(value)
-    if parsed is None:
-        return None
-    return parsed.replace(tzinfo=parsed.tzinfo or timezone.utc).timestamp()

@@ -165,7 +165,7 @@ def test_the_offload_ratio_is_absent_where_the_sizes_do_not_say(size: int | None
     ],
 )
 def test_expiry_times_with_any_offset_and_nanoseconds(text: object, seconds: float | None) -> None:
-    assert unix_time(text) == (None if seconds is None else pytest.approx(seconds, abs=1e-6))
+    assert unix_time(text) == (None if seconds is None else pytest.approx(seconds, abs=2e-6))
 
 
 def test_truncated_json_is_an_error(fake: FakeOllama) -> None:

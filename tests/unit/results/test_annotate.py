@@ -62,7 +62,8 @@ def test_equal_shares_are_those_of_the_attribution() -> None:
         ("1700000000250000000", "epoch nanoseconds"),
         ("2023-11-14T22:13:20.25Z", "ISO 8601"),
         ("2023-11-14 23:13:20.25+01:00", "ISO 8601"),
-        ("2023-11-14T22:13:20.25", "ISO 8601 without a zone, taken as UTC"),
+        ("2023-11-14T22:13:20.250000001+0000", "ISO 8601"),
+        ("2023-11-14 22:13:20,25", "ISO 8601 without a zone, taken as UTC"),
     ],
 )
 def test_times_are_detected(sample: object, form: str) -> None:
