@@ -4,6 +4,7 @@ a gate that skips itself gates nothing."""
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import NoReturn
 
@@ -25,6 +26,14 @@ def need_program(name: str) -> Path:
     if executable is None:
         missing(f"{name} is not installed; 'joulebench stack fetch {name}' downloads it")
     return executable
+
+
+def need_check_jsonschema() -> Path:
+    """The program of the package of that name, which pyproject.toml asks for where its Python is new enough for it."""
+    tool = Path(sys.executable).with_name("check-jsonschema")
+    if not tool.exists():
+        missing("check-jsonschema is not installed; it needs Python 3.11")
+    return tool
 
 
 def need_model() -> Path:

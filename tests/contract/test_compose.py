@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from packaging.utils import canonicalize_name
 
 from tests.contract.commands import parse
 from tests.contract.sources import ROOT, loaded
-from tests.needs import need_program
+from tests.needs import need_check_jsonschema, need_program
 
 COMPOSE = ROOT / "docker-compose.yml"
 DOCKERFILE = ROOT / "exporter/Dockerfile"
@@ -37,8 +36,8 @@ PINNED = re.compile(r"[\w./-]+:v?\d+\.\d+\.\d+(-[\w.-]+)?")
 
 
 def test_it_fits_the_compose_specification() -> None:
-    tool = Path(sys.executable).with_name("check-jsonschema")
-    done = subprocess.run([tool, "--builtin-schema", "vendor.compose-spec", COMPOSE], capture_output=True, text=True, check=False)
+    command: list[str | Path] = [need_check_jsonschema(), "--builtin-schema", "vendor.compose-spec", COMPOSE]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from joulebench import __version__
 from tests.contract.sources import PACKAGE, ROOT
+from tests.needs import need_check_jsonschema
 
 CHANGELOG = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 VERSIONS = re.findall(r"^## \[(.+?)\]", CHANGELOG, flags=re.MULTILINE)
@@ -48,6 +48,7 @@ def test_every_relative_link_leads_somewhere(paper: Path) -> None:
     ids=lambda value: value.name if isinstance(value, Path) else value,
 )
 def test_the_forges_configuration_follows_its_schema(schema: str, path: Path) -> None:
-    tool = Path(sys.executable).with_name("check-jsonschema")
-    done = subprocess.run([tool, "--builtin-schema", schema, path], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [need_check_jsonschema(), "--builtin-schema", schema, path], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -78,7 +78,7 @@ class _Checker:
 
     def check(self) -> CheckedCounter:
         for index in range(len(self._at)):
-            if not self._kept or self._follows(self._kept[-1], index):
+            if not self._kept or (self._follows(self._kept[-1], index) and not self._has_grown_back(index)):
                 self._drop(self._pending)
                 self._pending = []
                 self._kept.append(index)
@@ -97,20 +97,23 @@ class _Checker:
         seconds = self._at[after] - self._at[before] + self._slack[after] + self._slack[before] + self._step
         return 0 <= rise <= self._watts * seconds
 
+    def _has_grown_back(self, index: int) -> bool:
+        """Whether a counter that fell reaches its old height by rising as a counter does: a sum that began at 0 and began again
+        soon. A glitch is over from one reading to the next; a single reading that is a little too low is one, too."""
+        if not self._pending or not self._follows(self._pending[-1], index):
+            return False
+        return len(self._pending) > 1 or self._joules[self._pending[0]] < self._joules[self._kept[-1]] / 2
+
     def _has_stayed(self, indices: Sequence[int]) -> bool:
         return len(indices) >= STAYS_POINTS and self._at[indices[-1]] - self._at[indices[0]] >= STAYS_SECONDS
 
     def _begin_epoch(self) -> None:
-        begin = self._epochs[-1] if self._epochs else self._kept[0]
-        epoch = self._kept[self._kept.index(begin) :]
-        if self._has_stayed(epoch):
+        if len(self._kept) >= STAYS_POINTS:
             self._epochs.append(self._pending[0])
         else:
-            # What came before did not stay itself: it was the glitch.
-            self._drop(epoch)
-            del self._kept[len(self._kept) - len(epoch) :]
-            if self._epochs:
-                self._epochs[-1] = self._pending[0]
+            # So few readings at the very beginning were the glitch themselves.
+            self._drop(self._kept)
+            self._kept = []
         self._kept += self._pending
         self._pending = []
 

@@ -96,6 +96,29 @@ def test_wrong_readings_at_the_start_are_no_epoch() -> None:
     assert len(counter.curve().glitches) == 2
 
 
+@pytest.mark.parametrize("lost", [0.3, 1.0])
+@pytest.mark.parametrize("lived", [0.4, 1.0, 2.0, 4.0, 4.8, 6.0])
+def test_a_sum_that_began_anew_soon_after_its_start_and_outgrew_the_old_one_is_no_glitch(lived: float, lost: float) -> None:
+    """What an exporter of a card without counter does that is started again ``lived`` seconds after its start."""
+    counter = Counter(Random(3), 40.0)
+    restart = 10.0 + lived
+    known = ((counter.at > 10.0) & (counter.at < restart)) | (counter.at > restart + lost)
+    counter.at, counter.joules, counter.uncertainty = counter.at[known], counter.joules[known], counter.uncertainty[known]
+    new = counter.at > restart
+    counter.joules[new] -= counter.joules[new][0]
+    counter.joules[~new] -= counter.joules[~new][0]
+    start, end = restart - min(1.7, lived / 2), restart + 4.0
+    across = energy(counter, start, end)
+    (truth,) = counter.truth(np.array([end])) - counter.truth(np.array([start]))
+    assert (across.joules, across.high, across.quality, across.resets) == (None, None, "missing", 1)
+    assert across.low is not None
+    assert across.low <= truth
+    after = energy(counter, restart + 2.0, 30.0)
+    (truth,) = counter.truth(np.array([30.0])) - counter.truth(np.array([restart + 2.0]))
+    assert after.joules == pytest.approx(truth, rel=0.01)
+    assert after.quality == "ok"
+
+
 def test_possible_readings_pass_untouched() -> None:
     counter = Counter(Random(4))
     curve = counter.curve()

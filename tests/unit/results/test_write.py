@@ -103,7 +103,7 @@ def test_rows_of_the_same_key_are_replaced_and_others_stay() -> None:
     assert merge_rows(second, []) == second
 
 
-@pytest.mark.parametrize("text", ["", "\n", "a,b\n1,2\n", "run_id,task_id\n1,2\n", "\x00garbage"])
+@pytest.mark.parametrize("text", ["", "\n", "a,b\n1,2\n", "run_id,task_id\n1,2\n", "\x01garbage"])
 def test_a_file_that_is_no_table_of_ours_has_no_rows(text: str) -> None:
     assert read_rows(text) == []
 
