@@ -26,8 +26,8 @@ OBSERVED_SECONDS = 2.0
 @click.option("-o", "--out", type=options.FILE, metavar="FILE", help="Where the table is written.  [default: in place]")
 @options.prometheus_option("Prometheus with the samples of the exporter.")
 @options.gpus_option("GPUs that served.  [default: all that Prometheus has]")
-@options.server_option("The model server, which is running: the GPUs that it uses now are taken for those that served.")
-@options.exporter_option("Exporter that is asked for the GPUs of --server.")
+@options.server_option("The model server: the GPUs that it used in each row's window count, where Prometheus has them.")
+@options.exporter_option("Exporter that is asked which GPUs --server uses now, where Prometheus knows them of no row.")
 @click.option("--instance", metavar="LABEL", help="Only GPUs of this scrape target, by its instance label.")
 @options.meters_option()
 @click.option("--wait", type=options.SECONDS, default=15.0, help="Longest wait for the last scrape.")
@@ -56,19 +56,14 @@ def annotate_command(
 
     if prometheus_url == settings.NO_URL:
         raise UserError("--prometheus-url: the samples are in Prometheus; give its address")
-    if gpus:
-        devices, basis = parse_devices(gpus, "--gpus"), "declared"
-    elif server:
-        devices, basis = _observed_devices(server, exporter_url), "observed"
-    else:
-        devices, basis = (), "assumed"
     given = AnnotateOptions(
         file,
         start,
         end,
         out,
-        devices=devices,
-        basis=basis,
+        devices=parse_devices(gpus, "--gpus") if gpus else (),
+        server=server or None,
+        used_now=(lambda: _used_now(server, exporter_url)) if server else None,
         instance=instance,
         meters=meters.meters,
         emissions=meters.emissions,
@@ -85,14 +80,16 @@ def annotate_command(
     return 0
 
 
-def _observed_devices(server: str, exporter_url: str) -> tuple[DeviceName, ...]:
+def _used_now(server: str, exporter_url: str) -> tuple[DeviceName, ...]:
     """The GPUs that the server uses now. Raises UserError where no exporter sees it."""
     from joulebench.clients.exporter import ExporterGroup
     from joulebench.settings import Url
     from joulebench.units import Seconds
 
     if exporter_url == settings.NO_URL:
-        raise UserError("--server: an exporter finds its GPUs; give --exporter-url, or name them with --gpus")
+        raise UserError(
+            f"--server: Prometheus does not know which GPUs {server} used; give --exporter-url while it runs, or --gpus"
+        )
     urls = [Url.parse(word, "--exporter-url") for word in exporter_url.split(",")]
     clock = SystemClock()
     now = clock.unix()
@@ -102,5 +99,8 @@ def _observed_devices(server: str, exporter_url: str) -> tuple[DeviceName, ...]:
         except EnergyApiError as error:
             raise UserError(f"--server: {error}; start the exporter, or name the GPUs with --gpus") from error
     if answer.basis != "observed":
-        raise UserError(f"--server: no exporter sees {server} use a GPU now; start it, or name its GPUs with --gpus")
+        raise UserError(
+            f"--server: Prometheus does not know which GPUs {server} used, and no exporter sees it use one now;"
+            " start it, or name its GPUs with --gpus"
+        )
     return tuple(DeviceName(None, gpu.uuid) for gpu in answer.gpus)

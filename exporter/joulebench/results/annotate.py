@@ -31,7 +31,7 @@ from joulebench.results.attribution import stored_devices
 from joulebench.results.emissions import FactorSamples, emission_results, fetch_factors
 from joulebench.results.fetch import GpuSamples, fetch_samples, wait_until_settled
 from joulebench.results.gpu_stats import Gauges, GpuReadings, throttled_by_reason
-from joulebench.results.merge import Task, TaskKey, TaskValues
+from joulebench.results.merge import ObservedDevice, Task, TaskKey, TaskValues
 from joulebench.results.meters import (
     MeteredTask,
     MeterSamples,
@@ -41,6 +41,7 @@ from joulebench.results.meters import (
     meter_results,
     metered_task,
 )
+from joulebench.results.owner_history import observe_devices
 from joulebench.results.row_files import Cells, RowFile, TimeReader, detect_times, open_rows
 from joulebench.results.task_energy import is_on_two_clocks, task_energy
 from joulebench.results.throttle import most_throttled, throttled_seconds
@@ -76,14 +77,17 @@ _NO_GAUGES = Gauges(None, None, None, None)
 @dataclass(frozen=True, slots=True)
 class AnnotateOptions:
     """``start`` and ``end``: columns with the times. ``out`` None: in place. ``devices``: the GPUs that served, all where none is
-    named; ``basis``: how they are known, ``declared`` or ``observed``. ``emissions``: factors of what a kWh emits."""
+    named. ``server``: HOST:PORT or URL of the model server, whose GPUs in each row's window are looked up in Prometheus;
+    ``used_now``: returns those that it uses now, for a Prometheus that knows them of no row. ``emissions``: factors of what a kWh
+    emits."""
 
     path: Path
     start: str
     end: str
     out: Path | None = None
     devices: tuple[DeviceName, ...] = ()
-    basis: str = "declared"
+    server: str | None = None
+    used_now: Callable[[], tuple[DeviceName, ...]] | None = None
     instance: str | None = None
     meters: tuple[Meter, ...] = ()
     emissions: Mapping[str, EmissionFactor] = field(default_factory=dict)
@@ -125,13 +129,15 @@ def annotate(
         notes.append(f"Prometheus had not scraped all of it after {options.wait:g} s; a later run may know more")
     equal = {"instance": options.instance} if options.instance else {}
     stored = fetch_samples(api, spans, equal, step=lambda done, of: report("reading samples", done, of)).gpus
-    gpus = _chosen_gpus(options.devices, stored)
+    served, served_notes = _serving_devices(options, api, spans, stored)
+    notes += served_notes
+    gpus = _chosen_gpus(served.named, stored)
     if spans and not gpus:
         notes.append("no GPU is known in this time: the exporter was not scraped, or its samples are gone")
     meters = fetch_meters(api, options.meters, spans)
     factors, factor_notes = fetch_factors(api, options.emissions, spans)
     notes += [*meters.notes, *factor_notes, *(f"Prometheus warns: {warning}" for warning in api.warnings)]
-    annotator = _Annotator(options, windows, gpus, meters, factors)
+    annotator = _Annotator(windows, served, gpus, meters, factors)
     metered = (f"meter_{meter.name}_{name}" for meter in options.meters for name in METER_FIELDS)
     emitted = (name for name, (kind, _) in EMISSION_COLUMNS.items() if kind in options.emissions)
     columns = [*ROW_FIELDS, *metered, *emitted]
@@ -168,6 +174,37 @@ def _read_windows(rows: RowFile, options: AnnotateOptions) -> _Windows:
     return _Windows(starts, ends, usable, (forms[0], forms[1]))
 
 
+@dataclass(frozen=True, slots=True)
+class _Served:
+    """The devices that served. ``named``: the same for all rows, all where none is; ``basis``: how those are known, ``declared``
+    or ``observed``. ``of_rows``: those that the server used in the window of each row with one; empty where that is not known."""
+
+    named: tuple[DeviceName, ...] = ()
+    basis: str = "declared"
+    of_rows: Sequence[tuple[ObservedDevice, ...]] = ()
+
+
+def _serving_devices(
+    options: AnnotateOptions, api: PrometheusApi, spans: Sequence[Window], stored: Sequence[GpuSamples]
+) -> tuple[_Served, list[str]]:
+    """(the devices, notes). Raises UserError for an address that is none, and where nothing knows the GPUs of the server."""
+    if options.devices or options.server is None:
+        return _Served(options.devices), []
+    equal = {"instance": options.instance} if options.instance else {}
+    rows = [Task(TaskKey(str(row), ""), TaskValues(start=start, end=end), {}) for row, (start, end) in enumerate(spans)]
+    tasks, notes = observe_devices(api, rows, stored, options.server, equal=equal)
+    of_rows = [task.observed_devices for task in tasks]
+    unknown = sum(not devices for devices in of_rows)
+    if unknown < len(of_rows):
+        if unknown:
+            notes.append(f"{unknown:,} rows: Prometheus does not know which GPUs {options.server} used, so all are assumed")
+        return _Served(of_rows=of_rows), notes
+    if options.used_now is None:
+        return _Served(), notes
+    notes.append(f"Prometheus does not know which GPUs {options.server} used in these windows; those that it uses now are taken")
+    return _Served(options.used_now(), "observed"), notes
+
+
 def _chosen_gpus(names: tuple[DeviceName, ...], stored: Sequence[GpuSamples]) -> list[GpuSamples]:
     if not names:
         return list(stored)
@@ -181,19 +218,34 @@ def _counted(cells: Iterator[Cells], qualities: Counter[str]) -> Iterator[Cells]
         yield one
 
 
+@dataclass(frozen=True, slots=True)
+class _GpuShares:
+    """What rows share of one GPU. ``place``: of each row of the table among the rows that it served."""
+
+    time: SharedTime
+    shares: EqualShares | None
+    place: np.ndarray[Any, np.dtype[np.int64]]
+
+    def overlap(self, row: int) -> float:
+        return float(self.time.overlap[self.place[row]])
+
+    def share(self, row: int) -> Share:
+        return _share(self.shares, self.place[row])
+
+
 class _Annotator:
     """The cells of every row, batch after batch; the shares of all rows are worked out at once, as columns."""
 
     def __init__(
         self,
-        options: AnnotateOptions,
         windows: _Windows,
+        served: _Served,
         gpus: Sequence[GpuSamples],
         meters: MeterSamples,
         factors: Sequence[FactorSamples],
     ) -> None:
-        self._options = options
         self._windows = windows
+        self._served = served
         self._gpus = gpus
         self._meters = meters
         self._factors = factors
@@ -201,9 +253,24 @@ class _Annotator:
         usable = windows.usable
         self._shared = shared_time(windows.starts[usable], windows.ends[usable]) if usable.any() else None
         self._place = np.cumsum(usable) - 1
-        self._gpu_shares = [_shares(gpu.energy, self._shared) for gpu in gpus]
+        self._gpu_shares = {gpu.uuid: self._shares_of(gpu) for gpu in gpus}
         self._task = self._metered(0.0, 0.0)
         self._meter_shares = {meter.name: self._series_shares(meter.name) for meter in meters.meters}
+
+    def _shares_of(self, gpu: GpuSamples) -> _GpuShares | None:
+        """Of the rows that the GPU served, and of those whose GPUs are not known."""
+        usable = self._windows.usable
+        if self._shared is None:
+            return None
+        if not self._served.of_rows:
+            return _GpuShares(self._shared, _shares(gpu.energy, self._shared), self._place)
+        own = [not devices or any(device.counter == gpu.uuid for device in devices) for devices in self._served.of_rows]
+        if not any(own):
+            return None
+        served = np.zeros(len(usable), np.bool_)
+        served[np.flatnonzero(usable)[own]] = True
+        shared = shared_time(self._windows.starts[served], self._windows.ends[served])
+        return _GpuShares(shared, _shares(gpu.energy, shared), np.cumsum(served) - 1)
 
     def _metered(self, start: float, end: float) -> MeteredTask:
         return metered_task(self._row_task(start, end), self._uuids or None, self._gpus)
@@ -213,10 +280,15 @@ class _Annotator:
         chosen = choose_series(series, self._task.hosts, self._task.uuids)
         return [_shares(series[place].curve, self._shared) for place in chosen.places]
 
-    def _row_task(self, start: float, end: float) -> Task:
+    def _row_task(self, start: float, end: float, devices: tuple[ObservedDevice, ...] = ()) -> Task:
         begins, ends = (None if np.isnan(time) else float(time) for time in (start, end))
-        declared = self._options.devices if self._gpus else ()
-        return Task(TaskKey("", ""), TaskValues(start=begins, end=ends), {}, declared_devices=declared)
+        declared = self._served.named if self._gpus else ()
+        times = TaskValues(start=begins, end=ends)
+        return Task(TaskKey("", ""), times, {}, declared_devices=declared, observed_devices=devices)
+
+    def _devices_of(self, row: int) -> tuple[ObservedDevice, ...]:
+        usable = self._served.of_rows and self._windows.usable[row]
+        return self._served.of_rows[self._place[row]] if usable else ()
 
     def cells(self, report: Progress) -> Iterator[Cells]:
         count = len(self._windows.starts)
@@ -226,7 +298,7 @@ class _Annotator:
             report("computing and writing", batch.stop, count)
 
     def _batch(self, batch: range) -> Iterator[Cells]:
-        tasks = [self._row_task(self._windows.starts[i], self._windows.ends[i]) for i in batch]
+        tasks = [self._row_task(self._windows.starts[i], self._windows.ends[i], self._devices_of(i)) for i in batch]
         timed = [(task, window) for task in tasks if (window := task.window) is not None]
         windows = [window for _, window in timed]
         by_gpu = [self._readings(gpu, timed) for gpu in self._gpus]
@@ -253,16 +325,25 @@ class _Annotator:
         ]
 
     def _cells(self, row: int, task: Task, readings: Sequence[GpuReadings], meters: Mapping[str, MeterResult]) -> Cells:
+        if task.observed_devices:
+            counters = {device.counter for device in task.observed_devices}
+            readings = [one for one in readings if one.samples.uuid in counters]
         found = task_energy(task, readings, Reason.NO_SAMPLES, self._uuids if task.declared_devices else None)
         energy, window = found.total, task.window
         quality, reasons, attributed = energy.quality, list(energy.reasons), energy.joules
-        overlap = self._overlap(row) if window is not None else None
-        if overlap:
-            quality, reasons = max(quality, "suspect", key=QUALITIES.index), [*reasons, Reason.OVERLAP]
-            attributed = total_share(self._share(shares, row) for shares in self._gpu_shares).attributed
+        overlap, all_rows_overlap = None, 0.0
+        if self._shared is not None and window is not None:
+            all_rows_overlap = float(self._shared.overlap[self._place[row]])
+            own = [shares for one in readings if (shares := self._gpu_shares[one.samples.uuid]) is not None]
+            overlap = max((shares.overlap(row) for shares in own), default=all_rows_overlap)
+            if overlap:
+                quality, reasons = max(quality, "suspect", key=QUALITIES.index), [*reasons, Reason.OVERLAP]
+                # Of a part of a GPU its equal shares say nothing.
+                in_part = any(device.is_shared or device.parent for device in task.observed_devices)
+                attributed = None if in_part else total_share(shares.share(row) for shares in own).attributed
         for name, result in meters.items():
-            parts = [self._share(shares, row) for shares in self._meter_shares[name]]
-            charge_share(result, total_share(parts), overlap or 0.0, METHODS[-1])
+            parts = [_share(shares, self._place[row]) for shares in self._meter_shares[name]]
+            charge_share(result, total_share(parts), all_rows_overlap, METHODS[-1])
         measured = Measurement(
             joules=energy.joules,
             low_joules=energy.low,
@@ -285,7 +366,7 @@ class _Annotator:
             "quality": quality,
             "reasons": ";".join(map(str, reasons)),
             "simulated": found.simulated,
-            "device_basis": self._options.basis if found.basis == "declared" else found.basis,
+            "device_basis": self._served.basis if found.basis == "declared" else found.basis,
             "devices": " ".join(gpu.uuid for gpu in found.gpus) or None,
             **meter_cells(meters),
             **self._emission_cells(measured, Attribution(overlap_fraction=overlap, attributed=attributed), meters, window),
@@ -299,17 +380,6 @@ class _Annotator:
         result = TaskResult(measurement=measured, attribution=attribution, meters=dict(meters))
         return emission_cells(emission_results(self._factors, result, window))
 
-    def _overlap(self, row: int) -> float:
-        assert self._shared is not None
-        return float(self._shared.overlap[self._place[row]])
-
-    def _share(self, shares: EqualShares | None, row: int) -> Share:
-        if shares is None:
-            return Share(None, None, None, None)
-        place = self._place[row]
-        attributed, upper = (None if np.isnan(one[place]) else float(one[place]) for one in (shares.attributed, shares.upper))
-        return Share(float(shares.lower[place]), attributed, attributed, upper)
-
 
 def _stored_energy(energy: WindowEnergy, known: bool, doubtful: bool) -> WindowEnergy | None:
     if not known:
@@ -319,3 +389,10 @@ def _stored_energy(energy: WindowEnergy, known: bool, doubtful: bool) -> WindowE
 
 def _shares(curve: EnergyCurve, shared: SharedTime | None) -> EqualShares | None:
     return equal_shares(curve, shared) if shared is not None and curve.is_known else None
+
+
+def _share(shares: EqualShares | None, place: int) -> Share:
+    if shares is None:
+        return Share(None, None, None, None)
+    attributed, upper = (None if np.isnan(one[place]) else float(one[place]) for one in (shares.attributed, shares.upper))
+    return Share(float(shares.lower[place]), attributed, attributed, upper)

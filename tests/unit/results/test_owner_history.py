@@ -7,6 +7,7 @@ Host C has a GPU that is divided by MIG.
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,9 +19,11 @@ import pytest
 
 from joulebench import metrics
 from joulebench.clients.prometheus import PrometheusApi
+from joulebench.devices import DeviceName
 from joulebench.errors import UserError
 from joulebench.mcpworld import backfill
 from joulebench.metrics.label_sets import OWNER
+from joulebench.results.annotate import Annotated, AnnotateOptions, annotate
 from joulebench.results.export import Options, export
 from tests.needs import need_program
 from tests.unit.results import scenario
@@ -292,6 +295,63 @@ def test_a_backfilled_session_is_charged_for_the_cards_that_the_server_used(url:
         assert [device["uuid"] for device in measured["devices"]] == list(gpus)
         assert written["windows"]["task"]["joules"] == pytest.approx(truth(task, gpus), rel=0.01)
         assert written["attribution"]["attributed"] == pytest.approx(measured["joules"])
+
+
+def annotated(
+    url: str, path: Path, server: str, windows: Sequence[tuple[float, float]]
+) -> tuple[Annotated, list[dict[str, str]]]:
+    """A table with a row for each window, seconds after START, with joules beside it."""
+    path.write_text("from,to\n" + "".join(f"{START + a!r},{START + b!r}\n" for a, b in windows), encoding="utf-8")
+    options = AnnotateOptions(path, "from", "to", server=server)
+    done = annotate(options, PrometheusApi(url), Later())
+    rows = csv.DictReader(path.read_text(encoding="utf-8").splitlines())
+    return done, [{name.removeprefix("joulebench_"): cell for name, cell in row.items()} for row in rows]
+
+
+def test_each_row_of_a_table_has_the_joules_of_the_cards_that_the_server_used_then(url: str, tmp_path: Path) -> None:
+    planned = [task for task in TASKS if task.end is not None]
+    windows = [(task.start, task.end) for task in planned if task.end is not None]
+    done, rows = annotated(url, tmp_path / "rows.csv", "http://hosta:8000/v1", windows)
+    first, second = ["GPU-a0", "GPU-a1"], ["GPU-a4", "GPU-a5"]
+    for task, row, gpus in zip(planned, rows, (first, first, [*first, *second], second), strict=False):
+        # Two seconds of samples each 250 ms are too short for narrow bounds.
+        quality = "short" if task.task_id == "two seconds" else "ok"
+        assert (row["device_basis"], row["devices"].split(), row["quality"]) == ("observed", gpus, quality), task
+        assert float(row["joules"]) == pytest.approx(truth(task, gpus), rel=0.01)
+    assert [row["device_basis"] for row in rows[4:]] == ["assumed", "assumed"]
+    assert all(row["quality"] != "ok" and "devices_assumed" in row["reasons"] for row in rows[4:])
+    assert done.notes == ("2 rows: Prometheus does not know which GPUs http://hosta:8000/v1 used, so all are assumed",)
+
+
+def test_rows_share_the_joules_of_a_card_with_the_rows_that_used_it_and_no_others(url: str, tmp_path: Path) -> None:
+    # The first two lie over each other on the first cards; the long one was on all four.
+    windows = [(20.0, 30.0), (25.0, 35.0), (58.0, 80.0), (72.0, 76.0)]
+    _, rows = annotated(url, tmp_path / "rows.csv", "hosta:8000", windows)
+    shares = [float(row["attributed_joules"]) for row in rows]
+    assert shares[0] + shares[1] == pytest.approx(joules("GPU-a0", 20.0, 35.0) * 2, rel=0.01)
+    assert [float(row["overlap_fraction"]) for row in rows] == pytest.approx([0.5, 0.5, 4 / 22, 1.0], rel=1e-3)
+    moved = 2 * joules("GPU-a0", 58.0, 80.0) + 2 * joules("GPU-a4", 58.0, 80.0)
+    assert shares[2] + shares[3] == pytest.approx(moved, rel=0.01)
+    assert shares[3] == pytest.approx(joules("GPU-a4", 72.0, 76.0), rel=0.01)
+
+
+def test_a_row_on_a_card_that_two_servers_share_has_bounds_and_no_joules(url: str, tmp_path: Path) -> None:
+    _, (row,) = annotated(url, tmp_path / "rows.csv", "hostb:8100", [(20.0, 30.0)])
+    assert (row["joules"], row["quality"], row["devices"]) == ("", "missing", "GPU-b2")
+    assert "gpu_shared" in row["reasons"]
+    assert float(row["low_joules"]) == 0.0
+    assert joules("GPU-b2", 20.0, 30.0) <= float(row["high_joules"]) <= joules("GPU-b2", 19.75, 30.25)
+
+
+def test_a_server_that_prometheus_does_not_know_is_looked_up_now_or_all_are_assumed(url: str, tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    done, (row,) = annotated(url, path, "hosta:9999", [(20.0, 30.0)])
+    assert (row["device_basis"], row["quality"]) == ("assumed", "suspect")
+    given = AnnotateOptions(path, "from", "to", server="hosta:9999", used_now=lambda: (DeviceName(None, "GPU-a2"),))
+    done = annotate(given, PrometheusApi(url), Later())
+    (row,) = csv.DictReader(path.read_text(encoding="utf-8").splitlines())
+    assert (row["joulebench_devices"], row["joulebench_device_basis"]) == ("GPU-a2", "observed")
+    assert "those that it uses now are taken" in done.notes[0]
 
 
 def test_an_address_that_is_none_is_refused(url: str, tmp_path: Path) -> None:
