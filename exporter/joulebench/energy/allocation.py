@@ -92,6 +92,8 @@ class EnergyAllocation:
         idle = np.where(several, np.minimum((idle_watts or 0.0) * curve.covered(table.starts, table.ends), used), 0.0)
         members, there = table.member_task, table.member_bin
         alone = table.tasks[there] == 1
+        answered = np.where(curve.answered(table.starts, table.ends), table.ends - table.starts, 0.0)
+        self._answered: list[float] = table.by_task(members, answered[there]).tolist()
         self._unattributed = fsum(used[table.tasks == 0].tolist())
         self._shared_idle = fsum(idle.tolist())
         self._upper: list[float] = table.by_task(members, used[there]).tolist()
@@ -127,6 +129,10 @@ class EnergyAllocation:
         if self._by_calls[i] > minor:
             return "equal_share"
         return "by_tokens" if self._by_tokens[i] + self._by_calls[i] > minor else "by_execution"
+
+    def answered_seconds(self, i: int) -> float:
+        """Seconds of the window of a task, bin by bin, whose joules are the exporter's answers."""
+        return self._answered[i]
 
     def shares(self, tasks: Sequence[TaskWork]) -> list[Share]:
         """Of the tasks, in their order."""

@@ -38,7 +38,8 @@ MIN_BIN_SECONDS = 0.05
 @dataclass(frozen=True, slots=True)
 class TaskAttribution:
     """``overlap_fraction``: share of the window, 0 to 1, in which another task's window lies. ``method``: the weakest of
-    ``METHODS`` that a share of its energy worth naming rests on. ``total``: all GPUs; None where there is none.
+    ``METHODS`` that a share of its energy worth naming rests on. ``answered``: share of the window, 0 to 1, whose joules between
+    all starts and ends of work are the exporter's answers, the least of the GPUs. ``total``: all GPUs; None where there is none.
     """
 
     key: str
@@ -46,6 +47,7 @@ class TaskAttribution:
     method: str
     gpus: Mapping[str, Share]
     total: Share
+    answered: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,9 @@ def attribute(
         fraction = min(overlaps[i] / seconds, 1.0) if seconds > 0 else 0.0
         methods = [allocation.method(i) for allocation in allocations.values()] if fraction > 0 else []
         method = max(methods, default=METHODS[0], key=METHODS.index)
-        found.append(TaskAttribution(task.key, fraction, method, own, total_share(own.values())))
+        answered = min((allocation.answered_seconds(i) for allocation in allocations.values()), default=0.0)
+        answered = min(answered / seconds, 1.0) if seconds > 0 else 0.0
+        found.append(TaskAttribution(task.key, fraction, method, own, total_share(own.values()), answered))
     return Attribution(tuple(found), {gpu: one.balance(shares[gpu], first, last) for gpu, one in allocations.items()})
 
 

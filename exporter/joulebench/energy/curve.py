@@ -124,6 +124,10 @@ class EnergyCurve:
         reached = (start >= self.at[0]) & (end <= self.at[-1])
         return np.where(reached, self.joules_at(end) - self.joules_at(start), np.nan)
 
+    def answered(self, starts: ArrayLike, ends: ArrayLike) -> Flags:  # noqa: ARG002
+        """Whether the joules of each window are the exporter's answer; here they are those of samples."""
+        return np.zeros(len(np.asarray(starts, np.float64)), np.bool_)
+
     def bounds(self, starts: ArrayLike, ends: ArrayLike) -> tuple[Floats, Floats]:
         """Guaranteed (low, high) joules: from points safely inside and safely outside each window, even at the far end of their
         uncertainty. ``high`` is NaN where the points do not reach around the window."""

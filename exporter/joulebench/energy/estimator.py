@@ -61,9 +61,10 @@ def _known_energies(curve: EnergyCurve, starts: Floats, ends: Floats, method: st
     steps_end = at[np.minimum(after + 1, len(at) - 1)]
     glitch = curve.glitches.searchsorted(steps_end, "right") > curve.glitches.searchsorted(at[before])
     flags = np.stack((early, late, resets > 0, glitch, gap, short), axis=1)
-    columns = (joules, low, high, coverage, reduce_stretches(np.maximum, curve.steps, before, after - before + 1))
+    longest_gaps = reduce_stretches(np.maximum, curve.steps, before, after - before + 1)
+    columns = (joules, low, high, coverage, longest_gaps, energies[len(starts) :])
     rows = zip(*(column.tolist() for column in columns), whole.tolist(), (last - first).tolist(), resets.tolist(), strict=True)
-    for (energy, least, most, share, longest, is_whole, samples, falls), row in zip(rows, flags.tolist(), strict=True):
+    for (energy, least, most, share, longest, at_end, is_whole, samples, falls), row in zip(rows, flags.tolist(), strict=True):
         reasons = tuple(name for name, flag in zip(_REASONS, row, strict=True) if flag) if any(row) else ()
         quality = "ok" if not reasons else "short" if reasons == ("short",) else "suspect"
         yield WindowEnergy(
@@ -77,6 +78,7 @@ def _known_energies(curve: EnergyCurve, starts: Floats, ends: Floats, method: st
             falls,
             quality if is_whole else "missing",
             reasons,
+            at_end if is_whole else None,
         )
 
 

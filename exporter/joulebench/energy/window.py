@@ -25,7 +25,8 @@ class WindowEnergy:
     ``low`` is what that part took at least. ``low``/``high``: bounds that the monotone counter guarantees; None where it cannot.
     ``samples``: counter changes inside the window. ``longest_gap``: longest time between two neighbouring changes that touch
     the window. ``coverage``: share of the window between the first and last known counter value, 0 to 1, less the
-    time between two epochs. ``quality``: ok, short, suspect or missing; ``reasons`` says why it is not ok.
+    time between two epochs. ``quality``: ok, short, suspect or missing; ``reasons`` says why it is not ok. ``end_joules``: the
+    cumulative curve at the end of the window, of which only differences mean anything; None where the window is not known.
     """
 
     joules: float | None
@@ -38,6 +39,7 @@ class WindowEnergy:
     resets: int
     quality: str
     reasons: tuple[str, ...]
+    end_joules: float | None = None
 
 
 def window_energy(source: EnergySource, start: float, end: float, *, method: str = "counter", lag: float = 0.0) -> WindowEnergy:

@@ -9,7 +9,8 @@ which a client on another machine finds how far the two clocks are apart (RFC 59
 time, with ``clock_uncertainty``, the seconds by which that may be wrong: the bounds hold for every window that it may have meant.
 
 ``cuts``: rising seconds after the start. Each GPU then has ``parts``, the joules, lower and upper bound between the cuts; not
-where others used the GPU, too, since their share is known of the window only.
+where others used the GPU, too, since their share is known of the window only. ``end_joules`` of a GPU is its cumulative energy at
+the end of the window: of two answers, the difference is the energy between the ends of their windows.
 
 Beside the joules of a GPU stand the seconds for which its clocks were throttled, by reason. A request that cannot be answered
 as asked is a 400 that says why; a GPU whose energy is unknown is ``null``, and then so is the total: a sum without it would
@@ -343,7 +344,11 @@ def _number(given: Mapping[str, str], key: str) -> float:
 def _gpu_json(gpu: SelectedGpu, throttled: Mapping[str, Seconds | None], parts: Sequence[WindowEnergy] | None) -> dict[str, Any]:
     # The share of a GPU that others used, too, is known of the window as a whole only.
     is_exclusive = gpu.instance is None and gpu.share in (None, 1.0) and Reason.GPU_SHARED not in gpu.energy.reasons
-    rows = {"parts": [[part.joules, part.low, part.high] for part in parts]} if parts and is_exclusive else {}
+    rows: dict[str, Any] = {}
+    if is_exclusive:
+        rows["end_joules"] = gpu.energy.end_joules
+        if parts:
+            rows["parts"] = [[part.joules, part.low, part.high] for part in parts]
     return {
         **rows,
         "gpu": str(gpu.identity.index),

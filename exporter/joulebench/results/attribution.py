@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import fsum
 
 from joulebench.devices import Device, resolve_devices
 from joulebench.energy.allocation import METHODS, GpuBalance
+from joulebench.energy.answered_curve import SAME_EDGE, AnsweredCurve, EnergyReadings
 from joulebench.energy.attribution import TaskAttribution, attribute, attribute_parts
 from joulebench.energy.bins import TaskWork
 from joulebench.energy.calls import LlmCall
+from joulebench.energy.curve import EnergyCurve
 from joulebench.energy.lag import LEAST_LAG, edge_delays, learn_sensor_lag
 from joulebench.energy.phases import PHASES, PhaseEnergy, Timeline, is_short, timeline, total_phases
 from joulebench.energy.window import total
 from joulebench.errors import UserError
 from joulebench.parsing import as_dict, as_float, as_int, sum_or_none
-from joulebench.results.fetch import GpuSamples
+from joulebench.results.fetch import NO_CURVE, GpuSamples
+from joulebench.results.journal import curve_readings
 from joulebench.results.merge import PartEnergy, Task, TaskKey
 from joulebench.schema import events as event_types
 from joulebench.schema.reasons import Reason
@@ -27,8 +30,6 @@ from joulebench.schema.result import Event, PhaseResult, Phases
 
 EXCLUSIVE = METHODS[0]
 
-SAME_EDGE = 2e-4
-"""Seconds by which an edge of a part may differ from the change of phase that it stands for; see ``push.energy.LEAST_PART``."""
 MOST_LAG_WINDOWS = 2000
 """Calls that the lag of a sensor is learned from."""
 
@@ -234,7 +235,8 @@ def attribute_tasks(
             continue
         parents = {answer.uuid: answer.parent for task, _ in ended for answer in task.exporter_energy if answer.parent}
         counters = None if uuids is None else {parents.get(uuid, uuid) for uuid in uuids}
-        curves = {gpu.uuid: gpu.energy for gpu in gpus if counters is None or gpu.uuid in counters}
+        stored = {gpu.uuid: gpu for gpu in gpus if counters is None or gpu.uuid in counters}
+        curves = _energy_curves(stored, [task for task, _ in ended], counters)
         work = [
             TaskWork(str(task.key), start, end, llm_calls(task.events, end) if task.events else None)
             for task, (start, end) in ended
@@ -243,6 +245,32 @@ def attribute_tasks(
         shares = {task.key: share for (task, _), share in zip(ended, done.tasks, strict=True)}
         found.append(AttributionGroup(min(w.start for w in work), max(w.end for w in work), shares, done.gpus))
     return found
+
+
+def _energy_curves(
+    stored: Mapping[str, GpuSamples], tasks: Sequence[Task], counters: Collection[str] | None
+) -> dict[str, EnergyCurve]:
+    """By UUID: of the exporter's answers for tasks and calls where tasks overlapped, with the stored samples between them.
+
+    Without an overlap, or without such answers, the curve is that of the stored samples. ``counters``: UUIDs of the GPUs that the
+    tasks ran on, None where they are not known.
+    """
+    curves = {uuid: gpu.energy for uuid, gpu in stored.items()}
+    windows = sorted(task.window for task in tasks if task.window is not None)
+    if all(before[1] <= after[0] for before, after in pairwise(windows)):
+        return curves
+    readings: defaultdict[str, list[tuple[float, float, bool]]] = defaultdict(list)
+    for answer in (event for task in tasks for event in (*task.call_energy, task.task_energy) if event is not None):
+        for uuid, points, is_corrected in curve_readings(answer):
+            if counters is not None and uuid not in counters:
+                continue
+            # An answer from before the exporter knew how late the counter shows energy has other times than those after it.
+            if is_corrected or uuid not in stored or not stored[uuid].sensor_lag:
+                readings[uuid] += points
+    for uuid, points in readings.items():
+        columns = zip(*points, strict=True)
+        curves[uuid] = AnsweredCurve(curves.get(uuid, NO_CURVE), EnergyReadings(*map(list, columns)))
+    return curves
 
 
 def gpu_parts(task: Task) -> Mapping[str, float | None]:

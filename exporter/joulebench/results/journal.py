@@ -12,7 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 import msgspec
@@ -24,6 +24,7 @@ from joulebench.results.merge import SAME_MOMENT_SECONDS, ExporterAnswer, GpuJou
 from joulebench.results.proxied import join_proxied_tasks
 from joulebench.schema import events
 from joulebench.schema.events import JOURNAL_PATTERN
+from joulebench.schema.reasons import Reason
 from joulebench.schema.result import Event
 
 
@@ -231,6 +232,7 @@ def exporter_energy(task_events: Sequence[Event]) -> ExporterAnswer:
         basis=as_name(answer.get("basis")),
         missing_hosts=tuple(host for host in as_list(answer.get("missing_hosts")) if isinstance(host, str)),
         parts=energy_parts(answer),
+        event=answer or None,
     )
 
 
@@ -254,6 +256,32 @@ def energy_parts(answer: Event) -> tuple[PartEnergy, ...]:
             return ()
         parts.append(PartEnergy(since, until, joules, low, high))
     return tuple(parts)
+
+
+def curve_readings(answer: Event) -> Iterator[tuple[str, Sequence[tuple[float, float, bool]], bool]]:
+    """(UUID, readings of its energy curve, whether they are corrected for a lag) of each GPU that an answer knows the curve of.
+
+    A reading is (unix time, joules, whether it is at a cut inside of the window).
+    """
+    start, end = as_float(answer.get("start")), as_float(answer.get("end"))
+    cuts = [as_float(cut) for cut in as_list(answer.get("cuts"))]
+    if start is None or end is None:
+        return
+    edges = [start, *(start + cut for cut in cuts if cut is not None), end]
+    for row in as_list(answer.get("gpus")):
+        if not isinstance(row, dict) or (at_end := as_float(row.get("end_joules"))) is None:
+            continue
+        joules = [as_float(part[0]) if isinstance(part, list) and part else None for part in as_list(row.get("parts"))]
+        times = edges
+        if len(joules) != len(edges) - 1 or any(a > b for a, b in pairwise(edges)) or None in joules:
+            joules, times = [as_float(row.get("joules"))], [start, end]
+        known = [joule for joule in joules if joule is not None]
+        if len(known) < len(joules):
+            continue
+        after = [at_end, *(at_end - used for used in accumulate(reversed(known)))]
+        inner = [False, *[True] * (len(times) - 2), False]
+        uuid, is_corrected = str(row.get("uuid", "")), Reason.SENSOR_LAG in as_list(row.get("reasons"))
+        yield uuid, list(zip(times, reversed(after), inner, strict=True)), is_corrected
 
 
 def _gpu(row: Mapping[str, object]) -> GpuJoules:

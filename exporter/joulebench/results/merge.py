@@ -79,6 +79,7 @@ class ExporterAnswer(NamedTuple):
 
     ``source``: nvml, amd, simulated, mixed, none; None where none was asked.
     ``basis``: how the devices are known. ``missing_hosts``: exporters that should be part of the total and did not answer.
+    ``event``: the TASK_ENERGY that holds it.
     """
 
     gpus: tuple[GpuJoules, ...] = ()
@@ -86,6 +87,7 @@ class ExporterAnswer(NamedTuple):
     basis: str | None = None
     missing_hosts: tuple[str, ...] = ()
     parts: tuple[PartEnergy, ...] = ()
+    event: Event | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,9 +167,9 @@ class Task:
     """A task as both sources have it. ``sources``: field -> prometheus, journal or both, for fields that are known.
 
     ``pushed_call_energy``: calls whose joules were known, and their sum, as pushed. ``device_basis`` and ``missing_hosts``: of
-    the exporters' answer. ``declared_devices``: those that the run named. ``owner``: whose processes served it, by what the run
-    said; ``observed_devices``: those that the owner used, where nothing better is known. ``used_gpus`` to ``reasons``: see
-    ``PushedTask``.
+    the exporters' answer, which ``task_energy`` holds. ``declared_devices``: those that the run named. ``owner``: whose
+    processes served it, by what the run said; ``observed_devices``: those that the owner used, where nothing better is known.
+    ``used_gpus`` to ``reasons``: see ``PushedTask``.
     """
 
     key: TaskKey
@@ -182,6 +184,7 @@ class Task:
     declared_devices: tuple[DeviceName, ...] = ()
     owner: ServingOwner = ServingOwner()
     observed_devices: tuple[ObservedDevice, ...] = ()
+    task_energy: Event | None = None
     call_energy: tuple[Event, ...] = ()
     energy_parts: tuple[PartEnergy, ...] = ()
     pushed_call_energy: tuple[int, float] | None = None
@@ -243,6 +246,7 @@ def _merge_task(key: TaskKey, journal: Journal, pushed: PushedTask | None) -> Ta
         missing_hosts=answer.missing_hosts,
         declared_devices=_declared_devices(run),
         owner=_serving_owner(run),
+        task_energy=answer.event,
         call_energy=tuple(event for event in events or () if event["event_type"] == event_types.CALL_ENERGY),
         energy_parts=answer.parts,
         pushed_call_energy=pushed.call_energy if pushed else None,

@@ -95,6 +95,9 @@ OF_TOOL_CALL, MIXED = "tool_call", "mixed"
 THROTTLED_SHARE = 0.05
 """A task that was throttled for more than this share of its time is not comparable with others."""
 
+NEARLY_ALL = 0.999
+"""Share of a window from which on its joules count as the exporter's."""
+
 Gpus = Collection[str] | None
 
 
@@ -168,7 +171,7 @@ def task_result(
         idle=idle_share(context.idle, _uuids(energy), verdict, seconds),
         efficiency=efficiency(task, calls, phases.by_phase, overlap),
         calls=calls,
-        attribution=_attribution(attribution, verdict),
+        attribution=_attribution(attribution, verdict, energy.source),
         call_energy=[_event(event) for event in task.call_energy],
         model_server=model_server(context.servers, task.values.model_name, *task.window) if task.window else ModelServer(),
         meters=dict(context.meters.get(task.key, {})),
@@ -421,8 +424,11 @@ def _gpu_result(
     return found
 
 
-def _attribution(attribution: TaskAttribution | None, verdict: WindowEnergy) -> Attribution:
-    """Joules of the task: ``lower`` while it was alone, ``attributed`` its share, ``upper`` all of its window."""
+def _attribution(attribution: TaskAttribution | None, verdict: WindowEnergy, source: str | None) -> Attribution:
+    """Joules of the task: ``lower`` while it was alone, ``attributed`` its share, ``upper`` all of its window.
+
+    ``source``: of the energy of the window.
+    """
     if attribution is None:
         return Attribution()
     # As they add up over the run, which Prometheus alone feeds, with what run.json has of each GPU.
@@ -432,7 +438,7 @@ def _attribution(attribution: TaskAttribution | None, verdict: WindowEnergy) -> 
     if attribution.overlap_fraction == 0:
         # Alone on the GPUs, all of the window is the task's.
         found.lower = found.attributed = found.fully_loaded = found.upper = verdict.joules
-        found.reasons = []
+        found.reasons, found.source = [], source
     else:
         found.lower, found.attributed, found.fully_loaded, found.upper = (
             total.lower,
@@ -440,8 +446,16 @@ def _attribution(attribution: TaskAttribution | None, verdict: WindowEnergy) -> 
             total.fully_loaded,
             total.upper,
         )
-        found.reasons = list(total.reasons)
+        found.reasons, found.source = list(total.reasons), _share_source(attribution)
     return found
+
+
+def _share_source(attribution: TaskAttribution) -> str | None:
+    if attribution.total.attributed is None:
+        return None
+    if attribution.answered >= NEARLY_ALL:
+        return "exporter"
+    return "mixed" if attribution.answered > 1 - NEARLY_ALL else "prometheus"
 
 
 def _share(share: Share) -> GpuShare:

@@ -256,6 +256,7 @@ COLUMNS: tuple[Column, ...] = (
         doc("", "Phases whose bounds lie more than 20 % of their joules apart, joined by `;`; empty without a journal, too."),
         lambda result: ";".join(result.phases.short) or None,
     ),
+    _field("attributed_energy_source", "attribution.source"),
 )
 
 COLUMN_NAMES = tuple(column.name for column in COLUMNS)

@@ -72,7 +72,7 @@ _ENERGY = {
     "gpus": EventField(
         "",
         "One object a GPU: `host`, `gpu`, `uuid`, `method`, `samples`, `joules`, `low`, `high`, `quality`, `reasons`, `share`, `parent`,"
-        " `longest_gap_seconds`, `throttled_seconds`, `parts`.",
+        " `longest_gap_seconds`, `throttled_seconds`, `parts`, and `end_joules`, the cumulative energy at the end of the window.",
     ),
     "total": EventField("", "All GPUs: `joules`, `low`, `high`, `quality`, `reasons`."),
 }

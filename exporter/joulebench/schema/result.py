@@ -711,6 +711,14 @@ class Attribution(Record):
     upper: Annotated[Number | msgspec.UnsetType, doc("J", "All of its window.")] = msgspec.UNSET
     reasons: Annotated[list[str] | msgspec.UnsetType, doc("", "Why it is unknown.")] = msgspec.UNSET
     gpus: Annotated[dict[str, GpuShare] | msgspec.UnsetType, doc("", "By UUID, as they add up in run.json.")] = msgspec.UNSET
+    source: Annotated[
+        Text,
+        doc(
+            "",
+            "Of a task that overlapped others: `exporter` where the joules between all starts and ends of tasks and of their work come"
+            " from its answers, `prometheus` where they come from stored samples, else `mixed`; of a task alone that of its window.",
+        ),
+    ] = None
 
 
 class MeterResult(WindowMeasurement):

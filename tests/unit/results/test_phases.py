@@ -86,7 +86,8 @@ def energy_event(kind: str, sampler: GpuSampler, edges: list[float], **fields: o
         "quality": whole.quality,
         "reasons": [],
     }
-    gpu = {"gpu": "0", "uuid": "u", "method": "counter", **total, "parts": rows(list(sampler.parts(edges, 0.0)))}
+    known = {**total, "end_joules": whole.end_joules, "parts": rows(list(sampler.parts(edges, 0.0)))}
+    gpu = {"gpu": "0", "uuid": "u", "method": "counter", **known}
     answer = {"source": "nvml", "start": start, "end": end, "cuts": cuts, "gpus": [gpu], "total": total}
     return {"event_type": kind, "timestamp": end, **answer, **fields}
 
@@ -111,6 +112,7 @@ def task_of(start: float, sampler: GpuSampler) -> Task:
         task,
         exporter_energy=answer.gpus,
         exporter_source="nvml",
+        task_energy=answer.event,
         energy_parts=answer.parts,
         call_energy=tuple(calls),
     )
