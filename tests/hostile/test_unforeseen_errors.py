@@ -67,7 +67,7 @@ def test_windows_that_wait_are_bounded_and_counted(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr("joulebench.push.energy.MAX_WAITING", 100)
 
     class Silent:
-        def energy(self, start: Seconds, end: Seconds, wait: float = 0.0, cuts: Sequence[float] = ()) -> Any:
+        def energy(self, start: Seconds, end: Seconds, wait: float = 0.0, *times: Sequence[float]) -> Any:
             raise AssertionError("not asked")
 
         def close(self) -> None: ...

@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 MAX_RESPONSE_BYTES = 1 << 26
 MAX_RESPONSE_SECONDS = 10.0
 MAX_CLOCK_UNCERTAINTY = 5.0
+"""Seconds that an exporter accepts; an exchange that took longer says nothing of the clocks."""
 CUT_DIGITS = 5
 """Decimal places of the seconds at which a window is cut."""
-"""Seconds that an exporter accepts; an exchange that took longer says nothing of the clocks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,26 +207,31 @@ class ExporterGroup:
             from concurrent.futures import ThreadPoolExecutor
 
             self._threads = ThreadPoolExecutor(len(urls), "joulebench-exporters")
-        self._takes_cuts = True
+        self._unknown_parameters: set[str] = set()
         self._known: dict[str, tuple[Device, ...]] = {}
         self._roles: Mapping[tuple[str, str], str] = {}
 
-    def energy(self, start: Seconds, end: Seconds, wait: float = 0.0, cuts: Sequence[float] = ()) -> EnergyAnswer:
+    def energy(
+        self, start: Seconds, end: Seconds, wait: float = 0.0, cuts: Sequence[float] = (), changes: Sequence[float] = ()
+    ) -> EnergyAnswer:
         """As ``ExporterApi.energy``, of the chosen devices of all hosts.
 
         ``cuts``: rising seconds after the start. Each GPU of the answer then has ``parts``: joules, lower and upper bound between
-        the cuts, where its exporter knows them. Raises EnergyApiError where no host answers, EnergyRefused where a host refuses
-        or no device is what was declared.
+        the cuts, where its exporter knows them; better by ``changes``, further seconds at which power may change. Raises
+        EnergyApiError where no host answers, EnergyRefused where a host refuses or no device is what was declared.
         """
-        if cuts and self._takes_cuts:
+        times = {"cuts": cuts, "changes": changes}
+        given = {name: ",".join(f"{time:.{CUT_DIGITS}f}" for time in some) for name, some in times.items() if some}
+        while True:
+            known = {name: text for name, text in given.items() if name not in self._unknown_parameters}
             try:
-                return self._energy(start, end, wait, {"cuts": ",".join(f"{cut:.{CUT_DIGITS}f}" for cut in cuts)})
+                return self._energy(start, end, wait, known)
             except EnergyRefused as error:
-                if "unknown parameter" not in str(error):
-                    raise
                 # An exporter of an earlier version.
-                self._takes_cuts = False
-        return self._energy(start, end, wait, {})
+                unknown = [name for name in known if f"unknown parameter '{name}'" in str(error)]
+                if not unknown:
+                    raise
+                self._unknown_parameters.update(unknown)
 
     def _energy(self, start: Seconds, end: Seconds, wait: float, further: Mapping[str, str]) -> EnergyAnswer:
         """``further``: parameters for every host."""

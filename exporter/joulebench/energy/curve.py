@@ -57,9 +57,9 @@ class EnergyCurve:
         self.epoch_starts = tuple(sorted(epoch_starts))
         self.glitches: Floats = np.array(glitches, np.float64)
         self.steps: Floats = np.diff(at)
-        self._power: Floats = np.diff(joules) / self.steps
+        self.power: Floats = np.diff(joules) / self.steps
         for index in self.epoch_starts:
-            self._power[index - 1] = np.nan
+            self.power[index - 1] = np.nan
 
     def shifted(self, lag: float, uncertainty: float) -> EnergyCurve:
         """Returns the curve with its times earlier by ``lag`` and more uncertain by ``uncertainty``, in seconds.
@@ -83,7 +83,7 @@ class EnergyCurve:
         inside = (index >= 0) & (index < len(self.at) - 1)
         found: Floats = self.joules[np.clip(index, 0, len(self.at) - 1)].copy()
         step = index[inside]
-        own = self._power[step]
+        own = self.power[step]
         spent_left = self._split_step(time[inside] - self.at[step], step)
         found[inside] += np.where(np.isnan(own), 0.0, spent_left)
         return found
@@ -94,7 +94,7 @@ class EnergyCurve:
         Where power kept steady on one side, it is known up to the edge and the other side gets what is left of the step; a
         neighbour that itself mixes two powers would mislead. Else the two neighbours share the step in their own ratio.
         """
-        spent, span, own = self.joules[step + 1] - self.joules[step], self.steps[step], self._power[step]
+        spent, span, own = self.joules[step + 1] - self.joules[step], self.steps[step], self.power[step]
         earlier, before, after, later = (self._power_of(step + offset) for offset in (-2, -1, 1, 2))
         rest = span - x
         # Where a neighbour is missing the step itself stands in for it; if neither weighs anything, power was even.
@@ -113,8 +113,8 @@ class EnergyCurve:
 
     def _power_of(self, step: Indices) -> Floats:
         """Mean watts of each step; NaN where there is no such step, or where it lies between two epochs."""
-        known = (step >= 0) & (step < len(self._power))
-        return np.where(known, self._power[np.where(known, step, 0)], np.nan)
+        known = (step >= 0) & (step < len(self.power))
+        return np.where(known, self.power[np.where(known, step, 0)], np.nan)
 
     def energy(self, starts: ArrayLike, ends: ArrayLike) -> Floats:
         """Joules of each window by the same curve; NaN where the points do not reach over it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from math import isnan
 from typing import TypeAlias
 
@@ -15,8 +15,16 @@ from joulebench.energy.window import SHORT_WIDTH, WindowEnergy, missing
 Window: TypeAlias = tuple[float, float]
 
 
-def window_energies(curve: EnergyCurve, windows: Sequence[Window], *, method: str = "counter") -> list[WindowEnergy]:
+def window_energies(
+    curve: EnergyCurve,
+    windows: Sequence[Window],
+    *,
+    method: str = "counter",
+    joules_at: Callable[[Floats], Floats] | None = None,
+) -> list[WindowEnergy]:
     """Joules of each window, none of which ends before it starts.
+
+    ``joules_at``: E(t) at the edges where it is known better than by the curve.
 
     ``method`` other than ``counter`` (integrated power) gives estimates without bounds, since no counter guarantees them, unless
     the curve has bounds of its own.
@@ -30,14 +38,16 @@ def window_energies(curve: EnergyCurve, windows: Sequence[Window], *, method: st
     at = curve.at
     span = np.minimum(ends, at[-1]) - np.maximum(starts, at[0])
     known = (span > 0) | ((span == 0) & (ends == starts))
-    found = iter(_known_energies(curve, starts[known], ends[known], method))
+    found = iter(_known_energies(curve, starts[known], ends[known], method, joules_at or curve.joules_at))
     return [
         next(found) if is_known else missing(method, _uncovered(curve, *window) or ("no_samples",))
         for window, is_known in zip(windows, known.tolist(), strict=True)
     ]
 
 
-def _known_energies(curve: EnergyCurve, starts: Floats, ends: Floats, method: str) -> Iterator[WindowEnergy]:
+def _known_energies(
+    curve: EnergyCurve, starts: Floats, ends: Floats, method: str, joules_at: Callable[[Floats], Floats]
+) -> Iterator[WindowEnergy]:
     """Of windows that the counter values touch."""
     if not len(starts):
         return
@@ -47,7 +57,7 @@ def _known_energies(curve: EnergyCurve, starts: Floats, ends: Floats, method: st
     resets, _ = curve.resets(starts, ends)
     seconds = ends - starts
     coverage = np.where(seconds > 0, curve.covered(starts, ends) / np.where(seconds > 0, seconds, 1.0), 1.0)
-    energies = curve.joules_at(np.concatenate((starts, ends)))
+    energies = joules_at(np.concatenate((starts, ends)))
     joules = energies[len(starts) :] - energies[: len(starts)]
     nothing = np.full(len(starts), np.nan)
     low, high = curve.bounds(starts, ends) if method == "counter" or curve.has_bounds else (nothing, nothing)

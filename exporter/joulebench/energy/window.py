@@ -9,8 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 from joulebench.energy.trace import EnergySource, energy_curve
+
+if TYPE_CHECKING:
+    from joulebench.energy.curve import Floats
 
 SHORT_WIDTH = 0.2
 """A window whose bounds lie further apart than this share of its joules is too short for its counter."""
@@ -65,18 +69,41 @@ def window_energy(source: EnergySource, start: float, end: float, *, method: str
 
 
 def adjacent_energies(
-    source: EnergySource, edges: Sequence[float], *, method: str = "counter", lag: float = 0.0, uncertainty: float = 0.0
+    source: EnergySource,
+    edges: Sequence[float],
+    *,
+    changes: Sequence[float] = (),
+    method: str = "counter",
+    lag: float = 0.0,
+    uncertainty: float = 0.0,
 ) -> list[WindowEnergy]:
     """Joules between each two neighbouring times, which add up to those of the window from the first to the last.
 
-    ``lag``: as of ``window_energy``. ``uncertainty``: seconds by which any edge may be off; the bounds hold for all of it.
+    ``changes``: further times, rising, at which power may change; see ``joules_at_changes``. ``lag``: as of ``window_energy``.
+    ``uncertainty``: seconds by which any edge may be off; the bounds hold for all of it.
     """
+    import numpy as np
+
+    from joulebench.energy.changes import joules_at_changes
     from joulebench.energy.estimator import window_energies
 
     curve = energy_curve(source, edges[0] - uncertainty, edges[-1] + 2 * lag + uncertainty)
     if lag or uncertainty:
         curve = curve.shifted(lag, lag + uncertainty)
-    return window_energies(curve, list(pairwise(edges)), method=method)
+    windows = list(pairwise(edges))
+    if method != "counter":
+        return window_energies(curve, windows, method=method)
+    times = np.union1d(np.array(edges, np.float64), np.array(changes, np.float64))
+    joules = joules_at_changes(curve, times)
+    # The window as a whole is what it is without the times in it.
+    first, last = curve.joules_at([edges[0], edges[-1]]).tolist()
+    joules = np.where(times >= edges[-1], last, np.where(times <= edges[0], first, np.clip(joules, first, last)))
+
+    def joules_at_edges(edges: Floats) -> Floats:
+        found: Floats = joules[np.searchsorted(times, edges)]
+        return found
+
+    return window_energies(curve, windows, method=method, joules_at=joules_at_edges)
 
 
 def total(windows: Iterable[WindowEnergy]) -> WindowEnergy:

@@ -1,4 +1,4 @@
-"""``GET /api/v1/energy?start=&end=[&wait=][&gpus=][&server=][&scope=][&cuts=]``: a window's energy from the ring, as JSON.
+"""``GET /api/v1/energy?start=&end=[&wait=][&gpus=][&server=][&scope=][&cuts=][&changes=]``: a window's energy from the ring.
 
 The answer is for the devices that ``gpus`` names, or that a ``server``, ``unit``, ``container``, ``pod`` or ``job`` used in the
 window, else for all devices; ``basis`` says which of the three, ``share`` what part of a GPU that several servers used, or that
@@ -9,8 +9,10 @@ which a client on another machine finds how far the two clocks are apart (RFC 59
 time, with ``clock_uncertainty``, the seconds by which that may be wrong: the bounds hold for every window that it may have meant.
 
 ``cuts``: rising seconds after the start. Each GPU then has ``parts``, the joules, lower and upper bound between the cuts; not
-where others used the GPU, too, since their share is known of the window only. ``end_joules`` of a GPU is its cumulative energy at
-the end of the window: of two answers, the difference is the energy between the ends of their windows.
+where others used the GPU, too, since their share is known of the window only. ``changes``: further such seconds, at which power
+may change since another task or call began or ended; the parts are better by them (``energy.changes``), and are not cut there.
+``end_joules``: the cumulative energy of a GPU at the end of the window. Of two answers, the difference is the energy between the
+ends of their windows.
 
 Beside the joules of a GPU stand the seconds for which its clocks were throttled, by reason. A request that cannot be answered
 as asked is a 400 that says why; a GPU whose energy is unknown is ``null``, and then so is the total: a sum without it would
@@ -50,12 +52,13 @@ MAX_WAIT = 2.0
 WAIT_STEP = 0.02
 """Seconds between two looks whether the counters have passed the end of a window."""
 MAX_CLOCK_UNCERTAINTY = 5.0
-KNOWN_PARAMETERS = ("start", "end", "wait", *DEVICE_PARAMETERS, "clock_uncertainty", "scope", "cuts")
+TIME_PARAMETERS = ("cuts", "changes")
+KNOWN_PARAMETERS = ("start", "end", "wait", *DEVICE_PARAMETERS, "clock_uncertainty", "scope", *TIME_PARAMETERS)
 SCOPES = ("gpu", "host")
 MAX_VALUE_LENGTH = 2048
 """Characters of one parameter; names of many devices are long."""
 MAX_CUTS, MAX_CUTS_LENGTH = 500, 6000
-"""Times at which a window may be cut, and characters of the parameter that names them."""
+"""Times that ``cuts`` or ``changes`` may name, and characters of the parameter."""
 MAX_PENDING = 256
 """Requests that wait at a time; a further request is answered by a 503."""
 
@@ -82,8 +85,11 @@ class WindowSource(Protocol):
         """Energy of every GPU between two unix times, by what is known now."""
         ...
 
-    def parts(self, edges_unix: Sequence[float], uncertainty: float) -> Sequence[tuple[GpuIdentity, Sequence[WindowEnergy]]]:
-        """Energy of every GPU between each two neighbouring unix times, each of which may be off by ``uncertainty`` seconds."""
+    def parts(
+        self, edges_unix: Sequence[float], uncertainty: float, changes_unix: Sequence[float] = ()
+    ) -> Sequence[tuple[GpuIdentity, Sequence[WindowEnergy]]]:
+        """Energy of every GPU between each two neighbouring unix times, each of which may be off by ``uncertainty`` seconds;
+        ``changes_unix``: further times at which power may change."""
         ...
 
     def throttled(self, start_unix: float, end_unix: float) -> Sequence[tuple[GpuIdentity, Mapping[str, Seconds | None]]]:
@@ -130,6 +136,7 @@ class Window:
     clock_uncertainty: float = 0.0
     scope: str = "gpu"
     cuts: tuple[float, ...] = ()
+    changes: tuple[float, ...] = ()
 
 
 class EnergyApi:
@@ -264,7 +271,8 @@ def _parts(windows: WindowSource, window: Window) -> dict[str, Sequence[WindowEn
     if not window.cuts:
         return {}
     edges = [window.start, *(window.start + cut for cut in window.cuts), window.end]
-    return {gpu.uuid: parts for gpu, parts in windows.parts(edges, window.clock_uncertainty)}
+    changes = [window.start + change for change in window.changes]
+    return {gpu.uuid: parts for gpu, parts in windows.parts(edges, window.clock_uncertainty, changes)}
 
 
 def parse_window(query: str, now: float, ring_seconds: float) -> Window:
@@ -296,23 +304,23 @@ def parse_window(query: str, now: float, ring_seconds: float) -> Window:
     scope = given.get("scope", "gpu")
     if scope not in SCOPES:
         raise BadWindow(f"scope={scope[:40]!r} is none of {', '.join(SCOPES)}")
-    cuts = _cuts(given.get("cuts", ""), end - start)
-    if scope == "host" and (devices != ALL_DEVICES or cuts):
-        raise BadWindow(f"scope=host is for all of the host; leave out {', '.join(DEVICE_PARAMETERS)}, cuts")
-    return Window(start, end, wait, devices, uncertainty, scope, cuts)
+    cuts, changes = (_times(name, given.get(name, ""), end - start) for name in TIME_PARAMETERS)
+    if scope == "host" and (devices != ALL_DEVICES or cuts or changes):
+        raise BadWindow(f"scope=host is for all of the host; leave out {', '.join((*DEVICE_PARAMETERS, *TIME_PARAMETERS))}")
+    return Window(start, end, wait, devices, uncertainty, scope, cuts, changes)
 
 
-def _cuts(text: str, seconds: float) -> tuple[float, ...]:
+def _times(name: str, text: str, seconds: float) -> tuple[float, ...]:
     """Raises BadWindow unless they are seconds after the start that rise within the window."""
     if not text:
         return ()
     try:
-        cuts = [float(cut) for cut in text.split(",")]
+        times = [float(time) for time in text.split(",")]
     except ValueError:
-        cuts = [math.nan]
-    if len(cuts) > MAX_CUTS or not all(a < b for a, b in pairwise([0.0, *cuts, seconds])):
-        raise BadWindow(f"cuts={text[:40]!r} are not at most {MAX_CUTS} seconds after the start that rise within the window")
-    return tuple(cuts)
+        times = [math.nan]
+    if len(times) > MAX_CUTS or not all(a < b for a, b in pairwise([0.0, *times, seconds])):
+        raise BadWindow(f"{name}={text[:40]!r} are not at most {MAX_CUTS} seconds after the start that rise within the window")
+    return tuple(times)
 
 
 def _parameters(query: str) -> Mapping[str, str]:
@@ -322,7 +330,7 @@ def _parameters(query: str) -> Mapping[str, str]:
             raise BadWindow(f"unknown parameter {key[:40]!r}; known are {', '.join(KNOWN_PARAMETERS)}")
         if key in given:
             raise BadWindow(f"{key} is given more than once")
-        longest = MAX_CUTS_LENGTH if key == "cuts" else MAX_VALUE_LENGTH
+        longest = MAX_CUTS_LENGTH if key in TIME_PARAMETERS else MAX_VALUE_LENGTH
         if len(value) > longest:
             raise BadWindow(f"{key} has {len(value)} characters; at most {longest} are read")
         given[key] = value

@@ -213,16 +213,19 @@ class GpuMonitor:
         window = self._wall.window(start_unix, end_unix)
         return [(sampler.identity, self._window_energy(sampler, window)) for sampler in self.samplers]
 
-    def parts(self, edges_unix: Sequence[float], uncertainty: float) -> Sequence[tuple[GpuIdentity, Sequence[WindowEnergy]]]:
+    def parts(
+        self, edges_unix: Sequence[float], uncertainty: float, changes_unix: Sequence[float] = ()
+    ) -> Sequence[tuple[GpuIdentity, Sequence[WindowEnergy]]]:
         """Estimates the energy of every GPU between each two neighbouring unix times; none where the wall clock was set.
 
-        ``uncertainty``: seconds by which any edge may be off; the bounds hold for all of it.
+        ``uncertainty``: seconds by which any edge may be off; the bounds hold for all of it. ``changes_unix``: further times at
+        which power may change.
         """
         window = self._wall.window(edges_unix[0], edges_unix[-1])
         if window.skipped or window.touches_step:
             return []
-        edges = [window.start + (edge - edges_unix[0]) for edge in edges_unix]
-        return [(sampler.identity, sampler.parts(edges, uncertainty)) for sampler in self.samplers]
+        edges, changes = ([window.start + (at - edges_unix[0]) for at in times] for times in (edges_unix, changes_unix))
+        return [(sampler.identity, sampler.parts(edges, uncertainty, changes)) for sampler in self.samplers]
 
     def _window_energy(self, sampler: GpuSampler, window: MonotonicWindow) -> WindowEnergy:
         if window.skipped:

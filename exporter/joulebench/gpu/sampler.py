@@ -285,12 +285,13 @@ class GpuSampler:
                 energy = as_suspect(energy, Reason.COUNTER_STALLED)
             return energy
 
-    def parts(self, edges: Sequence[float], uncertainty: float) -> Sequence[WindowEnergy]:
+    def parts(self, edges: Sequence[float], uncertainty: float, changes: Sequence[float] = ()) -> Sequence[WindowEnergy]:
         """Estimates the energy between each two neighbouring monotonic times, in rising order; see ``adjacent_energies``."""
         with self._lock:
-            meter = self._meter
-            lag = self._lag.seconds if meter.method == COUNTER else 0.0
-            return adjacent_energies(meter.trace, edges, method=meter.method_at(edges[-1]), lag=lag, uncertainty=uncertainty)
+            trace, method = self._meter.trace, self._meter.method_at(edges[-1])
+            lag = self._lag.seconds if self._meter.method == COUNTER else 0.0
+        # Without the lock, for which the next poll would wait.
+        return adjacent_energies(trace, edges, changes=changes, method=method, lag=lag, uncertainty=uncertainty)
 
     def _learn_lag(self, start: float, end: float) -> None:
         """Remembers a window, and learns from those before it how late the counter shows energy."""

@@ -12,6 +12,7 @@ import heapq
 import itertools
 import logging
 import threading
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Protocol
@@ -22,7 +23,7 @@ from joulebench.errors import EnergyApiError, EnergyRefused
 from joulebench.parsing import sum_or_none
 from joulebench.push.charging import Charging, Interval
 from joulebench.push.journal import Journal
-from joulebench.push.recorder import Pushes, TaskRecorder
+from joulebench.push.recorder import MAX_RECENT_EDGES, Pushes, TaskRecorder
 from joulebench.push.sharing import CallInterval, CallShare, CallSharing
 from joulebench.schema import events
 from joulebench.supervise import BackgroundLoop, LoopErrors
@@ -37,7 +38,9 @@ RETRY_AFTER = 2.0
 MAX_TRIES = 3
 MAX_CUTS = 500
 """Changes of phase at which a task's window is cut, the most that an exporter takes. The phases of a task with more come from the
-energy of its calls, and within these from stored samples."""
+energy of its calls, and within these from stored samples. What cuts leave of it is for changes of other tasks."""
+NEAR_SECONDS = 0.5
+"""Changes of other tasks that are further from each cut say nothing of the energy at it."""
 LEAST_PART = 1e-4
 """Seconds; changes of phase that are closer together are one cut."""
 MAX_WAITING = 20_000
@@ -49,7 +52,9 @@ CLOCK_STEP_SECONDS = 0.05
 
 
 class EnergyApi(Protocol):
-    def energy(self, start: Seconds, end: Seconds, wait: float = 0.0, cuts: Sequence[float] = ()) -> EnergyAnswer: ...
+    def energy(
+        self, start: Seconds, end: Seconds, wait: float = 0.0, cuts: Sequence[float] = (), changes: Sequence[float] = ()
+    ) -> EnergyAnswer: ...
 
     def close(self) -> None: ...
 
@@ -58,7 +63,8 @@ class EnergyApi(Protocol):
 class EnergyRequest:
     """``call`` is None for the window of the task. ``shared``: an interval of it, for what its tasks are charged.
 
-    ``cuts``: rising seconds after the start at which the phase of the task or call changes.
+    ``cuts``: rising seconds after the start at which the phase of the task or call changes. ``changes``: those at which
+    something else began or ended in this worker, as far as it is near a cut.
     """
 
     task: TaskRecorder
@@ -68,6 +74,7 @@ class EnergyRequest:
     tries: int = 0
     shared: Interval | CallInterval | None = None
     cuts: tuple[float, ...] = ()
+    changes: tuple[float, ...] = ()
 
     @property
     def is_task(self) -> bool:
@@ -195,8 +202,10 @@ class ExporterEnergyRequests:
             # Down a moment ago: a task's group shall not wait for the same timeout again.
             self._fail(request, self.error or "")
             return
+        if request.shared is None and not request.tries:
+            request = _with_changes(request)
         try:
-            answer = self._api.energy(request.start, request.end, COUNTER_WAIT, request.cuts)
+            answer = self._api.energy(request.start, request.end, COUNTER_WAIT, request.cuts, request.changes)
         except EnergyRefused as error:
             # An exporter to which the end of this window lies ahead goes by another clock. Later it would give the energy of
             # the time at which its own clock shows the same.
@@ -278,14 +287,32 @@ class ExporterEnergyRequests:
             self._charging.window_answered(request.task, None)
 
 
-def _cuts(edges: Sequence[Seconds], start: Seconds, end: Seconds) -> tuple[float, ...]:
+def _cuts(edges: Sequence[Seconds], start: Seconds, end: Seconds, most: int = MAX_CUTS) -> tuple[float, ...]:
     """Rising seconds after the start of a window at which to cut it; none where there are too many."""
     cuts: list[float] = []
     for edge in sorted(edges):
         cut = round(edge - start, CUT_DIGITS)
         if cut - (cuts[-1] if cuts else 0.0) >= LEAST_PART and cut <= end - start - LEAST_PART:
             cuts.append(cut)
-    return tuple(cuts) if len(cuts) <= MAX_CUTS else ()
+    return tuple(cuts) if len(cuts) <= most else ()
+
+
+def _with_changes(request: EnergyRequest) -> EnergyRequest:
+    """The request with what else began and ended in its window, those nearest to its cuts if there are too many."""
+    start, end, cuts = request.start, request.end, request.cuts
+    if not cuts:
+        return request
+    edges = [0.0, *cuts, end - start]
+    distances = {}
+    for at in _cuts(
+        [at for at in request.task.run_recorder.recent_edges.copy() if start < at < end], start, end, MAX_RECENT_EDGES
+    ):
+        place = bisect_left(edges, at)
+        distance = min(edges[place] - at, at - edges[place - 1])
+        if LEAST_PART <= distance <= NEAR_SECONDS:
+            distances[at] = distance
+    nearest = heapq.nsmallest(MAX_CUTS - len(cuts), distances, key=distances.__getitem__)
+    return replace(request, changes=tuple(sorted(nearest)))
 
 
 class NullEnergyRequests:

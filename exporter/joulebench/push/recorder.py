@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -19,8 +20,8 @@ from joulebench.units import Seconds
 
 log = logging.getLogger(__name__)
 
-MAX_PHASE_EDGES = 4000
-"""Those of a task that are remembered; each change is noted up to twice."""
+MAX_PHASE_EDGES, MAX_RECENT_EDGES = 4000, 20_000
+"""Those of a task, and the last of a worker, that are remembered; each change is noted up to twice."""
 
 
 class Pushes(Protocol):
@@ -63,7 +64,10 @@ class EnergyRequests(Protocol):
 
 @dataclass(slots=True)
 class RunRecorder:
-    """Of one worker of a run. ``pid``: the process that opened it; a forked process has none of its threads."""
+    """Of one worker of a run. ``pid``: the process that opened it; a forked process has none of its threads.
+
+    ``recent_edges``: unix times at which tasks, calls and tools began and ended, in the order in which they became known.
+    """
 
     clock: Clock
     journal: Journal
@@ -73,6 +77,7 @@ class RunRecorder:
     energy: EnergyRequests
     pid: int = field(default_factory=os.getpid)
     warned: bool = False
+    recent_edges: deque[Seconds] = field(default_factory=lambda: deque(maxlen=MAX_RECENT_EDGES))
 
     def run_changed(self) -> None:
         self.pushes.changed(self.run_group)
@@ -120,6 +125,7 @@ class TaskRecorder:
 
     def note_phase_edges(self, edges: Sequence[Seconds]) -> None:
         """Remembers unix times between which the energy of the task will be asked for."""
+        self.run_recorder.recent_edges.extend(edges)
         if len(self.phase_edges) < MAX_PHASE_EDGES:
             self.phase_edges.extend(edges)
 

@@ -69,6 +69,7 @@ class Task:
             totals.start = start
         with self._recorder.run as run:
             run.start_task(self.model)
+        self._recorder.run_recorder.recent_edges.append(start)
         self._recorder.run_recorder.energy.task_started(self._recorder, start)
         self._recorder.write(
             events.TASK_START, start, task_name=self.name, model_name=self.model, suite=self._suite, **self._details
@@ -93,6 +94,7 @@ class Task:
         with self._recorder.run as run:
             run.end_task(self.model, status, tokens)
         self._recorder.changed()
+        self._recorder.run_recorder.recent_edges.append(end)
         self._recorder.run_recorder.energy.task_ended(self._recorder, start, end)
 
     @property

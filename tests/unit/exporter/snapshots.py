@@ -144,7 +144,7 @@ class Gpus:
 class Windows:
     """A window source with one answer, and what it was asked. ``slowed``: throttled seconds of each GPU by reason.
 
-    ``between_cuts``: energies by UUID; ``edges``: the times they were asked for, each with its uncertainty.
+    ``between_cuts``: energies by UUID; ``edges``: the times they were asked for, with their uncertainty and the further changes.
     """
 
     answers: Sequence[tuple[GpuIdentity, WindowEnergy]] = ()
@@ -152,7 +152,7 @@ class Windows:
     uses: Mapping[tuple[str, OwnerName | None], GpuUse] = field(default_factory=dict)
     asked: list[tuple[float, float]] = field(default_factory=list)
     between_cuts: Mapping[str, Sequence[WindowEnergy]] = field(default_factory=dict)
-    edges: list[tuple[Sequence[float], float]] = field(default_factory=list)
+    edges: list[tuple[Sequence[float], float, Sequence[float]]] = field(default_factory=list)
 
     has_unnamed_gpus: bool = False
 
@@ -171,8 +171,10 @@ class Windows:
         self.asked.append((start_unix, end_unix))
         return self.answers
 
-    def parts(self, edges_unix: Sequence[float], uncertainty: float) -> Sequence[tuple[GpuIdentity, Sequence[WindowEnergy]]]:
-        self.edges.append((edges_unix, uncertainty))
+    def parts(
+        self, edges_unix: Sequence[float], uncertainty: float, changes_unix: Sequence[float] = ()
+    ) -> Sequence[tuple[GpuIdentity, Sequence[WindowEnergy]]]:
+        self.edges.append((edges_unix, uncertainty, changes_unix))
         return [(identity, self.between_cuts.get(identity.uuid, ())) for identity, _ in self.answers]
 
     def throttled(self, start_unix: float, end_unix: float) -> Sequence[tuple[GpuIdentity, Mapping[str, Seconds | None]]]:

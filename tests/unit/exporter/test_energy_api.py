@@ -18,7 +18,7 @@ from joulebench.units import Seconds
 from tests.unit.exporter.snapshots import FULL, NOW, SPARSE, ManualClock, Windows
 
 RING = 3600.0
-KNOWN = WindowEnergy(100.0, 95.0, 106.0, "counter", 30, 0.11, 1.0, 0, "ok", ())
+KNOWN = WindowEnergy(100.0, 95.0, 106.0, "counter", 30, 0.11, 1.0, 0, "ok", (), end_joules=1500.0)
 SHORT = WindowEnergy(40.0, 20.0, 64.0, "counter", 2, 0.11, 1.0, 0, "short", ("short",))
 UNKNOWN = missing("none", ("no_samples",))
 
@@ -51,6 +51,7 @@ def test_the_answer_has_the_fixed_shape() -> None:
                 "uuid": "GPU-aaaa",
                 "parent": None,
                 "joules": 100.0,
+                "end_joules": 1500.0,
                 "low": 95.0,
                 "high": 106.0,
                 "method": "counter",
@@ -66,6 +67,7 @@ def test_the_answer_has_the_fixed_shape() -> None:
                 "uuid": "GPU-bbbb",
                 "parent": None,
                 "joules": 40.0,
+                "end_joules": None,
                 "low": 20.0,
                 "high": 64.0,
                 "method": "counter",
@@ -86,8 +88,8 @@ def test_the_answer_has_the_fixed_shape() -> None:
 def test_cuts_divide_the_window_of_each_gpu_whose_parts_are_known() -> None:
     parts = [replace(KNOWN, joules=joules, low=joules - 1, high=None) for joules in (20.0, 30.0, 50.0)]
     windows = Windows([(FULL.identity, KNOWN), (SPARSE.identity, SHORT)], between_cuts={"GPU-aaaa": parts})
-    _, body = run(api(windows=windows).answer(query(cuts="1,2.5")))
-    assert windows.edges == [([NOW - 10, NOW - 9, NOW - 7.5, NOW - 5], 0.0)]
+    _, body = run(api(windows=windows).answer(query(cuts="1,2.5", changes="0.5,3")))
+    assert windows.edges == [([NOW - 10, NOW - 9, NOW - 7.5, NOW - 5], 0.0, [NOW - 9.5, NOW - 7])]
     known, unknown = body["gpus"]
     assert known["parts"] == [[20.0, 19.0, None], [30.0, 29.0, None], [50.0, 49.0, None]]
     assert "parts" not in unknown

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -97,18 +97,19 @@ class FakePrometheus(LocalServer):
 class FakeExporter(LocalServer):
     """Gives every window 10 W on one GPU, hot for a quarter of it, and nothing on a second.
 
-    ``tells_throttling`` and ``takes_cuts`` False: an exporter of a version that did not.
+    ``tells_throttling`` False: an exporter of a version that did not. ``unknown``: parameters that its version does not know.
     """
 
     tells_throttling = True
-    takes_cuts = True
+    unknown: Collection[str] = ()
 
     def answer(self, path: str) -> tuple[int, str]:
         if self.status != 200:
             return self.status, json.dumps({"error": "told to fail"})
         query = parse_qs(urlsplit(path).query)
-        if "cuts" in query and not self.takes_cuts:
-            return 400, json.dumps({"error": "unknown parameter 'cuts'; known are start, end, wait"})
+        for name in query:
+            if name in self.unknown:
+                return 400, json.dumps({"error": f"unknown parameter {name!r}; known are start, end, wait"})
         joules = 10.0 * (float(query["end"][0]) - float(query["start"][0]))
         known = {"joules": joules, "low": joules - 1, "high": joules + 1, "quality": "ok", "reasons": []}
         unknown = {"joules": None, "low": None, "high": None, "quality": "missing", "reasons": ["no samples"]}

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -81,10 +82,44 @@ def test_a_task_is_asked_for_in_one_request_with_the_times_at_which_its_phase_ch
 
 
 def test_an_exporter_that_knows_no_cuts_is_asked_without(tmp_path: Path, exporter: FakeExporter) -> None:
-    exporter.takes_cuts = False
+    exporter.unknown = ("cuts", "changes")
     energy, _ = run_phases(tmp_path, exporter)
     assert energy["gpus"][0]["joules"] == pytest.approx(10 * (energy["end"] - energy["start"]))
     assert "parts" not in energy["gpus"][0]
+
+
+def run_two_at_once(tmp_path: Path, exporter: FakeExporter) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Events of energy of a task with a call in which another task ran, and of that other task."""
+    pause = threading.Event().wait
+    with (
+        Run(runs_dir=tmp_path, gateway_url="none", exporter_url=exporter.url) as run,
+        run.task("outer") as outer,
+        outer.call() as call,
+    ):
+        pause(0.004)
+        with run.task("inner"):
+            pause(0.004)
+        pause(0.004)
+        call.finish()
+    found = {event["task_id"]: event for event in events(run.directory, "TASK_ENERGY")}
+    return found["outer"], found["inner"]
+
+
+def test_the_exporter_learns_when_other_tasks_began_and_ended_and_cuts_nothing_there(
+    tmp_path: Path, exporter: FakeExporter
+) -> None:
+    outer, inner = run_two_at_once(tmp_path, exporter)
+    (asked,) = [path for _, path, _ in exporter.requests if f"start={outer['start']!r}&end={outer['end']!r}" in path]
+    changes = [outer["start"] + float(at) for at in parse_qs(urlsplit(asked).query)["changes"][0].split(",")]
+    assert changes == pytest.approx([inner["start"], inner["end"]], abs=2e-4)
+    for at in changes:
+        assert min(abs(outer["start"] + cut - at) for cut in outer["cuts"]) > 1e-3
+
+
+def test_an_exporter_that_knows_no_changes_is_asked_for_its_cuts(tmp_path: Path, exporter: FakeExporter) -> None:
+    exporter.unknown = ("changes",)
+    outer, _ = run_two_at_once(tmp_path, exporter)
+    assert len(outer["gpus"][0]["parts"]) == len(outer["cuts"]) + 1
 
 
 def throttled(gateway: RealGateway) -> dict[tuple[str, str], float]:

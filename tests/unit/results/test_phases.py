@@ -5,6 +5,7 @@ The truth is power times seconds, summed over the phases of each task by another
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from random import Random
@@ -43,10 +44,10 @@ def phase_spans(start: float, phase: str) -> list[tuple[float, float]]:
     return [(begin, begin + SECONDS[phase]) for begin in begins]
 
 
-def machine(at_once: int) -> Machine:
-    """A GPU whose power is the idle floor and, for each task, what its phase takes above it."""
+def machine(tasks: Sequence[float]) -> Machine:
+    """A GPU whose power is the idle floor and, for each task that starts then, what its phase takes above it."""
     changes = [(START, IDLE)]
-    for start in starts(at_once):
+    for start in tasks:
         for phase, watts in WATTS.items():
             for begin, end in phase_spans(start, phase):
                 changes += [(begin, watts - IDLE), (end, IDLE - watts)]
@@ -57,12 +58,16 @@ def machine(at_once: int) -> Machine:
 
 @cache
 def polled(at_once: int) -> tuple[Machine, GpuSampler]:
-    used = machine(at_once)
-    gpu = KnownGpu(used, SetClock(), Random(3), Timers(0.1, 0.0003, 0.0, EXPORTER_POLL, 0.0006))
+    used = machine(starts(at_once))
+    return used, poll_all(used, Timers(0.1, 0.0003, 0.0, EXPORTER_POLL, 0.0006), 3)
+
+
+def poll_all(used: Machine, timers: Timers, seed: int) -> GpuSampler:
+    gpu = KnownGpu(used, SetClock(), Random(seed), timers)
     sampler = sampler_of(gpu)
     for _ in polls(gpu, sampler):
         pass
-    return used, sampler
+    return sampler
 
 
 def stored(used: Machine) -> EnergyCurve:
@@ -75,8 +80,8 @@ def rows(energies: list[WindowEnergy]) -> list[list[float | None]]:
     return [[energy.joules, energy.low, energy.high] for energy in energies]
 
 
-def energy_event(kind: str, sampler: GpuSampler, edges: list[float], **fields: object) -> Event:
-    """What the push library writes of an answer between these times."""
+def energy_event(kind: str, sampler: GpuSampler, edges: list[float], changes: Sequence[float] = (), **fields: object) -> Event:
+    """What the push library writes of an answer between these times. ``changes``: those of other tasks in the window."""
     start, end, cuts = edges[0], edges[-1], [edge - edges[0] for edge in edges[1:-1]]
     whole = sampler.window(start, end)
     total: dict[str, object] = {
@@ -86,14 +91,21 @@ def energy_event(kind: str, sampler: GpuSampler, edges: list[float], **fields: o
         "quality": whole.quality,
         "reasons": [],
     }
-    known = {**total, "end_joules": whole.end_joules, "parts": rows(list(sampler.parts(edges, 0.0)))}
+    known = {**total, "end_joules": whole.end_joules, "parts": rows(list(sampler.parts(edges, 0.0, changes)))}
     gpu = {"gpu": "0", "uuid": "u", "method": "counter", **known}
     answer = {"source": "nvml", "start": start, "end": end, "cuts": cuts, "gpus": [gpu], "total": total}
     return {"event_type": kind, "timestamp": end, **answer, **fields}
 
 
-def task_of(start: float, sampler: GpuSampler) -> Task:
-    """A task for which the exporter answered at its end, in parts, and for each of its calls."""
+def changes_between(start: float, end: float, tasks: Sequence[float]) -> list[float]:
+    """When a phase of any of the tasks that start then changed."""
+    edges = {edge for task in tasks for phase in SECONDS for span in phase_spans(task, phase) for edge in span}
+    return sorted(edge for edge in edges if start < edge < end)
+
+
+def task_of(start: float, sampler: GpuSampler, others: Sequence[float] = ()) -> Task:
+    """A task for which the exporter answered at its end, in parts, and for each of its calls. ``others``: starts of the tasks of
+    its worker."""
     events: list[Event] = [{"event_type": "TASK_START", "timestamp": start}]
     calls: list[Event] = []
     turns = zip(*(phase_spans(start, phase) for phase in SECONDS), strict=True)
@@ -106,7 +118,8 @@ def task_of(start: float, sampler: GpuSampler) -> Task:
         events.append({"event_type": "TOOL_CALL_END", "timestamp": done, "tool_call": turn})
         calls.append(energy_event("CALL_ENERGY", sampler, [begin, first, end], call=turn))
         edges += [first, end, done]
-    answer = exporter_energy([energy_event("TASK_ENERGY", sampler, edges), {"event_type": "TASK_END", "timestamp": edges[-1]}])
+    asked = energy_event("TASK_ENERGY", sampler, edges, changes_between(start, edges[-1], others))
+    answer = exporter_energy([asked, {"event_type": "TASK_END", "timestamp": edges[-1]}])
     task = Task(TaskKey(f"t{start}", "w"), TaskValues(start=start, end=edges[-1]), {}, events=tuple(events))
     return replace(
         task,
@@ -128,22 +141,48 @@ def joules_by_phase(result: TaskResult) -> dict[str, float]:
     return {phase: energy.joules or 0.0 for phase, energy in (result.phases.by_phase or {}).items()}
 
 
-@pytest.mark.parametrize(("at_once", "each"), [(1, 0.05), (4, 0.2)])
-def test_phases_are_within_5_percent_over_all_tasks_and_inside_their_bounds_in_each(at_once: int, each: float) -> None:
-    """The counter is blind between two updates: where power changes at edges of other tasks, too, only the sums are as exact."""
-    used, sampler = polled(at_once)
-    found = results([task_of(at, sampler) for at in starts(at_once)], used)
-    for phase in SECONDS:
-        truths = [sum(used.between(*span) for span in phase_spans(start, phase)) for start in starts(at_once)]
-        phases = [(result.phases.by_phase or {})[phase] for result in found]
-        assert sum(energy.joules or 0.0 for energy in phases) == pytest.approx(sum(truths), rel=0.05)
-        for energy, truth in zip(phases, truths, strict=True):
-            assert energy.joules == pytest.approx(truth, rel=each)
+def phase_errors(found: Sequence[TaskResult], used: Machine, tasks: Sequence[float]) -> list[float]:
+    """Of each phase of each task, as shares of the energy while it lasted, which lies inside its bounds."""
+    errors = []
+    for result, start in zip(found, tasks, strict=True):
+        for phase in SECONDS:
+            truth = sum(used.between(*span) for span in phase_spans(start, phase))
+            energy = (result.phases.by_phase or {})[phase]
+            assert energy.joules is not None
             assert (energy.low_joules or 0.0) - 0.01 <= truth <= (energy.high_joules or 0.0) + 0.01
-    for result in found:
+            errors.append(abs(energy.joules / truth - 1))
         assert result.phases.source == "exporter"
         assert Reason.SENSOR_LAG not in result.measurement.reasons
         assert sum(joules_by_phase(result).values()) == pytest.approx(result.measurement.joules, abs=1e-3)
+    return errors
+
+
+@pytest.mark.parametrize(("at_once", "most"), [(1, 0.01), (4, 0.02)])
+def test_each_phase_of_each_task_is_true_and_inside_its_bounds(at_once: int, most: float) -> None:
+    used, sampler = polled(at_once)
+    found = results([task_of(at, sampler, starts(at_once)) for at in starts(at_once)], used)
+    assert max(phase_errors(found, used, starts(at_once))) <= most
+
+
+def test_changes_of_other_workers_that_the_exporter_does_not_know_cost_exactness_and_no_bound() -> None:
+    used, sampler = polled(4)
+    assert max(phase_errors(results([task_of(at, sampler) for at in starts(4)], used), used, starts(4))) <= 0.06
+
+
+@pytest.mark.parametrize(("step", "usual"), [(0.02, 0.02), (0.05, 0.01), (0.1, 0.03)])
+def test_phases_of_four_tasks_that_begin_at_any_time(step: float, usual: float) -> None:
+    """A step in which several tasks change their phase cannot always be divided: 19 of 20 phases are as exact as ``usual``."""
+    errors = []
+    for seed in range(4):
+        random = Random(seed)
+        begun = [at + random.uniform(0.0, TURN_SECONDS) for at in starts(4)]
+        used = machine(begun)
+        sampler = poll_all(used, Timers(step, 0.0003, 0.0, EXPORTER_POLL, 0.004), seed)
+        errors += phase_errors(results([task_of(at, sampler, begun) for at in begun], used), used, begun)
+    errors.sort()
+    print(f"step {step}: p95 {errors[int(0.95 * len(errors))]:.2%}, largest {errors[-1]:.2%}")  # noqa: T201
+    assert errors[int(0.95 * len(errors))] <= usual
+    assert errors[-1] <= 0.07
 
 
 def test_a_phase_whose_bounds_are_wide_is_short() -> None:

@@ -68,8 +68,8 @@ def tasks(workers: Sequence[str] = ("w",) * 4) -> list[Task]:
         events.append({"event_type": "TASK_END", "timestamp": end})
         answer = exporter_energy([energy_event("TASK_ENERGY", sampler, [*edges, end]), events[-1]])
         task = Task(TaskKey(f"t{number}", worker), TaskValues(start=start, end=end), {}, events=tuple(events))
-        answered = {"exporter_energy": answer.gpus, "energy_parts": answer.parts, "task_energy": answer.event}
-        found.append(replace(task, exporter_source="nvml", **answered))
+        task = replace(task, exporter_energy=answer.gpus, exporter_source="nvml", energy_parts=answer.parts)
+        found.append(replace(task, task_energy=answer.event))
     return found
 
 
