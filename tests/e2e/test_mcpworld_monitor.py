@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -18,6 +19,7 @@ from joulebench import metrics
 from joulebench.clock import wait_until
 from joulebench.energy.window import total, window_energy
 from joulebench.mcpworld import telemetry
+from joulebench.mcpworld.backfill import FILLED, Options, backfill
 from joulebench.results.timeseries import TimeSeries
 from tests.fakes import nvml
 
@@ -26,6 +28,9 @@ pytestmark = pytest.mark.e2e
 SCRIPT = Path(__file__).parents[2] / "scripts/monitor_gpu.py"
 INTERVAL = 0.25
 SECONDS = 11
+SERVER = "import socket, sys; s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1], flush=True); sys.stdin.read()"
+MOVES_AT = 6.0
+"""Seconds after the origin of the script."""
 STEPS = ((0.0, 62.0), (1.3, 331.0), (1.9, 279.0), (4.05, 62.0))
 
 
@@ -79,6 +84,57 @@ def test_it_ends_well_by_a_signal(tmp_path: Path, number: signal.Signals) -> Non
         assert process.wait(5) == 0
         assert b"Traceback" not in (process.stderr.read() if process.stderr else b"")
     assert out.read_bytes().endswith(b"\n")
+
+
+def test_rows_are_of_the_gpus_that_the_server_uses_and_sessions_are_charged_for_them(tmp_path: Path) -> None:
+    """The server is on two of four GPUs and then on another one, beside a neighbour, which is this process."""
+    logs = {"together": (), "single": ("--per-gpu",)}
+    with subprocess.Popen([sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        own, moved = nvml.Process(server.pid, end=MOVES_AT), nvml.Process(server.pid, start=MOVES_AT)
+        script = nvml.FakeGpuScript(
+            [
+                *(nvml.FakeGpu(power=((0.0, watts),), processes=[own]) for watts in (200.0, 230.0)),
+                nvml.FakeGpu(power=((0.0, 310.0),), processes=[nvml.Process(os.getpid())]),
+                nvml.FakeGpu(power=((0.0, 170.0),), processes=[moved]),
+            ]
+        )
+        address = f"127.0.0.1:{server.stdout.readline().strip()}"
+        last = script.origin_unix + MOVES_AT + 5.0
+        with ExitStack() as stack:
+            for name, flags in logs.items():
+                (tmp_path / name).mkdir()
+                process, out = stack.enter_context(monitor(tmp_path / name, script, "--server", address, *flags))
+                stack.callback(process.terminate)
+            assert wait_until(lambda: telemetry.read_monitor_log(out).times[-1] > last, 30.0)
+        server.kill()
+    sessions = {"before": (MOVES_AT - 3.5, MOVES_AT - 0.5, (0, 1)), "after": (MOVES_AT + 1.5, MOVES_AT + 4.0, (3,))}
+    for name in logs:
+        for task, (start, end, _) in sessions.items():
+            events = [
+                {"event_type": "TASK_START", "timestamp": script.origin_unix + start},
+                {"event_type": "TASK_END", "timestamp": script.origin_unix + end, "status": "success"},
+            ]
+            metadata = {"model_name": "m", "task_config_at_start": {"task_id": task}}
+            (tmp_path / name / f"result_{task}.json").write_text(json.dumps({"metadata": metadata, "raw_events": events}))
+        report = backfill(Options(tmp_path / name), None)
+        assert [outcome.status for outcome in report.outcomes] == [FILLED, FILLED], report
+        for task, (start, end, gpus) in sessions.items():
+            measured = json.loads((tmp_path / name / f"result_{task}.json").read_text())["measurement"]
+            truth = sum(script.joules(gpu, script.origin_unix + start, script.origin_unix + end) for gpu in gpus)
+            assert measured["joules"] == pytest.approx(truth, rel=0.01), (name, task)
+            assert measured["device_basis"] == "observed"
+            devices = [device["uuid"] for device in measured["devices"]]
+            assert devices == ([f"GPU-fake-{gpu}" for gpu in gpus] if name == "single" else ["all"])
+
+
+def test_a_server_that_nobody_knows_leaves_cells_empty_and_is_named(tmp_path: Path) -> None:
+    with monitor(tmp_path, scenario(tmp_path), "--server", "127.0.0.1:9") as (process, out):
+        process.terminate()
+        assert process.wait(5) == 0
+        assert process.stderr is not None
+        assert b"127.0.0.1:9 uses no GPU of this machine that can be seen; rows have no GPU values" in process.stderr.read()
+    assert all(row.endswith(",,,,,,,observed") for row in out.read_text().splitlines()[1:])
 
 
 def test_killed_it_leaves_a_file_that_reads_and_goes_on(tmp_path: Path) -> None:

@@ -154,14 +154,23 @@ def _our_paths() -> list[str]:
     help="auto goes on without GPU columns where there is no GPU; every row of simulated GPUs says so.",
 )
 @options.gpus_option("GPUs to read: indices, UUIDs or beginnings of UUIDs; every row names them.  [default: all]")
+@options.server_option("The model server on this machine: every row is of the GPUs that it uses at its time, and names them.")
 def monitor(
-    output: Path, interval: float, per_gpu: bool, container: str, cgroup: Path | None, gpu_source: str, gpus: str | None
+    output: Path,
+    interval: float,
+    per_gpu: bool,
+    container: str,
+    cgroup: Path | None,
+    gpu_source: str,
+    gpus: str | None,
+    server: str | None,
 ) -> int:
     """Write GPU and container readings to OUTPUT.csv every INTERVAL seconds (default 1) until SIGTERM or Ctrl-C.
 
     An existing file with the same columns is continued.
     """
     from joulebench.gpu.monitor import GpuMonitor
+    from joulebench.gpu.server_gpus import ServerGpus
     from joulebench.mcpworld.monitor import CsvMonitor
 
     clock = SystemClock()
@@ -183,8 +192,17 @@ def monitor(
                 )
                 energy = GpuMonitor(watched, clock, ring_seconds=60.0)
         poller = _container_poller(container, cgroup, clock)
+        # What was declared counts before what is observed.
+        serving = ServerGpus(source, server, clock, "--server").uuids if server and source is not None and not names else None
         csv_monitor = CsvMonitor(
-            output, source, clock, interval=interval, container=poller, energy=energy, names_devices=bool(names)
+            output,
+            source,
+            clock,
+            interval=interval,
+            container=poller,
+            energy=energy,
+            names_devices=bool(names),
+            serving=serving,
         )
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             # What was ignored for us, as nohup does it, stays ignored.

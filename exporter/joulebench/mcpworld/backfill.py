@@ -152,7 +152,9 @@ def _with_shares(
 def _with_observed_devices(
     sessions: Sequence[Session], measured: Telemetry, api: PrometheusApi | None, options: Options
 ) -> list[Session]:
-    """The sessions that Prometheus saw, with the devices that the server used in each."""
+    """The sessions with the devices that the server used in each, as Prometheus or the log that measured it knows them."""
+    if not options.devices:
+        sessions = [_with_devices_of_log(session, measured.of(session)) for session in sessions]
     seen = [session for session in sessions if (source := measured.of(session)) is not None and source.name == PROMETHEUS]
     equal = {"instance": options.instance} if options.instance else {}
     gpus = measured.stored.gpus if measured.stored is not None else ()
@@ -160,6 +162,12 @@ def _with_observed_devices(
     measured.notes += notes
     by_path = {session.path: task for session, task in zip(seen, tasks, strict=True)}
     return [replace(session, task=by_path.get(session.path, session.task)) for session in sessions]
+
+
+def _with_devices_of_log(session: Session, source: SampleSource | None) -> Session:
+    if source is None or source.log is None or source.name == PROMETHEUS or session.task.window is None:
+        return session
+    return replace(session, task=replace(session.task, observed_devices=source.log.observed_devices(*session.task.window)))
 
 
 def _of_observed_devices(sessions: Sequence[Session], sources: Sequence[SampleSource | None]) -> list[SampleSource | None]:

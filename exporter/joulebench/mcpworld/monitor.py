@@ -11,17 +11,17 @@ import io
 import logging
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from math import ceil
 from pathlib import Path
 
 from joulebench.clock import Clock
 from joulebench.errors import GpuError, UserError
 from joulebench.gpu.monitor import GpuMonitor
-from joulebench.gpu.reading import CounterReading, GpuSource, GpuState, StateReading
+from joulebench.gpu.reading import CounterReading, GpuDevice, GpuSource, GpuState, StateReading
 from joulebench.mcpworld.client_names import MONITOR_COLUMNS
 from joulebench.mcpworld.container import ContainerPoller, ContainerReading
-from joulebench.mcpworld.telemetry import DEVICES_COLUMN, GPU_COLUMNS, SOURCE_COLUMN
+from joulebench.mcpworld.telemetry import BASIS_COLUMN, DEVICES_COLUMN, GPU_COLUMNS, OBSERVED, SOURCE_COLUMN
 from joulebench.units import mib_from_bytes
 
 log = logging.getLogger(__name__)
@@ -33,7 +33,8 @@ Reading = tuple[CounterReading, StateReading] | None
 
 class CsvMonitor:
     """``source`` None: there is no GPU. ``energy``: a monitor of the same GPUs, where a row shall have columns for each of them.
-    ``names_devices``: whether each row names the GPUs that it is of, as where these are not all of the machine.
+    ``names_devices``: whether each row names the GPUs that it is of, as where these are not all of the machine. ``serving``:
+    returns the UUIDs of those that the next row is of, where that changes; the others' cells are empty in it.
 
     Raises UserError where the file cannot be written.
     """
@@ -48,6 +49,7 @@ class CsvMonitor:
         container: ContainerPoller | None = None,
         energy: GpuMonitor | None = None,
         names_devices: bool = False,
+        serving: Callable[[], Collection[str]] | None = None,
     ) -> None:
         self.missed = 0
         self._source = source
@@ -57,7 +59,8 @@ class CsvMonitor:
         self._energy = energy
         self._stop = threading.Event()
         self._simulated = source is not None and source.name == SIMULATED
-        self._names_devices = names_devices
+        self._names_devices = names_devices or serving is not None
+        self._serving = serving
         self._fd = _open(path, self.columns)
 
     @property
@@ -65,6 +68,7 @@ class CsvMonitor:
         gpus = self._source.devices() if self._source is not None and self._energy is not None else ()
         single = [f"gpu{gpu.identity.index}_{name}" for gpu in gpus for name in GPU_COLUMNS]
         named = [DEVICES_COLUMN] if self._names_devices else []
+        named += [BASIS_COLUMN] if self._serving is not None else []
         return (*MONITOR_COLUMNS, *single, *named, *([SOURCE_COLUMN] if self._simulated else []))
 
     def stop(self, *_: object) -> None:
@@ -87,23 +91,29 @@ class CsvMonitor:
 
     def row(self) -> list[str]:
         """One reading of everything, in the order of ``columns``."""
+        serving = None if self._serving is None else self._serving()
+        gpus = [] if self._source is None else self._source.devices()
+        own = [gpu for gpu in gpus if serving is None or gpu.identity.uuid in serving]
         before = self._clock.unix()
-        readings = self._read()
+        readings = self._read(own)
         at = (before + self._clock.unix()) / 2
         states = self._energy.snapshot() if self._energy is not None else ()
         container = self._container.latest() if self._container is not None else None
         cells = [f"{at:.6f}", *_together(readings), *_container(container)]
-        for reading, state in zip(readings, states, strict=False):
-            cells += _single(reading, state)
-        if self._names_devices and self._source is not None:
-            cells.append(" ".join(f"{gpu.identity.index}:{gpu.identity.uuid}" for gpu in self._source.devices()))
+        of_gpu = {gpu.identity.uuid: reading for gpu, reading in zip(own, readings, strict=True)}
+        for state in states:
+            uuid = state.identity.uuid
+            cells += _single(of_gpu[uuid], state) if uuid in of_gpu else [""] * len(GPU_COLUMNS)
+        if self._names_devices:
+            cells.append(" ".join(f"{gpu.identity.index}:{gpu.identity.uuid}" for gpu in own))
+        if serving is not None:
+            cells.append(OBSERVED)
         return [*cells, SIMULATED] if self._simulated else cells
 
-    def _read(self) -> list[Reading]:
-        if self._source is None:
-            return []
+    @staticmethod
+    def _read(gpus: Sequence[GpuDevice]) -> list[Reading]:
         found: list[Reading] = []
-        for gpu in self._source.devices():
+        for gpu in gpus:
             try:
                 found.append((gpu.read_counters(), gpu.read_state()))
             except GpuError as error:  # noqa: PERF203

@@ -30,6 +30,7 @@ from joulebench.mcpworld.client_names import MONITOR_COLUMNS, MONITOR_LOG_PATTER
 from joulebench.mcpworld.session import Session
 from joulebench.results.attribution import stored_devices
 from joulebench.results.fetch import GpuSamples, Samples, fetch_samples, wait_until_settled
+from joulebench.results.merge import ObservedDevice
 from joulebench.results.timeseries import EMPTY, TimeSeries, Window
 from joulebench.units import BYTES_PER_MIB
 
@@ -42,6 +43,8 @@ GPU_COLUMNS = ("uuid", "util_pct", "vram_mb", "temp_c", "power_w", "energy_j", "
 """Of one GPU in a log that has them, each behind ``gpu0_``, ``gpu1_`` and so on."""
 DEVICES_COLUMN = "gpu_devices"
 """The GPUs that a row is of, as ``INDEX:UUID``, separated by spaces; only in logs of GPUs that were chosen."""
+BASIS_COLUMN, OBSERVED = "gpu_basis", "observed"
+"""Only in logs of the GPUs that a server used, which may differ from row to row."""
 SOURCE_COLUMN = "gpu_source"
 """Only in logs of simulated GPUs, where every row says so."""
 
@@ -59,7 +62,8 @@ Row = Mapping[str, str]
 @dataclass
 class MonitorLog:
     """``times``: unix seconds of the rows. ``container_cpu`` in percent of one core, ``container_mem`` in MiB. ``devices``: those
-    that the rows name; empty where they are of all GPUs."""
+    that the rows name; empty where they are of all GPUs, or differ. ``observed``: what each row names, in a log of the GPUs that
+    a server used; else empty."""
 
     path: Path
     times: list[float]
@@ -68,9 +72,17 @@ class MonitorLog:
     container_mem: TimeSeries = EMPTY
     damaged: int = 0
     devices: tuple[Device, ...] = ()
+    observed: Sequence[tuple[Device, ...]] = ()
 
     def rows_within(self, start: float, end: float) -> int:
         return bisect_right(self.times, end) - bisect_left(self.times, start)
+
+    def observed_devices(self, start: float, end: float) -> tuple[ObservedDevice, ...]:
+        """The GPUs that the server used between two unix times; the sum over them is one, where the log has no more."""
+        sums = [ObservedDevice(gpu.gpu, gpu.uuid) for gpu in self.samples.gpus if gpu.gpu == ALL_GPUS]
+        rows = self.observed[bisect_left(self.times, start) : bisect_right(self.times, end)]
+        used = dict.fromkeys(device for devices in rows for device in devices)
+        return tuple((used and sums) or (ObservedDevice(str(device.index), device.uuid) for device in used))
 
 
 def read_monitor_log(path: Path) -> MonitorLog:
@@ -103,6 +115,7 @@ def read_monitor_log(path: Path) -> MonitorLog:
         container_mem=_series(rows, "container_mem_mb"),
         damaged=damaged,
         devices=_named_devices(rows),
+        observed=[_devices(row.get(DEVICES_COLUMN, "")) for _, row in rows] if BASIS_COLUMN in names else (),
     )
 
 
@@ -141,9 +154,11 @@ def _gpus(rows: Sequence[tuple[float, Row]], names: Sequence[str]) -> list[GpuSa
 def _named_devices(rows: Sequence[tuple[float, Row]]) -> tuple[Device, ...]:
     """The GPUs that all rows are of; none where the rows name different GPUs."""
     cells = {row[DEVICES_COLUMN] for _, row in rows if row.get(DEVICES_COLUMN)}
-    if len(cells) != 1:
-        return ()
-    pairs = [word.partition(":") for word in cells.pop().split()]
+    return _devices(cells.pop()) if len(cells) == 1 else ()
+
+
+def _devices(cell: str) -> tuple[Device, ...]:
+    pairs = [word.partition(":") for word in cell.split()]
     return tuple(Device("", int(index) if index.isdecimal() else -1, uuid) for index, _, uuid in pairs if uuid)
 
 
