@@ -230,6 +230,8 @@ def _findings(task: Task, gpus: Sequence[ChosenEnergy], used: Sequence[GpuSample
         found.append(Reason.GPU_LOST)
     # A program that is not expected on a GPU is so where it is the server itself.
     own = {device.counter for device in task.observed_devices if not device.is_shared}
+    if task.device_basis == "observed":
+        own |= {answer.parent or answer.uuid for answer in task.exporter_energy if Reason.GPU_SHARED not in answer.reasons}
     if any(_used_by_others(gpu, *task.window) for gpu in used if gpu.uuid not in own):
         found.append(Reason.FOREIGN_PROCESS)
     if task.disagreements:

@@ -204,7 +204,16 @@ static void pass_time(double seconds) {
 
 /* ---- the script --------------------------------------------------------------------------------------------------- */
 
-/* A busy line is "unix_time gpu watts": from that moment on the GPU draws that power. */
+/* From now on the process is on the GPU, or is there no more. */
+static void move_process(Gpu *gpu, char sign, unsigned pid, double at) {
+    for (int i = 0; i < gpu->process_count; i++)
+        if (gpu->processes[i].pid == pid && gpu->processes[i].until > at) gpu->processes[i].until = at;
+    if (sign == '+' && gpu->process_count < MAX_PROCESSES)
+        gpu->processes[gpu->process_count++] = (Process){.pid = pid, .from = at, .until = INFINITY, .sm = 40.0, .mig = -1};
+}
+
+/* A busy line is "unix_time gpu watts": from that moment on the GPU draws that power; or "unix_time gpu +pid" and "-pid": a process
+   comes and goes. */
 static void follow_busy_file(void) {
     if (!busy_path[0]) return;
     if (busy_file < 0 && (busy_file = open(busy_path, O_RDONLY | O_CLOEXEC)) < 0) return;
@@ -218,8 +227,12 @@ static void follow_busy_file(void) {
         while ((stop = memchr(line, '\n', (size_t)(end - line)))) {
             double at, watts;
             int index;
+            unsigned pid;
+            char sign[2];
             *stop = '\0';
-            if (sscanf(line, "%lf %d %lf", &at, &index, &watts) == 3 && index >= 0 && index < gpu_count)
+            if (sscanf(line, "%lf %d %1[+-]%u", &at, &index, sign, &pid) == 4 && index >= 0 && index < gpu_count)
+                move_process(&gpus[index], sign[0], pid, at - origin_unix);
+            else if (sscanf(line, "%lf %d %lf", &at, &index, &watts) == 3 && index >= 0 && index < gpu_count)
                 add_point(&gpus[index].power, at - origin_unix, watts);
             line = stop + 1;
         }
