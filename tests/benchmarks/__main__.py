@@ -11,7 +11,7 @@ from joulebench.clock import SystemClock
 from tests.benchmarks.report import Report
 from tests.contract.sources import ROOT as CHECKOUT
 
-PARTS = ("accuracy", "cost", "push", "instrument", "export", "proxy", "monitor", "intervals", "report", "launcher")
+PARTS = ("accuracy", "cost", "push", "instrument", "export", "proxy", "monitor", "intervals", "report", "launcher", "owners")
 ON_DEMAND = ("export_speed", "annotate_speed", "boards", "scale")
 """Parts that take minutes to set up; only where they are named."""
 
@@ -69,7 +69,7 @@ def main() -> None:
                     from tests.benchmarks import launcher_cost
 
                     launcher_cost.run(report, clock)
-                case "boards" | "export_speed" | "annotate_speed" | "scale":
+                case "owners" | "boards" | "export_speed" | "annotate_speed" | "scale":
                     importlib.import_module(f"tests.benchmarks.{part}").run(report, clock)
                 case "export":
                     from tests.benchmarks import export_cost

@@ -22,13 +22,13 @@ from joulebench.mcpworld import telemetry
 from joulebench.mcpworld.backfill import FILLED, Options, backfill
 from joulebench.results.timeseries import TimeSeries
 from tests.fakes import nvml
+from tests.fakes.listening import listening
 
 pytestmark = pytest.mark.e2e
 
 SCRIPT = Path(__file__).parents[2] / "scripts/monitor_gpu.py"
 INTERVAL = 0.25
 SECONDS = 11
-SERVER = "import socket, sys; s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1], flush=True); sys.stdin.read()"
 MOVES_AT = 6.0
 """Seconds after the origin of the script."""
 STEPS = ((0.0, 62.0), (1.3, 331.0), (1.9, 279.0), (4.05, 62.0))
@@ -89,8 +89,7 @@ def test_it_ends_well_by_a_signal(tmp_path: Path, number: signal.Signals) -> Non
 def test_rows_are_of_the_gpus_that_the_server_uses_and_sessions_are_charged_for_them(tmp_path: Path) -> None:
     """The server is on two of four GPUs and then on another one, beside a neighbour, which is this process."""
     logs = {"together": (), "single": ("--per-gpu",)}
-    with subprocess.Popen([sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdout is not None
+    with listening() as (server, address):
         own, moved = nvml.Process(server.pid, end=MOVES_AT), nvml.Process(server.pid, start=MOVES_AT)
         script = nvml.FakeGpuScript(
             [
@@ -99,7 +98,6 @@ def test_rows_are_of_the_gpus_that_the_server_uses_and_sessions_are_charged_for_
                 nvml.FakeGpu(power=((0.0, 170.0),), processes=[moved]),
             ]
         )
-        address = f"127.0.0.1:{server.stdout.readline().strip()}"
         last = script.origin_unix + MOVES_AT + 5.0
         with ExitStack() as stack:
             for name, flags in logs.items():
@@ -107,7 +105,6 @@ def test_rows_are_of_the_gpus_that_the_server_uses_and_sessions_are_charged_for_
                 process, out = stack.enter_context(monitor(tmp_path / name, script, "--server", address, *flags))
                 stack.callback(process.terminate)
             assert wait_until(lambda: telemetry.read_monitor_log(out).times[-1] > last, 30.0)
-        server.kill()
     sessions = {"before": (MOVES_AT - 3.5, MOVES_AT - 0.5, (0, 1)), "after": (MOVES_AT + 1.5, MOVES_AT + 4.0, (3,))}
     for name in logs:
         for task, (start, end, _) in sessions.items():

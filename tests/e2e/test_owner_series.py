@@ -8,7 +8,6 @@ exporter that sees the same processes.
 from __future__ import annotations
 
 import shutil
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,11 +26,11 @@ from joulebench.stack.process import Program, free_port
 from tests.e2e.faults.hosts import Fleet
 from tests.e2e.faults.results import Results, export
 from tests.fakes import nvml
+from tests.fakes.listening import listening
 from tests.needs import need_program
 
 pytestmark = pytest.mark.e2e
 
-LISTENS = "import socket, sys; s = socket.create_server(('127.0.0.1', {port})); print(flush=True); sys.stdin.read()"
 FIRST, SECOND, NEIGHBOURS = (0, 1), (4, 5), (2, 3)
 """Cards of host A."""
 TASKS = ("before", "while it moves", "after")
@@ -66,16 +65,6 @@ class Host:
         stack.callback(program.stop)
 
 
-def listen(stack: ExitStack, port: int) -> subprocess.Popen[str]:
-    """A process that listens on the port; it ends with the test."""
-    command = [sys.executable, "-c", LISTENS.format(port=port)]
-    process = stack.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
-    stack.callback(process.kill)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "\n"
-    return process
-
-
 @dataclass
 class Outcome:
     """Results of one run each: ``answered`` by the exporters, ``stored`` without them, ``pushed`` without its journal, too."""
@@ -92,10 +81,9 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcome]:
     for name in ("prometheus", "pushgateway"):
         need_program(name)
     directory = tmp_path_factory.mktemp("owners")
-    port = free_port()
     with ExitStack() as stack:
         a, b = hosts = Host("a", 8, directory), Host("b", 2, directory)
-        server, neighbour = listen(stack, port), listen(stack, free_port())
+        (server, address), (neighbour, _) = (stack.enter_context(listening()) for _ in range(2))
         for host in hosts:
             host.start(stack)
         for gpu in FIRST:
@@ -107,7 +95,7 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcome]:
         stack.enter_context(fleet.scraping([host.address for host in hosts]))
         api = PrometheusApi(fleet.prometheus_url)
         stack.callback(api.close)
-        seen = f'count({metrics.GPU_PROCESS_OWNER_START.name}{{server="127.0.0.1:{port}"}})'
+        seen = f'count({metrics.GPU_PROCESS_OWNER_START.name}{{server="{address}"}})'
         assert wait_until(lambda: [s.points[-1][1] for s in api.query(seen)] == [4.0], 30.0), (
             "the server is never seen on its cards"
         )
@@ -121,13 +109,13 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcome]:
                 gateway_url=fleet.gateway_url,
                 prometheus_url=fleet.prometheus_url,
                 exporter_url=exporter_url,
-                server=f"127.0.0.1:{port}",
+                server=address,
             )
 
         def start_again() -> None:
             server.kill()
             server.wait()
-            again = listen(stack, port)
+            again, _ = stack.enter_context(listening(int(address.rpartition(":")[2])))
             for gpu in FIRST:
                 a.busy.leave(gpu, server.pid)
                 b.busy.leave(gpu, server.pid)
@@ -144,11 +132,11 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcome]:
                     threading.Event().wait(1.3)
                     task.succeed()
                     alone.succeed()
-                second = f'{metrics.GPU_PROCESS_OWNER_START.name}{{server="127.0.0.1:{port}", uuid="GPU-a4"}}'
+                second = f'{metrics.GPU_PROCESS_OWNER_START.name}{{server="{address}", uuid="GPU-a4"}}'
             assert wait_until(lambda: bool(api.query(second)), 30.0), "the second start is never seen"
         results = {name: export(name, directory / "runs", fleet.prometheus_url, "--wait=8") for name in ("answered", "stored")}
         shutil.rmtree(directory / "runs/stored")
-        results["pushed"] = export("stored", directory / "runs", fleet.prometheus_url, f"--server=127.0.0.1:{port}")
+        results["pushed"] = export("stored", directory / "runs", fleet.prometheus_url, f"--server={address}")
         yield Outcome(hosts, results)
 
 
