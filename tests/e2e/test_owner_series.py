@@ -136,7 +136,7 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcome]:
             assert wait_until(lambda: bool(api.query(second)), 30.0), "the second start is never seen"
         results = {name: export(name, directory / "runs", fleet.prometheus_url, "--wait=8") for name in ("answered", "stored")}
         shutil.rmtree(directory / "runs/stored")
-        results["pushed"] = export("stored", directory / "runs", fleet.prometheus_url, f"--server={address}")
+        results["pushed"] = export("stored", directory / "runs", fleet.prometheus_url)
         yield Outcome(hosts, results)
 
 

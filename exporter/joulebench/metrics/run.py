@@ -13,9 +13,11 @@ MODEL = ("model",)
 
 RUN_INFO = gauge(
     "run_info",
-    "Metadata of a live run: its suite and the version of the library; constant 1, absent once it has ended.",
-    ("suite", "version"),
-    unused_because="says which version of the library pushes; run_id and model select runs",
+    "Metadata of a live run: its suite, the version of the library, and what names its GPUs: those that were declared, separated"
+    " by commas, its model server as HOST:PORT and its Slurm job, each empty where there is none; constant 1, absent after its"
+    " end.",
+    ("suite", "version", "gpus", "server", "slurm_job"),
+    unused_because="the export finds the GPUs of a run by it whose journal is lost",
 )
 RUN_TASKS = counter("run_tasks_total", "Tasks that this worker finished, by model and status.", (*MODEL, "status"))
 RUN_TASKS_PLANNED = gauge("run_tasks_planned", "Tasks that this worker is going to run; absent where it does not know.")

@@ -283,7 +283,7 @@ class _Worker:
         run = self._run
         journal = Journal(run.directory / f"journal-{self.name}.jsonl", run.run_id, self.name)
         self.task_ids = ids.TaskIds(journal.task_ids())
-        state = State(RunTotals(run.suite, __version__, planned_tasks))
+        state = State(RunTotals(run.suite, __version__, run.devices, planned_tasks))
         group = Group(self.identity, lambda sent: run_families(state.snapshot(), sent, self._errors.counts(), self._dropped()))
 
         def count_failure() -> None:

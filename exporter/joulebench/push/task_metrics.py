@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from joulebench import metrics
+from joulebench.devices import DeviceChoice
 from joulebench.metrics import Metric
 from joulebench.push.totals import RunTotals, TaskTotals, Total
 from joulebench.supervise import import_in_background
@@ -17,6 +18,9 @@ from joulebench.units import Seconds
 
 if TYPE_CHECKING:
     from joulebench.metrics.families import Family, Sheet
+
+MAX_NAMES = 1024
+"""Length of a label that names devices."""
 
 
 def _new_sheet() -> Sheet:
@@ -96,7 +100,7 @@ def run_families(
     """``joulebench_run_info`` and the phases are there only while the run is live."""
     sheet = _new_sheet()
     if run.live:
-        sheet.value(metrics.RUN_INFO, 1, (run.suite, run.version))
+        sheet.value(metrics.RUN_INFO, 1, (run.suite, run.version, *_device_labels(run.devices)))
         phases = {phase: float(count > 0) for phase, count in run.active.items()}
         phases["idle"] = float(not any(phases.values()))
         for phase, share in phases.items():
@@ -111,6 +115,13 @@ def run_families(
         sheet.value(metrics.QUEUE_DROPPED, count, (queue,))
     sheet.value(metrics.TASK_SENT, sent)
     return sheet.families()
+
+
+def _device_labels(devices: DeviceChoice) -> tuple[str, str, str]:
+    """(GPUs, server, Slurm job). Names too long for a label are left out: half a list would name other GPUs."""
+    named = ",".join(map(str, devices.gpus)), devices.server_address or "", devices.job or ""
+    gpus, server, job = (text if len(text) <= MAX_NAMES else "" for text in named)
+    return gpus, server, job
 
 
 def _run_counts(sheet: Sheet, run: RunTotals) -> None:

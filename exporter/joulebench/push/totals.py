@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
 from joulebench.clients.exporter import GpuWindow
+from joulebench.devices import DeviceChoice
 from joulebench.metrics import CONFIDENCE_BUCKETS, PHASES, SECONDS_BUCKETS, TASK_STATUSES, TOOL_OUTCOMES
 from joulebench.metrics.label_text import label_text
 from joulebench.units import Joules, Ratio, Seconds
@@ -121,6 +122,8 @@ class TaskTotals:
 class RunTotals:
     """One worker of one run. ``active`` counts what goes on now, by phase; several at once where tasks run in threads.
 
+    ``devices``: what names its GPUs.
+
     ``models``: names of models that have series of their own. ``tools``: label by name of each declared tool. ``confidence``: by
     model and tool's label. ``tasks``, ``tokens``: by model and status or kind. ``charged_energy``, ``throttled``: by model, GPU
     index and uuid (and reason). ``idle_watts``: lowest measured idle power by GPU index and uuid.
@@ -128,6 +131,7 @@ class RunTotals:
 
     suite: str
     version: str
+    devices: DeviceChoice = field(default_factory=DeviceChoice)
     planned_tasks: int | None = None
     live: bool = True
     tasks: Mapping[tuple[str, str], int] = field(default_factory=dict)

@@ -229,6 +229,7 @@ def _merge_task(key: TaskKey, journal: Journal, pushed: PushedTask | None) -> Ta
     if pushed_values is not None and key in journal.proxied and not is_incomplete:
         # What the benchmark pushed of calls and tools lacks those that only the proxy recorded.
         pushed_values = TaskValues(**{name: getattr(pushed_values, name) for name in _OF_THE_TASK})
+    devices = as_dict(run.get("devices")) or (pushed.devices if pushed else {})
     values, sources, disagreements = _merge_values(own, pushed_values, is_incomplete=is_incomplete)
     answer = journal.exporter_energy.get(key, ExporterAnswer())
     if is_incomplete and own is not None and not _same("end", values.end, own.end):
@@ -244,8 +245,8 @@ def _merge_task(key: TaskKey, journal: Journal, pushed: PushedTask | None) -> Ta
         exporter_source=answer.source,
         device_basis=answer.basis,
         missing_hosts=answer.missing_hosts,
-        declared_devices=_declared_devices(run),
-        owner=_serving_owner(run),
+        declared_devices=_declared_devices(devices),
+        owner=_serving_owner(devices),
         task_energy=answer.event,
         call_energy=tuple(event for event in events or () if event["event_type"] == event_types.CALL_ENERGY),
         energy_parts=answer.parts,
@@ -260,17 +261,16 @@ def _merge_task(key: TaskKey, journal: Journal, pushed: PushedTask | None) -> Ta
     )
 
 
-def _declared_devices(run: Event) -> tuple[DeviceName, ...]:
+def _declared_devices(devices: Mapping[str, object]) -> tuple[DeviceName, ...]:
     """The GPUs that a run named; none where a journal has what is no name."""
-    names = [name for name in as_list(as_dict(run.get("devices")).get("gpus")) if isinstance(name, str)]
+    names = [name for name in as_list(devices.get("gpus")) if isinstance(name, str)]
     try:
         return parse_devices(names, "devices") if names else ()
     except UserError:
         return ()
 
 
-def _serving_owner(run: Event) -> ServingOwner:
-    devices = as_dict(run.get("devices"))
+def _serving_owner(devices: Mapping[str, object]) -> ServingOwner:
     address, job = as_name(devices.get("server")), as_name(devices.get("job"))
     try:
         return ServingOwner(parse_server(address) if address is not None else None, job)

@@ -21,7 +21,7 @@ from joulebench.results.merge import GpuJoules, TaskKey, TaskValues
 AFTERWARDS_SECONDS = 3600.0
 """How long after the last task begins or ends its last push may come."""
 
-QUERIES = sum(len(metric.series_names) for metric in queries.RUN_METRICS) + 1
+QUERIES = sum(len(metric.series_names) for metric in queries.RUN_METRICS) + 2
 """Steps of ``load_pushed_tasks``."""
 
 Rows = dict[TaskKey, list[tuple[dict[str, str], float]]]
@@ -34,7 +34,7 @@ class PushedTask:
 
     ``gateway_clock_offset``: the benchmark's clock minus the Pushgateway's at the last push; a push takes a few ms.
     ``used_gpus``: UUIDs of those that the metering proxy counted joules of. ``ran_elsewhere``: another host ran the model.
-    ``reasons``: what makes the values suspect.
+    ``reasons``: what makes the values suspect. ``devices``: what names its GPUs, as RUN_START of a journal has it.
     """
 
     values: TaskValues
@@ -45,6 +45,7 @@ class PushedTask:
     used_gpus: frozenset[str] = frozenset()
     ran_elsewhere: bool = False
     reasons: tuple[str, ...] = ()
+    devices: Mapping[str, object] = field(default_factory=dict)
 
 
 _PUSHED_LABELS = {"__name__", "job", *(label for metric in queries.RUN_METRICS for label in metric.labels)}
@@ -123,10 +124,19 @@ def load_pushed_tasks(
             step()
     pushed.push_times()
     step()
-    return {key: _task(pushed, key) for key in pushed.metric(metrics.TASK_START)}
+    query = queries.last(metrics.RUN_INFO, pushed.seconds, {"run_id": run_id})
+    devices = {one.labels.get("worker", ""): _devices(one.labels) for one in api.query(query, latest)}
+    step()
+    return {key: _task(pushed, key, devices.get(key.worker, {})) for key in pushed.metric(metrics.TASK_START)}
 
 
-def _task(pushed: _LastValues, key: TaskKey) -> PushedTask:
+def _devices(labels: Mapping[str, str]) -> dict[str, object]:
+    """What ``joulebench_run_info`` says; a run of an earlier version says nothing."""
+    named = {"gpus": labels.get("gpus", "").split(","), "server": labels.get("server"), "job": labels.get("slurm_job")}
+    return {name: value for name, value in named.items() if value and value != [""]}
+
+
+def _task(pushed: _LastValues, key: TaskKey, devices: Mapping[str, object]) -> PushedTask:
     def value(metric: Metric, series: str | None = None) -> float | None:
         rows = pushed.metric(metric, series or metric.name).get(key)
         return rows[-1][1] if rows else None
@@ -179,7 +189,7 @@ def _task(pushed: _LastValues, key: TaskKey) -> PushedTask:
     calls = whole(metrics.TASK_CALL_ENERGY, _count(metrics.TASK_CALL_ENERGY))
     joules = value(metrics.TASK_CALL_ENERGY, _sum(metrics.TASK_CALL_ENERGY))
     call_energy = None if not calls or joules is None else (calls, joules)
-    return PushedTask(values, tuple(_energy(pushed, key)), call_energy, offset)
+    return PushedTask(values, tuple(_energy(pushed, key)), call_energy, offset, devices=devices)
 
 
 def _moment(value: Callable[[Metric], float | None], whole: Metric, offset: Metric) -> float | None:
