@@ -95,10 +95,14 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcome]:
         stack.enter_context(fleet.scraping([host.address for host in hosts]))
         api = PrometheusApi(fleet.prometheus_url)
         stack.callback(api.close)
-        seen = f'count({metrics.GPU_PROCESS_OWNER_START.name}{{server="{address}"}})'
-        assert wait_until(lambda: [s.points[-1][1] for s in api.query(seen)] == [4.0], 30.0), (
-            "the server is never seen on its cards"
-        )
+        start, end = (f'{m.name}{{server="{address}"}}' for m in (metrics.GPU_PROCESS_OWNER_START, metrics.GPU_PROCESS_OWNER_END))
+        # A process that came to a card where another one of its owner has just ended takes that end away again.
+        used = f"{start} unless on (uuid) {end}"
+
+        def is_used(*uuids: str) -> bool:
+            return {series.labels["uuid"] for series in api.query(used)} == {*uuids, "GPU-b0", "GPU-b1"}
+
+        assert wait_until(lambda: is_used("GPU-a0", "GPU-a1"), 30.0), "the server is not seen on its cards"
 
         def run(name: str, exporter_url: str) -> Run:
             return Run(
@@ -126,14 +130,14 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcome]:
         with run("answered", ",".join(f"http://{host.address}" for host in hosts)) as answered, run("stored", NO_URL) as stored:
             for name, meanwhile in zip(TASKS, (None, start_again, None), strict=True):
                 with stored.task(name) as alone, answered.task(name) as task:
-                    threading.Event().wait(1.2)
+                    threading.Event().wait(1.6)
                     if meanwhile is not None:
                         meanwhile()
-                    threading.Event().wait(1.3)
+                    threading.Event().wait(1.9)
                     task.succeed()
                     alone.succeed()
-                second = f'{metrics.GPU_PROCESS_OWNER_START.name}{{server="{address}", uuid="GPU-a4"}}'
-            assert wait_until(lambda: bool(api.query(second)), 30.0), "the second start is never seen"
+                if meanwhile is not None:
+                    assert wait_until(lambda: is_used("GPU-a4", "GPU-a5"), 30.0), "it is not seen on its new cards"
         results = {name: export(name, directory / "runs", fleet.prometheus_url, "--wait=8") for name in ("answered", "stored")}
         shutil.rmtree(directory / "runs/stored")
         results["pushed"] = export("stored", directory / "runs", fleet.prometheus_url)
@@ -147,7 +151,8 @@ def test_a_task_is_charged_for_the_cards_that_its_server_used(outcome: Outcome, 
     on_a = {TASKS[0]: FIRST, TASKS[1]: (*FIRST, *SECOND), TASKS[2]: SECOND}[task]
     truth = outcome.truth(*result.window, [*((0, gpu) for gpu in on_a), *((1, gpu) for gpu in FIRST)])
     measured = result.record["measurement"]
-    assert result.cell("total_energy_joules") == pytest.approx(truth, rel=0.01)
+    # Samples each 250 ms, which come late on a busy machine, say less of the edges than the exporter does.
+    assert result.cell("total_energy_joules") == pytest.approx(truth, rel=0.01 if source == "answered" else 0.03)
     assert measured["low_joules"] <= truth <= measured["high_joules"]
     assert result.row["device_basis"] == "observed"
     uuids = {device["uuid"] for device in measured["devices"]}
