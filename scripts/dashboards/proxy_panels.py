@@ -47,6 +47,7 @@ def tiles() -> list[Json]:
         "dropped": m.PROXY_FORGOTTEN_TASKS,
         "sent again": m.PROXY_REFUSED_ADDITIONS,
         "no energy": m.PROXY_ENERGY_UNKNOWN,
+        "in no journal": m.PROXY_UNRECORDED_REQUESTS,
     }
     none = f"0 * max(up{{{PROXY_JOB}}} == 1)"
     unreachable = f"({select(m.PROXY_UPSTREAM_UP)} == 0) + 2"
@@ -74,10 +75,12 @@ def tiles() -> list[Json]:
         bargauge(
             "Unmetered requests",
             "In this time range: requests that were forwarded but not, or only partly, metered, by cause; those whose additions"
-            " the server refused; tasks whose series were dropped; time with requests without an energy from the exporter.",
+            " the server refused; tasks whose series were dropped; time with requests without an energy from the exporter; those in"
+            " no journal; and events that wait for the disk of the journals now.",
             [
                 Query(f"sum by (cause) ({added(m.PROXY_UNREAD_REQUESTS)})", "{{cause}}", "instant"),
                 *(Query(f"sum({added(metric)}) or {none}", name, "instant") for name, metric in unmetered.items()),
+                Query(f"sum({select(m.PROXY_UNWRITTEN_EVENTS)})", "wait for the disk", "instant"),
             ],
             "none",
             overrides=[override("no energy", unit="s")],

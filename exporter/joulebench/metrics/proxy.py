@@ -50,21 +50,18 @@ PROXY_UNRECORDED_REQUESTS = _proxy(
     "Requests that name a run and are not in its journal: its name cannot be that of a directory, there are more runs or tasks"
     " than the proxy records, or they could not be written.",
     (),
-    unused_because="0 unless a client names odd runs or the disk fails; the log says which",
 )
 PROXY_JOURNAL_QUEUE = _proxy(
     Kind.GAUGE,
     "journal_queue_entries",
     "Requests and energies that wait to be written to the journals of their runs; grows while the disk does not answer.",
     (),
-    unused_because="about 0 unless the disk hangs; 'joulebench export' names the tasks whose requests are missing",
 )
 PROXY_UNWRITTEN_EVENTS = _proxy(
     Kind.GAUGE,
     "unwritten_events",
     "Events that the journals of their runs do not hold: they wait for a disk that is full, or are lost.",
     (),
-    unused_because="0 unless the disk is full; 'joulebench export' names the tasks whose requests are missing",
 )
 PROXY_REFUSED_ADDITIONS = _proxy(
     _COUNTER,
