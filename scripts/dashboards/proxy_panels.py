@@ -75,8 +75,8 @@ def tiles() -> list[Json]:
         bargauge(
             "Unmetered requests",
             "In this time range: requests that were forwarded but not, or only partly, metered, by cause; those whose additions"
-            " the server refused; tasks whose series were dropped; time with requests without an energy from the exporter; those in"
-            " no journal; and events that wait for the disk of the journals now.",
+            " the server refused; tasks whose series were dropped; time with requests without an energy from the exporter; those"
+            " in no journal; and events that wait for the disk of the journals now.",
             [
                 Query(f"sum by (cause) ({added(m.PROXY_UNREAD_REQUESTS)})", "{{cause}}", "instant"),
                 *(Query(f"sum({added(metric)}) or {none}", name, "instant") for name, metric in unmetered.items()),
