@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from joulebench import Run, metrics
+from joulebench.clients.exporter import EnergyWindow
 from joulebench.clock import SystemClock
 from joulebench.push.energy import ExporterEnergyRequests
 from joulebench.push.journal import Journal
@@ -68,6 +69,9 @@ def test_windows_that_wait_are_bounded_and_counted(tmp_path: Path, monkeypatch: 
 
     class Silent:
         def energy(self, start: Seconds, end: Seconds, wait: float = 0.0, *times: Sequence[float]) -> Any:
+            raise AssertionError("not asked")
+
+        def fetch(self, windows: Sequence[EnergyWindow], wait: float = 0.0) -> None:
             raise AssertionError("not asked")
 
         def close(self) -> None: ...

@@ -1,4 +1,5 @@
-"""The window energy API of one exporter or of several: ``GET /api/v1/energy?start=&end=&wait=&gpus=&server=``.
+"""The window energy API of one exporter or of several: ``GET /api/v1/energy?start=&end=&wait=&gpus=&server=``, or ``POST`` with
+many such queries.
 
 What the exporter does not know is null there and None here; an answer that is not of this form is an error, never a 0. Of several
 exporters the answers are added up; one that does not answer makes the total unknown. An exporter on another machine, or one of
@@ -7,13 +8,14 @@ several, is asked in the time of its own clock, by the offset that its answers s
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from urllib.parse import urlencode, urlsplit
 
-from joulebench.clients.connection import HttpClient, RequestFailed, Response
+from joulebench.clients.connection import MAX_SHOWN_CHARACTERS, HttpClient, RequestFailed
 from joulebench.clock import Clock, ClockOffset, SystemClock
 from joulebench.devices import Device, DeviceChoice, is_host, parse_server, resolve_devices
 from joulebench.errors import EnergyApiError, EnergyRefused, UserError
@@ -80,6 +82,30 @@ class EnergyAnswer:
         }
 
 
+Outcome = TypeVar("Outcome")
+
+
+@dataclass(frozen=True, slots=True)
+class EnergyWindow:
+    """Unix times; ``cuts`` and ``changes``: seconds after the start, see ``ExporterGroup.energy``."""
+
+    start: Seconds
+    end: Seconds
+    cuts: Sequence[float] = ()
+    changes: Sequence[float] = ()
+
+
+class _Reply(NamedTuple):
+    """``body``: decoded, None where it is no JSON; ``text``: of it, for an error message. ``sent``: unix time of the request,
+    which took ``elapsed`` seconds."""
+
+    status: int
+    body: Any
+    text: str
+    sent: float
+    elapsed: float
+
+
 class ExporterApi:
     """For one thread. ``timeout`` is in seconds and comes on top of the wait that is asked for.
 
@@ -90,6 +116,9 @@ class ExporterApi:
         self, url: str | Url, timeout: float = 2.0, settings: ConnectionSettings | None = None, clock: Clock | None = None
     ) -> None:
         self.clock_offset: ClockOffset | None = None
+        self._takes_many = True
+        self._fetched: dict[str, _Reply] = {}
+        """Answers of many windows, by query."""
         self._clock = clock or SystemClock()
         self.url = url if isinstance(url, Url) else Url.parse(url, "--exporter-url")
         self._client = HttpClient(
@@ -106,24 +135,63 @@ class ExporterApi:
         ``devices``: parameters that choose devices, such as ``{"server": "127.0.0.1:11434"}``. Raises EnergyApiError, or
         EnergyRefused where asking again would be of no use.
         """
-        parameters = {"start": repr(float(start)), "end": repr(float(end)), "wait": repr(float(wait)), **(devices or {})}
-        self.clock_offset = None
-        sent, began = self._clock.unix(), self._clock.monotonic()
+        parameters = _parameters(start, end, wait, devices or {})
+        reply = self._fetched.pop(urlencode(parameters), None)
+        if reply is None:
+            reply = self._request("GET", wait, params=parameters)
+        self.clock_offset = _clock_offset(reply) if reply.status in (200, 400) else None
+        if reply.status != 200:
+            kind = EnergyRefused if reply.status == 400 else EnergyApiError
+            hint = self._client.refusal_hint(reply.status, reply.text)
+            raise kind(f"{self.url}/api/v1/energy: {reply.status} {reply.text}{hint}")
         try:
-            response = self._client.request("GET", "/api/v1/energy", params=parameters, extra_seconds=wait)
-        except RequestFailed as error:
-            raise EnergyApiError(f"{self.url}: {error}") from error
-        elapsed = self._clock.monotonic() - began
-        if response.status in (200, 400):
-            self.clock_offset = _clock_offset(response, sent, elapsed)
-        if response.status != 200:
-            kind = EnergyRefused if response.status == 400 else EnergyApiError
-            hint = self._client.refusal_hint(response.status, response.shown_text)
-            raise kind(f"{self.url}/api/v1/energy: {response.status} {response.shown_text}{hint}")
-        try:
-            return _parse_answer(response.json())
+            return _parse_answer(reply.body)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise EnergyApiError(f"{self.url}/api/v1/energy: an answer that cannot be read ({error})") from error
+
+    @property
+    def has_fetched(self) -> bool:
+        """Whether answers of many windows are left, which were asked for by the offset of that moment."""
+        return bool(self._fetched)
+
+    def fetch(self, windows: Sequence[tuple[Seconds, Seconds]], wait: float, devices: Sequence[Mapping[str, str]]) -> None:
+        """Fetches the answers of many windows in one request; ``energy`` with the same arguments then takes each from here.
+
+        ``devices``: parameters of each window, as of ``energy``. Does nothing with an exporter of an earlier version. Raises
+        EnergyApiError where the exporter cannot be reached.
+        """
+        self._fetched.clear()
+        if not self._takes_many:
+            return
+        queries = [urlencode(_parameters(*window, wait, some)) for window, some in zip(windows, devices, strict=True)]
+        reply = self._request("POST", wait, body="\n".join(queries).encode())
+        # With any other status, what is wrong shows in the answer for a single window.
+        self._takes_many = reply.status not in (404, 405, 501)
+        if reply.status != 200:
+            return
+        try:
+            answers = [(int(answer["status"]), answer["body"], json.dumps(answer["body"])) for answer in reply.body["answers"]]
+        except (ValueError, KeyError, TypeError):
+            return
+        for query, (status, body, shown) in zip(queries, answers, strict=False):
+            self._fetched[query] = reply._replace(status=status, body=body, text=shown[:MAX_SHOWN_CHARACTERS])
+
+    def _request(self, method: str, wait: float, *, params: Mapping[str, str] | None = None, body: bytes | None = None) -> _Reply:
+        sent, began = self._clock.unix(), self._clock.monotonic()
+        headers = None if body is None else {"Content-Type": "text/plain"}
+        try:
+            response = self._client.request(
+                method, "/api/v1/energy", params=params, body=body, headers=headers, extra_seconds=wait
+            )
+        except RequestFailed as error:
+            self.clock_offset = None
+            raise EnergyApiError(f"{self.url}: {error}") from error
+        elapsed = self._clock.monotonic() - began
+        try:
+            decoded = response.json()
+        except ValueError:
+            decoded = None
+        return _Reply(response.status, decoded, response.shown_text, sent, elapsed)
 
     def close(self) -> None:
         self._client.close()
@@ -158,6 +226,17 @@ class HostExporter:
             return self._ask(start, end, wait, devices)
         return _as_suspect(answer, Reason.CLOCK_STEP)
 
+    def fetch(self, windows: Sequence[tuple[Seconds, Seconds]], wait: float, devices: Sequence[Mapping[str, str]]) -> None:
+        """As ``ExporterApi.fetch``; nothing where the clock of the exporter is not known yet, or its answers are to show it."""
+        offset = self._offset
+        if self._shifts and offset is None:
+            return
+        if offset is None or not self._is_other_clock(offset):
+            self._api.fetch(windows, wait, devices)
+            return
+        shifted = [(Seconds(start + offset.seconds), Seconds(end + offset.seconds)) for start, end in windows]
+        self._api.fetch(shifted, wait, [{**some, "clock_uncertainty": repr(offset.uncertainty)} for some in devices])
+
     def close(self) -> None:
         self._api.close()
 
@@ -182,7 +261,7 @@ class HostExporter:
         if known is None or not known.agrees_with(measured):
             self._offset = measured
             return self._is_other_clock(measured) or (known is not None and self._is_other_clock(known))
-        if measured.uncertainty < known.uncertainty:
+        if measured.uncertainty < known.uncertainty and not self._api.has_fetched:
             self._offset = measured
         return False
 
@@ -220,8 +299,7 @@ class ExporterGroup:
         the cuts, where its exporter knows them; better by ``changes``, further seconds at which power may change. Raises
         EnergyApiError where no host answers, EnergyRefused where a host refuses or no device is what was declared.
         """
-        times = {"cuts": cuts, "changes": changes}
-        given = {name: ",".join(f"{time:.{CUT_DIGITS}f}" for time in some) for name, some in times.items() if some}
+        given = _time_parameters(cuts, changes)
         while True:
             known = {name: text for name, text in given.items() if name not in self._unknown_parameters}
             try:
@@ -232,6 +310,29 @@ class ExporterGroup:
                 if not unknown:
                     raise
                 self._unknown_parameters.update(unknown)
+
+    def fetch(self, windows: Sequence[EnergyWindow], wait: float = 0.0) -> None:
+        """Fetches the answers of many windows with one request to each host; ``energy`` with the same arguments takes them here.
+
+        Raises EnergyApiError where no host answers, EnergyRefused where no device is what was declared.
+        """
+        questions, _ = self._questions()
+        further = [
+            {
+                name: text
+                for name, text in _time_parameters(window.cuts, window.changes).items()
+                if name not in self._unknown_parameters
+            }
+            for window in windows
+        ]
+        times = [(window.start, window.end) for window in windows]
+        calls = {
+            host: partial(self._apis[host].fetch, times, wait, [{**devices, **some} for some in further])
+            for host, devices in questions.items()
+        }
+        errors = [error for error in self._side_by_side(calls).values() if error is not None]
+        if errors and len(errors) == len(calls):
+            raise errors[0]
 
     def _energy(self, start: Seconds, end: Seconds, wait: float, further: Mapping[str, str]) -> EnergyAnswer:
         """``further``: parameters for every host."""
@@ -355,18 +456,27 @@ class ExporterGroup:
                 self._known[host] = (*(Device(host, index, uuid) for uuid, index in index_of.items()), *instances)
         return silent
 
-    def _side_by_side(self, calls: Mapping[str, Callable[[], EnergyAnswer]]) -> dict[str, EnergyAnswer | EnergyApiError]:
+    def _side_by_side(self, calls: Mapping[str, Callable[[], Outcome]]) -> dict[str, Outcome | EnergyApiError]:
         if self._threads is None:
             return {host: _outcome(call) for host, call in calls.items()}
         futures = {host: self._threads.submit(_outcome, call) for host, call in calls.items()}
         return {host: future.result() for host, future in futures.items()}
 
 
+def _parameters(start: Seconds, end: Seconds, wait: float, devices: Mapping[str, str]) -> dict[str, str]:
+    return {"start": repr(float(start)), "end": repr(float(end)), "wait": repr(float(wait)), **devices}
+
+
+def _time_parameters(cuts: Sequence[float], changes: Sequence[float]) -> dict[str, str]:
+    times = {"cuts": cuts, "changes": changes}
+    return {name: ",".join(f"{time:.{CUT_DIGITS}f}" for time in some) for name, some in times.items() if some}
+
+
 def _with_parameters(questions: Mapping[str, Mapping[str, str]], further: Mapping[str, str]) -> dict[str, Mapping[str, str]]:
     return {host: {**parameters, **further} for host, parameters in questions.items()}
 
 
-def _outcome(call: Callable[[], EnergyAnswer]) -> EnergyAnswer | EnergyApiError:
+def _outcome(call: Callable[[], Outcome]) -> Outcome | EnergyApiError:
     try:
         return call()
     except EnergyApiError as error:
@@ -428,16 +538,16 @@ def _as_suspect(answer: EnergyAnswer, reason: Reason) -> EnergyAnswer:
     return replace(answer, gpus=gpus, raw_gpus=raw_gpus, raw_total=judged(answer.raw_total))
 
 
-def _clock_offset(response: Response, sent: float, elapsed: float) -> ClockOffset | None:
+def _clock_offset(reply: _Reply) -> ClockOffset | None:
     """By the clock that an answer shows; None without one, as of an exporter of an earlier version."""
     try:
-        shown = response.json()["clock"]
+        shown = reply.body["clock"]
         received, answered = as_float(shown["received"]), as_float(shown["answered"])
-    except (ValueError, KeyError, TypeError):
+    except (KeyError, TypeError):
         return None
     if received is None or answered is None:
         return None
-    return ClockOffset.of_exchange(sent, elapsed, received, answered)
+    return ClockOffset.of_exchange(reply.sent, reply.elapsed, received, answered)
 
 
 def _parse_answer(body: Any) -> EnergyAnswer:

@@ -5,6 +5,7 @@ Nothing here waits for hardware or another server; only the energy API waits, an
 
 from __future__ import annotations
 
+import asyncio
 import html
 import json
 import logging
@@ -26,6 +27,8 @@ GZIP_FROM = 1024
 """Bytes; below it gzip costs more than it saves, as for the 250 ms scrape of two metrics of a few GPUs."""
 MAX_NAMES = 256
 """``name[]`` parameters of one scrape."""
+MAX_BODY_BYTES, BODY_SECONDS = 1 << 19, 10.0
+"""Of a request for many windows, and until it has to be complete."""
 REALM = {"WWW-Authenticate": 'Basic realm="joulebench"'}
 
 
@@ -53,6 +56,15 @@ def build_app(
         body = json.dumps(answer, allow_nan=False).encode() + b"\n"
         return web.Response(status=status, body=body, content_type="application/json")
 
+    async def window_energies(request: web.Request) -> web.Response:
+        try:
+            lines = (await asyncio.wait_for(request.read(), BODY_SECONDS)).decode("utf-8", "replace").splitlines()
+        except asyncio.TimeoutError:
+            return web.Response(status=408, text=f"the body was not complete after {BODY_SECONDS:g} s\n")
+        status, answer = await energy.answer_many(lines)
+        body = json.dumps(answer, allow_nan=False).encode() + b"\n"
+        return web.Response(status=status, body=body, content_type="application/json")
+
     async def health(request: web.Request) -> web.Response:  # noqa: ARG001 - aiohttp passes it
         failed = "".join(f"{loop}: {error}\n" for loop, error in errors.last().items())
         return web.Response(text="ok\n" + failed)
@@ -60,9 +72,10 @@ def build_app(
     async def page(request: web.Request) -> web.Response:  # noqa: ARG001 - aiohttp passes it
         return web.Response(text=landing_page(gpu_source()), content_type="text/html")
 
-    app = web.Application(middlewares=[explain_errors, require_password(web_config)], client_max_size=1024)
+    app = web.Application(middlewares=[explain_errors, require_password(web_config)], client_max_size=MAX_BODY_BYTES)
     app.router.add_get("/metrics", metrics)
     app.router.add_get("/api/v1/energy", window_energy)
+    app.router.add_post("/api/v1/energy", window_energies)
     app.router.add_get("/healthz", health)
     app.router.add_get("/", page)
     return app

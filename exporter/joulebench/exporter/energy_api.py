@@ -14,6 +14,9 @@ may change since another task or call began or ended; the parts are better by th
 ``end_joules``: the cumulative energy of a GPU at the end of the window. Of two answers, the difference is the energy between the
 ends of their windows.
 
+``POST /api/v1/energy`` answers many windows in one request: each line of the body is a query string as above, and the answer has
+``answers``, each with ``status`` and ``body``, in the same order. It waits once, for the latest end.
+
 Beside the joules of a GPU stand the seconds for which its clocks were throttled, by reason. A request that cannot be answered
 as asked is a 400 that says why; a GPU whose energy is unknown is ``null``, and then so is the total: a sum without it would
 pass for the energy of all GPUs. ``scope=host`` asks for the RAPL zones of the host in place of the GPUs, with the same bounds.
@@ -59,6 +62,8 @@ MAX_VALUE_LENGTH = 2048
 """Characters of one parameter; names of many devices are long."""
 MAX_CUTS, MAX_CUTS_LENGTH = 500, 6000
 """Times that ``cuts`` or ``changes`` may name, and characters of the parameter."""
+MAX_WINDOWS = 500
+"""Windows of one request."""
 MAX_PENDING = 256
 """Requests that wait at a time; a further request is answered by a 503."""
 
@@ -69,6 +74,7 @@ Counted = TypeVar("Counted", GpuIdentity, RaplZone)
 
 Answer = tuple[int, dict[str, Any]]
 """HTTP status and the body before it becomes JSON."""
+TOO_MANY: Answer = (503, {"error": "too many window energy requests at once; ask again in a moment"})
 
 
 class WindowSource(Protocol):
@@ -167,36 +173,65 @@ class EnergyApi:
     async def answer(self, query: str) -> Answer:
         """Waits at most the request's ``wait`` seconds, without a thread, until the counters have passed the window's end."""
         received = self._clock.unix()
-        status, body = await self._status_and_body(query)
-        if status not in (200, 400):
-            return status, body
+        window = self._parse(query)
+        if isinstance(window, Window) and not await self._settle([window]):
+            return TOO_MANY
+        status, body = self._status_and_body(window)
         return status, {**body, "clock": {"received": received, "answered": self._clock.unix()}}
 
-    async def _status_and_body(self, query: str) -> Answer:
+    async def answer_many(self, queries: Sequence[str]) -> Answer:
+        """Answers each query as ``answer`` does, after one wait."""
+        received = self._clock.unix()
+        if not 0 < len(queries) <= MAX_WINDOWS:
+            return 400, {"error": f"{len(queries)} lines; one request is for 1 to {MAX_WINDOWS} windows, each on a line"}
+        windows = [self._parse(query) for query in queries]
+        if not await self._settle([window for window in windows if isinstance(window, Window)]):
+            return TOO_MANY
+        answers: list[dict[str, Any]] = []
+        for window in windows:
+            status, body = self._status_and_body(window)
+            answers.append({"status": status, "body": body})
+            # Scrapes go on meanwhile.
+            await asyncio.sleep(0)
+        clock = {"received": received, "answered": self._clock.unix()}
+        return 200, {"answers": [{**answer, "body": {**answer["body"], "clock": clock}} for answer in answers]}
+
+    def _parse(self, query: str) -> Window | BadWindow:
         try:
-            window = parse_window(query, self._clock.unix(), self._ring_seconds)
+            return parse_window(query, self._clock.unix(), self._ring_seconds)
         except BadWindow as error:
-            return 400, {"error": str(error)}
+            return error
+
+    async def _settle(self, windows: Sequence[Window]) -> bool:
+        """Waits until the counters have passed the ends of the windows. Returns False where too many requests wait already."""
         if self._pending >= self._max_pending:
-            return 503, {"error": "too many window energy requests at once; ask again in a moment"}
+            return False
         self._pending += 1
         try:
-            if window.scope == "host":
-                if self._host is not None:
-                    await self._wait_until_settled(self._host, window)
-            elif self._windows is not None:
-                await self._wait_until_settled(self._windows, window)
-                await asyncio.to_thread(self._windows.refresh_use, window.end)
+            await self._wait_until_settled([window for window in windows if window.scope == "host"], self._host)
+            of_gpus = [window for window in windows if window.scope != "host"]
+            await self._wait_until_settled(of_gpus, self._windows)
+            if self._windows is not None and of_gpus:
+                await asyncio.to_thread(self._windows.refresh_use, max(window.end for window in of_gpus))
         finally:
             self._pending -= 1
+        return True
+
+    def _status_and_body(self, window: Window | BadWindow) -> Answer:
+        if isinstance(window, BadWindow):
+            return 400, {"error": str(window)}
         try:
             return 200, self._host_answer(window) if window.scope == "host" else self._answer(window)
         except ValueError as error:
             return 400, {"error": str(error)}
 
-    async def _wait_until_settled(self, windows: WindowSource | HostWindowSource, window: Window) -> None:
-        deadline = self._clock.monotonic() + window.wait
-        while not windows.is_settled(window.end + window.clock_uncertainty):
+    async def _wait_until_settled(self, windows: Sequence[Window], source: WindowSource | HostWindowSource | None) -> None:
+        """Waits at most as long as one of the windows may wait."""
+        if source is None or not windows:
+            return
+        deadline = self._clock.monotonic() + max(window.wait for window in windows)
+        end = max(window.end + window.clock_uncertainty for window in windows)
+        while not source.is_settled(end):
             left = deadline - self._clock.monotonic()
             if left <= 0:
                 return

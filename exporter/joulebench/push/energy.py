@@ -1,9 +1,9 @@
 """Window energies from the exporter: of each task and each LLM call in the background, and idle power on request.
 
-A moment after the end of a window (the card's counter changes about ten times a second), the exporter is asked for it, tasks
-before calls. The answer goes to the journal, and a task's into its totals, with the seconds that its GPUs were throttled for.
-A task's group is let go with or without an energy, after a bounded wait; an exporter that does not answer is asked again later
-and never delays anyone.
+A moment after the end of a task (the card's counter changes about ten times a second), the exporter is asked in one request for
+the task, its calls and what it shared with others; for calls of a task that goes on, after some seconds. The answer goes to the
+journal, and a task's into its totals, with the seconds that its GPUs were throttled for. A task's group is let go with or without
+an energy, after a bounded wait; an exporter that does not answer is asked again later and never delays anyone.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ import itertools
 import logging
 import threading
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Protocol
 
-from joulebench.clients.exporter import CUT_DIGITS, EnergyAnswer
+from joulebench.clients.exporter import CUT_DIGITS, EnergyAnswer, EnergyWindow
 from joulebench.clock import Clock, SystemClock
 from joulebench.errors import EnergyApiError, EnergyRefused
 from joulebench.parsing import sum_or_none
@@ -45,6 +46,10 @@ LEAST_PART = 1e-4
 """Seconds; changes of phase that are closer together are one cut."""
 MAX_WAITING = 20_000
 """Windows that wait for an answer; beyond it windows of calls are given up."""
+MAX_TOGETHER = 200
+"""Windows of one request."""
+COMPANY_SECONDS = 5.0
+"""For which the windows of calls, and those that tasks share, wait for the end of a task, to be asked for in its request."""
 
 SETTLE_SECONDS = 1.0
 """Left out after work: a card stays in a high performance state for a while."""
@@ -55,6 +60,8 @@ class EnergyApi(Protocol):
     def energy(
         self, start: Seconds, end: Seconds, wait: float = 0.0, cuts: Sequence[float] = (), changes: Sequence[float] = ()
     ) -> EnergyAnswer: ...
+
+    def fetch(self, windows: Sequence[EnergyWindow], wait: float = 0.0) -> None: ...
 
     def close(self) -> None: ...
 
@@ -82,7 +89,7 @@ class EnergyRequest:
 
 
 class ExporterEnergyRequests:
-    """The background thread that asks the exporter, one window after the other."""
+    """The background thread that asks the exporter, for many windows at once."""
 
     def __init__(self, api: EnergyApi, journal: Journal, pushes: Pushes, errors: LoopErrors | None = None) -> None:
         self._api = api
@@ -94,7 +101,9 @@ class ExporterEnergyRequests:
         self._numbers = itertools.count()
         self._lock = threading.Lock()
         self._tasks: list[tuple[float, int, EnergyRequest]] = []
-        self._calls: list[tuple[float, int, EnergyRequest]] = []
+        self._others: list[tuple[float, int, EnergyRequest]] = []
+        self._fetched: deque[EnergyRequest] = deque()
+        """Of the background thread: windows whose answers were fetched together."""
         self._stop_by: float | None = None
         self._down_until = 0.0
         self._unanswered = 0
@@ -147,8 +156,8 @@ class ExporterEnergyRequests:
         if not self._loop.join(drain + 3.0):
             self._loop.stop(0.0)
         with self._lock:
-            left = [request for _, _, request in (*self._tasks, *self._calls)]
-            self._tasks, self._calls = [], []
+            left = [*self._fetched.copy(), *(request for _, _, request in (*self._tasks, *self._others))]
+            self._tasks, self._others = [], []
         for request in left:
             self._give_up(request)
 
@@ -157,15 +166,16 @@ class ExporterEnergyRequests:
             self._put(EnergyRequest(task, None, shared.start, shared.end, shared=shared), ASK_AFTER)
 
     def _put(self, request: EnergyRequest, delay: float) -> None:
-        due = self._pace.monotonic() + delay
+        """``delay``: seconds until the exporter can be asked."""
+        ready = self._pace.monotonic() + delay
         dropped: EnergyRequest | None = None
         with self._lock:
-            queue = self._tasks if request.call is None else self._calls
+            queue = self._tasks if request.is_task else self._others
             # An earlier wake than the one that is planned is needed only for the first entry.
-            is_first = not queue or due < queue[0][0]
-            heapq.heappush(queue, (due, next(self._numbers), request))
-            if len(self._calls) > MAX_WAITING:
-                dropped = heapq.heappop(self._calls)[2]
+            is_first = not queue or ready < queue[0][0]
+            heapq.heappush(queue, (ready, next(self._numbers), request))
+            if len(self._others) > MAX_WAITING:
+                dropped = heapq.heappop(self._others)[2]
                 self._dropped += 1
                 if self._dropped == 1:
                     log.warning("%d calls wait for their energy; those that waited longest get none", MAX_WAITING)
@@ -175,15 +185,9 @@ class ExporterEnergyRequests:
             self._count_unanswered(dropped)
 
     def _step(self) -> float | None:
-        """Asks for the next window that is due. Returns the seconds until the next, None at the end."""
-        with self._lock:
-            now = self._pace.monotonic()
-            request = next(
-                (heapq.heappop(queue)[2] for queue in (self._tasks, self._calls) if queue and queue[0][0] <= now), None
-            )
-            ends = [queue[0][0] for queue in (self._tasks, self._calls) if queue]
-            stop_by = self._stop_by
-        if request is not None:
+        """Asks for a window that is due, or for many. Returns the seconds until the next are due, None at the end."""
+        if self._fetched:
+            request = self._fetched.popleft()
             try:
                 self._ask(request)
             except Exception:
@@ -191,19 +195,47 @@ class ExporterEnergyRequests:
                 self._give_up(request)
                 raise
             return 0.0
+        with self._lock:
+            now = self._pace.monotonic()
+            stop_by = self._stop_by
+            company = COMPANY_SECONDS if stop_by is None else ASK_AFTER
+            dues = [queue[0][0] + wait for queue, wait in ((self._tasks, 0.0), (self._others, company)) if queue]
+            requests = self._pop_ready(now) if dues and min(dues) <= now else []
+        if requests:
+            self._fetch(requests)
+            return 0.0
         if stop_by is not None:
-            if now >= stop_by or not ends:
+            if now >= stop_by or not dues:
                 return None
-            ends.append(stop_by)
-        return max(0.0, min(ends) - now) if ends else 60.0
+            dues.append(stop_by)
+        return max(0.0, min(dues) - now) if dues else 60.0
+
+    def _pop_ready(self, now: float) -> list[EnergyRequest]:
+        """Takes out what the exporter can be asked for now, tasks first."""
+        requests: list[EnergyRequest] = []
+        for queue in (self._tasks, self._others):
+            while queue and queue[0][0] <= now and len(requests) < MAX_TOGETHER:
+                requests.append(heapq.heappop(queue)[2])
+        return requests
+
+    def _fetch(self, requests: Sequence[EnergyRequest]) -> None:
+        """Fetches the answers of windows that come for the first time in one request; each is then taken one after the other."""
+        requests = [request if request.shared or request.tries else _with_changes(request) for request in requests]
+        self._fetched.extend(requests)
+        first = [EnergyWindow(one.start, one.end, one.cuts, one.changes) for one in requests if not one.tries]
+        if len(first) < 2 or self._pace.monotonic() < self._down_until:
+            return
+        try:
+            self._api.fetch(first, COUNTER_WAIT)
+        except EnergyApiError as error:
+            # What takes no request for many windows may answer for each.
+            log.debug("no answer for %d windows at once: %s", len(first), error)
 
     def _ask(self, request: EnergyRequest) -> None:
         if self._pace.monotonic() < self._down_until:
             # Down a moment ago: a task's group shall not wait for the same timeout again.
             self._fail(request, self.error or "")
             return
-        if request.shared is None and not request.tries:
-            request = _with_changes(request)
         try:
             answer = self._api.energy(request.start, request.end, COUNTER_WAIT, request.cuts, request.changes)
         except EnergyRefused as error:

@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from joulebench.clients.exporter import EnergyAnswer, ExporterGroup
+from joulebench.clients.exporter import EnergyAnswer, EnergyWindow, ExporterGroup
 from joulebench.clock import ClockOffset, SystemClock
 from joulebench.devices import DeviceChoice
 from joulebench.errors import EnergyApiError, EnergyRefused, UserError
@@ -25,7 +25,8 @@ START, END = Seconds(1000.0), Seconds(1010.0)
 
 class Host:
     """An exporter with GPUs of fixed joules. ``serving``: UUIDs that it observes for any server or job. ``ahead``: seconds of
-    its clock, which its answers show where it is not None. ``mig``: UUIDs of MIG instances, each a seventh of its first GPU."""
+    its clock, which its answers show where it is not None. ``refuses_many``: status of requests for many windows, 0 for none.
+    ``mig``: UUIDs of MIG instances, each a seventh of its first GPU."""
 
     def __init__(
         self,
@@ -40,6 +41,8 @@ class Host:
         self.ahead = ahead
         self.windows: list[tuple[float, float]] = []
         self.questions: list[dict[str, str]] = []
+        self.gets = self.posts = 0
+        self.refuses_many = 0
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         self._thread.start()
@@ -86,8 +89,28 @@ class Host:
         class Handler(BaseHTTPRequestHandler):
             def log_message(self, format: str, *args: object) -> None: ...  # noqa: A002
 
+            def do_POST(self) -> None:
+                lines = self.rfile.read(int(self.headers["Content-Length"])).decode().split("\n")
+                host.posts += 1
+                if host.refuses_many:
+                    self._send(host.refuses_many, b"no such method")
+                    return
+                answers = [self._answer(line) for line in lines]
+                self._send(200, json.dumps({"answers": [{"status": status, "body": body} for status, body in answers]}).encode())
+
             def do_GET(self) -> None:
-                question = {key: values[0] for key, values in parse_qs(urlsplit(self.path).query).items()}
+                host.gets += 1
+                status, answer = self._answer(urlsplit(self.path).query)
+                self._send(status, json.dumps(answer).encode())
+
+            def _send(self, status: int, body: bytes) -> None:
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def _answer(self, query: str) -> tuple[int, dict[str, Any]]:
+                question = {key: values[0] for key, values in parse_qs(query).items()}
                 now = time.time() + (host.ahead or 0.0)
                 host.windows.append((float(question["start"]), float(question["end"])))
                 host.questions.append({key: question[key] for key in question if key not in ("start", "end", "wait")})
@@ -95,11 +118,7 @@ class Host:
                 answer: dict[str, Any] = {"error": "no such window"} if is_refused else host.answer(question)
                 if host.ahead is not None:
                     answer["clock"] = {"received": now, "answered": time.time() + host.ahead}
-                body = json.dumps(answer).encode()
-                self.send_response(400 if is_refused else 200)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
+                return 400 if is_refused else 200, answer
 
         return Handler
 
@@ -388,3 +407,54 @@ def test_a_device_of_two_roles_is_refused(stack: ExitStack) -> None:
         group(stack, a.name, choice=declared("0=prefill,GPU-a0=decode")).check()
     with pytest.raises(UserError, match=r"gpus: '0=train' is not a GPU; .* =prefill or =decode"):
         declared("0=train")
+
+
+WINDOWS = [EnergyWindow(Seconds(1000.0 + number), Seconds(1010.0 + number), (0.5 + number,)) for number in range(5)]
+
+
+def ask_for_each(exporters: ExporterGroup) -> list[float | None]:
+    answers = [exporters.energy(one.start, one.end, 0.5, one.cuts) for one in WINDOWS]
+    return [answer.raw_total["joules"] for answer in answers]
+
+
+def test_the_answers_of_many_windows_come_with_one_request_to_each_host(stack: ExitStack) -> None:
+    a, b = start(stack, A), start(stack, B)
+    exporters = group(stack, a.name, b.name)
+    exporters.energy(START, END)  # shows whether the clocks differ
+    exporters.fetch(WINDOWS, 0.5)
+    assert ask_for_each(exporters) == [437.0] * 5
+    for host in (a, b):
+        assert (host.posts, host.gets) == (0, 6), "without a clock in the answers each window is asked for by itself"
+    only = group(stack, a.name)
+    only.fetch(WINDOWS, 0.5)
+    assert ask_for_each(only) == [430.0] * 5
+    assert (a.posts, a.gets) == (1, 6)
+    assert a.windows[-5:] == [(one.start, one.end) for one in WINDOWS]
+    assert [question["cuts"] for question in a.questions[-5:]] == [f"{one.cuts[0]:.5f}" for one in WINDOWS]
+
+
+def test_many_windows_are_asked_for_in_the_time_of_each_hosts_clock(stack: ExitStack) -> None:
+    a, b = Host(A, ahead=0.0), Host(B, ahead=-3.0)
+    for host in (a, b):
+        stack.callback(host.stop)
+    exporters = group(stack, a.name, b.name)
+    just_ended(exporters)
+    gets = (a.gets, b.gets)
+    now = Seconds(time.time())
+    windows = [EnergyWindow(Seconds(now - 5.0), Seconds(now - number)) for number in range(3)]
+    exporters.fetch(windows, 0.5)
+    for one in windows:
+        assert exporters.energy(one.start, one.end, 0.5).raw_total["joules"] == 437.0
+    assert (a.posts, b.posts, a.gets, b.gets) == (1, 1, *gets)
+    assert b.windows[-1][1] - windows[-1].end == pytest.approx(-3.0, abs=0.3)
+
+
+@pytest.mark.parametrize(("status", "posts"), [(405, 1), (404, 1), (503, 2)])
+def test_an_exporter_that_takes_one_window_a_request_is_asked_for_each(stack: ExitStack, status: int, posts: int) -> None:
+    a = start(stack, A)
+    a.refuses_many = status
+    exporters = group(stack, a.name)
+    for _ in range(2):
+        exporters.fetch(WINDOWS, 0.5)
+        assert ask_for_each(exporters) == [430.0] * 5
+    assert (a.posts, a.gets) == (posts, 10)

@@ -95,6 +95,19 @@ def test_cuts_divide_the_window_of_each_gpu_whose_parts_are_known() -> None:
     assert "parts" not in unknown
 
 
+def test_many_windows_are_waited_for_once_and_answered_in_their_order() -> None:
+    windows = Windows([(FULL.identity, KNOWN)])
+    queries = [query(NOW - 10, NOW - 5, wait=0.5), "start=x", query(NOW - 3, NOW - 1)]
+    status, body = run(api(windows=windows).answer_many(queries))
+    assert status == 200
+    assert [(one["status"], one["body"].get("start")) for one in body["answers"]] == [
+        (200, NOW - 10),
+        (400, None),
+        (200, NOW - 3),
+    ]
+    assert windows.asked == [(NOW - 10, NOW - 5), (NOW - 3, NOW - 1)]
+
+
 def test_a_gpu_that_is_not_known_makes_the_total_unknown_and_not_smaller() -> None:
     _, body = run(api((FULL.identity, KNOWN), (SPARSE.identity, UNKNOWN)).answer(query()))
     assert body["gpus"][1]["joules"] is None

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from http.client import HTTPConnection, HTTPResponse
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -108,6 +109,30 @@ def test_the_energy_api_answers_json_right_or_wrong(http: HTTPConnection) -> Non
     response, body = ask(http, "/api/v1/energy?start=1")
     assert (response.status, response.getheader("Content-Type")) == (400, "application/json")
     assert json.loads(body)["error"] == "end is missing; give it in unix seconds"
+
+
+def post(http: HTTPConnection, body: bytes) -> tuple[int, Any]:
+    http.request("POST", "/api/v1/energy", body)
+    response = http.getresponse()
+    text = response.read()
+    return response.status, json.loads(text) if response.getheader("Content-Type") == "application/json" else text
+
+
+def test_many_windows_are_answered_in_one_request_each_right_or_wrong(http: HTTPConnection) -> None:
+    status, answer = post(http, f"start={NOW - 5}&end={NOW}&cuts=1.5\nstart=1\nstart={NOW - 4}&end={NOW - 3}".encode())
+    assert status == 200
+    assert [one["status"] for one in answer["answers"]] == [200, 400, 200]
+    right, wrong, other = (one["body"] for one in answer["answers"])
+    assert (right["start"], right["end"], other["start"], other["end"]) == (NOW - 5, NOW, NOW - 4, NOW - 3)
+    assert wrong["error"] == "end is missing; give it in unix seconds"
+    assert right["clock"] == wrong["clock"] == other["clock"]
+
+
+@pytest.mark.parametrize(
+    ("body", "status"), [(b"", 400), (b"start=1&end=2\n" * 501, 400), (b"\xff\xfe" * 8, 200), (b"x" * (1 << 20), 413)]
+)
+def test_a_request_for_no_window_or_too_many_is_refused(http: HTTPConnection, body: bytes, status: int) -> None:
+    assert post(http, body)[0] == status
 
 
 def test_an_unknown_path_is_a_404_that_names_the_known_ones(http: HTTPConnection) -> None:

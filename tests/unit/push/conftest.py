@@ -35,6 +35,9 @@ class LocalServer:
     def answer(self, path: str) -> tuple[int, str]:
         return self.status, self.body
 
+    def answer_post(self, path: str, body: str) -> tuple[int, str]:
+        return 405, "only GET, PUT and DELETE"
+
 
 @contextmanager
 def serving(server: LocalServer) -> Iterator[None]:
@@ -45,13 +48,16 @@ def serving(server: LocalServer) -> Iterator[None]:
         def do_GET(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
             server.requests.append((self.command, self.path, body))
-            status, text = server.answer(self.path)
+            status, text = server.answer(self.path) if self.command != "POST" else server.answer_post(self.path, body)
             self.send_response(status)
             self.send_header("Content-Length", str(len(text.encode())))
             self.end_headers()
             self.wfile.write(text.encode())
 
         def do_PUT(self) -> None:
+            self.do_GET()
+
+        def do_POST(self) -> None:
             self.do_GET()
 
         def do_DELETE(self) -> None:
@@ -97,11 +103,30 @@ class FakePrometheus(LocalServer):
 class FakeExporter(LocalServer):
     """Gives every window 10 W on one GPU, hot for a quarter of it, and nothing on a second.
 
-    ``tells_throttling`` False: an exporter of a version that did not. ``unknown``: parameters that its version does not know.
+    ``tells_throttling`` and ``takes_many`` False: an exporter of a version that did not. ``unknown``: parameters that its version
+    does not know.
     """
 
     tells_throttling = True
+    takes_many = True
     unknown: Collection[str] = ()
+
+    @property
+    def queries(self) -> list[str]:
+        """Of each window that it was asked for, in order."""
+        return [
+            query
+            for method, path, body in self.requests
+            for query in (body.split("\n") if method == "POST" else [urlsplit(path).query])
+        ]
+
+    def answer_post(self, path: str, body: str) -> tuple[int, str]:
+        if not self.takes_many:
+            return super().answer_post(path, body)
+        if self.status != 200:
+            return self.answer(path)
+        answers = [self.answer(f"{path}?{query}") for query in body.split("\n")]
+        return 200, json.dumps({"answers": [{"status": status, "body": json.loads(text)} for status, text in answers]})
 
     def answer(self, path: str) -> tuple[int, str]:
         if self.status != 200:

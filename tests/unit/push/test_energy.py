@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 import pytest
 
@@ -71,7 +71,7 @@ def test_a_task_is_asked_for_in_one_request_with_the_times_at_which_its_phase_ch
     tmp_path: Path, exporter: FakeExporter
 ) -> None:
     energy, changes = run_phases(tmp_path, exporter)
-    of_task = [path for _, path, _ in exporter.requests if f"start={energy['start']!r}&end={energy['end']!r}" in path]
+    of_task = [query for query in exporter.queries if f"start={energy['start']!r}&end={energy['end']!r}" in query]
     assert len(of_task) == 1
     cuts = [0.0, *energy["cuts"], energy["end"] - energy["start"]]
     for change in changes:
@@ -86,6 +86,39 @@ def test_an_exporter_that_knows_no_cuts_is_asked_without(tmp_path: Path, exporte
     energy, _ = run_phases(tmp_path, exporter)
     assert energy["gpus"][0]["joules"] == pytest.approx(10 * (energy["end"] - energy["start"]))
     assert "parts" not in energy["gpus"][0]
+
+
+def test_a_task_and_its_calls_are_asked_for_in_one_request(tmp_path: Path, exporter: FakeExporter) -> None:
+    with Run(runs_dir=tmp_path, gateway_url="none", exporter_url=exporter.url) as run, run.task("t") as task:
+        for _ in range(7):
+            with task.call() as call:
+                call.finish()
+    assert [method for method, _, _ in exporter.requests] == ["POST"]
+    assert len(exporter.queries) == 8
+    assert [event["call"] for event in events(run.directory, "CALL_ENERGY")] == [*range(1, 8)]
+    assert len(events(run.directory, "TASK_ENERGY")) == 1
+
+
+def test_an_exporter_that_takes_one_window_a_request_is_asked_for_each(tmp_path: Path, exporter: FakeExporter) -> None:
+    exporter.takes_many = False
+    with Run(runs_dir=tmp_path, gateway_url="none", exporter_url=exporter.url) as run, run.task("t") as task:
+        for _ in range(3):
+            with task.call() as call:
+                call.finish()
+    assert [method for method, _, _ in exporter.requests] == ["POST", *["GET"] * 4]
+    assert len(events(run.directory, "CALL_ENERGY")) == 3
+
+
+def test_calls_of_a_task_that_goes_on_are_asked_for_after_a_while(
+    tmp_path: Path, exporter: FakeExporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("joulebench.push.energy.COMPANY_SECONDS", 0.2)
+    with Run(runs_dir=tmp_path, gateway_url="none", exporter_url=exporter.url) as run, run.task("t") as task:
+        for _ in range(2):
+            with task.call() as call:
+                call.finish()
+        eventually(lambda: len(events(run.directory, "CALL_ENERGY")) == 2)
+        assert events(run.directory, "TASK_ENERGY") == []
 
 
 def run_two_at_once(tmp_path: Path, exporter: FakeExporter) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -109,8 +142,8 @@ def test_the_exporter_learns_when_other_tasks_began_and_ended_and_cuts_nothing_t
     tmp_path: Path, exporter: FakeExporter
 ) -> None:
     outer, inner = run_two_at_once(tmp_path, exporter)
-    (asked,) = [path for _, path, _ in exporter.requests if f"start={outer['start']!r}&end={outer['end']!r}" in path]
-    changes = [outer["start"] + float(at) for at in parse_qs(urlsplit(asked).query)["changes"][0].split(",")]
+    (asked,) = [query for query in exporter.queries if f"start={outer['start']!r}&end={outer['end']!r}" in query]
+    changes = [outer["start"] + float(at) for at in parse_qs(asked)["changes"][0].split(",")]
     assert changes == pytest.approx([inner["start"], inner["end"]], abs=2e-4)
     for at in changes:
         assert min(abs(outer["start"] + cut - at) for cut in outer["cuts"]) > 1e-3

@@ -19,7 +19,9 @@ WATTS = 100.0
 
 
 def exporter(request: RawRequest) -> list[Part]:
-    """One GPU of 100 W, for whatever window is asked."""
+    """One GPU of 100 W, for whatever window is asked; of a version that takes one window a request."""
+    if request.line.startswith("POST"):
+        return whole(b"Method Not Allowed", status="405 Method Not Allowed")
     query = parse_qs(urlsplit(request.line.split()[1]).query)
     joules = WATTS * (float(query["end"][0]) - float(query["start"][0]))
     energy = {"joules": joules, "low": joules - 1, "high": joules + 1, "quality": "ok", "reasons": []}
