@@ -32,10 +32,10 @@ from joulebench.results.attribution import llm_calls
 from joulebench.results.fetch import CHUNK_SECONDS, NO_CURVE, PAD_SECONDS, GpuSamples, chunks, fetch_in_parts, union
 from joulebench.results.merge import Task
 from joulebench.results.timeseries import TimeSeries, Window
+from joulebench.results.window_record import window_record
 from joulebench.schema.reasons import Reason
 from joulebench.schema.result import MeterResult
 from joulebench.settings import is_loopback
-from joulebench.units import kwh_from_joules
 
 PAD_INTERVALS = 4.0
 """Usual intervals fetched before and after a window: an edge needs its neighbours, and a counter that fell three samples."""
@@ -380,24 +380,11 @@ def _attribute(
 
 
 def _meter_result(meter: Meter, energy: WindowEnergy, seconds: float) -> MeterResult:
-    return MeterResult(
-        scope=meter.scope,
-        kind=meter.kind,
-        joules=energy.joules,
-        kwh=None if energy.joules is None else kwh_from_joules(energy.joules),
-        low_joules=energy.low,
-        high_joules=energy.high,
-        method=energy.method,
-        coverage=energy.coverage,
-        samples=energy.samples,
-        longest_gap_seconds=energy.longest_gap,
-        counter_resets=energy.resets,
-        quality=energy.quality,
-        reasons=[str(reason) for reason in energy.reasons],
-        simulated=meter.simulated,
-        mean_watts=None if energy.joules is None or seconds <= 0 else energy.joules / seconds,
-        attributed_joules=energy.joules,
-    )
+    result = window_record(energy, MeterResult)
+    result.scope, result.kind, result.simulated = meter.scope, meter.kind, meter.simulated
+    result.mean_watts = None if energy.joules is None or seconds <= 0 else energy.joules / seconds
+    result.attributed_joules = energy.joules
+    return result
 
 
 def charge_share(result: MeterResult, share: Share, overlap_fraction: float, method: str) -> None:

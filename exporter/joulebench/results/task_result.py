@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
-from typing import TypeVar
 
 import msgspec
 
@@ -42,6 +41,7 @@ from joulebench.results.throttle import (
     throttled_seconds,
 )
 from joulebench.results.timeseries import EMPTY
+from joulebench.results.window_record import window_record
 from joulebench.schema import events
 from joulebench.schema.load import convert_tolerantly
 from joulebench.schema.reasons import Reason
@@ -83,7 +83,6 @@ from joulebench.schema.result import (
     ToolUsage,
     TtftMetrics,
 )
-from joulebench.units import kwh_from_joules
 
 BATCH_TASKS = 500
 """Tasks whose readings are taken at once: the readings of all tasks of a long run would fill the memory."""
@@ -318,7 +317,7 @@ def _seconds(task: Task) -> float | None:
 
 
 def _measurement(task: Task, energy: TaskEnergy, verdict: WindowEnergy, gpus: Sequence[GpuSamples]) -> Measurement:
-    window = _window(verdict, Measurement)
+    window = window_record(verdict, Measurement)
     # Energy that was pushed and not journaled comes without the number of samples behind it.
     window.samples = None if energy.source == "exporter" and not verdict.samples else verdict.samples
     window.energy_source = energy.source
@@ -366,25 +365,6 @@ def _joules_by_role(devices: Sequence[DeviceRecord], gpus: Sequence[ChosenEnergy
     return {role: sum_or_none(joules) if complete else None for role, joules in by_role.items()}
 
 
-WindowRecord = TypeVar("WindowRecord", Measurement, GpuEnergy)
-
-
-def _window(energy: WindowEnergy, record: type[WindowRecord]) -> WindowRecord:
-    return record(
-        joules=energy.joules,
-        kwh=None if energy.joules is None else kwh_from_joules(energy.joules),
-        low_joules=energy.low,
-        high_joules=energy.high,
-        method=energy.method,
-        coverage=energy.coverage,
-        samples=energy.samples,
-        longest_gap_seconds=energy.longest_gap,
-        counter_resets=energy.resets,
-        quality=energy.quality,
-        reasons=list(energy.reasons),
-    )
-
-
 def _bounds(windows: Sequence[WindowEnergy | None]) -> JouleBounds | None:
     """Joules and bounds over all GPUs by one of the two readers; null in a field where one GPU is not known."""
     known = [window for window in windows if window is not None]
@@ -402,7 +382,7 @@ def _bounds(windows: Sequence[WindowEnergy | None]) -> JouleBounds | None:
 def _gpu_result(
     task: Task, energy: ChosenEnergy, readings: GpuReadings | None, slowed: Throttling | None, context: ExportContext
 ) -> GpuResult:
-    chosen = _window(energy.chosen, GpuEnergy)
+    chosen = window_record(energy.chosen, GpuEnergy)
     chosen.source = energy.source
     found = GpuResult(
         gpu=energy.gpu,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import subprocess
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from joulebench.metrics import Metric
 from joulebench.stack import programs
 from joulebench.stack.process import Program, free_port
+from tests.needs import need_program
 
 START = 1_700_000_000.0
 """Tasks of the tests begin here: a whole second, so that timestamps in milliseconds are exact."""
@@ -35,6 +36,18 @@ class Store:
                 for at, value in sorted(points.items()):
                     yield f"{name}{{{inner}}} {value!r} {at:.3f}\n"
         yield "# EOF\n"
+
+
+@contextmanager
+def filled_prometheus(directory: Path, *fills: Callable[[Store], None]) -> Iterator[str]:
+    """The URL of a Prometheus with the samples that each of ``fills`` adds; the test is skipped where there is no Prometheus."""
+    for name in ("prometheus", "promtool"):
+        need_program(name)
+    store = Store()
+    for fill in fills:
+        fill(store)
+    with prometheus(directory, store.openmetrics()) as url:
+        yield url
 
 
 @contextmanager

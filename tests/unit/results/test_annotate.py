@@ -24,11 +24,10 @@ from joulebench.errors import UserError
 from joulebench.results.annotate import Annotated, AnnotateOptions, annotate
 from joulebench.results.export import Options, export
 from joulebench.results.row_files import detect_times
-from tests.needs import need_program
 from tests.unit.clients.test_exporter_group import Host
 from tests.unit.results import scenario
 from tests.unit.results.scenario import RUN
-from tests.unit.results.store import START, Store, prometheus
+from tests.unit.results.store import START, filled_prometheus
 from tests.unit.results.test_export import Later
 from tests.unit.results.test_meter_export import METERS, fill_meters
 
@@ -81,12 +80,7 @@ def test_what_is_no_time_is_refused_with_its_column(sample: object) -> None:
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    for name in ("prometheus", "promtool"):
-        need_program(name)
-    store = Store()
-    scenario.fill(store)
-    fill_meters(store)
-    with prometheus(tmp_path_factory.mktemp("prometheus"), store.openmetrics()) as running:
+    with filled_prometheus(tmp_path_factory.mktemp("prometheus"), scenario.fill, fill_meters) as running:
         yield running
 
 

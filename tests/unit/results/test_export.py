@@ -15,10 +15,9 @@ from joulebench.metrics import THROTTLE_REASONS
 from joulebench.results.export import Export, Options, export
 from joulebench.units import Seconds
 from tests.goldens_support import Golden
-from tests.needs import need_program
 from tests.unit.results import scenario
 from tests.unit.results.scenario import GPUS, RUN, TASKS, joules
-from tests.unit.results.store import START, Store, prometheus
+from tests.unit.results.store import START, filled_prometheus
 
 pytestmark = pytest.mark.e2e
 
@@ -35,11 +34,7 @@ class Later:
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    for name in ("prometheus", "promtool"):
-        need_program(name)
-    store = Store()
-    scenario.fill(store)
-    with prometheus(tmp_path_factory.mktemp("prometheus"), store.openmetrics()) as running:
+    with filled_prometheus(tmp_path_factory.mktemp("prometheus"), scenario.fill) as running:
         yield running
 
 

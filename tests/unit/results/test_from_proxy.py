@@ -20,8 +20,7 @@ from joulebench.results.export import Export, Options, export
 from joulebench.results.proxy_metrics import wait_until_proxy_scraped
 from joulebench.schema.load import load_result
 from joulebench.units import Seconds
-from tests.needs import need_program
-from tests.unit.results.store import START, Store, prometheus
+from tests.unit.results.store import START, Store, filled_prometheus
 
 pytestmark = pytest.mark.e2e
 
@@ -101,11 +100,7 @@ def fill(store: Store) -> None:
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    for name in ("prometheus", "promtool"):
-        need_program(name)
-    store = Store()
-    fill(store)
-    with prometheus(tmp_path_factory.mktemp("prometheus"), store.openmetrics()) as running:
+    with filled_prometheus(tmp_path_factory.mktemp("prometheus"), fill) as running:
         yield running
 
 

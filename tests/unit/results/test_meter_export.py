@@ -21,10 +21,9 @@ from joulebench.meters import Meter, load_meters
 from joulebench.metrics import HOST_ENERGY
 from joulebench.results.export import Export, Options, export
 from joulebench.schema import load_results
-from tests.needs import need_program
 from tests.unit.results import scenario
 from tests.unit.results.scenario import GPUS, RUN, TASKS, joules, watts
-from tests.unit.results.store import START, Store, prometheus
+from tests.unit.results.store import START, Store, filled_prometheus
 from tests.unit.results.test_export import Later
 
 pytestmark = pytest.mark.e2e
@@ -107,12 +106,7 @@ def fill_meters(store: Store) -> None:
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    for name in ("prometheus", "promtool"):
-        need_program(name)
-    store = Store()
-    scenario.fill(store)
-    fill_meters(store)
-    with prometheus(tmp_path_factory.mktemp("prometheus"), store.openmetrics()) as running:
+    with filled_prometheus(tmp_path_factory.mktemp("prometheus"), scenario.fill, fill_meters) as running:
         yield running
 
 

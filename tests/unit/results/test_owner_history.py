@@ -25,10 +25,9 @@ from joulebench.mcpworld import backfill
 from joulebench.metrics.label_sets import OWNER
 from joulebench.results.annotate import Annotated, AnnotateOptions, annotate
 from joulebench.results.export import Options, export
-from tests.needs import need_program
 from tests.unit.results import scenario
 from tests.unit.results.scenario import RUN, Planned
-from tests.unit.results.store import START, Store, prometheus
+from tests.unit.results.store import START, Store, filled_prometheus
 from tests.unit.results.test_export import Later
 
 pytestmark = pytest.mark.e2e
@@ -140,11 +139,7 @@ def _add_owners(store: Store, labels: Mapping[str, str], second: int) -> None:
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    for name in ("prometheus", "promtool"):
-        need_program(name)
-    store = Store()
-    fill(store)
-    with prometheus(tmp_path_factory.mktemp("prometheus"), store.openmetrics()) as running:
+    with filled_prometheus(tmp_path_factory.mktemp("prometheus"), fill) as running:
         yield running
 
 
