@@ -231,8 +231,8 @@ _UNSIGNED_INT = 1
 # Type, return code and value of each field; ids, scope, time and latency are skipped.
 _ITEM = "24xiiQ"
 _WIDTH = 3
-_WORDS = 5
-"""8-byte words of one field."""
+_WORD, _WORDS = 8, 5
+"""Bytes of a word, and words of one field."""
 
 
 class _Value(Union):
@@ -281,7 +281,7 @@ class FieldBlock:
         words = memoryview(self.array).cast("B").cast("Q")
         # Type and return code, and the value: the fourth and fifth of the five words of each field.
         self._kinds, self._values = words[3::_WORDS], words[4::_WORDS]
-        self._last = (b"", b"")
+        self._last = self._before_last = (b"", b"")
 
     def __len__(self) -> int:
         return len(self.fields)
@@ -291,8 +291,17 @@ class FieldBlock:
         answers = (self._kinds.tobytes(), self._values.tobytes())
         if answers == self._last:
             return False
-        self._last = answers
+        self._before_last, self._last = self._last, answers
         return True
+
+    def are_others_unchanged(self, first: int) -> bool:
+        """Returns whether the last change, as seen by ``has_changed``, was of nothing but values of the ``first`` fields."""
+        (kinds, values), (kinds_before, values_before) = self._last, self._before_last
+        return kinds == kinds_before and values[_WORD * first :] == values_before[_WORD * first :]
+
+    def value(self, position: int) -> int:
+        """The raw value of the field at this position, by the last call; it means nothing where the field did not answer."""
+        return _narrow(self._kinds[position] & 0xFFFFFFFF, self._values[position])
 
     def answers(self) -> dict[int, FieldAnswer]:
         """The last call's answers by field id."""
