@@ -56,8 +56,8 @@ AVERAGING_TIMES = 5.0
 """A window that is shorter than so many averaging times of the power is short."""
 STATE_FRESH_PERIODS = 3.0
 POLLS_TOGETHER = 26
-"""Polls that are taken in together, half a second of them, unless somebody asks before. After 19 ms of sleep the caches
-are cold: a change of the counter takes 90 us of CPU when it is taken in by itself and 27 us among others (make bench, part cost)."""
+"""Polls that are taken in together, half a second of them, unless somebody asks before. After 19 ms of sleep the caches are
+cold: to take in a change of the counter takes 60 us of CPU by itself and 25 us behind others (make bench, part cost)."""
 
 
 class GpuSampler:

@@ -38,6 +38,8 @@ class ThrottleMeter:
         # Reasons that the last reading lacked, and the time of the last reading that had them.
         self._unread_since: dict[str, float] = {}
         self._counted: Mapping[str, Seconds] = {}
+        # The mapping of the last reading, as it was given.
+        self._given: Mapping[str, Seconds] | None = None
         self._summed: dict[str, float] = {}
         self._bits_at: float | None = None
         self._active: Mapping[str, bool] = {}
@@ -53,6 +55,9 @@ class ThrottleMeter:
         """Takes in a reading. ``at``: its monotonic time; ``since``: that of the good reading before it."""
         active = reading.throttle_active
         self.power_cap.observe(at, reading.power, reading.throttle.get(POWER_CAP), active.get(POWER_CAP))
+        if reading.throttle is self._given and reading.thermal == self._thermal and not active and not self._unread_since:
+            return  # All counters stand where they stood.
+        self._given = reading.throttle
         reading = reading._replace(throttle=_without_power_cap(reading.throttle), throttle_active=_without_power_cap(active))
         before, counted, bits_at = self._seconds, self._counted, self._bits_at
         has_grown = False
