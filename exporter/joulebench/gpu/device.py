@@ -144,12 +144,14 @@ class NvmlDevice:
                 self._raise_for_code(code, nvml_calls.FIELD_VALUES)
                 return self._counter_reading({}, {})
             # Counter and sensor of most cards move every 20 to 100 ms: several polls read the same.
-            if not self._block.has_changed() and self._repeated is not None:
-                return self._repeated
-            if self._repeated is not None and self._block.are_others_unchanged(2):
+            has_changed = self._block.has_changed()
+            last = self._repeated if self._reads_fields_only else None
+            if last is not None and not has_changed:
+                return last
+            if last is not None and self._block.are_others_unchanged(2):
                 # Energy and power come first; what follows takes twice the time (make bench, part cost).
                 energy, power = self._block.value(0), self._block.value(1)
-                self._repeated = self._repeated._replace(energy=joules_from_millijoules(energy), power=_watts(power))
+                self._repeated = last._replace(energy=joules_from_millijoules(energy), power=_watts(power))
                 return self._repeated
             values, codes = self._block.values()
             # The call succeeds when any field was filled, so each field's own code counts.
@@ -265,7 +267,7 @@ class NvmlDevice:
                 self._clock_max[name] = hertz_from_megahertz(maximum)
         active = _active_reasons(query(nvml_calls.REASONS, nvml_calls.REASONS_OLD))
         if active.get(OTHER_REASON) and not self._needs_reason_bits:
-            self._needs_reason_bits = True
+            self._needs_reason_bits, self._reads_fields_only = True, False
         return StateReading(
             utilization=None if utilization is None else ratio_from_percent(utilization.gpu),
             memory_used=None if memory is None else Bytes(memory.used),

@@ -151,7 +151,11 @@ def test_what_is_answered_does_not_depend_on_when_polls_are_taken_in(play: Play)
     )
     rig = play(gpu, gpu)
     asked, left_alone = rig.monitor.samplers
-    rig.run(30.0, at_poll=lambda: answers(asked, rig.clock.monotonic()))
+
+    def ask() -> None:
+        answers(asked, rig.clock.monotonic())
+
+    rig.run(30.0, at_poll=ask)
     assert answers(asked, rig.clock.monotonic()) == answers(left_alone, rig.clock.monotonic())
     states = [replace(state, identity=rig.state().identity) for state in rig.monitor.snapshot()]
     assert states[0] == states[1]
