@@ -102,8 +102,9 @@ def test_a_reason_without_a_name_has_seconds_of_its_own(play: Play, driver: str)
     assert seconds(rig, 3.5, 4.9, "other") == 0.0
 
 
-def test_a_driver_that_counts_all_its_reasons_has_no_others_until_it_shows_one(play: Play) -> None:
-    rig = play(FakeGpu(reasons=((0.0, 0.0), (3.5, BOARD_LIMIT))), driver=COUNTED)
+@pytest.mark.parametrize("step", [0.1, 20.0], ids=["counter moves", "counter stands still"])
+def test_a_driver_that_counts_all_its_reasons_has_no_others_until_it_shows_one(play: Play, step: float) -> None:
+    rig = play(FakeGpu(reasons=((0.0, 0.0), (3.5, BOARD_LIMIT)), step=step), driver=COUNTED)
     rig.run(3.4)
     assert (seconds(rig, 1.0, 3.0, "other"), rig.state().throttle["other"], is_active(rig, "other")) == (0.0, 0.0, False)
     rig.run(8.0)
