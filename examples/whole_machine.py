@@ -21,6 +21,7 @@ import requests
 from prometheus_client import CollectorRegistry, Gauge, push_to_gateway
 
 GATEWAY = os.environ.get("JOULEBENCH_GATEWAY_URL", "http://127.0.0.1:9091")
+PROMETHEUS = os.environ.get("JOULEBENCH_PROMETHEUS_URL", "http://127.0.0.1:9090")
 EXPORTER = os.environ.get("JOULEBENCH_EXPORTER_URL", "http://127.0.0.1:18347")
 RUN_ID = f"whole-machine-{time.strftime('%Y%m%d-%H%M%S')}"
 METERS = """
@@ -58,6 +59,18 @@ def gpu_watts() -> float:
     return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith("joulebench_gpu_power_watts{"))
 
 
+def wait_for_scrape(seconds: float = 60.0) -> None:
+    """Until Prometheus has the wall meter's watts of a moment after this one."""
+    since = time.time()
+    while True:
+        query = {"query": f"timestamp(example_wall_watts) > {since}"}
+        if requests.get(f"{PROMETHEUS}/api/v1/query", params=query, timeout=5).json()["data"]["result"]:
+            return
+        if time.time() > since + seconds:
+            sys.exit(f"{PROMETHEUS} has no example_wall_watts after {seconds:g} s: does it scrape the Pushgateway at {GATEWAY}?")
+        time.sleep(0.5)
+
+
 def joulebench(*arguments: str) -> None:
     subprocess.run([sys.executable, "-m", "joulebench", *arguments], check=True)
 
@@ -67,9 +80,9 @@ def main() -> None:
     meters = threading.Thread(target=push_simulated_meters, args=(stopped,))
     meters.start()
     try:
-        time.sleep(6)  # the first scrapes of the meters
+        wait_for_scrape()
         joulebench("bench", "--run-id", RUN_ID, *(sys.argv[1:] or ["--embedded"]))
-        time.sleep(6)  # and the first after the last task
+        wait_for_scrape()
     finally:
         stopped.set()
         meters.join()

@@ -14,6 +14,7 @@ import sys
 import threading
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from types import ModuleType, TracebackType
 from typing import Any, ParamSpec, TypeVar
@@ -182,14 +183,11 @@ def begin_call(model: object, tools: object, server: object = None) -> RecordedC
     return RecordedCall(task, as_text(model), as_list(tools))
 
 
-def _record_chunks(chunks: Iterator[T], call: Callable[[], RecordedCall | None]) -> Iterator[T]:
-    """Passes chunks on. ``call`` begins the call with the first of them."""
-    recorded = call()
+@contextmanager
+def _ends_with_stream(recorded: RecordedCall | None) -> Iterator[RecordedCall | None]:
+    """The call ends with the stream, by its error where it has one; a caller that stops early is none."""
     try:
-        for chunk in chunks:
-            if recorded is not None:
-                recorded.chunk(chunk)
-            yield chunk
+        yield recorded
     except GeneratorExit:
         raise
     except BaseException as error:
@@ -199,26 +197,29 @@ def _record_chunks(chunks: Iterator[T], call: Callable[[], RecordedCall | None])
     finally:
         if recorded is not None:
             recorded.end()
+
+
+def _record_chunks(chunks: Iterator[T], call: Callable[[], RecordedCall | None]) -> Iterator[T]:
+    """Passes chunks on. ``call`` begins the call with the first of them."""
+    try:
+        with _ends_with_stream(call()) as recorded:
+            for chunk in chunks:
+                if recorded is not None:
+                    recorded.chunk(chunk)
+                yield chunk
+    finally:
         if (close := getattr(chunks, "close", None)) is not None:
             close()
 
 
 async def _record_async_chunks(chunks: AsyncIterator[T], call: Callable[[], RecordedCall | None]) -> AsyncIterator[T]:
-    recorded = call()
     try:
-        async for chunk in chunks:
-            if recorded is not None:
-                recorded.chunk(chunk)
-            yield chunk
-    except GeneratorExit:
-        raise
-    except BaseException as error:
-        if recorded is not None:
-            recorded.end(error)
-        raise
+        with _ends_with_stream(call()) as recorded:
+            async for chunk in chunks:
+                if recorded is not None:
+                    recorded.chunk(chunk)
+                yield chunk
     finally:
-        if recorded is not None:
-            recorded.end()
         if (close := getattr(chunks, "aclose", None)) is not None:
             await close()
 
