@@ -25,7 +25,7 @@ def exporter(request: RawRequest) -> list[Part]:
     query = parse_qs(urlsplit(request.line.split()[1]).query)
     joules = WATTS * (float(query["end"][0]) - float(query["start"][0]))
     energy = {"joules": joules, "low": joules - 1, "high": joules + 1, "quality": "ok", "reasons": []}
-    gpu = {"gpu": "0", "uuid": "GPU-0", "method": "counter", "samples": 9, **energy}
+    gpu = {"gpu": "0", "uuid": "GPU-0", "method": "counter", "samples": 9, **energy, "end_joules": WATTS * float(query["end"][0])}
     return whole(json.dumps({"source": "nvml", "basis": "declared", "gpus": [gpu], "total": energy}).encode())
 
 
@@ -71,3 +71,32 @@ def test_calls_one_after_another_keep_their_windows(tmp_path: Path) -> None:
     for call in result.calls:
         assert call.joules == call.window_joules == pytest.approx(WATTS * ((call.end or 0.0) - (call.start or 0.0)), rel=1e-6)
         assert (call.quality, call.reasons) == ("ok", [])
+
+
+def test_overlapping_tasks_of_two_workers_share_what_the_exporter_counted_without_any_prometheus(tmp_path: Path) -> None:
+    pause = threading.Event().wait
+
+    def work(worker: str, start: float, url: str) -> None:
+        pause(start)
+        with (
+            Run(
+                "m", run_id="r", worker=worker, exporter_url=url, gateway_url="none", prometheus_url="none", runs_dir=tmp_path
+            ) as run,
+            run.task(worker) as task,
+            task.call() as call,
+        ):
+            pause(0.3)
+            call.finish(10, 5)
+
+    with RawUpstream(exporter) as server:
+        threads = [threading.Thread(target=work, args=(f"w{number}", 0.1 * number, server.url)) for number in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    results = [load_result(path) for path in export(Options("r", tmp_path, wait=0.0), None).json_paths]
+    windows = [(one.metadata.session_start_unix or 0.0, one.metadata.session_end_unix or 0.0) for one in results]
+    shares = [one.attribution.attributed or 0.0 for one in results]
+    assert [one.attribution.source for one in results] == ["exporter"] * 2
+    assert sum(shares) == pytest.approx(WATTS * (max(end for _, end in windows) - min(start for start, _ in windows)), rel=1e-3)
+    assert sum(shares) < 0.9 * sum(one.measurement.joules or 0.0 for one in results)

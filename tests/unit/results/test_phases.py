@@ -160,13 +160,16 @@ def phase_errors(found: Sequence[TaskResult], used: Machine, tasks: Sequence[flo
 @pytest.mark.parametrize(("at_once", "most"), [(1, 0.01), (4, 0.02)])
 def test_each_phase_of_each_task_is_true_and_inside_its_bounds(at_once: int, most: float) -> None:
     used, sampler = polled(at_once)
-    found = results([task_of(at, sampler, starts(at_once)) for at in starts(at_once)], used)
-    assert max(phase_errors(found, used, starts(at_once))) <= most
+    errors = phase_errors(results([task_of(at, sampler, starts(at_once)) for at in starts(at_once)], used), used, starts(at_once))
+    print(f"{at_once} at once: largest {max(errors):.2%}")  # noqa: T201
+    assert max(errors) <= most
 
 
 def test_changes_of_other_workers_that_the_exporter_does_not_know_cost_exactness_and_no_bound() -> None:
     used, sampler = polled(4)
-    assert max(phase_errors(results([task_of(at, sampler) for at in starts(4)], used), used, starts(4))) <= 0.06
+    errors = phase_errors(results([task_of(at, sampler) for at in starts(4)], used), used, starts(4))
+    print(f"4 at once, each of a worker of its own: largest {max(errors):.2%}")  # noqa: T201
+    assert max(errors) <= 0.06
 
 
 @pytest.mark.parametrize(("step", "usual"), [(0.02, 0.02), (0.05, 0.01), (0.1, 0.03)])

@@ -98,6 +98,7 @@ def assert_conserved(group: AttributionGroup, shares: Sequence[TaskAttribution],
 def test_shares_by_answers_are_within_1_percent(workers: Sequence[str]) -> None:
     """Of several workers each knows its own changes of phase alone; their answers are of one curve."""
     group, shares = attributed(tasks(workers), samples())
+    print(f"shares by answers: largest error {worst_error(shares):.2%}")  # noqa: T201
     assert worst_error(shares) <= 0.01
     assert [share.answered for share in shares] == pytest.approx([1.0] * 4)
     assert_conserved(group, shares)
@@ -107,6 +108,7 @@ def test_shares_by_answers_are_within_1_percent(workers: Sequence[str]) -> None:
 
 def test_shares_by_stored_samples_say_so_and_are_far_worse() -> None:
     group, shares = attributed([replace(task, task_energy=None) for task in tasks()], samples())
+    print(f"shares by stored samples: largest error {worst_error(shares):.2%}")  # noqa: T201
     assert worst_error(shares) > 0.3
     assert [share.answered for share in shares] == [0.0] * 4
     assert_conserved(group, shares)
