@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import fsum
@@ -250,17 +250,24 @@ def attribute_tasks(
 def _energy_curves(
     stored: Mapping[str, GpuSamples], tasks: Sequence[Task], counters: Collection[str] | None
 ) -> dict[str, EnergyCurve]:
-    """By UUID: of the exporter's answers for tasks and calls where tasks overlapped, with the stored samples between them.
-
-    Without an overlap, or without such answers, the curve is that of the stored samples. ``counters``: UUIDs of the GPUs that the
-    tasks ran on, None where they are not known.
-    """
-    curves = {uuid: gpu.energy for uuid, gpu in stored.items()}
+    """By UUID: those of ``answered_curves`` where tasks overlapped, else those of the stored samples."""
     windows = sorted(task.window for task in tasks if task.window is not None)
     if all(before[1] <= after[0] for before, after in pairwise(windows)):
-        return curves
+        return {uuid: gpu.energy for uuid, gpu in stored.items()}
+    answers = (event for task in tasks for event in (*task.call_energy, task.task_energy) if event is not None)
+    return answered_curves(stored, answers, counters)
+
+
+def answered_curves(
+    stored: Mapping[str, GpuSamples], answers: Iterable[Event], counters: Collection[str] | None
+) -> dict[str, EnergyCurve]:
+    """By UUID: of the exporter's answers for tasks and calls, with the stored samples between them.
+
+    That of a GPU without such answers is that of its stored samples. ``counters``: UUIDs of the GPUs that count, None for all.
+    """
+    curves = {uuid: gpu.energy for uuid, gpu in stored.items()}
     readings: defaultdict[str, list[tuple[float, float, bool]]] = defaultdict(list)
-    for answer in (event for task in tasks for event in (*task.call_energy, task.task_energy) if event is not None):
+    for answer in answers:
         for uuid, points, is_corrected in curve_readings(answer):
             if counters is not None and uuid not in counters:
                 continue

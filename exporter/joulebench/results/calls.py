@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from joulebench.energy.trace import energy_curve
+from joulebench.energy.curve import EnergyCurve
 from joulebench.energy.window import QUALITIES, WindowEnergy, total
 from joulebench.parsing import as_dict, as_float, as_int, as_list, as_name, sum_or_none
-from joulebench.results.attribution import answered_calls, computed_prompt_tokens
+from joulebench.results.attribution import answered_calls, answered_curves, computed_prompt_tokens
 from joulebench.results.gpu_stats import GpuReadings, ratio
 from joulebench.results.journal import energy_parts, throttled_seconds
 from joulebench.results.merge import Task
@@ -60,7 +60,7 @@ def call_results(
         if end is not None:
             call.kv_cache_ratio, call.running_requests = servers.of_call(task.values.model_name, start, end)
         found.append(call)
-    _share_overlaps(found, answers, gpus)
+    _share_overlaps(task, found, answers, gpus)
     return found
 
 
@@ -94,25 +94,36 @@ def _add_energy(call: CallResult, answer: Event | None, stored: Sequence[WindowE
         call.quality, call.reasons, call.energy_source = energy.quality, list(energy.reasons), "prometheus"
 
 
-def _share_overlaps(calls: Sequence[CallResult], answers: Mapping[object, Event], gpus: Sequence[GpuReadings]) -> None:
-    """Gives calls that ran at the same time as others their shares: as they were journaled, else by the stored samples."""
+def _share_overlaps(
+    task: Task, calls: Sequence[CallResult], answers: Mapping[object, Event], gpus: Sequence[GpuReadings]
+) -> None:
+    """Gives calls that ran at the same time as others their shares: as they were journaled, else by the curve of the exporter's
+    answers and the stored samples."""
     for call in calls:
         call.window_joules = call.joules
     own = {id(call): as_dict(answers[call.call].get("share")) for call in calls if "share" in answers.get(call.call, {})}
     together = _overlapping(calls)
-    stored = _stored_shares(together, gpus) if any(id(call) not in own for call in together) else {}
+    divided = _divide_evenly(together, _energy_curves(task, gpus)) if any(id(call) not in own for call in together) else {}
     for call in calls:
         share = own.get(id(call))
         if share is not None:
             call.joules, call.low_joules = as_float(share.get("joules")), as_float(share.get("low"))
             call.high_joules = as_float(share.get("high"))
-        elif id(call) in stored:
-            call.joules, call.low_joules = stored[id(call)], None
-            call.energy_source = "prometheus" if call.joules is not None else call.energy_source
-        if id(call) not in stored and (share is None or share.get("exclusive") is True):
+        elif id(call) in divided:
+            call.joules, source = divided[id(call)]
+            call.low_joules, call.energy_source = None, source if call.joules is not None else call.energy_source
+        if id(call) not in divided and (share is None or share.get("exclusive") is True):
             continue
         call.reasons = [*call.reasons, Reason.CALLS_OVERLAP]
         call.quality = "missing" if call.joules is None else max(call.quality or "ok", "suspect", key=QUALITIES.index)
+
+
+def _energy_curves(task: Task, gpus: Sequence[GpuReadings]) -> list[EnergyCurve]:
+    """Of each GPU of the task."""
+    stored = {gpu.samples.uuid: gpu.samples for gpu in gpus}
+    answers = [event for event in (*task.call_energy, task.task_energy) if event is not None]
+    counters = {answer.uuid for answer in task.exporter_energy} or (stored.keys() if stored else None)
+    return list(answered_curves(stored, answers, counters).values())
 
 
 def _overlapping(calls: Sequence[CallResult]) -> list[CallResult]:
@@ -131,21 +142,23 @@ def _start_of(call: CallResult) -> float:
     return call.start or 0.0
 
 
-def _stored_shares(calls: Sequence[CallResult], gpus: Sequence[GpuReadings]) -> dict[int, float | None]:
-    """Joules of each of these calls by its ``id``, each moment divided evenly among those that ran; None where not known."""
-    shares: dict[int, float | None] = {id(call): 0.0 if gpus else None for call in calls}
+def _divide_evenly(calls: Sequence[CallResult], curves: Sequence[EnergyCurve]) -> dict[int, tuple[float | None, str]]:
+    """(joules, their source) of each of these calls by its ``id``, each moment divided evenly among those that ran; None where
+    not known. ``curves``: of each GPU."""
     edges = sorted({edge for call in calls for edge in (call.start, call.end) if edge is not None})
-    if not gpus or not edges:
-        return shares
-    curves = [energy_curve(gpu.samples.energy, edges[0], edges[-1]) for gpu in gpus]
+    if not curves or not edges:
+        return {id(call): (None, "prometheus") for call in calls}
     used = np.sum([np.diff(curve.joules_at(edges)) for curve in curves], axis=0)
     known = np.all([curve.is_whole(edges[:-1], edges[1:]) for curve in curves], axis=0)
+    answered = np.all([curve.answered(edges[:-1], edges[1:]) for curve in curves], axis=0)
     places = {edge: place for place, edge in enumerate(edges)}
     spans = {id(call): range(places[_start_of(call)], places[call.end or 0.0]) for call in calls}
     running = Counter(place for span in spans.values() for place in span)
+    shares: dict[int, tuple[float | None, str]] = {}
     for key, span in spans.items():
         is_known = all(known[place] for place in span)
-        shares[key] = float(sum(used[place] / running[place] for place in span)) if is_known else None
+        joules = float(sum(used[place] / running[place] for place in span)) if is_known else None
+        shares[key] = joules, "exporter" if all(answered[place] for place in span) else "prometheus"
     return shares
 
 

@@ -120,3 +120,20 @@ def test_calls_at_the_same_time_share_their_joules_or_have_none() -> None:
     assert [(one.joules, one.window_joules, one.quality) for one in unknown] == [(None, 287.0, "missing")] * 4
     assert figures(task(*shared), overlap=0.5).call_energy_joules == 286.0
     assert figures(task(*calls), overlap=0.5).call_energy_joules is None
+
+
+def test_calls_at_the_same_time_without_journaled_shares_share_by_the_exporters_answers() -> None:
+    """100 W until the second begins, 300 W together, 200 W after the first; as where two proxies answered one call each."""
+    counted = {0.0: 1000.0, 2.0: 1200.0, 4.0: 1800.0, 6.0: 2200.0}
+
+    def answered(number: int, start: float, end: float) -> tuple[Event, ...]:
+        gpu = {"uuid": "u", "joules": counted[end] - counted[start], "end_joules": counted[end], "reasons": []}
+        begun, ended, energy = call(number, start, end, counted[end] - counted[start])
+        return begun, ended, {**energy, "start": start, "end": end, "gpus": [gpu]}
+
+    both = rows(task(answered(1, 0.0, 4.0), answered(2, 2.0, 6.0)))
+    assert [one.joules for one in both] == pytest.approx([200.0 + 300.0, 300.0 + 400.0])
+    assert [(one.window_joules, one.energy_source, one.quality) for one in both] == [
+        (800.0, "exporter", "suspect"),
+        (1000.0, "exporter", "suspect"),
+    ]
