@@ -82,6 +82,7 @@ class HttpServer:
         # Used by the event loop's thread alone. In order of the time since when each is idle, the oldest first.
         self._connections: dict[_Connection, None] = {}
         self._by_transport: dict[asyncio.BaseTransport, _Connection] = {}
+        # Tasks of connections that are not among _connections yet: each counts once.
         self._opening: set[asyncio.Task[None]] = set()
         self._logged_at = -LOG_PERIOD
         self._loop = asyncio.new_event_loop()
@@ -155,7 +156,7 @@ class HttpServer:
         try:
             peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             await self._loop.connect_accepted_socket(
-                lambda: _Connection(self, server()),
+                lambda: _Connection(self, server(), asyncio.current_task()),
                 peer,
                 ssl=tls,
                 ssl_handshake_timeout=self._head_seconds if tls is not None else None,
@@ -198,6 +199,8 @@ class HttpServer:
     def add(self, connection: _Connection, transport: asyncio.BaseTransport) -> None:
         self._connections[connection] = None
         self._by_transport[transport] = connection
+        if connection.opened_by is not None:
+            self._opening.discard(connection.opened_by)
 
     def move_to_end(self, connection: _Connection) -> None:
         if connection in self._connections:
@@ -234,7 +237,8 @@ def replaceable(request: web.Request) -> Iterator[None]:
 class _Connection(asyncio.Protocol):
     """One connection: passes everything on to aiohttp's protocol and closes it when a request head takes too long."""
 
-    def __init__(self, server: HttpServer, protocol: web.RequestHandler) -> None:
+    def __init__(self, server: HttpServer, protocol: web.RequestHandler, opened_by: asyncio.Task[None] | None) -> None:
+        self.opened_by = opened_by
         self._server = server
         self._protocol = protocol
         self._transport: asyncio.Transport | None = None
