@@ -106,7 +106,7 @@ def test_charges_of_many_threads_add_up(tmp_path: Path, gateway: RealGateway, ex
     def work(run: Run, number: int) -> None:
         for turn in range(5):
             with run.task(f"t{number}-{turn}"):
-                wait(0.005 * (1 + number % 3))
+                wait(0.02 * (1 + number % 3))
 
     with run_at(tmp_path, gateway, exporter.url) as run, run.task("around"):
         threads = [threading.Thread(target=work, args=(run, number)) for number in range(4)]
@@ -119,7 +119,7 @@ def test_charges_of_many_threads_add_up(tmp_path: Path, gateway: RealGateway, ex
     joules = pushed(gateway, metrics.TASK_CHARGED_ENERGY, "task_id")
     assert len(joules) == 21
     # A thread may take the time of its task before another and tell it after; the clock then stands still for a moment.
-    assert sum(joules.values()) == pytest.approx(WATTS * (end - start), rel=0.02)
+    assert sum(joules.values()) == pytest.approx(WATTS * (end - start), rel=0.03)
     assert sum(pushed(gateway, metrics.RUN_CHARGED_ENERGY, "model").values()) == pytest.approx(sum(joules.values()))
 
 
