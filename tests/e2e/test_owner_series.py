@@ -95,7 +95,11 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcome]:
         stack.enter_context(fleet.scraping([host.address for host in hosts]))
         api = PrometheusApi(fleet.prometheus_url)
         stack.callback(api.close)
-        start, end = (f'{m.name}{{server="{address}"}}' for m in (metrics.GPU_PROCESS_OWNER_START, metrics.GPU_PROCESS_OWNER_END))
+        # Of the server and of all its ancestors: this process may have ports of its own.
+        start, end = (
+            f'{m.name}{{server=~"(.+,)?{address}(,.+)?"}}'
+            for m in (metrics.GPU_PROCESS_OWNER_START, metrics.GPU_PROCESS_OWNER_END)
+        )
         # A process that came to a card where another one of its owner has just ended takes that end away again.
         used = f"{start} unless on (uuid) {end}"
 
