@@ -181,11 +181,11 @@ class _Scene:
         shown = "unknown" if joules is None else f"{joules:.0f}"
         error = "-" if error_percent is None else f"{error_percent:.3g} %"
         if answer.basis == "assumed":
-            held = "-"  # They are bounds of other GPUs, too.
+            shown_hold = "-"  # They are bounds of other GPUs, too.
         else:
-            held = "yes" if holds else "NO"
+            shown_hold = "yes" if holds else "NO"
             self._report.targets.append(Target(f"{name}: bounds hold", 1, float(holds), "", at_least=True))
-        self.rows.append((name, f"{truth:.0f}", shown, error, bounds, held, verdict))
+        self.rows.append((name, f"{truth:.0f}", shown, error, bounds, shown_hold, verdict))
         if answer.basis == "assumed" or answer.missing_hosts:
             self._report.targets.append(Target(f"{name}: not ok", 1, float(total["quality"] != "ok"), "", at_least=True))
         else:
