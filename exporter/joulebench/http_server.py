@@ -82,8 +82,8 @@ class HttpServer:
         # Used by the event loop's thread alone. In order of the time since when each is idle, the oldest first.
         self._connections: dict[_Connection, None] = {}
         self._by_transport: dict[asyncio.BaseTransport, _Connection] = {}
-        # Tasks of connections that are not among _connections yet: each counts once.
-        self._opening: set[asyncio.Task[None]] = set()
+        # Tasks of connections that are not among _connections yet, the oldest first: each counts once.
+        self._opening: dict[asyncio.Task[None], None] = {}
         self._logged_at = -LOG_PERIOD
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
@@ -124,7 +124,7 @@ class HttpServer:
         with suppress(asyncio.CancelledError):
             await accepting
         self._listener.close()
-        for task in self._opening:
+        for task in list(self._opening):
             task.cancel()
         for connection in list(self._connections):
             if not connection.is_busy:
@@ -145,8 +145,8 @@ class HttpServer:
             peer.close()
             return 0.0
         task = self._loop.create_task(self._open(peer))
-        self._opening.add(task)
-        task.add_done_callback(self._opening.discard)
+        self._opening[task] = None
+        task.add_done_callback(self._forget_opening)
         return 0.0
 
     async def _open(self, peer: socket.socket) -> None:
@@ -173,8 +173,13 @@ class HttpServer:
                 return True
         for task in self._opening:
             task.cancel()
+            # Forgotten now, not when it has ended: a connection that is accepted before that has to close another one.
+            self._forget_opening(task)
             return True
         return False
+
+    def _forget_opening(self, task: asyncio.Task[None]) -> None:
+        self._opening.pop(task, None)
 
     def _log_rarely(self, message: str, *values: object) -> None:
         now = self._loop.time()
@@ -200,7 +205,7 @@ class HttpServer:
         self._connections[connection] = None
         self._by_transport[transport] = connection
         if connection.opened_by is not None:
-            self._opening.discard(connection.opened_by)
+            self._forget_opening(connection.opened_by)
 
     def move_to_end(self, connection: _Connection) -> None:
         if connection in self._connections:

@@ -10,6 +10,7 @@ import socket
 import ssl
 import subprocess
 import sys
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -105,6 +106,21 @@ def test_plain_http_and_a_stalled_handshake_do_not_hold_up_a_tls_server(certific
         ):
             status(server)
         assert status(server, trusting(certificates)) == 200
+
+
+def test_handshakes_that_never_end_stay_within_the_limit_of_connections(certificates: Certificates) -> None:
+    with serving(tls(certificates.folder), max_connections=8) as server, ExitStack() as stack:
+        parts = urlsplit(server.url)
+        address = (parts.hostname or "", parts.port or 0)
+        # More than can be accepted one by one: the server meets many of them in the same moment.
+        peers = [stack.enter_context(socket.create_connection(address, timeout=5)) for _ in range(100)]
+        assert status(server, trusting(certificates)) == 200
+        closed = 0
+        for peer in peers[:-7]:
+            with suppress(ConnectionError):
+                assert peer.recv(1) == b"", "a silent peer gets nothing"
+            closed += 1
+        assert closed == 93, "the oldest make room: seven and the request that was served are left of eight"
 
 
 def test_a_client_older_than_the_least_version_is_refused(certificates: Certificates) -> None:
