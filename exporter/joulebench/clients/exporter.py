@@ -553,7 +553,7 @@ def _clock_offset(reply: _Reply) -> ClockOffset | None:
 def _parse_answer(body: Any) -> EnergyAnswer:
     gpus = tuple(
         GpuWindow(
-            gpu=str(gpu["gpu"]),
+            gpu=str(int(gpu["gpu"])),
             uuid=str(gpu["uuid"]),
             joules=_joules(gpu, "joules"),
             low=_joules(gpu, "low"),
@@ -563,8 +563,8 @@ def _parse_answer(body: Any) -> EnergyAnswer:
         )
         for gpu in body["gpus"]
     )
-    if not isinstance(body["total"], Mapping):
-        raise TypeError("total is no object")
+    for energy in (body["total"], *body["gpus"]):
+        _check_energy(energy)
     basis = body.get("basis")
     return EnergyAnswer(
         source=str(body["source"]),
@@ -574,6 +574,18 @@ def _parse_answer(body: Any) -> EnergyAnswer:
         basis=basis if basis in BASES else None,
         mig_parents={str(instance["uuid"]): str(instance["parent"]) for instance in body.get("mig") or ()},
     )
+
+
+def _check_energy(energy: Mapping[str, Any]) -> None:
+    """Raises TypeError or AttributeError unless what an answer says of a GPU or of all of them is an object of the right kinds.
+
+    Reasons may be absent, and so may be bounds of the total.
+    """
+    for name in ("joules", "low", "high"):
+        _number(name, energy.get(name))
+    reasons = energy.get("reasons", [])
+    if not isinstance(reasons, list) or not all(isinstance(reason, str) for reason in reasons):
+        raise TypeError("reasons are no list of names")
 
 
 def _joules(gpu: Mapping[str, Any], name: str) -> Joules | None:

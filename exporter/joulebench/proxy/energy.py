@@ -245,6 +245,10 @@ class EnergyAllocator:
         except EnergyApiError as error:
             self._give_up(question, error)
             return PAUSE_AFTER_FAILURE
+        except Exception as error:
+            # Whatever it was, the window is not answered, and its requests are let go.
+            self._give_up(question, error)
+            raise
         self._was_reachable = True
         if isinstance(question, RequestInterval):
             self._allocate(question, answer)
@@ -268,7 +272,7 @@ class EnergyAllocator:
                 waits.append(min(left, ASK_AFTER))
         return min(waits)
 
-    def _give_up(self, question: RequestInterval | WindowQuestion, error: EnergyApiError) -> None:
+    def _give_up(self, question: RequestInterval | WindowQuestion, error: Exception) -> None:
         if self._was_reachable:
             log.warning("no energy from the exporter: %s", error)
         self._was_reachable = False

@@ -30,15 +30,15 @@ WATTS = {"0": 100.0, "1": 40.0}
 class SteadyPower:
     """Two GPUs of known power. ``asked`` are the windows."""
 
-    def __init__(self, *, fails: bool = False, unknown: bool = False) -> None:
+    def __init__(self, *, failure: Exception | None = None, unknown: bool = False) -> None:
         self.asked: list[tuple[float, float]] = []
-        self._fails = fails
+        self._failure = failure
         self._unknown = unknown
 
     def energy(self, start: Seconds, end: Seconds, wait: float = 0.0) -> EnergyAnswer:
         self.asked.append((start, end))
-        if self._fails:
-            raise EnergyApiError("gone")
+        if self._failure is not None:
+            raise self._failure
         gpus = tuple(
             GpuWindow(gpu, f"GPU-{gpu}", None if self._unknown else Joules(watts * (end - start)), None, None, "ok")
             for gpu, watts in WATTS.items()
@@ -101,7 +101,11 @@ def test_shares_of_overlapping_requests_add_up() -> None:
         assert whole["b", gpu] == pytest.approx(5 * watts)
 
 
-@pytest.mark.parametrize("power", [SteadyPower(fails=True), SteadyPower(unknown=True)], ids=["exporter gone", "no energy"])
+@pytest.mark.parametrize(
+    "power",
+    [SteadyPower(failure=EnergyApiError("gone")), SteadyPower(failure=TypeError("odd")), SteadyPower(unknown=True)],
+    ids=["exporter gone", "unforeseen error", "no energy"],
+)
 def test_energy_that_is_not_known_is_no_energy(power: SteadyPower) -> None:
     metrics, hands = ProxyMetrics(), Hands()
     allocator = EnergyAllocator(power, metrics, hands)

@@ -284,6 +284,16 @@ def test_an_exporter_that_refuses_a_window_is_not_asked_for_it_again(
             '{"source": "nvml", "gpus": [{"gpu": 0, "uuid": "u", "joules": true, "quality": "ok"}], "total": {}}',
             "joules is True",
         ),
+        (
+            200,
+            '{"source": "nvml", "gpus": [{"gpu": "x", "uuid": "u", "joules": 1, "low": 1, "high": 1, "quality": "ok"}],'
+            ' "total": {}}',
+            "cannot be read",
+        ),
+        *(
+            (200, f'{{"source": "nvml", "gpus": [], "total": {total}}}', "cannot be read")
+            for total in ('{"joules": "1"}', '{"reasons": null}', '{"reasons": "glitch"}', '{"reasons": [[1]]}', "[1]")
+        ),
         *(
             (
                 200,
