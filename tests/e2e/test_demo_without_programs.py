@@ -54,6 +54,7 @@ def test_the_demo_ends_well_and_says_in_one_sentence_what_each_missing_program_i
     assert len(rows) == TASKS
     assert all(float(row["total_energy_joules"]) > 0 for row in rows), "the exporter's window energies are enough"
     assert {row["energy_source"] for row in rows} == {"exporter"}
+    assert all(row["avg_ttft_ms"] and row["avg_tool_confidence"] for row in rows), done.stdout
     _assert_values_are_those_of_their_definitions(rows, table.parent)
 
 

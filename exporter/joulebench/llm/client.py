@@ -28,7 +28,8 @@ from joulebench.units import Seconds
 
 TOP_LOGPROBS = 5
 MAX_NOTES = 20
-MEASURED_PAIRS = 2
+MIN_PAIRS = 2
+MAX_PAIRS = 4
 NOT_PARSED = "this is not the form of a tool call"
 
 
@@ -133,20 +134,26 @@ class ChatClient:
     def measure_logprobs(self, messages: Sequence[Message], tools: Sequence[ToolSpec], deadline: Seconds) -> LogprobCost | None:
         """Makes the same call with logprobs and without, in turns; where they are not cheap, later calls go without them.
 
-        Returns None where the server takes no logprobs or does not count tokens. Raises ModelError.
+        The fastest call of each kind counts, and they are expensive only if that is so after ``MAX_PAIRS`` pairs: other load
+        makes a call slower, never faster. Returns None where the server takes no logprobs or does not count tokens. Raises
+        ModelError.
         """
         form = self._accepted
         if not form.logprobs:
             return None
-        calls: dict[bool, list[tuple[float, int]]] = {True: [], False: []}
-        for _ in range(MEASURED_PAIRS):
-            for logprobs, timed in calls.items():
+        fastest: dict[bool, tuple[float, int]] = {}
+        cost: LogprobCost | None = None
+        for pair in range(1, MAX_PAIRS + 1):
+            for logprobs in (True, False):
                 began = self._clock.monotonic()
                 reply = self._ask(replace(form, logprobs=logprobs), messages, tools, lambda: None, deadline)
                 if not reply.completion_tokens:
                     return None
-                timed.append((self._clock.monotonic() - began, reply.completion_tokens))
-        cost = logprob_cost(calls[True], calls[False])
+                timed = (self._clock.monotonic() - began, reply.completion_tokens)
+                fastest[logprobs] = min(fastest.get(logprobs, timed), timed, key=_seconds_per_token)
+            cost = logprob_cost([fastest[True]], [fastest[False]])
+            if pair >= MIN_PAIRS and cost is not None and cost.is_cheap:
+                break
         if cost is not None and not cost.is_cheap:
             self._wanted = replace(self._wanted, logprobs=False)
             self._accepted = replace(form, logprobs=False)
@@ -299,6 +306,11 @@ def _with_unreported_calls(
     for place, attempt in reversed(find_unreported_calls(rows, [call.name for call in reported], declared)):
         calls.insert(place, _unreported_call(attempt, raw_text))
     return tuple(calls)
+
+
+def _seconds_per_token(timed: tuple[float, int]) -> float:
+    seconds, tokens = timed
+    return seconds / tokens
 
 
 def _unreported_call(attempt: AttemptedCall, raw_text: str) -> ToolCall:

@@ -75,6 +75,39 @@ def test_a_server_that_refuses_logprobs_answers_without_them(api: str, refusal: 
     assert "no confidence" in note
 
 
+@pytest.mark.parametrize(
+    ("slow_with", "slow_without", "requested", "pairs"),
+    [
+        ([], [], True, 2),
+        ([1], [], True, 2),
+        ([1, 2, 3], [], True, 4),
+        ([1, 2, 3, 4], [], False, 4),
+        ([1, 2, 3, 4], [2, 3], False, 4),
+        ([1, 2], [2], True, 3),
+    ],
+)
+def test_logprobs_are_left_out_only_where_no_call_with_them_is_as_fast_as_one_without(
+    slow_with: list[int], slow_without: list[int], requested: bool, pairs: int
+) -> None:
+    """Each call takes 1 s, those of the given numbers 2 s."""
+    clock = MovableClock()
+    counted = {True: 0, False: 0}
+
+    def answer(request: RawRequest) -> Iterable[Part]:
+        logprobs = b"logprobs" in request.body
+        counted[logprobs] += 1
+        clock.moved += 2.0 if counted[logprobs] in (slow_with if logprobs else slow_without) else 1.0
+        return chunked([LINES], "application/x-ndjson")
+
+    with RawUpstream(answer, cut=True) as upstream:
+        model = OllamaChat(ModelServerHttp(upstream.url, clock), "m", clock)
+        cost = model.measure_logprobs([Message("user", "hello")], TOOLS, Seconds(clock.monotonic() + 100.0))
+        assert cost is not None
+        assert (cost.is_cheap, counted) == (requested, {True: pairs, False: pairs})
+        ask(model, clock)
+        assert (b"logprobs" in upstream.requests[-1].body) is requested
+
+
 def test_a_server_that_refuses_stream_options_answers_without_them() -> None:
     def answer(request: RawRequest) -> Iterable[Part]:
         if b"stream_options" in request.body:
