@@ -79,10 +79,11 @@ check: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Two runs: tests that compute, on two workers, then tests that play scripts in seconds with real programs, one after the other.
+# Two runs: tests that compute, on two workers, then tests that play scripts in seconds with real programs: one after the other
+# while the scene of the first worker passes, then two at a time.
 WORKERS ?= 2
 COMPUTE := -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not ollama and not timed"
-PLAY := -m "timed and not ollama"
+PLAY := -n 2 --dist loadfile --no-loadscope-reorder -m "timed and not ollama"
 # Exit status 5: none of the files named in TESTS is of this kind.
 test: check programs compiler
 	@status=0; \

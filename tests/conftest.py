@@ -11,6 +11,8 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 from joulebench.stack.native import NativeStack, Ports
 from tests import stray_threads
@@ -21,6 +23,12 @@ from tests.needs import need_program
 TIMED = Path(__file__).parent / "e2e"
 """Its tests play scripts in seconds with real programs."""
 UNTIMED = (TIMED / "test_demo_without_programs.py",)
+TOGETHER = TIMED / "faults"
+"""Its tests share machines, which work once for all of them."""
+BEFORE = (TIMED / "test_known_joules.py",)
+"""Tests that need little of the machine while the scene's programs start."""
+EXACT = tuple(TIMED / f"test_{name}.py" for name in ("proxy_scraped", "outages", "no_loss", "mcpworld_range"))
+"""Whatever the machine does meanwhile, their numbers are the same; so they come last, when two files are played at once."""
 
 # A run in a test meets the programs that the test names, never those that happen to run on this machine's usual ports.
 for variable in ("JOULEBENCH_PROMETHEUS_URL", "JOULEBENCH_EXPORTER_URL"):
@@ -62,8 +70,24 @@ def _place(item: pytest.Item) -> int:
     if item.get_closest_marker("scene_start"):
         return 0
     if item.get_closest_marker("scene"):
-        return 2
-    return 1
+        return 5
+    if item.path in EXACT:
+        return 4
+    if item.path in BEFORE:
+        return 1
+    return 2 if TOGETHER in item.path.parents else 3
+
+
+class FileScheduling(LoadFileScheduling):
+    """A worker has the tests of a file, or of all files that share machines, one after the other."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = str(super()._split_scope(nodeid))
+        return str(TOGETHER) if TOGETHER.name in Path(path).parts else path
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> FileScheduling | None:
+    return FileScheduling(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 @pytest.hookimpl(wrapper=True)

@@ -29,8 +29,8 @@ pytestmark = pytest.mark.e2e
 SCRIPT = Path(__file__).parents[2] / "scripts/monitor_gpu.py"
 INTERVAL = 0.25
 SECONDS = 11
-MOVES_AT = 6.0
-"""Seconds after the origin of the script."""
+MOVES_AT = 10.0
+"""Seconds after the origin of the script; both monitors have to have begun 3.5 s before."""
 STEPS = ((0.0, 62.0), (1.3, 331.0), (1.9, 279.0), (4.05, 62.0))
 
 
