@@ -19,16 +19,8 @@ from joulebench.results.journal import Journal
 from joulebench.results.task_energy import IdlePower, idle_power_as_json
 from joulebench.results.task_result import ExportContext
 from joulebench.schema import events
-from joulebench.schema.result import (
-    SCHEMA_VERSION,
-    CompletionStatus,
-    EmissionResult,
-    Event,
-    Metadata,
-    MeterResult,
-    TaskResult,
-    TokenUsage,
-)
+from joulebench.schema.computed_metrics import CompletionStatus, TokenUsage
+from joulebench.schema.result import SCHEMA_VERSION, EmissionResult, Event, Metadata, MeterResult, TaskResult
 
 Record = dict[str, Any]
 

@@ -43,37 +43,16 @@ from joulebench.results.throttle import (
 from joulebench.results.timeseries import EMPTY
 from joulebench.results.window_record import window_record
 from joulebench.schema import events
-from joulebench.schema.load import convert_tolerantly
-from joulebench.schema.reasons import Reason
-from joulebench.schema.result import (
-    SCHEMA_VERSION,
-    Attribution,
-    CallResult,
-    ClockOffsets,
+from joulebench.schema.computed_metrics import (
     CompletionStatus,
     ComputedMetrics,
-    DeviceRecord,
-    Disagreement,
     ErrorSource,
     ErrorSummary,
-    Event,
     GenerationTimeMetrics,
-    GpuEnergy,
-    GpuResult,
-    GpuShare,
     Hallucinations,
-    HardwareMetrics,
-    JouleBounds,
     KeySteps,
     LoopDetections,
-    Measurement,
-    Metadata,
-    MeterResult,
-    ModelServer,
     OverheadMetrics,
-    Phases,
-    TaskConfig,
-    TaskResult,
     Throughput,
     TokenEfficiency,
     TokenUsage,
@@ -82,6 +61,29 @@ from joulebench.schema.result import (
     ToolStats,
     ToolUsage,
     TtftMetrics,
+)
+from joulebench.schema.load import convert_tolerantly
+from joulebench.schema.reasons import Reason
+from joulebench.schema.result import (
+    SCHEMA_VERSION,
+    Attribution,
+    CallResult,
+    ClockOffsets,
+    DeviceRecord,
+    Disagreement,
+    Event,
+    GpuEnergy,
+    GpuResult,
+    GpuShare,
+    HardwareMetrics,
+    JouleBounds,
+    Measurement,
+    Metadata,
+    MeterResult,
+    ModelServer,
+    Phases,
+    TaskConfig,
+    TaskResult,
 )
 
 BATCH_TASKS = 500

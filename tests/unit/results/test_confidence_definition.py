@@ -7,7 +7,8 @@ import pytest
 from joulebench.results.journal import task_values
 from joulebench.results.merge import Task, TaskKey
 from joulebench.results.task_result import computed_metrics
-from joulebench.schema.result import Event, ToolConfidence
+from joulebench.schema.computed_metrics import ToolConfidence
+from joulebench.schema.result import Event
 
 OF_TOKENS: Event = {"confidence": 0.4, "span_status": "ok", "confidence_measures": {"naive_mean": 0.9, "args_min": 0.4}}
 REPORTED: Event = {"confidence": 0.8, "span_status": "reported", "confidence_measures": {"reported": 0.8}}
