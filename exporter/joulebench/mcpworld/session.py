@@ -14,7 +14,7 @@ from joulebench.mcpworld.document import Document, read_document
 from joulebench.mcpworld.windows import Windows, in_order, windows
 from joulebench.parsing import as_name
 from joulebench.results.journal import task_values
-from joulebench.results.merge import Task, TaskKey
+from joulebench.results.task import Task, TaskKey
 from joulebench.schema import UnreadableResult
 from joulebench.schema.client_identity import ClientIdentity, identify
 from joulebench.schema.result import Event

@@ -30,7 +30,7 @@ from joulebench.mcpworld.client_names import MONITOR_COLUMNS, MONITOR_LOG_PATTER
 from joulebench.mcpworld.session import Session
 from joulebench.results.attribution import stored_devices
 from joulebench.results.fetch import GpuSamples, Samples, fetch_samples, wait_until_settled
-from joulebench.results.merge import ObservedDevice
+from joulebench.results.task import ObservedDevice
 from joulebench.results.timeseries import EMPTY, TimeSeries, Window
 from joulebench.units import BYTES_PER_MIB
 

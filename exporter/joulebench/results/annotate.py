@@ -31,7 +31,6 @@ from joulebench.results.attribution import stored_devices
 from joulebench.results.emissions import FactorSamples, emission_results, fetch_factors
 from joulebench.results.fetch import GpuSamples, fetch_samples, wait_until_settled
 from joulebench.results.gpu_stats import Gauges, GpuReadings, throttled_by_reason
-from joulebench.results.merge import ObservedDevice, Task, TaskKey, TaskValues
 from joulebench.results.meters import (
     MeteredTask,
     MeterSamples,
@@ -43,6 +42,7 @@ from joulebench.results.meters import (
 )
 from joulebench.results.owner_history import observe_devices
 from joulebench.results.row_files import Cells, RowFile, TimeReader, detect_times, open_rows
+from joulebench.results.task import ObservedDevice, Task, TaskKey, TaskValues
 from joulebench.results.task_energy import is_on_two_clocks, task_energy
 from joulebench.results.throttle import most_throttled, throttled_seconds
 from joulebench.results.timeseries import Window

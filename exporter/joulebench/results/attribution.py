@@ -23,7 +23,7 @@ from joulebench.errors import UserError
 from joulebench.parsing import as_dict, as_float, as_int, sum_or_none
 from joulebench.results.fetch import NO_CURVE, GpuSamples
 from joulebench.results.journal import curve_readings
-from joulebench.results.merge import PartEnergy, Task, TaskKey
+from joulebench.results.task import PartEnergy, Task, TaskKey
 from joulebench.schema import events as event_types
 from joulebench.schema.reasons import Reason
 from joulebench.schema.result import Event, PhaseResult, Phases

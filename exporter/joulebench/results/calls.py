@@ -20,8 +20,8 @@ from joulebench.parsing import as_dict, as_float, as_int, as_list, as_name, sum_
 from joulebench.results.attribution import answered_calls, answered_curves, computed_prompt_tokens
 from joulebench.results.gpu_stats import GpuReadings, ratio
 from joulebench.results.journal import energy_parts, throttled_seconds
-from joulebench.results.merge import Task
 from joulebench.results.server_metrics import ServerMetrics
+from joulebench.results.task import Task
 from joulebench.results.throttle import call_throttling
 from joulebench.schema import events
 from joulebench.schema.reasons import Reason

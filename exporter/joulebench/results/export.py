@@ -32,12 +32,13 @@ from joulebench.results.attribution import (
 from joulebench.results.emissions import fetch_factors
 from joulebench.results.fetch import CHUNK_SECONDS, GpuSamples, Samples, fetch_samples, wait_until_scraped
 from joulebench.results.journal import Journal, closed_workers, known_runs, load_journals
-from joulebench.results.merge import Task, TaskKey, merge_sources
+from joulebench.results.merge import merge_sources
 from joulebench.results.meters import fetch_meters, meter_results, metered_task
 from joulebench.results.owner_history import observe_devices
 from joulebench.results.pushed import PushedTask
 from joulebench.results.run_result import TaskSummary, attribution_residual, planned_tasks, run_notes, run_result
 from joulebench.results.server_metrics import ServerMetrics, fetch_server_metrics
+from joulebench.results.task import Task, TaskKey
 from joulebench.results.task_energy import idle_power_by_gpu
 from joulebench.results.task_result import ExportContext, task_results
 from joulebench.results.write import (

@@ -25,7 +25,7 @@ from joulebench.energy.plausibility import MOST_WATTS, ceiling_watts, checked_cu
 from joulebench.errors import QueryRefused
 from joulebench.metrics import Metric
 from joulebench.results import queries
-from joulebench.results.merge import Task
+from joulebench.results.task import Task
 from joulebench.results.timeseries import EMPTY, TimeSeries, Window
 
 CHUNK_SECONDS = 3600.0

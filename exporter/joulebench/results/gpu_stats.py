@@ -20,7 +20,7 @@ from joulebench.metrics import THROTTLE_REASONS, Metric
 from joulebench.parsing import sum_or_none
 from joulebench.results.attribution import call_windows, task_timeline
 from joulebench.results.fetch import NO_CURVE, GpuSamples
-from joulebench.results.merge import Task, TaskKey
+from joulebench.results.task import Task, TaskKey
 from joulebench.results.timeseries import (
     EMPTY,
     TimeSeries,

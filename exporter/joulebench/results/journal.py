@@ -20,8 +20,8 @@ import msgspec
 from joulebench.errors import UserError
 from joulebench.metrics import THROTTLE_REASONS, TOOL_ERROR, TOOL_OUTCOMES
 from joulebench.parsing import as_dict, as_float, as_int, as_list, as_name, as_unix_time, sum_or_none
-from joulebench.results.merge import SAME_MOMENT_SECONDS, ExporterAnswer, GpuJoules, PartEnergy, TaskKey, TaskValues
 from joulebench.results.proxied import join_proxied_tasks
+from joulebench.results.task import SAME_MOMENT_SECONDS, ExporterAnswer, GpuJoules, PartEnergy, TaskKey, TaskValues
 from joulebench.schema import events
 from joulebench.schema.events import JOURNAL_PATTERN
 from joulebench.schema.reasons import Reason

@@ -30,7 +30,7 @@ from joulebench.meters import EVERY_HOST, Meter
 from joulebench.results import queries
 from joulebench.results.attribution import llm_calls
 from joulebench.results.fetch import CHUNK_SECONDS, NO_CURVE, PAD_SECONDS, GpuSamples, chunks, fetch_in_parts, union
-from joulebench.results.merge import Task
+from joulebench.results.task import Task
 from joulebench.results.timeseries import TimeSeries, Window
 from joulebench.results.window_record import window_record
 from joulebench.schema.reasons import Reason

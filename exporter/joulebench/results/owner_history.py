@@ -23,7 +23,7 @@ from joulebench.errors import PrometheusError, UserError
 from joulebench.metrics.label_sets import OWNER
 from joulebench.results import queries
 from joulebench.results.fetch import CHUNK_SECONDS, GpuSamples, chunks, fetch_in_parts, union
-from joulebench.results.merge import ObservedDevice, ServingOwner, Task
+from joulebench.results.task import ObservedDevice, ServingOwner, Task
 from joulebench.results.timeseries import EMPTY, TimeSeries, Window, window_means
 from joulebench.settings import is_loopback
 

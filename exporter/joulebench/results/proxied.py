@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from joulebench.parsing import as_float
-from joulebench.results.merge import SAME_MOMENT_SECONDS, TaskKey
+from joulebench.results.task import SAME_MOMENT_SECONDS, TaskKey
 from joulebench.schema import events
 from joulebench.schema.result import Event
 

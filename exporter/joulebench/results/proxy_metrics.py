@@ -22,9 +22,9 @@ from joulebench.parsing import as_unix_time
 from joulebench.results import queries
 from joulebench.results.fetch import POLL_SECONDS, SETTLED_SECONDS, energy_reaches
 from joulebench.results.journal import Journal
-from joulebench.results.merge import TaskKey, TaskValues
 from joulebench.results.proxied import task_names
 from joulebench.results.pushed import PushedTask
+from joulebench.results.task import TaskKey, TaskValues
 from joulebench.schema.events import PROXY, UNNAMED_TASK
 from joulebench.schema.reasons import Reason
 

@@ -16,7 +16,7 @@ from joulebench.clients.prometheus import PrometheusApi
 from joulebench.metrics import Metric
 from joulebench.parsing import as_unix_time
 from joulebench.results import queries
-from joulebench.results.merge import GpuJoules, TaskKey, TaskValues
+from joulebench.results.task import GpuJoules, TaskKey, TaskValues
 
 AFTERWARDS_SECONDS = 3600.0
 """How long after the last task begins or ends its last push may come."""

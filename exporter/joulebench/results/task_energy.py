@@ -24,7 +24,7 @@ from joulebench.energy.window import QUALITIES, WindowEnergy, missing, total
 from joulebench.parsing import as_float, as_list, as_name
 from joulebench.results.fetch import PAD_SECONDS, GpuSamples
 from joulebench.results.gpu_stats import GpuReadings
-from joulebench.results.merge import GpuJoules, ObservedDevice, Task
+from joulebench.results.task import GpuJoules, ObservedDevice, Task
 from joulebench.schema import events
 from joulebench.schema import events as event_types
 from joulebench.schema.reasons import Reason

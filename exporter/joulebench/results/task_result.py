@@ -20,8 +20,8 @@ from joulebench.results.calls import answered_stretches, call_results, calls_exc
 from joulebench.results.emissions import FactorSamples, emission_results
 from joulebench.results.fetch import GpuSamples, Samples
 from joulebench.results.gpu_stats import NO_READINGS, GpuGroup, GpuReadings, TaskReadings, hardware_metrics, ratio
-from joulebench.results.merge import GpuJoules, ObservedDevice, Task, TaskKey
 from joulebench.results.server_metrics import ServerMetrics, capped_clock, link_bytes, model_server
+from joulebench.results.task import GpuJoules, ObservedDevice, Task, TaskKey
 from joulebench.results.task_energy import (
     ChosenEnergy,
     IdlePower,

@@ -19,7 +19,7 @@ from joulebench.results.attribution import (
     tool_spans,
 )
 from joulebench.results.fetch import GpuSamples
-from joulebench.results.merge import GpuJoules, Task, TaskKey, TaskValues
+from joulebench.results.task import GpuJoules, Task, TaskKey, TaskValues
 from joulebench.schema.result import Event, Phases
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from joulebench.results.calls import call_results, calls_exceed_task, efficiency
-from joulebench.results.merge import Task, TaskKey, TaskValues
 from joulebench.results.server_metrics import ServerMetrics
+from joulebench.results.task import Task, TaskKey, TaskValues
 from joulebench.schema.result import CallResult, Efficiency, Event, PhaseResult
 
 PHASES = {

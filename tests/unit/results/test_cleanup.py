@@ -13,7 +13,7 @@ from joulebench.metrics.families import Sheet
 from joulebench.push.journal import Journal
 from joulebench.results.export import releasable_tasks, release_groups
 from joulebench.results.journal import closed_workers
-from joulebench.results.merge import TaskKey
+from joulebench.results.task import TaskKey
 from joulebench.stack.process import Program, free_port
 from tests.needs import need_program
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from joulebench.results.journal import task_values
-from joulebench.results.merge import Task, TaskKey
+from joulebench.results.task import Task, TaskKey
 from joulebench.results.task_result import computed_metrics
 from joulebench.schema.computed_metrics import ToolConfidence
 from joulebench.schema.result import Event

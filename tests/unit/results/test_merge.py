@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from joulebench.results.journal import Journal, exporter_energy, known_runs, load_journals, task_values
-from joulebench.results.merge import GpuJoules, Task, TaskKey, ValueDisagreement, merge_sources
+from joulebench.results.merge import merge_sources
 from joulebench.results.pushed import PushedTask
+from joulebench.results.task import GpuJoules, Task, TaskKey, ValueDisagreement
 from joulebench.schema.result import Event
 from tests.unit.results.scenario import RUN, TASKS, Planned, events, write_journals
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from joulebench.results.attribution import gpus_by_task
-from joulebench.results.merge import GpuJoules, Task, TaskKey, TaskValues
+from joulebench.results.task import GpuJoules, Task, TaskKey, TaskValues
 
 
 def task(task_id: str, worker: str, *uuids: str, source: str | None = "nvml") -> Task:

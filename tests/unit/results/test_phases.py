@@ -18,7 +18,7 @@ from joulebench.energy.window import WindowEnergy
 from joulebench.gpu.sampler import GpuSampler
 from joulebench.results.fetch import GpuSamples, Samples
 from joulebench.results.journal import exporter_energy
-from joulebench.results.merge import Task, TaskKey, TaskValues
+from joulebench.results.task import Task, TaskKey, TaskValues
 from joulebench.results.task_result import ExportContext, task_results
 from joulebench.schema.reasons import Reason
 from joulebench.schema.result import Event, TaskResult

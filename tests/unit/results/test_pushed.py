@@ -14,8 +14,8 @@ from urllib.parse import parse_qs, urlsplit
 from joulebench import metrics
 from joulebench.clients.prometheus import PrometheusApi
 from joulebench.results import queries
-from joulebench.results.merge import TaskKey
 from joulebench.results.pushed import load_pushed_tasks
+from joulebench.results.task import TaskKey
 
 START = 1_700_000_000.0
 Series = tuple[Mapping[str, str], float]

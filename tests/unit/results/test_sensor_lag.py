@@ -9,7 +9,7 @@ from joulebench.energy.curve import EnergyCurve
 from joulebench.energy.window import window_energy
 from joulebench.results.attribution import correct_sensor_lag
 from joulebench.results.fetch import GpuSamples, Samples
-from joulebench.results.merge import GpuJoules, Task, TaskKey, TaskValues
+from joulebench.results.task import GpuJoules, Task, TaskKey, TaskValues
 from joulebench.results.task_result import ExportContext, task_results
 from joulebench.schema.reasons import Reason
 from joulebench.schema.result import Event, TaskResult

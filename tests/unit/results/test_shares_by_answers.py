@@ -17,7 +17,7 @@ from joulebench.gpu.sampler import GpuSampler
 from joulebench.results.attribution import AttributionGroup, attribute_tasks
 from joulebench.results.fetch import GpuSamples
 from joulebench.results.journal import curve_readings, exporter_energy
-from joulebench.results.merge import Task, TaskKey, TaskValues
+from joulebench.results.task import Task, TaskKey, TaskValues
 from joulebench.results.task_result import ExportContext, task_results
 from joulebench.schema.reasons import Reason
 from joulebench.schema.result import Event, TaskResult

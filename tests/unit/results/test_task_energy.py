@@ -12,7 +12,7 @@ from joulebench.energy.trace import CounterTrace
 from joulebench.energy.window import WindowEnergy
 from joulebench.results.fetch import GpuSamples, Samples
 from joulebench.results.gpu_stats import GpuGroup
-from joulebench.results.merge import GpuJoules, Task, TaskKey, TaskValues, ValueDisagreement
+from joulebench.results.task import GpuJoules, Task, TaskKey, TaskValues, ValueDisagreement
 from joulebench.results.task_energy import TaskEnergy, disagree, is_on_two_clocks
 from joulebench.results.task_energy import task_energy as energy_by_readings
 from joulebench.results.timeseries import TimeSeries

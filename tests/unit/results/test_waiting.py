@@ -8,7 +8,7 @@ import pytest
 
 from joulebench.clients.prometheus import PrometheusApi
 from joulebench.results.fetch import wait_until_scraped
-from joulebench.results.merge import Task, TaskKey, TaskValues
+from joulebench.results.task import Task, TaskKey, TaskValues
 from joulebench.units import Seconds
 from tests.unit.clients.test_prometheus_api import Answer, serving, success
 
