@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable
 from decimal import Decimal
@@ -16,6 +17,14 @@ LAST_UNIX_SECONDS = 253402300800.0
 """The end of the year 9999, the last that a calendar of Python has."""
 
 _EMPTY: Json = {}
+
+
+def load_json(text: str | bytes) -> Any:
+    """Raises ValueError for what is no JSON, and for what is nested too deep to be read."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("JSON that is nested too deep") from error
 
 
 def as_dict(value: object) -> Json:

@@ -6,7 +6,6 @@ names the overlap in ``exclusions``.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,7 +17,7 @@ from msgspec import UNSET
 
 from joulebench.errors import UserError
 from joulebench.meters import SCOPES
-from joulebench.parsing import as_count, as_float, as_list, sum_or_none
+from joulebench.parsing import as_count, as_float, as_list, load_json, sum_or_none
 from joulebench.schema import Reason, TaskResult, events, iterate_files, iterate_results
 from joulebench.schema.result import RUN_FILE_NAME, CallResult, EmissionResult, Metadata
 from joulebench.schema.scopes import GPU, ScopeEnergy, add_scopes, energy_by_scope, kept_reasons
@@ -198,7 +197,7 @@ def _settings(meta: Metadata) -> tuple[str, str, str]:
 
 def _run_record(directory: Path) -> Mapping[str, Any]:
     try:
-        record = json.loads((directory / RUN_FILE_NAME).read_bytes())
+        record = load_json((directory / RUN_FILE_NAME).read_bytes())
     except (OSError, ValueError):
         return {}
     return record if isinstance(record, dict) else {}

@@ -6,7 +6,6 @@ not wait for 0.1 s of imports (``python -m tests.benchmarks --only launcher``).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from joulebench.clock import Clock, SystemClock
 from joulebench.errors import UserError
 from joulebench.metrics.label_text import label_text
+from joulebench.parsing import load_json
 from joulebench.settings import ConnectionSettings, Url, mask_credentials
 from joulebench.supervise import import_in_background
 
@@ -53,10 +53,7 @@ class Response:
 
     def json(self) -> Any:
         """Raises ValueError for a body that is no JSON."""
-        try:
-            return json.loads(self.body)
-        except RecursionError as error:
-            raise ValueError("JSON that is nested too deep") from error
+        return load_json(self.body)
 
     @property
     def shown_text(self) -> str:

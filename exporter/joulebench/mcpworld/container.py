@@ -6,7 +6,6 @@ No process is started for a reading. What cannot be read is None; a container th
 from __future__ import annotations
 
 import http.client
-import json
 import os
 import socket
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from typing import Any, Protocol
 from urllib.parse import quote, urlsplit
 
 from joulebench.clock import Clock
+from joulebench.parsing import load_json
 from joulebench.supervise import BackgroundLoop
 from joulebench.units import BYTES_PER_MIB
 
@@ -23,6 +23,7 @@ CGROUPS = Path("/sys/fs/cgroup")
 PROC = Path("/proc")
 DOCKER_SOCKET = "/var/run/docker.sock"
 TIMEOUT_SECONDS = 5.0
+MAX_ANSWER_BYTES = 1 << 24
 POLL_SECONDS = 1.0
 FRESH_SECONDS = 3.0
 
@@ -101,7 +102,7 @@ class DockerContainer:
         try:
             connection.request("GET", path, headers={"Host": "docker"})
             answer = connection.getresponse()
-            body = json.loads(answer.read()) if answer.status == 200 else {}
+            body = load_json(answer.read(MAX_ANSWER_BYTES)) if answer.status == 200 else {}
         except (OSError, ValueError, http.client.HTTPException):
             return {}
         finally:

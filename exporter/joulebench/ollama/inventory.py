@@ -7,22 +7,30 @@ fields, and an inventory with a gap is worth more than none.
 
 from __future__ import annotations
 
+import json
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import requests
-
-from joulebench.clients.session import open_session
+import joulebench.clients.session  # noqa: F401 - with the start of the exporter, not with its first poll
+from joulebench.clients.connection import HttpClient, RequestFailed
 from joulebench.clock import parse_iso_time
 from joulebench.errors import OllamaError
+from joulebench.metrics.label_text import label_text
 from joulebench.ollama.kv_cache import CacheLayout, CacheSettings, layout_of
+from joulebench.parsing import as_dict, as_float, as_text
 from joulebench.settings import DEFAULT_OLLAMA_URL, Url
 from joulebench.units import Bytes, Ratio, Seconds
 
 log = logging.getLogger(__name__)
+
+MAX_ANSWER_BYTES = 1 << 24
+"""A list of 1,000 models has 0.5 MB; the licence and template of a model less."""
+MAX_ANSWER_SECONDS = 5.0
+MAX_MODELS = 5_000
+"""Each is some series; a list of more counts as unknown."""
+MAX_CONTEXT_TOKENS = 10**9
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +68,15 @@ class OllamaInventory:
 class OllamaApi:
     """One keep-alive session to one server; used by one thread at a time.
 
-    ``timeout`` bounds the wait for a connection and for each piece of an answer, in seconds.
+    ``timeout``: seconds to wait for a connection, and for each piece of an answer. What the server answers is bounded in
+    size and time, and its names are made to fit labels.
     """
 
     def __init__(self, url: str, timeout: float = 2.0, cache: CacheSettings | None = None) -> None:
         self._url = Url.parse(url, "--ollama.url", DEFAULT_OLLAMA_URL)
-        self._timeout = timeout
         self._cache = cache or CacheSettings()
         self._layouts: dict[str, CacheLayout | None] = {}
-        self._session = open_session(self._url)
+        self._client = HttpClient(self._url, timeout, max_bytes=MAX_ANSWER_BYTES, max_seconds=MAX_ANSWER_SECONDS)
 
     def inventory(self) -> OllamaInventory:
         """Raises OllamaError when the server does not answer all three, or answers something that is not JSON."""
@@ -77,13 +85,13 @@ class OllamaApi:
         tags = _items(self._get("/api/tags"))
         loaded = _loaded(_items(running))
         return OllamaInventory(
-            version=_text(version.get("version")) or None if version is not None else None,
+            version=_label(version.get("version")) or None if version is not None else None,
             loaded=None if loaded is None else self._with_caches(loaded),
-            available=None if tags is None else tuple(_name(item) for item in tags),
+            available=None if tags is None else tuple(_name(as_dict(item)) for item in tags),
         )
 
     def close(self) -> None:
-        self._session.close()
+        self._client.close()
 
     def _with_caches(self, loaded: Sequence[LoadedModel]) -> tuple[LoadedModel, ...]:
         keys = {model.name: f"{model.name} {model.digest}" for model in loaded}
@@ -110,15 +118,17 @@ class OllamaApi:
 
     def _ask(self, method: str, path: str, body: object = None) -> Mapping[str, Any] | None:
         """The JSON object at ``path``; None where this server has no such endpoint."""
+        encoded = None if body is None else json.dumps(body).encode()
+        headers = None if body is None else {"Content-Type": "application/json"}
         try:
-            answer = self._session.request(method, self._url.base + path, json=body, timeout=self._timeout, allow_redirects=False)
-            if answer.status_code == 404:
+            answer = self._client.request(method, path, body=encoded, headers=headers)
+            if answer.status == 404:
                 return None
-            if answer.status_code != 200:
-                raise OllamaError(f"{method} {path}: HTTP {answer.status_code}")
+            if answer.status != 200:
+                raise OllamaError(f"{method} {path}: HTTP {answer.status}")
             body_json = answer.json()
-        except (requests.RequestException, ValueError) as error:
-            raise OllamaError(f"{method} {path}: {_root_cause(error)}") from error
+        except (RequestFailed, ValueError) as error:
+            raise OllamaError(f"{method} {path}: {error}") from error
         if not isinstance(body_json, Mapping):
             raise OllamaError(f"{method} {path}: a JSON object was expected, got {type(body_json).__name__}")
         return body_json
@@ -132,45 +142,35 @@ def unix_time(text: object) -> Seconds | None:
     return Seconds(moment.timestamp())
 
 
-def _root_cause(error: BaseException) -> BaseException:
-    """Returns the first error, such as a refused connection; the errors that requests wraps around it say no more."""
-    while error.__context__ is not None:
-        error = error.__context__
-    return error
-
-
 def _loaded(items: Sequence[Any] | None) -> tuple[LoadedModel, ...] | None:
     if items is None:
         return None
     # Keyed by name: two series of one name would spoil the whole scrape.
     models: dict[str, LoadedModel] = {}
     for item in items:
-        if not isinstance(item, Mapping):
-            continue
-        name = _name(item)
-        if name:
-            models[name] = _model(name, item)
+        fields = as_dict(item)
+        if name := _name(fields):
+            models[name] = _model(name, fields)
     return tuple(models.values())
 
 
-def _name(item: object) -> str:
+def _name(item: Mapping[str, object]) -> str:
     """Empty for an entry without one: it still counts as a model on disk."""
-    return (_text(item.get("name")) or _text(item.get("model"))) if isinstance(item, Mapping) else ""
+    return _label(item.get("name")) or _label(item.get("model"))
 
 
-def _model(name: str, item: Mapping[str, Any]) -> LoadedModel:
-    details_field = item.get("details")
-    details: Mapping[str, Any] = details_field if isinstance(details_field, Mapping) else {}
+def _model(name: str, item: Mapping[str, object]) -> LoadedModel:
+    details = as_dict(item.get("details"))
     size, size_vram, context = (_amount(item.get(key)) for key in ("size", "size_vram", "context_length"))
     return LoadedModel(
         name=name,
-        digest=_text(item.get("digest")),
-        family=_text(details.get("family")),
-        parameter_size=_text(details.get("parameter_size")),
-        quantization=_text(details.get("quantization_level")),
+        digest=_label(item.get("digest")),
+        family=_label(details.get("family")),
+        parameter_size=_label(details.get("parameter_size")),
+        quantization=_label(details.get("quantization_level")),
         size=None if size is None else Bytes(size),
         size_vram=None if size_vram is None else Bytes(size_vram),
-        context_length=None if not context else int(context),
+        context_length=int(context) if context and context <= MAX_CONTEXT_TOKENS else None,
         expires_at=unix_time(item.get("expires_at")),
     )
 
@@ -182,14 +182,13 @@ def _items(body: Mapping[str, Any] | None) -> Sequence[Any] | None:
     models = body["models"]
     if models is None:
         return ()
-    return models if isinstance(models, list) else None
+    return models if isinstance(models, list) and len(models) <= MAX_MODELS else None
 
 
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""
+def _label(value: object) -> str:
+    return label_text(as_text(value))
 
 
 def _amount(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
-        return None
-    return float(value)
+    number = as_float(value)
+    return number if number is not None and number >= 0 else None

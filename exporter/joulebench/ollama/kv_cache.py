@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from joulebench.parsing import as_float
 from joulebench.units import Bytes
 
 ELEMENT_BYTES = {"f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32, "q4_0": 18 / 32}
@@ -31,6 +32,10 @@ UNKNOWN_LAYOUT_KEYS = (
     "full_attention_interval",
 )
 RECURRENT = ("ssm.", "wkv", "shortconv.", "recurrent")
+
+MAX_LAYERS = 10_000
+MAX_COUNT = 10**9
+"""What no model has: more is an error of its file, and must cost no memory here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +69,11 @@ def layout_of(model_info: Mapping[str, Any]) -> CacheLayout | None:
     info = {name.removeprefix(f"{architecture}."): value for name, value in model_info.items()}
     if any(info.get(name) for name in UNKNOWN_LAYOUT_KEYS) or any(name.startswith(RECURRENT) for name in info):
         return None
-    layers = _whole(info.get("block_count"))
+    layers = _count(info.get("block_count"))
+    if not layers or layers > MAX_LAYERS or info.get("attention.causal") is False:
+        return None
     heads = _by_layer(info.get("attention.head_count_kv", info.get("attention.head_count")), layers)
-    if not layers or heads is None or 0 in heads or info.get("attention.causal") is False:
+    if heads is None or 0 in heads:
         return None
     windowed = _windowed_layers(architecture, info, layers)
     full, slid = _head_numbers(info, ""), _head_numbers(info, "_swa")
@@ -74,7 +81,7 @@ def layout_of(model_info: Mapping[str, Any]) -> CacheLayout | None:
         return None
     per_layer = [count * ((slid or full) if is_windowed else full) for count, is_windowed in zip(heads, windowed, strict=True)]
     in_windows = sum(numbers for numbers, is_windowed in zip(per_layer, windowed, strict=True) if is_windowed)
-    return CacheLayout(sum(per_layer) - in_windows, in_windows, _whole(info.get("attention.sliding_window")) or 0)
+    return CacheLayout(sum(per_layer) - in_windows, in_windows, _count(info.get("attention.sliding_window")) or 0)
 
 
 def _windowed_layers(architecture: str, info: Mapping[str, Any], layers: int) -> list[bool] | None:
@@ -83,32 +90,31 @@ def _windowed_layers(architecture: str, info: Mapping[str, Any], layers: int) ->
     pattern = info.get("attention.sliding_window_pattern", WINDOW_PATTERNS.get(architecture))
     if isinstance(pattern, list):
         return [bool(windowed) for windowed in pattern] if len(pattern) == layers else None
-    every = _whole(pattern)
+    every = _count(pattern)
     return [number % every != every - 1 for number in range(layers)] if every else None
 
 
 def _head_numbers(info: Mapping[str, Any], suffix: str) -> float | None:
     """Of one head: key and value."""
-    key, value = (_whole(info.get(f"attention.{part}_length{suffix}")) for part in ("key", "value"))
+    key, value = (_count(info.get(f"attention.{part}_length{suffix}")) for part in ("key", "value"))
     if not suffix and (key is None or value is None):
-        width, heads = _whole(info.get("embedding_length")), _whole(info.get("attention.head_count"))
+        width, heads = _count(info.get("embedding_length")), _count(info.get("attention.head_count"))
         # As llama.cpp does where the file names no length of its own.
         head = width // heads if width and heads else None
         key, value = key or head, value or head
     return key + value if key and value else None
 
 
-def _by_layer(value: object, layers: int | None) -> list[int] | None:
+def _by_layer(value: object, layers: int) -> list[int] | None:
     """One count for all layers, or a list; Ollama leaves longer lists out of a short answer, and then it is not known."""
     if isinstance(value, list):
-        counts = [_whole(count) for count in value]
-        whole_counts = [count for count in counts if count is not None]
-        return whole_counts if layers and len(whole_counts) == len(value) == layers else None
-    count = _whole(value)
-    return None if count is None or layers is None else [count] * layers
+        counts = [count for each in value if (count := _count(each)) is not None] if len(value) == layers else []
+        return counts if len(counts) == layers else None
+    count = _count(value)
+    return None if count is None else [count] * layers
 
 
-def _whole(value: object) -> int | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0 or value != int(value):
-        return None
-    return int(value)
+def _count(value: object) -> int | None:
+    """A whole number that a model can have of something; None for anything else."""
+    number = as_float(value)
+    return int(number) if number is not None and 0 <= number <= MAX_COUNT and number.is_integer() else None

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from joulebench.clock import Clock
 from joulebench.errors import OllamaError
-from joulebench.ollama.inventory import OllamaInventory
+from joulebench.ollama.inventory import MAX_MODELS, OllamaInventory
 from joulebench.supervise import BackgroundLoop
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,8 @@ class LoadCounts:
     """Loads and unloads by model since the exporter started; a model on disk that was never loaded has 0.
 
     Derived from one inventory after the other: a model that comes and goes between two polls, or is loaded again from the same
-    file, is not counted. The models of the first inventory were loaded before and count as nothing.
+    file, is not counted. The models of the first inventory were loaded before and count as nothing. Of more than ``MAX_MODELS``
+    names in all, those that come later are left out.
     """
 
     def __init__(self) -> None:
@@ -61,12 +62,13 @@ class LoadCounts:
         before, self._loaded = self._loaded, now
         # Sorted: names appear as series in the order in which they first occur.
         for name in sorted({*now, *(inventory.available or ())} - {""}):
-            self._loads[name] += 0
-            self._unloads[name] += 0
+            if name in self._loads or len(self._loads) < MAX_MODELS:
+                self._loads[name] += 0
+                self._unloads[name] += 0
         if before is None:
             return
         for name in before.keys() | now.keys():
-            if before.get(name) != now.get(name):
+            if name in self._loads and before.get(name) != now.get(name):
                 # Another file under the same name is the end of one model and the start of the next.
                 self._unloads[name] += name in before
                 self._loads[name] += name in now

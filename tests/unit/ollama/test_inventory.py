@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from joulebench.errors import OllamaError
-from joulebench.ollama.inventory import LoadedModel, OllamaApi, OllamaInventory, unix_time
+from joulebench.metrics.label_text import MAX_LABEL_LENGTH
+from joulebench.ollama.inventory import MAX_ANSWER_BYTES, MAX_MODELS, LoadedModel, OllamaApi, OllamaInventory, unix_time
 from joulebench.ollama.kv_cache import CacheSettings
 from joulebench.units import Bytes
 from tests.unit.exporter.ollama_server import LLAMA, FakeOllama, ollama_server
@@ -185,6 +186,39 @@ def test_anything_but_a_json_object_is_an_error(fake: FakeOllama, body: object) 
     fake.bodies["/api/version"] = body
     with pytest.raises(OllamaError, match="/api/version"):
         read(fake)
+
+
+@pytest.mark.parametrize("path", ["/api/version", "/api/ps", "/api/tags"])
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [(b'{"models":' + b"[" * 100_000, "nested too deep"), (b'{"version": "' + b"x" * MAX_ANSWER_BYTES + b'"}', "more than")],
+    ids=["deep", "large"],
+)
+def test_an_answer_beyond_all_bounds_is_an_error(fake: FakeOllama, path: str, body: bytes, reason: str) -> None:
+    fake.bodies[path] = body
+    with pytest.raises(OllamaError, match=reason):
+        read(fake)
+
+
+def test_names_fit_labels_and_numbers_that_no_model_has_are_unknown(fake: FakeOllama) -> None:
+    fake.bodies["/api/version"] = {"version": "0.17\n" + "4" * 10**6}
+    entry = '{"name": "a\\ud800%s", "details": {"family": "%s"}, "size": 1%s, "size_vram": 1e999, "context_length": 1%s}'
+    fake.bodies["/api/ps"] = ('{"models": [%s]}' % (entry % ("b" * 10**6, "c" * 10**6, "0" * 400, "0" * 12))).encode()
+    found = read(fake)
+    assert found.version is not None
+    assert len(found.version) == MAX_LABEL_LENGTH
+    assert found.version.startswith("0.17 444")
+    (model,) = found.loaded or ()
+    assert (len(model.name), len(model.family)) == (MAX_LABEL_LENGTH, MAX_LABEL_LENGTH)
+    assert model.name.startswith("a?bbb")
+    assert (model.size, model.size_vram, model.context_length) == (None, None, None)
+
+
+def test_a_list_of_more_models_than_series_are_shown_for_is_unknown(fake: FakeOllama) -> None:
+    models = [{"name": f"m{number}"} for number in range(MAX_MODELS + 1)]
+    fake.bodies["/api/ps"], fake.bodies["/api/tags"] = {"models": models[1:]}, {"models": models}
+    found = read(fake)
+    assert (len(found.loaded or ()), found.available) == (MAX_MODELS, None)
 
 
 @pytest.mark.parametrize("status", [401, 500, 503])

@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 
 from joulebench.errors import UserError
+from joulebench.parsing import load_json
 from joulebench.results.journal import load_journals
 
 NAME = "range.jsonl"
@@ -55,7 +56,7 @@ class CompletedTasks:
         found = []
         for line in self._path.read_text(encoding="utf-8", errors="replace").splitlines() if self._path.exists() else []:
             try:
-                row = json.loads(line)
+                row = load_json(line)
                 found.append((str(row["task_id"]), str(row["state"])))
             except (ValueError, KeyError, TypeError):  # noqa: PERF203
                 # Cut off by a crash: the task is run again.

@@ -6,7 +6,6 @@ task that runs and nothing that is done; a server that no longer answers ends th
 
 from __future__ import annotations
 
-import json
 import signal
 import sys
 import threading
@@ -21,7 +20,7 @@ from joulebench.clients.prometheus import PrometheusApi
 from joulebench.clock import Clock
 from joulebench.errors import JoulebenchError
 from joulebench.mcpworld.tables import SuiteRow, put_suite_rows
-from joulebench.parsing import as_float
+from joulebench.parsing import as_float, load_json
 from joulebench.results.export import Options, export
 from joulebench.settings import Url
 
@@ -202,7 +201,7 @@ def newest_result(directory: Path, task_id: str) -> Path | None:
     found: list[tuple[float, Path]] = []
     for path in directory.glob("result_*.json"):
         try:
-            metadata = json.loads(path.read_text(encoding="utf-8"))["metadata"]
+            metadata = load_json(path.read_text(encoding="utf-8"))["metadata"]
             if metadata["task_id"] == task_id:
                 found.append((as_float(metadata.get("session_start_unix")) or 0.0, path))
         except (OSError, ValueError, KeyError, TypeError):  # noqa: PERF203
