@@ -67,6 +67,12 @@ class DeviceName:
         wanted, uuid = self.name.lower(), device.uuid.lower()
         return uuid.startswith(wanted) or uuid.partition("-")[2].startswith(wanted)
 
+    def is_uuid_of(self, device: Device) -> bool:
+        """Whether the name is all of the UUID, which may also be the beginning of another one."""
+        return self.name.lower() == device.uuid.lower()
+
+
+_AUTHORITY_END = re.compile(r"[/?#]")
 
 ENV_GPUS = "JOULEBENCH_GPUS"
 ENV_SERVER = "JOULEBENCH_SERVER_URL"
@@ -155,12 +161,13 @@ def _is_one_node(environ: Mapping[str, str]) -> bool:
 def parse_server(text: str) -> tuple[str, int]:
     """Returns (host, port) of ``HOST:PORT``, ``[IPv6]:PORT`` or an http(s) URL. Raises ValueError saying what is wrong."""
     scheme, separator, rest = text.strip().rpartition("://")
-    authority = rest.partition("/")[0].rpartition("@")[2]
+    authority = _AUTHORITY_END.split(rest, maxsplit=1)[0].rpartition("@")[2]
     host, colon, port = authority.rpartition(":")
     if not colon or "]" in port:
-        host, port = authority, {"http": "80", "https": "443"}.get(scheme if separator else "", "")
-    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise ValueError(f"{text[:80]!r} is not HOST:PORT, such as 127.0.0.1:11434")
+        host, port = authority, {"http": "80", "https": "443"}.get(scheme.lower() if separator else "", "")
+    is_host = bool(host) and not re.search(r"\s", host) and (":" not in host or parse_ip(host) is not None)
+    if not is_host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ValueError(f"{text.rpartition('@')[2][:80]!r} is not HOST:PORT, such as 127.0.0.1:11434")
     return host.strip("[]"), int(port)
 
 
@@ -230,6 +237,7 @@ def resolve_devices(names: Sequence[DeviceName], known: Sequence[Device], settin
     chosen: dict[tuple[str, str], Device] = {}
     for name in names:
         matching = [device for device in known if name.matches(device)]
+        matching = [device for device in matching if name.is_uuid_of(device)] or matching
         if len(matching) != 1:
             listing = ", ".join(map(str, sorted(known, key=lambda device: (device.host, device.index)))) or "none"
             problem = "matches no GPU" if not matching else f"matches {len(matching)} GPUs"
@@ -244,9 +252,13 @@ def resolve_devices(names: Sequence[DeviceName], known: Sequence[Device], settin
 
 
 def is_host(wanted: str, host: str) -> bool:
-    """Whether ``host`` is the named one: equal, or equal without its port or its domain."""
+    """Whether ``host`` is the named one: equal, or equal without its port or its domain, in any case."""
+    wanted, host = wanted.lower(), host.lower()
     if wanted == host:
         return True
+    if host.startswith("["):
+        plain = host[: host.find("]") + 1]
+        return wanted.strip("[]") == plain.strip("[]")
     plain = host if host.count(":") > 1 else host.rpartition(":")[0] or host
     return wanted in (plain, plain.partition(".")[0] if not plain.replace(".", "").isdigit() else plain)
 

@@ -31,10 +31,28 @@ def resolve(names: str | list[int], known: tuple[Device, ...] = ALL) -> tuple[De
         ("hosta:GPU-5c1e", (A1,)),
         ("MIG-7777", (SLICE,)),
         ("hosta:0,GPU-5c1d", (A0,)),
+        ("HostA:0", (A0,)),
+        ("HOSTA:GPU-5C1E", (A1,)),
     ],
 )
 def test_a_name_means_its_device(names: str, devices: tuple[Device, ...]) -> None:
     assert resolve(names) == devices
+
+
+@pytest.mark.parametrize(("host", "name"), [("[fe80::1]:18347", "[fe80::1]:0"), ("[FE80::1]:18347", "[fe80::1]:18347:0")])
+def test_a_host_may_be_an_ipv6_address_with_or_without_its_port(host: str, name: str) -> None:
+    known = (Device(host, 0, "GPU-1"), Device("[fe80::2]:18347", 0, "GPU-2"))
+    assert resolve(name, known) == known[:1]
+
+
+def test_a_uuid_that_is_the_beginning_of_others_means_itself() -> None:
+    gpus = tuple(Device("", index, f"SIMULATED-box-{index}") for index in range(16))
+    assert resolve("SIMULATED-box-1", gpus) == (gpus[1],)
+    # MIG instances of drivers before 470 have the UUID of their GPU in front.
+    gpu = Device("", 0, "GPU-1a2b")
+    instances = tuple(Device("", 0, f"MIG-GPU-1a2b/{number}/0", gpu.uuid) for number in (1, 11))
+    assert resolve("GPU-1a2b", (gpu, *instances)) == (gpu,)
+    assert resolve("MIG-GPU-1a2b/1/0", (gpu, *instances)) == instances[:1]
 
 
 def test_indices_may_be_numbers() -> None:

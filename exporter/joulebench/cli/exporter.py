@@ -269,11 +269,11 @@ def _gpu_source(flags: ExporterFlags, clock: Clock) -> GpuSource:
 
 
 def _simulated_source(flags: ExporterFlags, clock: Clock) -> GpuSource:
-    from joulebench.gpu.simulated import SimulatedSource
+    from joulebench.gpu.simulated import SimulatedSource, own_host
 
     log.warning("GPU source is simulated: no number of it is a measurement")
     schedule = _throttle_schedule(flags, clock) if flags.simulated_scenario == RECOVERING else None
-    return SimulatedSource(flags.simulated_gpus, flags.simulated_scenario, clock, schedule=schedule)
+    return SimulatedSource(flags.simulated_gpus, flags.simulated_scenario, clock, schedule=schedule, host=own_host())
 
 
 def _throttle_schedule(flags: ExporterFlags, clock: Clock) -> ThrottleSchedule:

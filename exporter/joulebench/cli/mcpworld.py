@@ -239,9 +239,9 @@ def _gpu_source(wanted: str, names: Sequence[DeviceName]) -> GpuSource | None:
 
 def _all_gpus(wanted: str) -> GpuSource | None:
     if wanted == sources.SIMULATED:
-        from joulebench.gpu.simulated import SimulatedSource
+        from joulebench.gpu.simulated import SimulatedSource, own_host
 
-        return SimulatedSource()
+        return SimulatedSource(host=own_host())
     try:
         return sources.open_measured_source(wanted)
     except GpuUnavailable as error:

@@ -18,6 +18,7 @@ from urllib.parse import urlencode, urlsplit
 from joulebench.clients.connection import MAX_SHOWN_CHARACTERS, HttpClient, RequestFailed
 from joulebench.clock import Clock, ClockOffset, SystemClock
 from joulebench.devices import Device, DeviceChoice, is_host, parse_server, resolve_devices
+from joulebench.energy.devices import are_used_unequally
 from joulebench.errors import EnergyApiError, EnergyRefused, UserError
 from joulebench.metrics import THROTTLE_REASONS
 from joulebench.parsing import as_float, sum_or_none
@@ -346,7 +347,12 @@ class ExporterGroup:
                 answers = self._ask(questions, missing, start, end, wait)
             else:
                 answers = self._allocated_answer(start, end, wait, further) or answers
+        is_ambiguous = self._is_ambiguous(questions, answers)
+        if is_ambiguous:
+            answers = self._ask(_with_parameters({host: {} for host in self._apis}, further), missing, start, end, wait)
         combined = _combine(answers, tuple(dict.fromkeys(missing)))
+        if is_ambiguous or (len(answers) > 1 and _is_used_unequally(combined, end - start)):
+            combined = _as_suspect(combined, Reason.DEVICES_ASSUMED)
         if not self._roles:
             return combined
         roles = [self._roles.get((str(gpu.get("host")), str(gpu.get("uuid")))) for gpu in combined.raw_gpus]
@@ -413,6 +419,14 @@ class ExporterGroup:
         name = parse_server(address)[0]
         asked = [host for host in self._apis if _is_same_host(name, host)] or list(self._apis)
         return {host: {"server": address} for host in asked}
+
+    def _is_ambiguous(self, questions: Mapping[str, Mapping[str, str]], answers: Mapping[str, EnergyAnswer]) -> bool:
+        """Whether several hosts have a server that takes connections to this address, of which only one can be meant."""
+        address = self._choice.server_address
+        observing = [host for host, answer in answers.items() if answer.basis == "observed" and "server" in questions[host]]
+        if address is None or len(observing) < 2:
+            return False
+        return not any(_is_same_host(parse_server(address)[0], host) for host in observing)
 
     def _declared_questions(self) -> tuple[dict[str, Mapping[str, str]], list[str]]:
         silent = self._learn_devices()
@@ -520,6 +534,11 @@ def _combine(answers: Mapping[str, EnergyAnswer], missing: tuple[str, ...]) -> E
         basis=None if None in bases else max(filter(None, bases), key=BASES.index),
         missing_hosts=missing,
     )
+
+
+def _is_used_unequally(answer: EnergyAnswer, seconds: float) -> bool:
+    """Whether GPUs of several hosts are counted of which some hardly served the task; each exporter judges its own alone."""
+    return answer.basis == "assumed" and are_used_unequally([gpu.joules for gpu in answer.gpus], seconds)
 
 
 def _rank(quality: str) -> int:

@@ -8,6 +8,7 @@ between is unknown. Where they go on from the readings before it, it was a glitc
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -52,19 +53,30 @@ def check_counter(at: Floats, joules: Floats, uncertainty: Floats, watts: float)
     return _Checker(at.tolist(), joules.tolist(), uncertainty.tolist(), watts, step).check()
 
 
-def checked_curve(at: Floats, joules: Floats, uncertainty: Floats, watts: float) -> EnergyCurve:
-    """The energy curve of the readings that passed ``check_counter``; it has the times of those that did not."""
+def checked_curve(at: Floats, joules: Floats, uncertainty: Floats, watts: float, anew: Sequence[int] = ()) -> EnergyCurve:
+    """The energy curve of the readings that passed ``check_counter``; it has the times of those that did not.
+
+    ``anew``: indices of readings, rising, before which the counter may have begun anew whatever it shows.
+    """
     trace = CounterTrace()
-    checked = check_counter(at, joules, uncertainty, watts)
-    if checked is None:
-        trace.extend(at, joules, uncertainty)
-        return trace.curve()
-    epochs = set(checked.epochs)
-    for index in checked.kept:
-        trace.append(float(at[index]), float(joules[index]), float(uncertainty[index]), new_epoch=index in epochs)
-    for moment in checked.glitches:
-        trace.note_glitch(moment)
+    for first, last in pairwise((0, *anew, len(at))):
+        _add_readings(trace, at[first:last], joules[first:last], uncertainty[first:last], watts)
     return trace.curve()
+
+
+def _add_readings(trace: CounterTrace, at: Floats, joules: Floats, uncertainty: Floats, watts: float) -> None:
+    """Adds readings to a trace as an epoch of their own."""
+    checked = check_counter(at, joules, uncertainty, watts)
+    if checked is None and not len(trace):
+        trace.extend(at, joules, uncertainty)
+        return
+    kept = checked.kept if checked is not None else range(len(at))
+    epochs = set(checked.epochs if checked is not None else ())
+    for place, index in enumerate(kept):
+        is_new = index in epochs or (place == 0 and len(trace) > 0)
+        trace.append(float(at[index]), float(joules[index]), float(uncertainty[index]), new_epoch=is_new)
+    for moment in checked.glitches if checked is not None else ():
+        trace.note_glitch(moment)
 
 
 class _Checker:

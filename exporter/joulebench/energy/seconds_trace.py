@@ -69,6 +69,13 @@ class SecondsTrace:
             if len(self._at) > self._capacity + self._capacity // 4:
                 self._forget(len(self._at) - self._capacity)
 
+    def begin_anew(self, since: float, at: float, seconds: float) -> None:
+        """The counter stands at ``seconds`` at ``at``, to which it cannot have grown: what came after ``since`` is lost."""
+        with self._lock:
+            self._shift = self._seconds[-1] - seconds
+        self.lose(since, at)
+        self.latest = seconds
+
     def lose(self, since: float, until: float) -> None:
         """Marks the growth between these two times as unknown."""
         with self._lock:

@@ -143,8 +143,8 @@ class NvmlLibrary:
         _call(pynvml.nvmlGpmSampleFree, sample)
 
     def process_name(self, pid: int) -> str | None:
-        _, answer = _call(pynvml.nvmlSystemGetProcessName, pid)
-        return answer.decode(errors="replace") if isinstance(answer, bytes) else answer
+        code, answer = _call(pynvml.nvmlSystemGetProcessName, pid)
+        return None if code else str(answer)
 
     def text(self, code: int) -> str:
         """NVML's words for a return code, and what to do about it."""
@@ -159,6 +159,9 @@ def _call(function: Callable[..., Any], *arguments: Any) -> tuple[int, Any]:
         return 0, function(*arguments)
     except pynvml.NVMLError as error:
         return error.value, None
+    except UnicodeDecodeError as error:
+        # The binding decodes names strictly, but those of processes and of odd cards are any bytes.
+        return 0, error.object.decode(errors="replace")
 
 
 class NvmlSource:

@@ -3,9 +3,9 @@
 Everything is read from /proc, which may be another machine's in a test and the host's in a container (``pid: host``). A
 listening port is found in ``/proc/PID/net/tcp`` by its socket's inode, which a file descriptor of its process names. A process
 serves the ports of itself and of its ancestors: a model server and the workers that it starts are one tree. Workers that
-something else starts, such as Ray, serve the ports of processes in the same job, pod, container or unit that have no worker of
-their own. Sources: proc(5) and cgroups(7); the names of cgroups are those of systemd, Docker, Podman, containerd, the kubelet
-(cgroupfs and systemd drivers) and Slurm (cgroup v1 and v2).
+something else starts, such as Ray, also serve the ports of processes in the same job, pod, container or unit that have no
+worker of their own. Sources: proc(5) and cgroups(7); the names of cgroups are those of systemd, Docker, Podman, containerd, the
+kubelet (cgroupfs and systemd drivers) and Slurm (cgroup v1 and v2).
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ REAL_PROC = "/proc"
 SMALL_FILE = 16_384
 """Bytes that are read of a process's line of numbers or its cgroups."""
 PORT_PROXY = "docker-proxy"
+WORKER_STARTERS = frozenset({"raylet"})
+"""Programs that start the workers of servers that are no ancestors of them."""
 REMEMBERED_SECONDS = 60.0
 """How long the sockets of a process are remembered where no socket begins to listen meanwhile. Only a process that is handed a
 listening socket by another, or closes one that another has too, is seen that late."""
@@ -76,11 +78,14 @@ def parse_cgroup(text: str) -> Owner:
             job = job or match[1]
         if (match := _POD.search(path)) is not None:
             pod = pod or _hyphenated(match[1])
-        if (match := _CONTAINER.search(path)) is not None:
-            container = container or match[1]
+        if containers := _CONTAINER.findall(path):
+            # Of a container inside a container the inner one is what runs the process.
+            container = container or containers[-1]
         units = [name for name in _UNIT.findall(path) if not _SESSION_MANAGER.fullmatch(name)]
-        if units and container is None and pod is None and job is None:
-            unit = unit or units[-1]
+        unit = unit or (units[-1] if units else None)
+    if container is not None or pod is not None or job is not None:
+        # The service of the container runtime or of Slurm, which some controllers of version 1 name.
+        unit = None
     return Owner(unit, container, pod, job)
 
 
@@ -245,16 +250,17 @@ class ProcessTable:
                 result[pid] = ServedBy(self.owner(pid), None)
                 continue
             endpoints = frozenset().union(*(known for known in sockets if known))
-            if not endpoints:
+            # Workers of Ray and their parent listen, but not for the clients of the model server.
+            if not endpoints or any((stat := self.stat(member)) and stat.program in WORKER_STARTERS for member in members[1:]):
                 without_server.append(pid)
             result[pid] = ServedBy(self.owner(pid), endpoints)
         if without_server:
             busy = frozenset(member for members in lineage.values() for member in members)
             by_group = self._endpoints_by_group({self.owner(pid).group() for pid in without_server}, busy)
             for pid in without_server:
-                owner = self.owner(pid)
+                owner, own = result[pid].owner, result[pid].endpoints or frozenset()
                 group = owner.group()
-                result[pid] = ServedBy(owner, frozenset() if group is None else by_group.get(group, frozenset()))
+                result[pid] = ServedBy(owner, own if group is None else own | by_group.get(group, frozenset()))
         if not any(endpoint.own_addresses for served in result.values() for endpoint in served.endpoints or ()):
             return result
         forwarded = self._forwarded_ports()

@@ -2,7 +2,7 @@
 
 Seen on real machines: utilization 808334905 %, power 0xFFFFFFFF mW, 1 W on a card of 240 W, 588 W that never change on a laptop
 of 35 W, memory calls that succeed with zeros on unified memory, clocks of 0 MHz while kernels run. The energy counter is checked
-by energy_meter.py, which knows what it was before.
+by energy_meter.py, which knows what it was before. Counters of throttled seconds are checked here, too.
 """
 
 from __future__ import annotations
@@ -30,6 +30,11 @@ STANDING_SECONDS = 10.0
 all the time, coarse ones at the latest with the work."""
 UTILIZATION_SWING, CLOCK_SWING = 0.5, 3.0
 """Least change of the utilization, or where there is none least factor between two SM clocks, that changes any power."""
+MOST_COUNTED_SECONDS = 1e9
+"""More than thirty years for which no GPU has been throttled."""
+COUNTED_SLACK_SECONDS = 2.0
+"""By which a counter of seconds may be shown late."""
+COUNTER_STAYS_SECONDS = 5.0
 CELSIUS = (-60.0, 150.0)
 MARGIN_CELSIUS = (-100.0, 200.0)
 MAX_HERTZ = 20e9
@@ -42,6 +47,48 @@ def drop_impossible_power(reading: CounterReading, ceiling: Watts | None) -> tup
     if reading.power is None or (reading.power > 0 and least <= reading.power <= most):
         return reading, False
     return reading._replace(power=None), True
+
+
+class CountedSecondsCheck:
+    """Recognizes values that a cumulative counter of seconds cannot have: it grows by no less than nothing and by no more than
+    the time since it was read before. A value outside of that is a new beginning of the counter only once it has gone on from
+    there for ``COUNTER_STAYS_SECONDS``; when the counter returns before, nothing happened.
+    """
+
+    def __init__(self) -> None:
+        # By name of the counter: (time, seconds) when it was last read, and the same of the value that may be a new beginning,
+        # after the time of its first reading.
+        self._known: dict[str, tuple[float, float]] = {}
+        self._candidates: dict[str, tuple[float, float, float]] = {}
+
+    @property
+    def has_candidates(self) -> bool:
+        """Whether a counter is in question, so that each reading of it counts."""
+        return bool(self._candidates)
+
+    def is_possible(self, name: str, seconds: float, at: float, rested_until: float | None) -> bool:
+        """``rested_until``: until when the counter stood as it was read last; None where it was not read since."""
+        if not 0 <= seconds <= MOST_COUNTED_SECONDS:
+            return False
+        known, candidate = self._known.get(name), self._candidates.get(name)
+        since = 0.0 if known is None else known[0] if rested_until is None else max(known[0], rested_until)
+        if known is None or can_have_grown(seconds - known[1], at - since):
+            self._candidates.pop(name, None)
+        elif candidate is None or not can_have_grown(seconds - candidate[2], at - candidate[1]):
+            self._candidates[name] = (at, at, seconds)
+            return False
+        elif at - candidate[0] < COUNTER_STAYS_SECONDS:
+            self._candidates[name] = (candidate[0], at, seconds)
+            return False
+        else:
+            del self._candidates[name]
+        self._known[name] = (at, seconds)
+        return True
+
+
+def can_have_grown(seconds: float, elapsed: float) -> bool:
+    """Whether a cumulative counter of seconds can have grown by so much in the time between two readings."""
+    return 0 <= seconds <= elapsed + COUNTED_SLACK_SECONDS
 
 
 class FrozenPowerDetector:

@@ -9,6 +9,7 @@ draw 97 to 99 % of it. So what the driver counts is taken for throttling only wh
 from __future__ import annotations
 
 from joulebench.energy.seconds_trace import SecondsTrace
+from joulebench.gpu.plausibility import can_have_grown
 from joulebench.units import Seconds, Watts
 
 NEAR_LIMIT = 0.9
@@ -79,7 +80,7 @@ class PowerCapMeter:
         """Seconds of this reason since the last reading, near the limit or not; None where that is unknown."""
         if counted is not None:
             grown = None if self._counted is None else counted - self._counted
-            return None if grown is None or grown < 0 else grown
+            return None if grown is None or not can_have_grown(grown, at - self._known_at) else grown
         return (at - self._known_at) * ((active or False) + (self._active or False)) / 2
 
     def _add(self, trace: SecondsTrace, at: float, grown: float | None, *, near: bool) -> None:

@@ -189,15 +189,15 @@ class GpuSampler:
             self._errors["power"] += 1
         if reading.energy is None and (meter.method == COUNTER or "energy" in reading.failed):
             self._errors["energy"] += 1
-        self._errors["throttle"] += "throttle" in reading.failed
         meter.observe(before, after, reading.energy, reading.power)
-        self._throttle.observe(self._good_at, after, reading)
+        has_possible_seconds = self._throttle.observe(self._good_at, after, reading)
+        self._errors["throttle"] += "throttle" in reading.failed or not has_possible_seconds
         if self._down:
             log.warning("GPU %d answers again", self.identity.index)
             self._down, self._retry_pause, self._retry_at = False, FIRST_RETRY, 0.0
         self._good_at = after
         self._logged_unexpected["fast"] = False
-        is_complete = reading.energy is not None and reading.power is not None and not reading.failed
+        is_complete = None not in (reading.energy, reading.power) and not reading.failed and has_possible_seconds
         # Reason bits are added up over time, so each reading of them counts.
         is_repeatable = is_complete and not reading.throttle_active and meter.method == COUNTER
         self._repeatable = given if is_repeatable else None

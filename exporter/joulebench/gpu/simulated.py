@@ -6,6 +6,8 @@ the energy counter is the exact integral of the power that is shown, known up to
 
 from __future__ import annotations
 
+import re
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import exp, floor
@@ -37,6 +39,11 @@ THROTTLED_CELSIUS = 92.0
 PERIOD_SECONDS, HEATING_SECONDS, ONSET = 300.0, 25.0, 30.0
 """The GPU throttles once each period; its heating ends at ``ONSET``, counted from the beginning of the period."""
 SHORTEST, LONGEST = 1.0, 120.0
+
+
+def own_host() -> str:
+    """The name of this machine, as it can stand in the id of a simulated GPU."""
+    return re.sub(r"[^\w.-]", "-", socket.gethostname(), flags=re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +114,8 @@ class CpuLoad:
 
 class SimulatedSource:
     """A ``GpuSource``. ``scenario`` steady; overheating, where the last GPU gets too hot and throttles itself again and again; or
-    recovering, where it does so by ``schedule`` and cools in between."""
+    recovering, where it does so by ``schedule`` and cools in between. ``host``: a part of the UUIDs, so that the simulated GPUs
+    of two hosts in one Prometheus are not taken for the same."""
 
     name = "simulated"
 
@@ -118,13 +126,18 @@ class SimulatedSource:
         clock: Clock | None = None,
         load: Load | None = None,
         schedule: ThrottleSchedule | None = None,
+        *,
+        host: str = "",
     ) -> None:
         if scenario not in SCENARIOS:
             raise UserError(f"simulated scenario: {scenario!r} is not known; give one of {', '.join(SCENARIOS)}")
         clock = clock or SystemClock()
         load_meter = _SharedLoad(load or CpuLoad(), clock)
         started_at = clock.monotonic()
-        self._devices = [SimulatedDevice(index, clock, load_meter if index == 0 else None) for index in range(gpus)]
+        prefix = f"SIMULATED-{host}-" if host else "SIMULATED-"
+        self._devices = [
+            SimulatedDevice(index, f"{prefix}{index}", clock, load_meter if index == 0 else None) for index in range(gpus)
+        ]
         last = self._devices[-1]
         if scenario == "overheating":
             last.overheats_from = started_at
@@ -165,8 +178,8 @@ class _SharedLoad:
 class SimulatedDevice:
     """A ``GpuDevice``. ``load`` None: the GPU idles. ``overheats_from``: monotonic start of the overheating cycles."""
 
-    def __init__(self, index: int, clock: Clock, load: Load | None) -> None:
-        self.identity = GpuIdentity(index, f"SIMULATED-{index}", f"Simulated GPU {index}", "Simulated", "simulated", "simulated")
+    def __init__(self, index: int, uuid: str, clock: Clock, load: Load | None) -> None:
+        self.identity = GpuIdentity(index, uuid, f"Simulated GPU {index}", "Simulated", "simulated", "simulated")
         self.power_ceiling = Watts(2 * LIMIT_WATTS)
         self.power_averaging = Seconds(0.0)
         self.overheats_from: float | None = None

@@ -16,12 +16,15 @@ from collections.abc import Mapping
 from typing import TypeVar
 
 from joulebench.energy.seconds_trace import SecondsTrace
+from joulebench.gpu.plausibility import CountedSecondsCheck, can_have_grown
 from joulebench.gpu.power_cap import GAP_SECONDS, UNREAD_SECONDS, PowerCapMeter
 from joulebench.gpu.reading import CounterReading
 from joulebench.metrics import OTHER_REASON, POWER_CAP, THERMAL_REASONS, THROTTLE_REASONS
 from joulebench.units import Seconds
 
 Value = TypeVar("Value")
+_THERMAL = "thermal"
+"""Name of the total of both thermal reasons."""
 POINTS_PER_SECOND = 20.0
 """Capacity of the ring; only clocks that are throttled and released all the time need it."""
 
@@ -44,6 +47,9 @@ class ThrottleMeter:
         self._bits_at: float | None = None
         self._active: Mapping[str, bool] = {}
         self._thermal: float | None = None
+        self._check = CountedSecondsCheck()
+        # The counters of the last reading.
+        self._read: frozenset[str] = frozenset()
 
     @property
     def seconds(self) -> Mapping[str, Seconds]:
@@ -51,19 +57,32 @@ class ThrottleMeter:
         capped = self.power_cap.seconds
         return self._seconds if capped is None else {POWER_CAP: capped, **self._seconds}
 
-    def observe(self, since: float, at: float, reading: CounterReading) -> None:
-        """Takes in a reading. ``at``: its monotonic time; ``since``: that of the good reading before it."""
-        active = reading.throttle_active
+    def observe(self, since: float, at: float, reading: CounterReading) -> bool:
+        """Takes in a reading. ``at``: its monotonic time; ``since``: that of the good reading before it.
+
+        Returns whether all its counters show what they can; those that do not count as not read.
+        """
+        given, thermal, active = reading.throttle, reading.thermal, reading.throttle_active
+        stands = given is self._given and not self._check.has_candidates
+        if stands and reading.thermal == self._thermal and not active and not self._unread_since:
+            # All counters stand where they stood.
+            self.power_cap.observe(at, reading.power, given.get(POWER_CAP), None)
+            return True
+        self._given = given
+        reading = self._without_impossible(since, at, reading)
         self.power_cap.observe(at, reading.power, reading.throttle.get(POWER_CAP), active.get(POWER_CAP))
-        if reading.throttle is self._given and reading.thermal == self._thermal and not active and not self._unread_since:
-            return  # All counters stand where they stood.
-        self._given = reading.throttle
+        has_impossible = reading.throttle is not given or reading.thermal != thermal
         reading = reading._replace(throttle=_without_power_cap(reading.throttle), throttle_active=_without_power_cap(active))
         before, counted, bits_at = self._seconds, self._counted, self._bits_at
-        has_grown = False
+        has_grown = begins_anew = False
         if reading.throttle_active:
             has_grown = self._add_bits(at, reading)
         if reading.thermal is not None:
+            elapsed = at - min((self._unread_since.get(reason, since) for reason in THERMAL_REASONS), default=since)
+            begins_anew = self._thermal is not None and not can_have_grown(reading.thermal - self._thermal, elapsed)
+            if begins_anew:
+                self._lose_thermal(at - elapsed, at)
+                self._thermal = None
             has_grown |= self._add_thermal(reading.thermal, reading)
         if reading.throttle_active:
             self._bits_at, self._active = at, reading.throttle_active
@@ -76,6 +95,26 @@ class ThrottleMeter:
         gap = bool(reading.throttle_active) and bits_at is not None and at - bits_at > GAP_SECONDS
         if gap or thermal_missing or self._unread_since or reading.throttle != counted or self._seconds is not before:
             self._record(since, at, reading, bits_at)
+        return not has_impossible
+
+    def _without_impossible(self, since: float, at: float, reading: CounterReading) -> CounterReading:
+        """Returns the reading without counters that cannot be where they are."""
+        counters = dict(reading.throttle) if reading.thermal is None else {**reading.throttle, _THERMAL: reading.thermal}
+        impossible = {
+            name
+            for name, seconds in counters.items()
+            if not self._check.is_possible(name, seconds, at, since if name in self._read else None)
+        }
+        self._read = frozenset(counters) - impossible
+        if not impossible:
+            return reading
+        possible = {name: seconds for name, seconds in reading.throttle.items() if name not in impossible}
+        return reading._replace(throttle=possible, thermal=None if _THERMAL in impossible else reading.thermal)
+
+    def _lose_thermal(self, since: float, at: float) -> None:
+        for reason in THERMAL_REASONS:
+            if reason in self._summed and (trace := self._traces.get(reason)) is not None:
+                trace.lose(since, at)
 
     def between(self, start: float, end: float, read_until: float) -> Mapping[str, Seconds | None]:
         """Returns the seconds of a window by reason, None where they are unknown.
@@ -115,6 +154,8 @@ class ThrottleMeter:
             self._traces[reason] = SecondsTrace(at, seconds, self._capacity)
         elif not counted and at - since > GAP_SECONDS:
             trace.lose(since, at)
+        elif counted and seconds > trace.latest and not can_have_grown(seconds - trace.latest, at - since):
+            trace.begin_anew(since, at, seconds)
         elif seconds != trace.latest:
             trace.append(since, at, seconds)
 

@@ -20,7 +20,7 @@ from joulebench.energy.allocation import METHODS, Share, total_share
 from joulebench.energy.attribution import attribute
 from joulebench.energy.bins import TaskWork
 from joulebench.energy.calls import LlmCall
-from joulebench.energy.curve import GAP_FACTOR, EnergyCurve, Floats
+from joulebench.energy.curve import GAP_FACTOR, EnergyCurve, Flags, Floats
 from joulebench.energy.estimator import window_energies
 from joulebench.energy.plausibility import checked_curve
 from joulebench.energy.power_gauge import GaugeCurve
@@ -42,6 +42,9 @@ PAD_INTERVALS = 4.0
 SCRAPE_SECONDS = 0.05
 """How far from the time of its scrape a value may have been read."""
 UNEXPECTED_INTERVAL = 2.0
+SCRAPER_LABELS = ("job", "prometheus_replica", "replica", "__replica__")
+"""Labels that say who scraped a series and not what it is of: the job, and the usual external labels of replicas of Prometheus
+that a store beyond them keeps apart."""
 
 COUNTER, INTEGRATED = "counter", "integrated"
 
@@ -125,15 +128,19 @@ def fetch_columns(api: PrometheusApi, selector: str, start: float, end: float) -
 
 
 def join_columns(columns: Sequence[Column]) -> Iterator[tuple[Mapping[str, str], TimeSeries]]:
-    """(labels, samples) of each series over all chunks. What two jobs scraped of one target is one series, as the job with more
-    samples stored it."""
-    parts: defaultdict[tuple[tuple[str, str], ...], defaultdict[str, list[TimeSeries]]] = defaultdict(lambda: defaultdict(list))
+    """(labels, samples) of each series over all chunks. What two jobs, or two replicas of Prometheus, scraped of one target is
+    one series, as the one with more samples stored it."""
+    parts: defaultdict[tuple[tuple[str, str], ...], defaultdict[tuple[str, ...], list[TimeSeries]]]
+    parts = defaultdict(lambda: defaultdict(list))
     for column in columns:
         finite = np.isfinite(column.value)
-        identity = tuple(sorted((name, text) for name, text in column.labels.items() if name not in ("__name__", "job")))
-        parts[identity][column.labels.get("job", "")].append(TimeSeries(column.at[finite], column.value[finite]))
-    for identity, jobs in sorted(parts.items()):
-        yield dict(identity), max((TimeSeries.joined(some) for some in jobs.values()), key=len)
+        identity = tuple(
+            sorted((name, text) for name, text in column.labels.items() if name not in ("__name__", *SCRAPER_LABELS))
+        )
+        scraper = tuple(column.labels.get(name, "") for name in SCRAPER_LABELS)
+        parts[identity][scraper].append(TimeSeries(column.at[finite], column.value[finite]))
+    for identity, scrapers in sorted(parts.items()):
+        yield dict(identity), max((TimeSeries.joined(some) for some in scrapers.values()), key=len)
 
 
 def _sample_notes(meter: Meter, samples: Sequence[TimeSeries], asked: bool) -> Iterator[str]:
@@ -161,27 +168,32 @@ def counter_curve(meter: Meter, samples: TimeSeries) -> EnergyCurve:
     Where the exporter repeats a value for some time (``update_seconds``), only changes count: the counter stood at the new value
     at some time since the scrape before, and at most that long ago.
     """
-    at, joules = samples.at, _unwrapped(samples, meter) * meter.factor
+    values, anew = _unwrapped(samples, meter)
+    at, joules = samples.at, values * meter.factor
     lateness = np.zeros(len(at))
     if meter.update_seconds and len(at):
-        changed = np.diff(joules) != 0
+        changed = (np.diff(joules) != 0) | anew[1:]
         lateness = np.minimum(np.diff(at)[changed], meter.update_seconds) / 2
-        at, joules = at[1:][changed] - lateness, joules[1:][changed]
+        at, joules, anew = at[1:][changed] - lateness, joules[1:][changed], anew[1:][changed]
     if len(at) < 2:
         return NO_CURVE
-    return checked_curve(at, joules, lateness + SCRAPE_SECONDS, meter.max_watts)
+    return checked_curve(at, joules, lateness + SCRAPE_SECONDS, meter.max_watts, np.flatnonzero(anew).tolist())
 
 
-def _unwrapped(samples: TimeSeries, meter: Meter) -> Floats:
-    """Values that go on where the counter began at 0 again since it was full. Any other fall stays."""
+def _unwrapped(samples: TimeSeries, meter: Meter) -> tuple[Floats, Flags]:
+    """Values that go on where the counter began at 0 again since it was full, and where they begin anew because nobody knows how
+    often it did so meanwhile. Any other fall stays."""
     values = samples.value
     if meter.wraps_at is None or len(values) < 2:
-        return values
-    rises = np.diff(values) + meter.wraps_at
+        return values, np.zeros(len(values), np.bool_)
+    rises = np.diff(values)
     possible = meter.max_watts / meter.factor * (np.diff(samples.at) + 2 * (SCRAPE_SECONDS + meter.update_seconds))
-    wrapped = (np.diff(values) < 0) & (rises >= 0) & (rises <= possible)
+    # The fewest joules that explain the step, and whether the counter can have been full once more.
+    least = np.where(rises < 0, rises + meter.wraps_at, rises)
+    unsure = least + meter.wraps_at <= possible
+    wrapped = (rises < 0) & (least >= 0) & (least <= possible) & ~unsure
     found: Floats = values + meter.wraps_at * np.concatenate(([0.0], np.cumsum(wrapped)))
-    return found
+    return found, np.concatenate(([False], unsure))
 
 
 def gauge_curve(meter: Meter, samples: TimeSeries) -> EnergyCurve:

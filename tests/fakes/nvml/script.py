@@ -264,7 +264,8 @@ class FakeGpuScript:
             lines.append(f"clock {self.clock.path}")
         for index, gpu in enumerate(self.gpus):
             lines += gpu.lines(index)
-        path.write_text("\n".join(lines) + "\n")
+        # Names may have bytes that are no UTF-8, as Python writes them into a text.
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8", errors="surrogateescape")
         return path
 
     def joules(self, gpu: int, start_unix: float, end_unix: float) -> float:

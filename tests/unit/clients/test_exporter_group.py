@@ -243,6 +243,26 @@ def test_where_one_host_observes_the_server_the_others_have_no_part(stack: ExitS
     assert a.questions == b.questions == [{"server": "127.0.0.1:11434"}]
 
 
+def test_hosts_that_are_used_unequally_are_never_ok_as_an_assumption(stack: ExitStack) -> None:
+    busy, idle, as_busy = start(stack, {"GPU-c0": 3000.0}), start(stack, {"GPU-d0": 200.0}), start(stack, {"GPU-e0": 2800.0})
+    answer = ask(group(stack, busy.name, idle.name))
+    assert (answer.basis, answer.raw_total["joules"]) == ("assumed", 3200.0)
+    for judged in (answer.raw_total, *answer.raw_gpus):
+        assert (judged["quality"], judged["reasons"]) == ("suspect", ["devices_assumed"])
+    assert [gpu.quality for gpu in answer.gpus] == ["suspect", "suspect"]
+    assert ask(group(stack, busy.name, as_busy.name)).raw_total["quality"] == "ok"
+
+
+def test_a_server_that_may_be_on_either_of_two_hosts_is_on_none(stack: ExitStack) -> None:
+    a, b = start(stack, A, ("GPU-a1",)), start(stack, B, ("GPU-b0",))
+    answer = ask(group(stack, a.name, b.name, choice=DeviceChoice(server="10.0.0.5:8000")))
+    assert (answer.basis, answer.raw_total["joules"]) == ("assumed", 437.0)
+    assert (answer.raw_total["quality"], answer.raw_total["reasons"]) == ("suspect", ["devices_assumed"])
+    # Two exporters of the server's own machine may each have some of its GPUs.
+    answer = ask(group(stack, a.name, b.name, choice=DeviceChoice(server="127.0.0.1:8000")))
+    assert (answer.basis, answer.raw_total["joules"], answer.raw_total["quality"]) == ("observed", 23.0, "ok")
+
+
 @pytest.mark.parametrize("gpus", [None, "GPU-a1"])
 def test_the_credentials_of_a_server_are_not_sent_to_an_exporter(stack: ExitStack, gpus: str | None) -> None:
     host = start(stack, A, ("GPU-a1",))
@@ -358,7 +378,7 @@ def test_a_host_whose_clock_is_off_is_asked_in_its_own_time(stack: ExitStack, ah
 
 
 def test_a_clock_that_is_set_between_two_windows_makes_the_second_suspect_and_counts_from_then_on(stack: ExitStack) -> None:
-    a, b = Host(A, ahead=0.0), Host(B, ahead=0.0)
+    a, b = Host({"GPU-a0": 10.0}, ahead=0.0), Host({"GPU-b0": 9.0}, ahead=0.0)
     for host in (a, b):
         stack.callback(host.stop)
     exporters = group(stack, a.name, b.name)
@@ -366,7 +386,7 @@ def test_a_clock_that_is_set_between_two_windows_makes_the_second_suspect_and_co
     b.ahead = 60.0
     answer = just_ended(exporters)
     assert (answer.raw_total["quality"], answer.raw_total["reasons"]) == ("suspect", ["clock_step"])
-    assert {gpu["uuid"] for gpu in answer.raw_gpus if "clock_step" in gpu["reasons"]} == set(B)
+    assert {gpu["uuid"] for gpu in answer.raw_gpus if "clock_step" in gpu["reasons"]} == {"GPU-b0"}
     later = just_ended(exporters)
     assert later.raw_total["quality"] == "ok"
     assert b.windows[-1][1] - time.time() == pytest.approx(60.0, abs=0.5)

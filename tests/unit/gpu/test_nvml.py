@@ -15,6 +15,7 @@ from tests.fakes.nvml import (
     FakeGpuScript,
     Fault,
     OnCalls,
+    Process,
     calls,
     fails,
     field_answers,
@@ -50,6 +51,15 @@ def test_cards_are_named_and_told_apart(play: Play) -> None:
     assert (second.index, second.uuid, second.architecture, second.driver_version) == (1, "GPU-b", "Ada", "580.95.05")
     assert rig.source.devices()[0].read_counters().power == pytest.approx(50)
     assert rig.source.devices()[1].read_counters().power == pytest.approx(70)
+
+
+def test_names_that_are_no_text_cost_nothing_else(play: Play) -> None:
+    odd, other = FakeGpu(name="Card \udcff\udcfe", processes=[Process(4_000_001, name="\udcb5torrent")]), FakeGpu(name="Karte Ü")
+    rig = play(odd, other)
+    assert [device.identity.name for device in rig.source.devices()] == ["Card \ufffd\ufffd", "Karte Ü"]
+    assert rig.source.process_name(4_000_001) == "\ufffdtorrent"
+    rig.run(3)
+    assert all(gpu.up and gpu.energy is not None for gpu in rig.monitor.snapshot())
 
 
 @pytest.mark.parametrize(

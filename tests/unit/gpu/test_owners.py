@@ -70,6 +70,12 @@ def serving(tree: ProcTree, server: str, *pids: int) -> list[int]:
         ("9:devices:/slurm/uid_1000/job_42/step_0/task_0\n", Owner(job="42")),
         ("0::/system.slice/slurmstepd.scope/job_42/step_batch/user/task_0\n", Owner(job="42")),
         ("0::/system.slice/node1_slurmstepd.scope/job_7/step_0/user\n", Owner(job="7")),
+        # Version 1 of cgroups: controllers that Slurm or Docker do not use name the service that started all.
+        ("8:pids:/system.slice/slurmd.service\n5:devices:/slurm/uid_0/job_42/step_0\n", Owner(job="42")),
+        (f"8:pids:/system.slice/docker.service\n5:devices:/docker/{HEX}\n", Owner(container=HEX)),
+        (f"0::/docker/{'5e' * 32}/docker/{HEX}\n", Owner(container=HEX)),
+        (f"0::/system.slice/docker-{'5e' * 32}.scope/system.slice/docker-{HEX}.scope\n", Owner(container=HEX)),
+        (f"0::/kubepods.slice/kubepods-pod{POD_SLICE}.slice/crio-{HEX}.scope/container\n", Owner(container=HEX, pod=POD)),
         ("0::/job_9/x\n", Owner()),
         ("", Owner()),
         ("nonsense\n::\n", Owner()),
@@ -143,6 +149,17 @@ def test_a_worker_of_another_tree_serves_the_port_of_its_container(tree: ProcTre
     tree.process(151, 150, cgroup=container, words=("ray::RayWorkerWrapper",))
     tree.process(500, cgroup=f"0::/system.slice/docker-{'5e' * 32}.scope\n")
     assert serving(tree, "127.0.0.1:8000", 151, 500) == [151]
+
+
+def test_a_worker_of_ray_serves_the_port_of_its_container_although_it_listens_itself(tree: ProcTree) -> None:
+    container = f"0::/system.slice/docker-{HEX}.scope\n"
+    tree.process(100, cgroup=container, words=("vllm", "serve"))
+    tree.listen(100, "0.0.0.0", 8000)
+    tree.process(150, cgroup=container, program="raylet")
+    tree.listen(150, "0.0.0.0", 35001)
+    tree.process(151, 150, cgroup=container, program="ray::RayWorkerW")
+    tree.listen(151, "0.0.0.0", 10002)
+    assert serving(tree, "127.0.0.1:8000", 151) == serving(tree, "127.0.0.1:10002", 151) == [151]
 
 
 def test_two_servers_of_one_job_keep_their_own_workers(tree: ProcTree) -> None:
@@ -274,16 +291,26 @@ def test_the_age_of_a_process_is_read_past_any_name(tree: ProcTree) -> None:
         ("https://user:secret@box.example/v1", ("box.example", 443)),
         ("http://[::1]:8000", ("::1", 8000)),
         ("http://[::1]", ("::1", 80)),
+        ("HTTPS://Box.example", ("Box.example", 443)),
+        ("http://box?key=1", ("box", 80)),
+        ("http://box:8000#top", ("box", 8000)),
+        ("[fe80::1%eth0]:8000", ("fe80::1%eth0", 8000)),
     ],
 )
 def test_a_server_is_read_from_an_address_or_a_url(text: str, server: tuple[str, int]) -> None:
     assert parse_server(text) == server
 
 
-@pytest.mark.parametrize("text", ["", "box", ":8000", "box:0", "box:99999", "box:http", "[::1]"])
+@pytest.mark.parametrize("text", ["", "box", ":8000", "box:0", "box:99999", "box:http", "[::1]", "::1", "a box:80", "a:b:80"])
 def test_what_is_no_server_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"is not HOST:PORT, such as 127\.0\.0\.1:11434"):
         parse_server(text)
+
+
+def test_a_server_that_is_refused_is_shown_without_its_credentials() -> None:
+    with pytest.raises(ValueError, match="'box:http' is not HOST:PORT") as refused:
+        parse_server("http://user:secret@box:http")
+    assert "secret" not in str(refused.value)
 
 
 SERVER = """

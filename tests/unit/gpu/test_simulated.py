@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from joulebench.devices import parse_devices
 from joulebench.errors import UserError
 from joulebench.gpu.monitor import GpuMonitor
 from joulebench.gpu.simulated import IDLE_WATTS, LIMIT_WATTS, CpuLoad, SimulatedSource, ThrottleSchedule
@@ -25,6 +26,12 @@ def test_simulated_gpus_cannot_be_taken_for_real_ones(clock: VirtualClock) -> No
         (0, "SIMULATED-0", "Simulated GPU 0"),
         (1, "SIMULATED-1", "Simulated GPU 1"),
     ]
+
+
+def test_the_gpus_of_two_hosts_have_ids_of_their_host() -> None:
+    uuids = [gpu.identity.uuid for host in ("box-a", "box-b") for gpu in SimulatedSource(2, host=host).devices()]
+    assert uuids == ["SIMULATED-box-a-0", "SIMULATED-box-a-1", "SIMULATED-box-b-0", "SIMULATED-box-b-1"]
+    assert [name.name for name in parse_devices(uuids, "gpus")] == uuids
 
 
 def test_the_counter_is_the_integral_of_the_power_shown_up_to_the_last_step(clock: VirtualClock) -> None:

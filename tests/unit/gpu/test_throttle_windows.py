@@ -6,7 +6,7 @@ import pytest
 
 from joulebench.metrics import THROTTLE_REASONS
 from joulebench.units import Seconds
-from tests.fakes.nvml import During, FakeGpu, fails, field_fails, gone
+from tests.fakes.nvml import During, FakeGpu, fails, field_answers, field_fails, gone
 from tests.fakes.nvml.script import HW_THERMAL, SW_POWER_CAP, SW_THERMAL
 from tests.unit.gpu.rig import Play, Rig
 
@@ -25,7 +25,7 @@ HOT = FakeGpu(
 )
 SW, HW, CAP = (4.003, 7.5), (5.25, 6.111), (9.0, 9.1)
 """Fine counters need the driver to number them: 269 to 271 under this one."""
-SW_FIELD, HW_FIELD = 269, 270
+SW_FIELD, HW_FIELD, CAP_FIELD = 269, 270, 74
 NO_BITS = (fails("nvmlDeviceGetCurrentClocksEventReasons"), fails("nvmlDeviceGetCurrentClocksThrottleReasons"))
 
 
@@ -126,3 +126,25 @@ def test_a_throttle_of_a_millisecond_is_in_the_window_it_was_in_and_in_no_other(
     assert slowed(rig, 4.5, 5.5)["hw_thermal"] == pytest.approx(0.001, abs=1e-6)
     assert [slowed(rig, *window)["hw_thermal"] for window in ((3.0, 5.0), (5.2, 7.5))] == [0.0, 0.0]
     assert rig.state().throttle["hw_thermal"] == pytest.approx(0.001, abs=1e-6)
+
+
+@pytest.mark.parametrize("field", [SW_FIELD, 75, CAP_FIELD])
+@pytest.mark.parametrize("seconds", [400_000.0, 9e9, 0.0])
+def test_seconds_that_a_counter_cannot_have_are_no_reading(play: Play, field: int, seconds: float) -> None:
+    warm = (field_answers(field, 3000e9), field_answers(field, seconds * 1e9, During(10.0, 11.0)))
+    rig = play(FakeGpu(power=((0.0, 440.0),), faults=warm))
+    shown = set()
+    for until in (9.0, 10.5, 12.0, 20.0):
+        rig.run(until)
+        shown |= {*rig.state().throttle.values()}
+    assert max(shown) <= 3000.0
+    for reason, found in slowed(rig, 9.0, 12.0).items():
+        assert found in (0.0, None), reason
+    assert rig.state().read_errors["throttle"] > 0
+
+
+def test_a_counter_that_stays_at_other_seconds_began_anew(play: Play) -> None:
+    rig = play(FakeGpu(faults=(field_answers(SW_FIELD, 10e9), field_answers(SW_FIELD, 900e9, During(10.0)))))
+    rig.run(30.0)
+    assert rig.state().throttle["sw_thermal"] == 900.0
+    assert [slowed(rig, *window)["sw_thermal"] for window in ((3.0, 9.0), (9.0, 12.0), (18.0, 28.0))] == [0.0, None, 0.0]

@@ -79,8 +79,9 @@ def fill_meters(store: Store) -> None:
     for second in range(-60, 181):
         at = START + second
         for job in ("node", "node-too"):
-            for index in ("0", "1"):
-                zone = f"/sys/class/powercap/intel-rapl:{index}"
+            # The first package is read in two ways.
+            for index, reader in (("0", "intel-rapl"), ("1", "intel-rapl"), ("0", "intel-rapl-mmio")):
+                zone = f"/sys/class/powercap/{reader}:{index}"
                 value = (261_000.0 + (0.7 if index == "0" else 0.3) * cpu_joules(since, at)) % WRAPS
                 store.add("node_rapl_package_joules_total", {**NODE, "job": job, "index": index, "path": zone}, at, value)
         for zone, value in (("package", 380_000.0 + cpu_joules(since, at)), ("dram", 90_000.0 + 8.0 * (at - since))):
@@ -96,7 +97,8 @@ def fill_meters(store: Store) -> None:
             store.add("grid_grams", {"job": "grid", "zone": "DE"}, at, grid_grams(at))
             store.add("grid_grams", {"job": "grid", "zone": "FR"}, at, 50.0)
         power = wall_watts(at)
-        store.add("ipmi_dcmi_power_consumption_watts", BMC, at, power)
+        for replica in ("a", "b"):
+            store.add("ipmi_dcmi_power_consumption_watts", {**BMC, "prometheus_replica": replica}, at, power)
         store.add("shellyplug_power_load_current", {"job": "shelly", "instance": "10.0.0.7:9500"}, at, power)
         kilowatt_hours = 412.0 + wall_joules(since, at) // 3600 / 1000
         store.add("tasmota_energy_total_kwh", {"job": "tasmota", "instance": "10.0.0.8:9501"}, at, kilowatt_hours)
@@ -168,10 +170,11 @@ def test_counters_scraped_every_second_are_right_within_1_percent(
     assert found["counter_resets"] == 0
 
 
-def test_what_two_jobs_scrape_counts_once_and_packages_are_added(records: dict[str, dict[str, Any]]) -> None:
+def test_what_is_scraped_or_read_twice_counts_once_and_packages_are_added(records: dict[str, dict[str, Any]]) -> None:
     found = records["plain"]["meters"]["cpu_package"]
     assert (found["series"], found["hosts"]) == (2, ["127.0.0.1:9100"])
     assert records["plain"]["meters"]["shelly_plug"]["hosts"] == ["*"]
+    assert records["plain"]["meters"]["ipmi"]["series"] == 1, "what two replicas of Prometheus scraped counts once"
 
 
 def test_tasks_at_one_time_share_what_the_meter_counted(records: dict[str, dict[str, Any]]) -> None:
@@ -215,8 +218,8 @@ def test_columns_follow_the_meters_and_stay(url: str, runs_dir: Path, exported: 
 def test_the_command_reads_the_file(url: str, runs_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "meters.yml"
     path.write_text(
-        "meters: [{name: cpu, query: node_rapl_package_joules_total, kind: counter, unit: joules, scope: cpu,"
-        " interval_seconds: 1, max_watts: 600, wraps_at: 262143.328850}]",
+        "meters: [{name: cpu, query: 'node_rapl_package_joules_total{path!~\".*mmio.*\"}', kind: counter, unit: joules,"
+        " scope: cpu, interval_seconds: 1, max_watts: 600, wraps_at: 262143.328850}]",
         encoding="utf-8",
     )
     arguments = ["export", "--run-id", RUN, "--runs-dir", str(runs_dir), "--prometheus-url", url, "--gateway-url", "none"]

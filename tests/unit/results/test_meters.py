@@ -144,6 +144,22 @@ def test_a_counter_that_is_full_begins_at_0_again_and_loses_nothing() -> None:
     assert Reason.RESET in energy.reasons
 
 
+def test_a_counter_that_may_have_been_full_once_more_in_a_gap_has_no_joules_there() -> None:
+    full = 65_712.999613
+    samples = scraped(lambda at: (60_000.0 + 150.0 * at) % full, 1500.0, 1.0, 0.0)
+    seen = (samples.at < 300.0) | (samples.at > 900.0)
+    samples = TimeSeries(samples.at[seen], samples.value[seen])
+    meter = make_meter(wraps_at=full, max_watts=200.0)
+    over, before, after = energy_of(meter, samples, [(250.0, 950.0), (150.0, 250.0), (950.0, 1050.0)])
+    assert (over.joules, over.resets) == (None, 1)
+    assert Reason.RESET in over.reasons
+    assert over.low == pytest.approx(150.0 * (50.0 + 50.0), rel=0.05)
+    assert over.high is None or over.high >= 150.0 * 700.0
+    for energy in (before, after):
+        assert energy.joules == pytest.approx(15_000.0, rel=1e-6)
+        assert energy.quality == "ok"
+
+
 def test_a_restart_is_no_wrap_around() -> None:
     samples = scraped(lambda at: 100.0 * at if at < 50 else 100.0 * (at - 50), 120.0, 1.0, 0.0)
     (energy,) = energy_of(make_meter(wraps_at=262143.3), samples, [(40.0, 60.0)])
