@@ -186,9 +186,10 @@ def parse_ip(host: str) -> IpAddress | None:
 def reaches(host: str, address: IpAddress) -> bool:
     """Whether a connection to ``host`` arrives at a socket of ``address``, on the machine of the socket; a name that is no
     address counts as this machine's."""
-    if address.is_unspecified:
-        return True
     wanted = parse_ip(host)
+    if address.is_unspecified:
+        # A socket for all IPv6 addresses usually takes IPv4 connections, too, and never the other way round.
+        return wanted is None or wanted.is_unspecified or address.version >= wanted.version
     if wanted is None:
         return host != "localhost" or address.is_loopback
     return wanted.is_unspecified or address == wanted

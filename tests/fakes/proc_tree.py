@@ -67,7 +67,7 @@ class ProcTree:
         (self.root / "uptime").write_text(f"{seconds:.2f} 0.00\n", encoding="utf-8")
 
     def network(self, name: str, *addresses: str) -> None:
-        """A network namespace with IPv4 addresses of its own."""
+        """A network namespace with addresses of its own."""
         self._addresses[name] = list(addresses)
 
     def listen(self, pid: int, address: str, port: int) -> None:
@@ -89,7 +89,14 @@ class ProcTree:
 
     def _write_network(self, network: str) -> None:
         routes = "".join(
-            f"           |-- {address}\n              /32 host LOCAL\n" for address in self._addresses.get(network, ())
+            f"           |-- {address}\n              /32 host LOCAL\n"
+            for address in self._addresses.get(network, ())
+            if ":" not in address
+        )
+        inet6 = "".join(
+            f"{ipaddress.ip_address(address).packed.hex()} 04 40 00 82     eth0\n"
+            for address in self._addresses.get(network, ())
+            if ":" in address
         )
         for pid in (pid for pid, name in self._in.items() if name == network):
             base = self.root / str(pid) / "net"
@@ -97,3 +104,4 @@ class ProcTree:
             for table in ("tcp", "tcp6"):
                 base.joinpath(table).write_text(_HEADER + "".join(self._tables.get(network, {}).get(table, ())), encoding="utf-8")
             base.joinpath("fib_trie").write_text(f"Main:\n{routes}", encoding="utf-8")
+            base.joinpath("if_inet6").write_text(inet6, encoding="utf-8")

@@ -293,7 +293,12 @@ def _distance(value: float, bound: float | None) -> float:
 def _added(each: float, other: float, correlation: float) -> float:
     if math.isinf(each) or math.isinf(other):
         return math.inf
-    return math.sqrt(max(0.0, each**2 - 2 * correlation * each * other + other**2))
+    # In units of the longer one: squares of very small joules per success have no place in a float.
+    most = max(each, other)
+    if not most:
+        return 0.0
+    left, right = each / most, other / most
+    return most * math.sqrt(max(0.0, left * left - 2 * correlation * left * right + right * right))
 
 
 def _finite(value: float) -> float | None:

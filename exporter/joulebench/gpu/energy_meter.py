@@ -180,6 +180,12 @@ class EnergyMeter:
             self._watch_stall(before)
         return True
 
+    def can_change(self, now: float) -> bool:
+        """Whether energy can be expected: not of a GPU that shows neither counter nor power, or whose counter never moved."""
+        if self.latest is not None or self._first_at is None:
+            return True
+        return now - self._first_at < (STALL_SECONDS if self.method == COUNTER else 2 * PROBE_SECONDS)
+
     @property
     def accepted(self) -> Joules | None:
         """The last counter value that was possible; None before the first."""

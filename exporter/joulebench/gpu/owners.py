@@ -37,6 +37,8 @@ REMEMBERED_SECONDS = 60.0
 """How long the sockets of a process are remembered where no socket begins to listen meanwhile. Only a process that is handed a
 listening socket by another, or closes one that another has too, is seen that late."""
 _LISTEN = "0A"
+_LOOPBACK = "127.0.0.1"
+_IPV6_DIGITS = 32
 _HEX = "[0-9a-f]"
 _POD = re.compile(
     rf"(?:^|[-/])pod({_HEX}{{8}}(?:[-_]{_HEX}{{4}}){{3}}[-_]{_HEX}{{12}}|{_HEX}{{32}})(?:\.slice)?(?=[/:]|$)",
@@ -96,8 +98,8 @@ def _hyphenated(uid: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A socket that accepts TCP connections. ``own_addresses``: IPv4 addresses of its network namespace, where it is not the
-    first one; it is reached by those only."""
+    """A socket that accepts TCP connections. ``own_addresses``: those of its network namespace, where it is not the first one;
+    it is reached by those only."""
 
     address: IpAddress
     port: int
@@ -116,8 +118,10 @@ class Endpoint:
         """Returns ``ADDRESS:PORT`` of each address at which the endpoint is reached from the first network namespace."""
         here = {str(self.address)}
         if self.own_addresses:
-            own = {address for address in self.own_addresses if not ipaddress.ip_address(address).is_loopback}
-            here = own if self.address.is_unspecified else own & here
+            own = {ip for ip in map(ipaddress.ip_address, self.own_addresses) if not (ip.is_loopback or ip.is_link_local)}
+            if self.address == ipaddress.IPv4Address(0):
+                own = {ip for ip in own if ip.version == 4}
+            here = {str(ip) for ip in own} if self.address.is_unspecified else {str(ip) for ip in own} & here
         return [f"[{address}]:{self.port}" if ":" in address else f"{address}:{self.port}" for address in sorted(here)]
 
 
@@ -428,8 +432,14 @@ def _address(text: str) -> IpAddress:
 
 
 def _addresses(base: Path) -> frozenset[str]:
-    """Returns the IPv4 addresses of a network namespace, by ``/proc/PID/net/fib_trie``."""
-    return frozenset(re.findall(r"\|-- ([\d.]+)\n\s+/32 host LOCAL", _read(base / "fib_trie") or ""))
+    """Returns the addresses of a network namespace that is not the first one, by ``fib_trie`` and ``if_inet6`` of
+    ``/proc/PID/net``; its loopback address alone where it has no other, or where these cannot be read."""
+    found = {_LOOPBACK, *re.findall(r"\|-- ([\d.]+)\n\s+/32 host LOCAL", _read(base / "fib_trie") or "")}
+    for line in (_read(base / "if_inet6") or "").splitlines():
+        digits = line.partition(" ")[0]
+        if len(digits) == _IPV6_DIGITS:
+            found.add(str(ipaddress.IPv6Address(bytes.fromhex(digits))))
+    return frozenset(found)
 
 
 def _read(path: Path) -> str | None:

@@ -275,11 +275,12 @@ class GpuSampler:
         """Whether a window that ends at ``end`` (monotonic) would be known better later.
 
         It needs the counter change that closes it and two more, which show the power after it and whether that is steady, each
-        as late as the counter may be. A GPU that is down will not give them.
+        as late as the counter may be. A GPU that is down, or one without energy, will not give them.
         """
         with self._lock:
             self._take_in_polls()
-            if not self._is_up(self._clock.monotonic()):
+            now = self._clock.monotonic()
+            if not self._is_up(now) or not self._meter.can_change(now):
                 return False
             at = self._meter.third_latest_at
             return at is None or at < end + 2 * self._lag.seconds

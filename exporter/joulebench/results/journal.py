@@ -171,12 +171,7 @@ def parse_event(line: bytes) -> Event | None:
         event = _decode_line(line)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(event, dict) or not isinstance(event.get("event_type"), str):
-        return None
-    # Calls are numbered by what stands here.
-    if any(isinstance(event.get(name), dict | list) for name in ("call", "tool_call")):
-        return None
-    return event if as_unix_time(event.get("timestamp")) is not None else None
+    return event if events.is_event(event) and as_unix_time(event.get("timestamp")) is not None else None
 
 
 def task_values(task_events: Sequence[Event], run: Mapping[str, object]) -> TaskValues:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, TypeGuard
 
 RUN_START = "RUN_START"
 RUN_END = "RUN_END"
@@ -35,6 +36,13 @@ JOURNAL_PATTERN = "journal-*.jsonl"
 """Names of the journals in the directory of a run, one for each worker."""
 REPORTED = "reported"
 """Span status of a confidence that the benchmark worked out itself, from whichever tokens it took."""
+
+
+def is_event(value: object) -> TypeGuard[dict[str, Any]]:
+    """Whether a decoded object has the name of an event, and numbers of calls by which events can be joined."""
+    if not isinstance(value, dict) or not isinstance(value.get("event_type"), str):
+        return False
+    return not any(isinstance(value.get(name), dict | list) for name in ("call", "tool_call"))
 
 
 @dataclass(frozen=True, slots=True)

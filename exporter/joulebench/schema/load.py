@@ -140,7 +140,8 @@ def result_from_json(body: object, path: Path | None = None) -> TaskResult:
         raise UnreadableResult(f"{path or 'the file'}: has neither metadata nor raw_events; it is no result of a task")
     result = convert_tolerantly(body, TaskResult)
     result.path = path
-    result.raw_events = [event for event in result.raw_events if isinstance(event.get("event_type"), str)]
+    result.raw_events = [event for event in result.raw_events if events.is_event(event)]
+    result.call_energy = [event for event in result.call_energy if events.is_event(event)]
     if not result.calls and not isinstance(parts.get("calls"), list):
         result.calls = [_call_of_event(event) for event in result.raw_events if event["event_type"] == events.LLM_QUERY_END]
     if result.is_of_client:

@@ -9,7 +9,7 @@ import pytest
 
 from joulebench.gpu.nvml import NvmlSource
 from joulebench.gpu.reading import NO_STATE
-from tests.fakes.nvml import During, Every, FakeGpu, OnCalls, calls, fails, field_answers, field_fails, gone, slow
+from tests.fakes.nvml import During, Every, FakeGpu, Fault, OnCalls, calls, fails, field_answers, field_fails, gone, slow
 from tests.fakes.nvml.script import HW_THERMAL, SW_POWER_CAP, SW_THERMAL
 from tests.unit.gpu.rig import POLL, Play, Rig
 
@@ -276,6 +276,24 @@ def test_a_card_without_energy_and_power_has_no_method_and_no_joules(play: Play)
     assert (state.up, state.energy_method, state.energy, state.power) == (True, "none", None, None)
     energy = rig.window(1, 4)
     assert (energy.joules, energy.low, energy.quality, energy.method) == (None, None, "missing", "none")
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        (fails("nvmlDeviceGetFieldValues"), fails(GETTER), fails("nvmlDeviceGetPowerUsage")),
+        (field_answers(ENERGY, 0), field_answers(POWER, 0), fails("nvmlDeviceGetPowerUsage")),
+    ],
+    ids=["neither counter nor power", "a counter that never moves"],
+)
+def test_nobody_waits_for_the_energy_of_a_card_that_has_none(play: Play, faults: tuple[Fault, ...]) -> None:
+    rig = play(FakeGpu(faults=faults), FakeGpu())
+    rig.run(0.5)
+    assert not rig.monitor.is_settled(rig.script.origin_unix + 0.1), "it may still come"
+    rig.run(10)
+    assert rig.monitor.is_settled(rig.script.origin_unix + 9)
+    assert not rig.monitor.is_settled(rig.script.origin_unix + 9.95), "the other card's counter has not passed that"
+    assert [rig.window(3, 9, gpu).quality for gpu in (0, 1)] == ["missing", "ok"]
 
 
 @pytest.mark.parametrize("jump", [5.0, -5.0])

@@ -116,6 +116,14 @@ def test_a_socket_on_another_address_and_a_connection_are_no_server(tree: ProcTr
     assert serving(tree, "10.0.0.5:8000", 100, 200) == [100]
 
 
+def test_a_socket_for_all_ipv4_addresses_takes_no_ipv6_connection(tree: ProcTree) -> None:
+    for pid, address in ((100, "0.0.0.0"), (200, "::1")):
+        tree.process(pid)
+        tree.listen(pid, address, 8000)
+    assert serving(tree, "[::1]:8000", 100, 200) == [200]
+    assert serving(tree, "127.0.0.1:8000", 100, 200) == [100]
+
+
 def test_dockers_port_proxy_leads_into_the_container(tree: ProcTree) -> None:
     inside, other = "net:[4026532001]", "net:[4026532002]"
     tree.network(inside, "127.0.0.1", "172.17.0.2")
@@ -139,6 +147,21 @@ def test_an_address_of_a_pod_is_looked_up_in_its_network(tree: ProcTree) -> None
     tree.listen(300, "::", 8000)
     assert serving(tree, "10.42.0.17:8000", 300) == [300]
     assert serving(tree, "10.42.0.1:8000", 300) == []
+
+
+def test_a_pod_with_ipv6_alone_is_found_by_its_address_and_not_by_the_hosts(tree: ProcTree) -> None:
+    inside, closed = "net:[4026532001]", "net:[4026532002]"
+    tree.network(inside, "fd00:10:42::17", "fe80::1")
+    tree.process(300, network=inside)
+    tree.listen(300, "::", 8000)
+    assert serving(tree, "http://[fd00:10:42::17]:8000/v1", 300) == [300]
+    assert serving(tree, "[::1]:8000", 300) == serving(tree, "127.0.0.1:8000", 300) == []
+    endpoints = ProcessReader(tree.root).table().served_by([300])[300].endpoints or ()
+    assert [endpoint.addresses() for endpoint in endpoints] == [["[fd00:10:42::17]:8000"]]
+    # A namespace of which no address is known is reached from nowhere.
+    tree.process(400, network=closed)
+    tree.listen(400, "0.0.0.0", 8001)
+    assert serving(tree, "127.0.0.1:8001", 400) == serving(tree, "box:8001", 400) == []
 
 
 def test_a_worker_of_another_tree_serves_the_port_of_its_container(tree: ProcTree) -> None:

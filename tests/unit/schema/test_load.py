@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from joulebench.analysis.prediction.records import load_task_records
 from joulebench.errors import UserError
 from joulebench.schema import UnreadableResult, load_result, load_results, result_from_json
 
@@ -52,6 +53,16 @@ def test_our_file_comes_back_with_its_numbers(tmp_path: Path) -> None:
     assert result.calls[0].joules == 3.5
     assert result.path == tmp_path / "result_1.json"
     assert result.is_measured
+
+
+def test_events_that_cannot_be_joined_to_a_call_are_left_out(tmp_path: Path) -> None:
+    good = {"event_type": "TOOL_CALL_END", "tool_call": 1, "outcome": "ok", "source": ["x"]}
+    odd = [{**good, "tool_call": [1]}, {**good, "call": {"a": 1}}, {**good, "event_type": []}, {"tool_call": 1}, 7]
+    path = written(tmp_path / "result_1.json", {**OURS, "raw_events": [*odd, good], "call_energy": [*odd, good]})
+    result = load_result(path)
+    assert result.raw_events == result.call_energy == [good]
+    (record,) = load_task_records([tmp_path])
+    assert (record.name, record.joules) == ("t", None)
 
 
 def test_a_file_of_the_client_loads_and_what_is_no_number_is_absent(tmp_path: Path) -> None:

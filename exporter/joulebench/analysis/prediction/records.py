@@ -142,7 +142,7 @@ def _record_of_events(run_id: str, of_task: Sequence[Event], energies: Iterable[
         if event["event_type"] not in (events.TASK_ENERGY, events.CALL_ENERGY):
             continue
         joules = as_float(as_dict(event.get("total")).get("joules"))
-        sources.add(event.get("source"))
+        sources.add(as_name(event.get("source")))
         if event["event_type"] == events.TASK_ENERGY:
             total = joules
         elif joules is not None and (call := as_count(event.get("call"))) is not None:
