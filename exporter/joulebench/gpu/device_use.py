@@ -27,6 +27,8 @@ MAX_RESIDENTS = 256
 """Processes remembered of each GPU; the longest gone are forgotten first."""
 LONGEST_SAMPLE = 1.5
 """Seconds that one SM sample stands for at most; the driver averages over up to one second."""
+UNSEEN_SM = 0.1
+"""Share of the SMs from which on a process that was never seen is somebody else's work, and not the drawing of a window."""
 MIN_CONTAINER_ID = 12
 KEEP_ENDED = 120.0
 """Seconds for which an owner is still shown after its use ended, so that a scrape after a window sees all uses in it."""
@@ -134,6 +136,9 @@ class _SmSamples:
 
 @dataclass(slots=True)
 class _Resident:
+    """``served`` is None where nothing is known of the process but its number."""
+
+    pid: int
     start: float
     last_seen: float
     served: ServedBy | None
@@ -187,11 +192,11 @@ class DeviceUseHistory:
                     resident = None
                 if resident is None:
                     start = now - seconds if seconds is not None else now if before is None else before
-                    residents[pid] = _Resident(start, now, served.get(pid), wall_offset)
+                    residents[pid] = _Resident(pid, start, now, served.get(pid), wall_offset)
                 else:
                     resident.last_seen = now
                     resident.served = served.get(pid) or resident.served
-            self._take_samples(residents, uses, wall_offset)
+            self._take_samples(uuid, residents, uses, age, wall_offset)
             self._polled_at[uuid] = now
 
     def end_processes(self, is_alive: Callable[[int], bool], now: float) -> None:
@@ -247,6 +252,11 @@ class DeviceUseHistory:
     def _all(self, uuid: str) -> list[_Resident]:
         return [*self._residents.get(uuid, {}).values(), *self._gone.get(uuid, ())]
 
+    def _find_ended(self, uuid: str, pid: int, at: float) -> _Resident | None:
+        """Returns the process of this number that used the GPU at that time, or hardly ended before, and is gone now."""
+        ended = (one for one in reversed(self._gone.get(uuid, ())) if one.pid == pid and one.end is not None)
+        return next((one for one in ended if one.start <= at <= (one.end or 0.0) + 2 * LONGEST_SAMPLE), None)
+
     def _end(self, uuid: str, resident: _Resident, at: float) -> None:
         resident.end = at
         gone = self._gone.setdefault(uuid, deque(maxlen=MAX_RESIDENTS))
@@ -254,12 +264,27 @@ class DeviceUseHistory:
         while gone and gone[0].end is not None and gone[0].end < at - self._keep_seconds:
             gone.popleft()
 
-    def _take_samples(self, residents: Mapping[int, _Resident], uses: Sequence[ProcessUse], wall_offset: float) -> None:
+    def _take_samples(
+        self,
+        uuid: str,
+        residents: Mapping[int, _Resident],
+        uses: Sequence[ProcessUse],
+        age: Callable[[int], float | None],
+        wall_offset: float,
+    ) -> None:
         for use in sorted((use for use in uses if use.at is not None), key=lambda use: use.at or 0.0):
-            resident = residents.get(use.pid)
-            if resident is None or use.sm is None or use.at is None or not 0 <= use.sm <= 1:
+            if use.sm is None or use.at is None or not 0 <= use.sm <= 1:
                 continue
             at = use.at - wall_offset
+            resident = residents.get(use.pid) or self._find_ended(uuid, use.pid, at)
+            if resident is None and use.sm > UNSEEN_SM and age(use.pid) is None:
+                # It came and went between two polls.
+                resident = _Resident(use.pid, at - LONGEST_SAMPLE, at, None, wall_offset)
+                self._end(uuid, resident, at)
+            if resident is None:
+                continue
+            if resident.end is not None and resident.served is None:
+                resident.end = max(resident.end, at)
             latest = resident.samples.end
             begun = max(at - 1.0 if latest is None else latest, at - LONGEST_SAMPLE)
             if at > begun:

@@ -232,6 +232,32 @@ def test_a_card_of_two_servers_is_divided_by_sm_time_within_bounds_of_nothing_an
         assert (body["total"]["quality"], body["total"]["reasons"]) == ("suspect", ["gpu_shared"])
 
 
+def test_a_neighbour_that_came_and_went_between_two_polls_is_no_use_of_the_servers_own(machine: Callable[..., Machine]) -> None:
+    visit = Process(ENGINE, 10.7, 14.2, 60.0, "")
+    box = machine(FakeGpu(power=BUSY, processes=[Process(RUNNER, 0.0, float("inf"), 20.0, ""), visit]))
+    box.serve(OLLAMA, RUNNER, SERVER)
+    box.run(16.0)
+    gpu = box.ask(11.0, 14.0, server=SERVER)["gpus"][0]
+    assert (gpu["quality"], gpu["reasons"], gpu["low"]) == ("suspect", ["gpu_shared"], 0.0)
+    assert gpu["share"] == pytest.approx(0.25, abs=0.05)
+    assert gpu["high"] >= box.truth(11.0, 14.0, (0,))
+    assert box.ask(3.0, 8.0, server=SERVER)["total"]["quality"] == "ok"
+
+
+def test_what_a_process_used_until_it_ended_counts_in_the_shares(machine: Callable[..., Machine]) -> None:
+    box = machine(
+        FakeGpu(power=BUSY, processes=[Process(RUNNER, 0.0, float("inf"), 20.0, ""), Process(ENGINE, 0.0, 14.6, 60.0, "")])
+    )
+    box.serve(OLLAMA, RUNNER, SERVER)
+    box.serve(VLLM, ENGINE, NEIGHBOUR)
+    box.run(10.5)
+    # Gone when processes are looked at again.
+    box.tree.end(ENGINE)
+    box.run(16.0)
+    own, other = (box.ask(11.0, 14.0, server=server)["gpus"][0] for server in (SERVER, NEIGHBOUR))
+    assert (own["share"], other["share"]) == (pytest.approx(0.25, abs=0.05), pytest.approx(0.75, abs=0.05))
+
+
 def test_a_shared_card_whose_use_the_driver_does_not_report_has_bounds_and_no_estimate(machine: Callable[..., Machine]) -> None:
     both = [Process(RUNNER, 0.0, float("inf"), 0.0, ""), Process(ENGINE, 0.0, float("inf"), 0.0, "")]
     box = machine(FakeGpu(power=BUSY, processes=both))
