@@ -16,6 +16,7 @@ import logging
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from math import inf
 from statistics import fmean, median
 from typing import NamedTuple
@@ -48,6 +49,8 @@ STEP_SLACK = 0.25
 CONFIRM_SECONDS = 5.0
 HISTORY_SECONDS = 10.0
 """How far back a jump may be recognized as the glitch, once the counter has fallen back from it."""
+JUMPED_SHARE = 0.5
+"""Of a fall of the counter, by which a step before it stands out if the counter jumped there."""
 MAX_GLITCH_SPANS = 1024
 
 STALL_SECONDS = 5.0
@@ -246,8 +249,9 @@ class EnergyMeter:
     def _confirm(self, candidate: _Track) -> None:
         """The candidate stayed: a new epoch, or the end of a small fall or of a jump that the counter fell back from.
 
-        Where the counter has been as low within the last seconds, which of its readings were wrong is unknown, so none of them
-        counts: recent points above are taken back, and the counter goes on from the points before them with its latest reading.
+        Where it fell to where it has been within the last seconds, and a step shows that it jumped, which of its readings were
+        wrong is unknown, so none of them counts: recent points above and since the jump are taken back, and the counter goes on
+        from the points before them with its latest reading. Without a jump, the fall took joules away that were used.
         """
         assert self._main is not None
         self._candidate = None
@@ -258,7 +262,8 @@ class EnergyMeter:
             self._mark_glitch(since, candidate.polls[0].after)
             self._begin_epoch(candidate.polls)
             return
-        base = self._retract_above(lowest)
+        jumped_at = self._find_jump(self._main.joules - lowest, candidate.polls)
+        base = None if jumped_at is None else self._retract_above(lowest, jumped_at)
         if base is None:
             # A counter that began anew; where it grew so fast that it may have returned instead, only its end is known.
             self._begin_epoch(candidate.polls[-1:] if candidate.fits_both else candidate.polls)
@@ -269,9 +274,25 @@ class EnergyMeter:
         self._restart_learning()
         self._take_in(latest)
 
-    def _retract_above(self, joules: float) -> EnergySample | None:
-        """Takes back recent points above ``joules``. Returns the last point before them, None where there is none."""
-        base = next((sample for sample in reversed(self._recent) if sample.joules <= joules), None)
+    def _find_jump(self, fall: float, polls: Sequence[CounterPoll]) -> float | None:
+        """Returns the time before the step, before a fall by these joules or in the polls after it, that rose so much more than
+        the others that the counter jumped and fell back, or fell and jumped back. None where all rose alike: then the fall took
+        joules away that were used."""
+        before_fall = [(sample.at, sample.joules) for sample in self._recent]
+        after_fall = [
+            (poll.after, poll.joules) for poll, last in zip(polls[1:], polls, strict=False) if poll.joules != last.joules
+        ]
+        steps = [(a, b) for points in (before_fall, after_fall) for a, b in pairwise(points) if b[0] > a[0]]
+        if not steps:
+            return None
+        usual = median((b[1] - a[1]) / (b[0] - a[0]) for a, b in steps)
+        excess, at = max((b[1] - a[1] - usual * (b[0] - a[0]), a[0]) for a, b in steps)
+        return at if excess >= JUMPED_SHARE * fall else None
+
+    def _retract_above(self, joules: float, at: float) -> EnergySample | None:
+        """Takes back recent points above ``joules`` or later than ``at``. Returns the last point before them, None where there
+        is none."""
+        base = next((sample for sample in reversed(self._recent) if sample.joules <= joules and sample.at <= at), None)
         if base is None:
             return None
         self.trace.retract(base.at)

@@ -67,6 +67,29 @@ def test_a_counter_that_jumps_and_stays_begins_a_new_epoch(play: Play) -> None:
     assert rig.window(20, 25).quality == "ok"
 
 
+@pytest.mark.parametrize("joules", [5.0, 30.0, 200.0, 1000.0])
+def test_a_counter_that_falls_by_a_little_and_stays_has_lost_what_was_used(play: Play, joules: float) -> None:
+    rig = play(steady(field_moves(ENERGY, -1000.0 * joules, During(14.0))))
+    rig.run(30)
+    for window in ((8, 20), (13, 16), (2, 28)):
+        across = rig.window(*window)
+        assert holds(across, rig.truth(*window))
+        assert across.quality in ("suspect", "missing")
+    assert [rig.window(*window).quality for window in ((3, 9), (22, 28))] == ["ok", "ok"]
+
+
+def test_a_counter_that_jumps_by_a_little_is_wrong_from_there_until_it_falls_back(play: Play) -> None:
+    rig = play(steady(field_moves(ENERGY, 90_000, During(14.0, 17.0))))
+    rig.run(30)
+    for start in (13.6, 13.9, 14.2, 15.0, 16.8):
+        window = rig.window(start, start + 0.5)
+        assert holds(window, 100.0)
+        assert window.quality != "ok"
+    across = rig.window(10, 25)
+    assert across.joules == pytest.approx(3000, rel=0.02)
+    assert holds(across, 3000)
+
+
 def test_a_window_is_suspect_while_a_glitch_is_not_yet_decided(play: Play) -> None:
     rig = play(steady(field_answers(ENERGY, 0, During(10.0, 10.8))))
     rig.run(10.5)
