@@ -294,6 +294,8 @@ def _measure_under_prometheus(directory: Path, environment: Mapping[str, str], c
     flags = ("--gpu-source=nvml", "--no-ollama")
     stack = NativeStack(directory / "seen", Ports.free(), flags, exporter_environment=environment, with_alertmanager=False)
     with stack:
+        # As in the other measurements, what the start and the first scrapes take is over.
+        threading.Event().wait(SETTLE)
         rate = _PollRate(stack.ports.exporter, clock)
         cpu = cpu_share(stack.named("exporter").pid, PROMETHEUS_SECONDS, clock)
         polls = rate.a_second()
