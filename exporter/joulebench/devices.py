@@ -253,15 +253,21 @@ def resolve_devices(names: Sequence[DeviceName], known: Sequence[Device], settin
 
 
 def is_host(wanted: str, host: str) -> bool:
-    """Whether ``host`` is the named one: equal, or equal without its port or its domain, in any case."""
+    """Whether ``host`` is the named one: equal in any case, or without its port, or where one of the two has no domain."""
     wanted, host = wanted.lower(), host.lower()
     if wanted == host:
         return True
     if host.startswith("["):
         plain = host[: host.find("]") + 1]
-        return wanted.strip("[]") == plain.strip("[]")
-    plain = host if host.count(":") > 1 else host.rpartition(":")[0] or host
-    return wanted in (plain, plain.partition(".")[0] if not plain.replace(".", "").isdigit() else plain)
+    else:
+        plain = host if host.count(":") > 1 else host.rpartition(":")[0] or host
+    address = parse_ip(plain)
+    if address is not None or parse_ip(wanted) is not None:
+        return address == parse_ip(wanted)
+    wanted, plain = wanted.rstrip("."), plain.rstrip(".")
+    if "." in wanted and "." in plain:
+        return wanted == plain
+    return wanted.partition(".")[0] == plain.partition(".")[0]
 
 
 def format_devices(devices: Sequence[str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from joulebench.devices import Device, parse_devices, resolve_devices
+from joulebench.devices import Device, is_host, parse_devices, resolve_devices
 from joulebench.errors import UserError
 
 A0 = Device("hosta:18347", 0, "GPU-5c1d0000-0000-0000-0000-000000000000")
@@ -43,6 +43,24 @@ def test_a_name_means_its_device(names: str, devices: tuple[Device, ...]) -> Non
 def test_a_host_may_be_an_ipv6_address_with_or_without_its_port(host: str, name: str) -> None:
     known = (Device(host, 0, "GPU-1"), Device("[fe80::2]:18347", 0, "GPU-2"))
     assert resolve(name, known) == known[:1]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "host", "same"),
+    [
+        ("2001:db8::1", "[2001:0db8:0::1]:18347", True),
+        ("10.0.0.7", "10.0.0.7:18347", True),
+        ("10", "10.0.0.7:18347", False),
+        ("10.0.0.7", "10.0.0.70:18347", False),
+        ("gpu1.lan", "gpu1:18347", True),
+        ("gpu1", "GPU1.lan:18347", True),
+        ("gpu1.", "gpu1:18347", True),
+        ("gpu1.lan", "gpu1.other:18347", False),
+        ("gpu1", "gpu10:18347", False),
+    ],
+)
+def test_hosts_are_compared_without_port_domain_and_case(wanted: str, host: str, same: bool) -> None:
+    assert is_host(wanted, host) is same
 
 
 def test_a_uuid_that_is_the_beginning_of_others_means_itself() -> None:

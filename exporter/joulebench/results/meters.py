@@ -16,6 +16,7 @@ import numpy as np
 
 from joulebench.clients.matrix import Column
 from joulebench.clients.prometheus import PrometheusApi
+from joulebench.devices import parse_ip
 from joulebench.energy.allocation import METHODS, Share, total_share
 from joulebench.energy.attribution import attribute
 from joulebench.energy.bins import TaskWork
@@ -219,7 +220,10 @@ def _host_name(text: str) -> str:
         name = name[1:].partition("]")[0]
     elif name.count(":") == 1:
         name = name.partition(":")[0]
-    return "localhost" if name and is_loopback(name) else name
+    if name and is_loopback(name):
+        return "localhost"
+    address = parse_ip(name)
+    return name if address is None else str(address)
 
 
 def is_same_host(one: str, other: str) -> bool:

@@ -283,6 +283,8 @@ def test_tasks_at_one_time_share_a_host_without_counting_a_joule_twice() -> None
         ("10.0.0.5", "10.0.0.6", False),
         ("10", "10.0.0.6", False),
         ("a", "b", False),
+        ("[2001:db8::1]:9100", "[2001:0db8:0:0::1]:18347", True),
+        ("::ffff:10.0.0.1", "10.0.0.1:9100", True),
     ],
 )
 def test_hosts_are_the_same_without_ports_and_domains(one: str, other: str, same: bool) -> None:
