@@ -156,3 +156,5 @@ async def _serve(proxy_options: Options, exporters: tuple[settings.Url, ...], de
         log.info("stopping")
     finally:
         await server.stop()
+        if energy_api is not None:
+            energy_api.close()
