@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from joulebench.errors import UserError
 
@@ -20,6 +21,7 @@ _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
+MAX_YAML_BYTES = 4_000_000
 _DELIMITERS = (",", ";", "\t")
 _FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r", "\n")
 
@@ -37,10 +39,14 @@ def write_atomic(path: Path, content: str | bytes, *, durable: bool = False, opt
 def open_atomic(path: Path, *, durable: bool = False, option: str = "--out") -> Iterator[io.FileIO]:
     """An unbuffered file that takes the place of ``path`` when the block ends, and of nothing where it raises.
 
-    ``durable`` holds also when the machine loses power. The mode of an existing file is kept. Raises UserError, which names
-    ``option``, where the file cannot be written.
+    A device or a pipe is written to instead. ``durable`` holds also when the machine loses power. The mode of an existing file is
+    kept. Raises UserError, which names ``option``, where the file cannot be written.
     """
     target = path.resolve() if path.is_symlink() else path
+    if path.exists() and not path.is_file() and not path.is_dir():
+        with _open_device(path, option) as out:
+            yield out
+        return
     beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         with beside.open("wb", buffering=0) as out:
@@ -56,6 +62,16 @@ def open_atomic(path: Path, *, durable: bool = False, option: str = "--out") -> 
     except BaseException:
         _unlink(beside)
         raise
+
+
+@contextmanager
+def _open_device(path: Path, option: str) -> Iterator[io.FileIO]:
+    """A device or a pipe, such as /dev/stdout, which takes what is written and is not replaced."""
+    try:
+        with path.open("wb", buffering=0) as out:
+            yield out
+    except OSError as error:
+        raise UserError(f"{option}: {path} cannot be written ({error.strerror}); give a file that can") from error
 
 
 def _unlink(path: Path) -> None:
@@ -107,6 +123,22 @@ def decode_text(content: bytes, name: str = "the file", *, damaged: bool = False
         raise UserError(
             f"{name}: is not {encoding.upper()} text ({error.reason} at byte {error.start}); save it as UTF-8"
         ) from error
+
+
+def load_yaml(path: Path) -> Any:
+    """The content of a YAML file. Raises OSError, and ValueError for what is no YAML or too large to be read."""
+    import yaml
+
+    with path.open("rb") as file:
+        content = file.read(MAX_YAML_BYTES + 1)
+    if len(content) > MAX_YAML_BYTES:
+        raise ValueError(f"more than {MAX_YAML_BYTES:,} bytes")
+    try:
+        return yaml.safe_load(content.decode("utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from error
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
 
 
 def csv_reader(text: str) -> csv.DictReader[str]:

@@ -25,6 +25,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 
 from joulebench.errors import UserError
+from joulebench.files import load_yaml
 
 EVERY_HOST = "*"
 HIGHEST_FACTOR = 10_000.0
@@ -153,14 +154,12 @@ class MeterFile(msgspec.Struct, frozen=True, kw_only=True):
 
 def load_meters(path: Path, setting: str = "--meters") -> MeterFile:
     """Raises UserError, which names ``setting`` and the place in the file."""
-    import yaml
-
     where = f"{setting} {path}"
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = load_yaml(path)
     except OSError as error:
         raise UserError(f"{where}: {error.strerror}; give a file that can be read") from error
-    except (ValueError, yaml.YAMLError, RecursionError) as error:
+    except ValueError as error:
         problem = " ".join(str(error).split())[:200]
         raise UserError(f"{where}: is not YAML ({problem}); it holds a list 'meters:', as docs/METERS.md shows") from error
     if not isinstance(content, dict) or not isinstance(content.get("meters", [] if "emissions" in content else None), list):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable
 from decimal import Decimal
 from numbers import Real
@@ -17,6 +18,10 @@ LAST_UNIX_SECONDS = 253402300800.0
 """The end of the year 9999, the last that a calendar of Python has."""
 
 _EMPTY: Json = {}
+_LONG_NUMBER = re.compile(r"(?<![0-9.])[0-9]{19}")
+_LONG_NUMBER_BYTES = re.compile(rb"(?<![0-9.])[0-9]{19}")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+"""Control characters but line feed and tab, line separators, and characters that change the direction of text."""
 
 
 def load_json(text: str | bytes) -> Any:
@@ -25,6 +30,48 @@ def load_json(text: str | bytes) -> Any:
         return json.loads(text)
     except RecursionError as error:
         raise ValueError("JSON that is nested too deep") from error
+
+
+def decode_json(text: str | bytes, *, keep_surrogates: bool = False) -> Any:
+    """JSON that other programs wrote, with values that any reader can work with and write again. Raises ValueError for no JSON.
+
+    Half of a surrogate pair becomes U+FFFD unless ``keep_surrogates``. An integer beyond 64 bits (no float may hold it) becomes
+    the text of its digits; NaN and infinities, which Python's own writer knows, become None.
+    """
+    import msgspec  # Here, because the hook of a task reads no such file and starts sooner without it.
+
+    try:
+        try:
+            value: object = msgspec.json.decode(text)
+        except msgspec.DecodeError:
+            return replace_unusable(json.loads(text, parse_constant=lambda _: None), keep_surrogates=keep_surrogates)
+        pattern: re.Pattern[Any] = _LONG_NUMBER if isinstance(text, str) else _LONG_NUMBER_BYTES
+        return replace_unusable(value, keep_surrogates=keep_surrogates) if pattern.search(text) else value
+    except RecursionError as error:
+        raise ValueError("JSON that is nested too deep") from error
+
+
+def replace_unusable(value: object, *, keep_surrogates: bool = False) -> Any:
+    """Decoded JSON without the values that ``decode_json`` replaces."""
+    if isinstance(value, dict):
+        pairs = ((replace_unusable(key, keep_surrogates=keep_surrogates), item) for key, item in value.items())
+        return {key: replace_unusable(item, keep_surrogates=keep_surrogates) for key, item in pairs}
+    if isinstance(value, list):
+        return [replace_unusable(item, keep_surrogates=keep_surrogates) for item in value]
+    if isinstance(value, str):
+        return (
+            value
+            if keep_surrogates or value.isascii()
+            else value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        )
+    if isinstance(value, int) and not -(2**63) <= value < 2**64:
+        return str(value)
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def printable_text(text: str) -> str:
+    """``text`` for a terminal: without characters that could change it, and without half of a surrogate pair."""
+    return _CONTROL.sub("\ufffd", text.encode("utf-8", "replace").decode("utf-8"))
 
 
 def as_dict(value: object) -> Json:

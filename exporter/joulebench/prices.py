@@ -23,6 +23,7 @@ from typing import Any
 
 from joulebench import metrics
 from joulebench.errors import UserError
+from joulebench.files import load_yaml
 from joulebench.units import JOULES_PER_KWH
 
 SECONDS_PER_HOUR = 3600.0
@@ -102,11 +103,9 @@ class PriceList:
 
 def load(path: Path) -> PriceList:
     """Raises UserError for a file that cannot be read or is no price list."""
-    import yaml
-
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        content = load_yaml(path)
+    except (OSError, ValueError) as error:
         raise UserError(f"--prices.file {path}: {error}") from error
     return _PriceFile(path).read(content)
 

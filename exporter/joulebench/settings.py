@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 from joulebench.errors import UserError
+from joulebench.files import load_yaml
 
 EXPORTER_PORT = 18347
 DEFAULT_LISTEN_ADDRESS = f"127.0.0.1:{EXPORTER_PORT}"
@@ -223,14 +224,12 @@ def connection_settings(server: str, environ: Mapping[str, str] | None = None) -
 
 def load_connections(path: Path) -> dict[str, ConnectionSettings]:
     """The settings by server of a connections file; relative paths in it count from its directory. Raises UserError."""
-    import yaml
-
     where = f"--connections.file {path}"
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = load_yaml(path)
     except OSError as error:
         raise UserError(f"{where}: {error.strerror}; give a file that can be read") from error
-    except (ValueError, yaml.YAMLError, RecursionError):
+    except ValueError:
         # The text of a YAML error shows lines of the file, where secrets may stand.
         raise UserError(f"{where}: is not YAML; it holds sections such as 'prometheus: {{url: ..., tenant: ...}}'") from None
     if content is None:

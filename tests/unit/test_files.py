@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import codecs
+import os
 from pathlib import Path
 
 import pytest
 
 from joulebench.errors import UserError
-from joulebench.files import csv_text, plain_csv_text, read_csv, write_atomic
+from joulebench.files import MAX_YAML_BYTES, csv_text, load_yaml, plain_csv_text, read_csv, write_atomic
 
 PLAIN = 'name,watts\none,1.5\n"two, three",2\n'
 
@@ -63,3 +64,37 @@ def test_a_write_replaces_all_and_keeps_the_mode(tmp_path: Path) -> None:
 def test_a_directory_that_cannot_be_written_is_a_users_matter(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be written"):
         write_atomic(tmp_path / "none" / "a.txt", "x")
+
+
+def test_a_pipe_takes_what_is_written_and_stays_a_pipe(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write_atomic(pipe, "text")
+    assert os.read(reader, 10) == b"text"
+    os.close(reader)
+    assert pipe.is_fifo()
+
+
+def test_a_full_device_is_a_users_matter_and_is_not_replaced(tmp_path: Path) -> None:
+    full = tmp_path / "full"
+    full.symlink_to("/dev/full")
+    with pytest.raises(UserError, match="No space left on device"):
+        write_atomic(full, "x")
+    assert full.is_char_device()
+
+
+@pytest.mark.parametrize(
+    ("content", "trouble"),
+    [
+        (b"[" * 5000, "nested too deep"),
+        (b"a: [", "expected"),
+        (b"\xff\xfe\x00", "invalid start byte"),
+        (b"#" * (MAX_YAML_BYTES + 1), "more than 4,000,000 bytes"),
+    ],
+)
+def test_what_is_no_yaml_is_one_kind_of_error(content: bytes, trouble: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.yml"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=trouble):
+        load_yaml(path)

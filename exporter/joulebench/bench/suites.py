@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 import jsonschema
-import yaml
 
 from joulebench.bench.file_stage import file_stage
 from joulebench.bench.grading import CHECKS, Check
 from joulebench.bench.stage import Stage, Work
 from joulebench.bench.workspace import MAX_FILE_BYTES, MAX_FILES, path_problem
 from joulebench.errors import UserError
+from joulebench.files import load_yaml
 
 SHIPPED = Path(__file__).parent / "suite"
 MOST_SHOWN = 40
@@ -133,8 +133,8 @@ def load(name_or_path: str) -> Suite[TaskSpec]:
         shipped = ", ".join(sorted(file.stem for file in SHIPPED.glob("*.yaml")))
         raise UserError(f"--suite: {name_or_path!r} is neither a shipped suite ({shipped}) nor a file")
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        document = load_yaml(path)
+    except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as YAML: {error}") from error
     fault = jsonschema.exceptions.best_match(
         jsonschema.Draft202012Validator(_SUITE, format_checker=_formats).iter_errors(document)

@@ -16,6 +16,7 @@ import click
 from joulebench import __version__
 from joulebench.cli.options import CommandGroup, command_path, usage_message
 from joulebench.errors import JoulebenchError, UserError
+from joulebench.parsing import printable_text
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "exporter": ("exporter", "serve GPU, energy and Ollama metrics to Prometheus"),
@@ -80,12 +81,16 @@ class LazyGroup(CommandGroup):
             return _fail(2, ctx, error)
         except JoulebenchError as error:
             return _fail(1, ctx, error)
+        except OSError as error:
+            if error.filename is None:
+                raise
+            return _fail(2, ctx, f"{error.filename}: {error.strerror}; give a file or directory that can be used")
         except (KeyboardInterrupt, click.Abort):
             return _fail(130, ctx, "interrupted")
 
 
 def _fail(code: int, ctx: click.Context, message: object) -> int:
-    print(f"{command_path(ctx)}: {message}", file=sys.stderr)
+    print(printable_text(f"{command_path(ctx)}: {message}"), file=sys.stderr)
     return code
 
 
@@ -93,7 +98,8 @@ def _show_usage_error(error: click.UsageError) -> int:
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         error.show()
     else:
-        print(f"{'joulebench' if error.ctx is None else error.ctx.command_path}: {usage_message(error)}", file=sys.stderr)
+        command = "joulebench" if error.ctx is None else error.ctx.command_path
+        print(printable_text(f"{command}: {usage_message(error)}"), file=sys.stderr)
     return 2
 
 

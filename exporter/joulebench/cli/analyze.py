@@ -19,6 +19,7 @@ from joulebench.cli import options
 from joulebench.clock import SystemClock
 from joulebench.errors import PrometheusError, UserError
 from joulebench.meters import parse_scopes
+from joulebench.parsing import printable_text
 
 if TYPE_CHECKING:
     from joulebench.analysis.bottlenecks.tasks import TaskRun
@@ -76,7 +77,7 @@ def compare(runs: tuple[str, ...], allow: tuple[str, ...], scope: str, output_fo
     if output_format == "json":
         print(json.dumps({**comparison_values(comparison), "emissions": emissions}, indent=1))
     else:
-        print("\n\n".join(filter(None, (comparison_text(comparison), emissions_text(emissions)))))
+        print(printable_text("\n\n".join(filter(None, (comparison_text(comparison), emissions_text(emissions))))))
     return 2 if comparison.differing_bases else 1 if comparison.refused else 0
 
 
@@ -159,10 +160,10 @@ def report(
             text = report_csv(content)
     path = out or (loaded[0].directory / "report.html" if is_html else None)
     if path is None:
-        print(text, end="")
+        print(printable_text(text) if output_format == "md" else text, end="")
         return 0
     write_atomic(path, text)
-    print("\n".join(content["summary"]))
+    print(printable_text("\n".join(content["summary"])))
     print(f"written to {path}")
     return 0
 
@@ -211,7 +212,7 @@ def doctor(results: Path, as_json: bool, strict: bool, idle_watts: float | None,
         print(json.dumps(checked.data(), indent=2, allow_nan=False))
     else:
         for line in checked.lines():
-            print(line)
+            print(printable_text(line))
     return 1 if checked.verdict in ((FAILURE, WARNING) if strict else (FAILURE,)) else 0
 
 
@@ -231,7 +232,10 @@ def confidence(runs: tuple[Path, ...], output_format: str, plot: Path | None) ->
 
     _require_directories(runs)
     reports = confidence_reports(load_task_records(runs))
-    print(json.dumps([asdict(report) for report in reports], indent=1) if output_format == "json" else confidence_text(reports))
+    if output_format == "json":
+        print(json.dumps([asdict(report) for report in reports], indent=1))
+    else:
+        print(printable_text(confidence_text(reports)))
     if plot:
         from joulebench.analysis.report.figures import confidence_page
         from joulebench.files import write_atomic
@@ -264,7 +268,7 @@ def failures(runs: tuple[Path, ...], output_format: str) -> int:
         case "json":
             print(json.dumps(failure_values(predictions, summarize_low_confidence(tasks)), indent=1, allow_nan=False))
         case _:
-            print(failures_text(predictions, summarize_low_confidence(tasks)))
+            print(printable_text(failures_text(predictions, summarize_low_confidence(tasks))))
     return 1 if any(prediction.refused for prediction in predictions) else 0
 
 
@@ -342,7 +346,7 @@ def _print_limits(
 
     _require_directories(runs)
     data, lines = analyze(load_task_runs(runs), sizes)
-    print(json.dumps(data, indent=1, allow_nan=False) if output_format == "json" else "\n".join(lines))
+    print(json.dumps(data, indent=1, allow_nan=False) if output_format == "json" else printable_text("\n".join(lines)))
     return 0
 
 

@@ -14,6 +14,7 @@ from joulebench.clock import SystemClock
 from joulebench.devices import DeviceChoice, DeviceName, parse_devices
 from joulebench.errors import EnergyApiError, UserError
 from joulebench.meters import MeterFile
+from joulebench.parsing import printable_text
 
 OBSERVED_SECONDS = 2.0
 """How far back an exporter is asked which GPUs the server uses."""
@@ -74,7 +75,7 @@ def annotate_command(
     first, last = done.times
     print(f"times: {first}" if first == last else f"times: start {first}, end {last}")
     for note in done.notes:
-        print(f"note: {note}", file=sys.stderr)
+        print(printable_text(f"note: {note}"), file=sys.stderr)
     counted = ", ".join(f"{count:,} {quality}" for quality, count in sorted(done.qualities.items()))
     print(f"{done.path}: {done.rows:,} rows ({counted or 'none'})")
     return 0

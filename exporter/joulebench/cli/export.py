@@ -18,6 +18,7 @@ from joulebench.cli import options
 from joulebench.devices import parse_devices
 from joulebench.errors import GatewayError
 from joulebench.meters import MeterFile
+from joulebench.parsing import printable_text
 
 if TYPE_CHECKING:
     from joulebench.results.export import Export
@@ -169,7 +170,7 @@ def show(console: Console, result: Export, run_id: str) -> None:
             soft_wrap=True,
         )
     for note in result.notes:
-        console.print(f"note: {note}", markup=False, soft_wrap=True)
+        console.print(printable_text(f"note: {note}"), markup=False, soft_wrap=True)
     if any(row["energy_simulated"] for row in result.rows):
         console.print("energy is SIMULATED: no GPU was measured", style="bold")
     if result.rows:
@@ -216,8 +217,8 @@ def _width(row: Mapping[str, object]) -> float | None:
 
 
 def _plain(value: object) -> str:
-    """Returns ``value`` as text without markup; half a character pair is spelled out, since names are data."""
-    return str(value).encode("utf-8", "backslashreplace").decode().replace("[", r"\[")
+    """Returns ``value`` as printable text without markup, since names are data."""
+    return printable_text(str(value)).replace("[", r"\[")
 
 
 def _number(value: object, digits: int) -> str:

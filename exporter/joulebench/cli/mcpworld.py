@@ -21,6 +21,7 @@ from joulebench.clock import Clock, SystemClock
 from joulebench.devices import DeviceChoice, DeviceName, parse_devices
 from joulebench.errors import GpuUnavailable, UserError
 from joulebench.gpu import sources
+from joulebench.parsing import printable_text
 
 if TYPE_CHECKING:
     from joulebench.gpu.reading import GpuSource
@@ -332,9 +333,10 @@ def backfill(
             continue
         joules = "-" if outcome.joules is None else f"{outcome.joules:,.1f} J"
         path = outcome.path.relative_to(directory) if directory.is_dir() else outcome.path
-        console.print(f"{outcome.status:<12} {joules:>12}  {path}  {' '.join(outcome.reasons)}".rstrip(), markup=False)
+        line = f"{outcome.status:<12} {joules:>12}  {path}  {' '.join(outcome.reasons)}".rstrip()
+        console.print(printable_text(line), markup=False)
     for note in report.notes:
-        console.print(f"note: {note}", markup=False)
+        console.print(printable_text(f"note: {note}"), markup=False)
     counts = {outcome.status: report.count(outcome.status) for outcome in report.outcomes}
     summary = ", ".join(f"{number} {status.replace('_', ' ')}" for status, number in sorted(counts.items()))
     console.print(f"{len(report.outcomes)} files: {summary}" + (" (dry run: nothing was written)" if dry_run else ""))
@@ -357,7 +359,7 @@ def json_to_csv(input_dir: Path, output: Path, quiet: bool) -> int:
         raise UserError(f"--input-dir: {input_dir} is no directory; give the one with the result_*.json files")
     table = tables.benchmark_table(input_dir)
     for path, why in table.left_out:
-        print(f"left out: {path} {why}", file=sys.stderr)
+        print(printable_text(f"left out: {path} {why}"), file=sys.stderr)
     if not table.rows:
         raise UserError(f"--input-dir: no result_*.json below {input_dir}; give the directory in which the client logs")
     write_atomic(output, tables.table_text(tables.COLUMNS, table.rows), option="--output")

@@ -88,6 +88,16 @@ class UrlList(click.ParamType[str]):
         return ",".join(settings.http_url(word.strip(), setting_name(param, ctx)) for word in value.split(","))
 
 
+class Directory(click.Path):
+    """A directory that is there or can be made; a device is none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        path = Path(os.fsdecode(super().convert(value, param, ctx)))
+        if path.exists() and not path.is_dir():
+            self.fail(f"{path} is no directory; give one that is, or that can be made", param, ctx)
+        return path
+
+
 class Address(click.ParamType[tuple[str, int]]):
     """``HOST:PORT`` to listen on, as (host, port)."""
 
@@ -156,7 +166,7 @@ WATTS = Number(float, 0, 1e6, above=True, unit="watts")
 PORT = Number(int, 1, 65535, name="PORT")
 FILE = click.Path(path_type=Path, dir_okay=False)
 EXISTING_FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
-DIRECTORY = click.Path(path_type=Path, file_okay=False)
+DIRECTORY = Directory(path_type=Path, file_okay=False)
 PATH = click.Path(path_type=Path)
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from joulebench.errors import UserError
 from joulebench.exporter.auth import BasicAuth
+from joulebench.files import load_yaml
 
 log = logging.getLogger(__name__)
 
@@ -61,11 +62,9 @@ class WebConfig:
             self.auth.close()
 
     def _load(self, path: Path) -> None:
-        import yaml
-
         try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            content = load_yaml(path)
+        except (OSError, ValueError) as error:
             raise UserError(f"--web.config.file {path}: {error}") from error
         top = _mapping({} if content is None else content, f"--web.config.file {path}", ("tls_server_config", "basic_auth_users"))
         where = f"--web.config.file {path}: "

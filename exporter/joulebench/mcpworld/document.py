@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from joulebench.parsing import replace_unusable
 from joulebench.schema import UnreadableResult
 
 BOM = "\ufeff"
@@ -94,7 +95,7 @@ def _members(text: str) -> tuple[dict[str, Any], dict[str, tuple[int, int]]]:
         key, at = decoder.raw_decode(text, at)
         at = after_space(_expect(text, after_space(at), ":"))
         value, end = decoder.raw_decode(text, at)
-        body[key], spans[key] = value, (at, end)
+        body[key], spans[key] = replace_unusable(value), (at, end)
         at = after_space(end)
     if text[at + 1 :].strip():
         raise ValueError("there is more after its end")

@@ -64,5 +64,6 @@ def run_client(program: str, command: Sequence[str], environment: Mapping[str, s
 
 def die_by(number: int) -> None:
     """Ends this process by the signal that ended the client, so that a caller sees what it would see without us."""
-    signal.signal(number, signal.SIG_DFL)
+    if number not in (signal.SIGKILL, signal.SIGSTOP):  # These two have no handler that could be reset.
+        signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)

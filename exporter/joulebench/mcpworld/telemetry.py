@@ -300,6 +300,8 @@ def logs_below(root: Path) -> list[Path]:
     """Logs of the monitor as the client leaves them; what bears their name and is none is left out."""
     found = []
     for path in sorted(root.rglob(MONITOR_LOG_PATTERN)) if root.is_dir() else []:
+        if not path.is_file():
+            continue
         try:
             read_monitor_log(path)
         except UserError:

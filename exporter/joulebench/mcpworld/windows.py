@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from joulebench.mcpworld.client_names import VERDICTS
-from joulebench.parsing import as_float, as_name
+from joulebench.parsing import as_name, as_unix_time
 
 Interval = tuple[float, float]
 RawEvent = Mapping[str, Any]
@@ -58,9 +58,9 @@ def in_order(raw_events: object) -> list[RawEvent]:
 
 def windows(events: Sequence[RawEvent], metadata: Mapping[str, Any]) -> Windows:
     """``events`` as ``in_order`` gives them."""
-    session = _interval(as_float(metadata.get("session_start_unix")), as_float(metadata.get("session_end_unix")))
+    session = _interval(as_unix_time(metadata.get("session_start_unix")), as_unix_time(metadata.get("session_end_unix")))
     starts = _times(events, "TASK_START")
-    start = starts[0] if starts else as_float(metadata.get("session_start_unix"))
+    start = starts[0] if starts else as_unix_time(metadata.get("session_start_unix"))
     if start is None and events:
         start = _at(events[0])
     ends = [event for event in events if event["event_type"] == "TASK_END"]
@@ -141,4 +141,4 @@ def _times(events: Sequence[RawEvent], event_type: str) -> list[float]:
 
 
 def _at(event: RawEvent) -> float | None:
-    return as_float(event.get("timestamp"))
+    return as_unix_time(event.get("timestamp"))

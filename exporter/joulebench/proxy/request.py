@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
@@ -24,7 +26,7 @@ from yarl import URL
 
 from joulebench.llm.readers import Api
 from joulebench.metrics.label_text import label_text
-from joulebench.parsing import Json, as_dict, as_list, as_text
+from joulebench.parsing import Json, as_dict, as_list, as_text, load_json
 from joulebench.units import Seconds
 
 RUN_HEADER = "X-Joulebench-Run"
@@ -103,8 +105,9 @@ class RequestTicket(NamedTuple):
 class TaskFile:
     """Names the task of requests that name none: a file that the benchmark's launcher keeps to the task that runs.
 
-    The file holds ``{"run_id": RUN, "task_id": TASK}``; one that is missing, empty or of another form names no task. It is for
-    clients that run one task at a time and have one base URL for all of them.
+    The file holds ``{"run_id": RUN, "task_id": TASK}``; one that is missing, empty, of another form or no
+    regular file names no task. It is for clients that run one task at a time and have
+    one base URL for all of them.
     """
 
     def __init__(self, path: Path) -> None:
@@ -121,16 +124,20 @@ class TaskFile:
 
     def _read(self) -> tuple[str, str]:
         try:
-            found = self._path.stat()
-            version = (found.st_ino, found.st_mtime_ns, found.st_size)
+            file_status = self._path.stat()
+            version = (file_status.st_ino, file_status.st_mtime_ns, file_status.st_size)
             if version != self._version:
-                with self._path.open("rb") as file:
-                    names = as_dict(msgspec.json.decode(file.read(MAX_TASK_FILE_BYTES)))
-                self._names = bounded_name(as_text(names.get("run_id"))), bounded_name(as_text(names.get("task_id")))
+                self._names = self._parse() if stat.S_ISREG(file_status.st_mode) else ("", "")
                 self._version = version
-        except (OSError, msgspec.DecodeError):
+        except (OSError, ValueError):
             self._names, self._version = ("", ""), None
         return self._names
+
+    def _parse(self) -> tuple[str, str]:
+        # Opening a pipe would wait for its writer, and every request with it.
+        with open(os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            names = as_dict(load_json(file.read(MAX_TASK_FILE_BYTES)))
+        return bounded_name(as_text(names.get("run_id"))), bounded_name(as_text(names.get("task_id")))
 
 
 def parse_target(method: str, raw_target: str, headers: Mapping[str, str]) -> RequestTarget:

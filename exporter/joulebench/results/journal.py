@@ -6,7 +6,6 @@ Lines may be torn: what can be read is read, what cannot is counted.
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -15,11 +14,9 @@ from dataclasses import dataclass, field, replace
 from itertools import accumulate, pairwise
 from pathlib import Path
 
-import msgspec
-
 from joulebench.errors import UserError
 from joulebench.metrics import THROTTLE_REASONS, TOOL_ERROR, TOOL_OUTCOMES
-from joulebench.parsing import as_dict, as_float, as_int, as_list, as_name, as_unix_time, sum_or_none
+from joulebench.parsing import as_dict, as_float, as_int, as_list, as_name, as_unix_time, decode_json, sum_or_none
 from joulebench.results.proxied import join_proxied_tasks
 from joulebench.results.task import SAME_MOMENT_SECONDS, ExporterAnswer, GpuJoules, PartEnergy, TaskKey, TaskValues
 from joulebench.schema import events
@@ -157,19 +154,11 @@ def _lines(path: Path) -> Iterator[bytes]:
         raise UserError(f"--runs-dir: {path} cannot be read ({error.strerror}); mend it or move it away") from error
 
 
-def _decode_line(line: bytes) -> object:
-    try:
-        return msgspec.json.decode(line)
-    except msgspec.DecodeError:
-        # Half of a surrogate pair, and a number of more than 64 bits, which Python's own JSON takes.
-        return json.loads(line)
-
-
 def parse_event(line: bytes) -> Event | None:
     """The event of one line; None for a line that is none."""
     try:
-        event = _decode_line(line)
-    except (ValueError, RecursionError):
+        event = decode_json(line, keep_surrogates=True)
+    except ValueError:
         return None
     return event if events.is_event(event) and as_unix_time(event.get("timestamp")) is not None else None
 

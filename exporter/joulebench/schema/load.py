@@ -6,7 +6,6 @@ result of a task is refused.
 
 from __future__ import annotations
 
-import json
 import logging
 import types
 from collections.abc import Iterable, Iterator
@@ -17,7 +16,7 @@ import msgspec
 
 from joulebench.errors import UserError
 from joulebench.files import decode_text
-from joulebench.parsing import as_dict, as_float, as_int
+from joulebench.parsing import as_dict, as_float, as_int, decode_json, printable_text
 from joulebench.schema import events
 from joulebench.schema.client_identity import UNKNOWN, identify
 from joulebench.schema.fields import fields_of
@@ -53,18 +52,10 @@ def load_result(path: Path) -> TaskResult:
     except UserError as error:
         raise UnreadableResult(str(error)) from error
     try:
-        body = _decode_json(text)
-    except (ValueError, RecursionError) as error:
+        body = decode_json(text)
+    except ValueError as error:
         raise UnreadableResult(f"{path}: is not valid JSON ({error}); export the run again") from error
     return result_from_json(body, path)
-
-
-def _decode_json(text: str) -> object:
-    try:
-        return msgspec.json.decode(text)
-    except msgspec.DecodeError:
-        # Python's own writer, which the client uses, knows NaN and infinities; they are no values.
-        return json.loads(text, parse_constant=lambda _: None)
 
 
 def load_results(paths: Iterable[Path]) -> list[TaskResult]:
@@ -116,7 +107,7 @@ def iterate_readable_results(paths: Iterable[Path]) -> Iterator[TaskResult]:
     left_out: list[str] = []
     yield from iterate_results(paths, left_out)
     for why in left_out:
-        log.warning("left out: %s", why)
+        log.warning("left out: %s", printable_text(why))
 
 
 def _number_repetition(result: TaskResult, sessions: dict[tuple[str | None, ...], list[float | None]]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -265,3 +266,20 @@ def test_devices_that_are_named_are_charged_and_said(tree: Tree) -> None:
     found = body(tree.made[0])["measurement"]
     assert (found["device_basis"], [device["uuid"] for device in found["devices"]]) == ("declared", ["GPU-one"])
     assert found["joules"] == pytest.approx(tree.joules(*tree.made[0].headline), rel=0.01)
+
+
+def test_impossible_times_and_numbers_of_the_client_end_no_backfill(tmp_path: Path) -> None:
+    events = [
+        {"event_type": "LLM_QUERY_START", "timestamp": 1_700_000_000.0},
+        {"event_type": "LLM_QUERY_END", "timestamp": 1_700_000_001.0, "status": "success", "completion_tokens": 10**30},
+        {"event_type": "TASK_END", "timestamp": 1e18, "status": "success"},
+    ]
+    for number, end in enumerate((1e18, 253402300800.0, 10**400), start=1):
+        metadata = {"task_id": f"t{number}", "session_start_unix": 1_700_000_000.0, "session_end_unix": end}
+        body = {"metadata": metadata, "computed_metrics": {}, "raw_events": events}
+        (tmp_path / f"result_t{number}_20261201_000000.json").write_text(json.dumps(body))
+    os.mkfifo(tmp_path / "gpu_metrics_1.csv")
+    report = backfill(Options(root=tmp_path), None)
+    assert len(report.outcomes) == 3
+    for path in tmp_path.glob("result_*.json"):
+        assert json.loads(path.read_text())["metadata"]["session_start_unix"] == 1_700_000_000.0

@@ -43,8 +43,13 @@ def test_a_client_that_records_events_is_measured(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("client", "code"),
-    [(["true"], 1), (["sh", "-c", "exit 3"], 3), (["env", "-i", sys.executable, str(CLIENT), "LOGS", "task01_a", "success"], 1)],
-    ids=["no Python", "another failure", "an empty environment"],
+    [
+        (["true"], 1),
+        (["sh", "-c", "exit 3"], 3),
+        (["sh", "-c", "kill -9 $$"], -9),
+        (["env", "-i", sys.executable, str(CLIENT), "LOGS", "task01_a", "success"], 1),
+    ],
+    ids=["no Python", "another failure", "killed", "an empty environment"],
 )
 def test_a_run_that_saw_no_event_says_so_and_fails(client: list[str], code: int, tmp_path: Path) -> None:
     done = run(tmp_path, *(str(tmp_path / "logs") if word == "LOGS" else word for word in client))
@@ -100,3 +105,10 @@ def test_the_hook_needs_only_what_runs_on_any_interpreter() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_a_device_is_no_directory_for_runs(tmp_path: Path) -> None:
+    argv = [sys.executable, "-m", "joulebench.cli", "run", "--runs-dir", "/dev/null", *NONE, "--", "touch", str(tmp_path / "ran")]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, "/dev/null is no directory; give one" in done.stderr) == (2, True)
+    assert not (tmp_path / "ran").exists()

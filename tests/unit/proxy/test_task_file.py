@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -53,3 +54,14 @@ def test_a_name_of_the_client_outweighs_the_file(tmp_path: Path) -> None:
     path.write_text('{"run_id": "r", "task_id": "t"}')
     assert named(path, "/run/own/task/mine/v1/chat/completions") == ("own", "mine")
     assert named(path) == ("r", "t")
+
+
+def test_what_is_no_readable_file_names_no_task_and_stops_no_request(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    deep = tmp_path / "deep.json"
+    deep.write_text("[" * 4000)
+    no_text = tmp_path / "no-text.json"
+    no_text.write_bytes(b'\xff{"run_id": "r"}')
+    for path in (pipe, deep, no_text, tmp_path, Path("/dev/zero")):
+        assert named(path) == ("", "")

@@ -18,6 +18,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from joulebench import metrics
+from joulebench.cli import main
 from joulebench.clients.prometheus import PrometheusApi
 from joulebench.errors import UserError
 from joulebench.results.export import Export, Options, export
@@ -338,3 +339,21 @@ def test_a_sample_that_is_no_number_is_no_sample(tmp_path: Path) -> None:
     good = rows["good"]
     assert float(good["total_energy_joules"]) == pytest.approx(500.0)
     assert good["max_power_w"] == "100"
+
+
+def test_numbers_beyond_64_bits_and_control_characters_neither_end_an_export_nor_reach_a_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(
+        tmp_path,
+        *a_task("huge", decode_seconds=1.0, decode_tokens=10**400, ttft_seconds=10**30),
+        *(line | {"status": "\x1b[31mred\x07\u202e"} if line["event_type"] == "TASK_END" else line for line in a_task("colour")),
+        *a_task("\x1b]0;title\x07"),
+    )
+    argv = ["export", "--run-id", RUN, "--runs-dir", str(tmp_path), "--prometheus-url", "none", "--gateway-url", "none"]
+    assert main(argv) == 0
+    printed = "".join(capsys.readouterr())
+    assert "huge" in printed
+    assert set(printed) & set("\x1b\x07\u202e") == set()
+    rows = {row["task_id"]: row for row in csv.DictReader((tmp_path / RUN / "results.csv").read_text().splitlines())}
+    assert (rows["huge"]["total_completion_tokens"], rows["huge"]["tokens_per_second"]) == ("3", "")

@@ -112,3 +112,16 @@ def test_a_directory_is_read_in_order_and_each_file_once(tmp_path: Path) -> None
         written(tmp_path / f"result_{name}.json", body)
     (tmp_path / "result_c.json").symlink_to(tmp_path / "result_a.json")
     assert [result.key[1] for result in load_results([tmp_path])] == ["a", "b"]
+
+
+def test_values_that_no_program_can_write_again_are_replaced(tmp_path: Path) -> None:
+    path = written(
+        tmp_path / "result_1.json",
+        OURS
+        | {"metadata": OURS["metadata"] | {"model_name": "half \ud83d", "session_end_unix": 10**400}}
+        | {"measurement": {"joules": 12.5, "counter_resets": 10**30, "reasons": ["\ud83d"]}},
+    )
+    result = load_result(path)
+    assert (result.metadata.model_name, result.metadata.session_end_unix) == ("half \ufffd", None)
+    assert (result.measurement.joules, result.measurement.counter_resets) == (12.5, None)
+    json.dumps(result.raw_events, allow_nan=False)

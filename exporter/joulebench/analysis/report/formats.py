@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from joulebench.analysis.report.content import Content
@@ -15,8 +15,17 @@ from joulebench.results.write import csv_cell
 COLUMNS = ("section", "model", "item", "measure", "value", "low", "high")
 
 
+def finite_json(values: Any, default: Callable[[Any], Any] | None = None, **layout: Any) -> str:
+    """JSON of ``values``, in which an infinity is null: ``default``: as of ``json.dumps``."""
+    try:
+        return json.dumps(values, ensure_ascii=False, allow_nan=False, default=default, **layout)
+    except ValueError:
+        plain = json.loads(json.dumps(values, default=default), parse_constant=lambda _: None)
+        return json.dumps(plain, ensure_ascii=False, allow_nan=False, **layout)
+
+
 def report_json(content: Content) -> str:
-    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return finite_json(content, indent=1) + "\n"
 
 
 def report_markdown(content: Content) -> str:

@@ -5,12 +5,12 @@ The template escapes all text of tasks and models; a content policy forbids ever
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from joulebench.analysis.report.content import PHASES, Content
 from joulebench.analysis.report.figures import chart_library, pareto_figure, phase_figure, reliability_figure, scope_figure
+from joulebench.analysis.report.formats import finite_json
 from joulebench.analysis.report.tables import Table, all_tables
 from joulebench.analysis.report.timelines import MOST_TIMELINES
 from joulebench.errors import UserError
@@ -74,7 +74,7 @@ def _cell_classes(table: Table) -> list[Markup]:
 
 def _json(values: Any) -> str:
     """Nothing in it can end the script element that it is in."""
-    text = json.dumps(values, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain)
+    text = finite_json(values, _plain, separators=(",", ":"))
     return text.replace("<", "\\u003c")
 
 
