@@ -44,7 +44,7 @@ HARDWARE_KEYS = (
 """``gpu_hardware_metrics`` of a result file."""
 
 MONITOR_COLUMNS = ("timestamp", "gpu_util_pct", "vram_mb", "temp_c", "power_w", "container_cpu_pct", "container_mem_mb")
-"""``gpu_metrics_*.csv``: several GPUs as one, with mean utilisation, summed VRAM, highest temperature, summed power."""
+"""``gpu_metrics_*.csv``: several GPUs as one, with mean utilization, summed VRAM, highest temperature, summed power."""
 
 SUMMARY_COLUMNS = ("task_id", "status", "reason", "log_dir")
 METRICS_COLUMNS = (

@@ -130,7 +130,7 @@ class CsvMonitor:
 
 
 def _together(readings: Sequence[Reading]) -> list[str]:
-    """Mean utilisation, sum of memory, highest temperature, sum of power; empty where one GPU's part is missing."""
+    """Mean utilization, sum of memory, highest temperature, sum of power; empty where one GPU's part is missing."""
     if not readings or None in readings:
         return [""] * 4
     known = [reading for reading in readings if reading is not None]
