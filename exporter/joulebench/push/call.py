@@ -13,6 +13,7 @@ import math
 import numbers
 import threading
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
@@ -257,33 +258,17 @@ class Call:
         Takes the time to first token and what ``record`` takes. Where the caller stops early, the call has what came until
         then; an error of the stream is the error of the call and goes on. ``requested`` has the tool calls afterwards.
         """
-        reader = self._open_reader(tools)
-        try:
+        with self._ends_with_stream(tools) as reader:
             for chunk in chunks:
                 reader.read(chunk, self._recorder.clock.monotonic())
                 yield chunk
-        except GeneratorExit:
-            raise
-        except BaseException as error:
-            self._record(format_error(error))
-            raise
-        finally:
-            self._record(None)
 
     async def astream(self, chunks: AsyncIterable[Chunk], tools: Iterable[object] = ()) -> AsyncIterator[Chunk]:
         """``stream`` for asynchronous clients."""
-        reader = self._open_reader(tools)
-        try:
+        with self._ends_with_stream(tools) as reader:
             async for chunk in chunks:
                 reader.read(chunk, self._recorder.clock.monotonic())
                 yield chunk
-        except GeneratorExit:
-            raise
-        except BaseException as error:
-            self._record(format_error(error))
-            raise
-        finally:
-            self._record(None)
 
     def tool(self, name: str | RequestedTool, args: object = None, confidence: CallConfidence | None = None) -> Tool:
         """A tool call that this LLM call asked for, to be used in ``with``; a RequestedTool brings its own arguments."""
@@ -307,6 +292,20 @@ class Call:
             recorder.write(events.LLM_FIRST_TOKEN_RECEIVED, first_token, call=self.number)
         ttft = None if first_token is None else Seconds(first_token - start)
         self._end(end, Seconds(end - start), error, stats, ttft)
+
+    @contextmanager
+    def _ends_with_stream(self, tools: Iterable[object]) -> Iterator[ResponseReader]:
+        """Ends the call with the block: with the error that left it, or with what was read where the caller stopped early."""
+        reader = self._open_reader(tools)
+        try:
+            yield reader
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            self._record(format_error(error))
+            raise
+        finally:
+            self._record(None)
 
     def _open_reader(self, tools: Iterable[object]) -> ResponseReader:
         # In its own list: an iterator could be read only once.
