@@ -68,7 +68,7 @@ def _success(attempt: Attempt) -> float | None:
     return float(attempt.success is True)
 
 
-def _one(_: Attempt) -> float | None:
+def _attempt_count(_: Attempt) -> float | None:
     return 1.0
 
 
@@ -87,7 +87,7 @@ def _seconds(attempt: Attempt) -> float | None:
 
 
 PER_SUCCESS = Measure("joules_per_success", "energy per successful task, failures included", "J", True, _joules, _success)
-SUCCESS_RATE = Measure("success_rate", "success rate", "", False, _success, _one)
+SUCCESS_RATE = Measure("success_rate", "success rate", "", False, _success, _attempt_count)
 SUCCESS_PER_JOULE = Measure("success_per_joule", "successes per joule", "1/J", False, _success, _joules)
 MEASURES = (
     PER_SUCCESS,
@@ -95,7 +95,7 @@ MEASURES = (
     SUCCESS_PER_JOULE,
     Measure("tokens_per_joule", "tokens per joule", "tokens/J", False, _tokens, _joules),
     Measure("joules_per_completion_token", "energy per completion token", "J", True, _joules, _completion_tokens),
-    Measure("seconds_per_task", "duration of a task", "s", True, _seconds, _one),
+    Measure("seconds_per_task", "duration of a task", "s", True, _seconds, _attempt_count),
 )
 PRIMARY = (PER_SUCCESS, SUCCESS_RATE)
 """The measures that the summary rests on; the others explain them."""
@@ -316,7 +316,7 @@ def _estimate(measure: Measure, tasks: Sequence[Sequence[Attempt]], *, mean: boo
     if measure is SUCCESS_RATE:
         return success_rate(sums)
     if measure in (PER_SUCCESS, SUCCESS_PER_JOULE) and not any(_success(attempt) for attempts in tasks for attempt in attempts):
-        per_success, per_joule = without_success(_sums(tasks, _joules, _one, mean=mean))
+        per_success, per_joule = without_success(_sums(tasks, _joules, _attempt_count, mean=mean))
         return per_success if measure is PER_SUCCESS else per_joule
     return _resampler(len(tasks)).ratio(sums)
 

@@ -140,7 +140,7 @@ def load(name_or_path: str) -> Suite[TaskSpec]:
         jsonschema.Draft202012Validator(_SUITE, format_checker=_formats).iter_errors(document)
     )
     if fault is not None:
-        raise UserError(_told(path, document, fault))
+        raise UserError(_located_message(path, document, fault))
     ids = [task["id"] for task in document["tasks"]]
     twice = next((id_ for id_ in ids if ids.count(id_) > 1), None)
     if twice is not None:
@@ -163,7 +163,7 @@ def _task(task: Mapping[str, object], suite: Mapping[str, object]) -> TaskSpec:
     )
 
 
-def _told(path: Path, document: object, error: jsonschema.ValidationError) -> str:
+def _located_message(path: Path, document: object, error: jsonschema.ValidationError) -> str:
     """``FILE: task 'ID': FIELD: what is wrong``."""
     steps = list(error.absolute_path)
     place = ""

@@ -113,7 +113,7 @@ def measurement_checks(results: LoadedResults) -> list[CheckResult]:
             fix="see in the exporter's log whether the counter was reset or stood still, and export the run again",
             skipped=NO_POWER,
         ),
-        check_each("parts add up", tasks, _parts, why="halves or fifths do not add up to the total", fix=BACKFILL),
+        check_each("parts add up", tasks, _check_parts, why="halves or fifths do not add up to the total", fix=BACKFILL),
         check_each(
             "clock offset",
             tasks,
@@ -354,7 +354,7 @@ def _power_samples(task: TaskResult) -> str | None:
     return f"power samples give {watts * seconds:.0f} J, not {energy:.0f} J"
 
 
-def _parts(task: TaskResult) -> str | None:
+def _check_parts(task: TaskResult) -> str | None:
     total = required(hardware(task).total_energy_joules, NO_PARTS)
     checked = False
     for names in (("h1", "h2"), ("q1", "q2", "q3", "q4", "q5")):

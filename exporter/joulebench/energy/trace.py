@@ -85,12 +85,12 @@ class CounterTrace:
 
         columns = [np.asarray(column, np.float64) for column in (at, joules, uncertainty)]
         with self._lock:
-            taken = self._capacity is None and not self._resets and self._take(*columns)
+            taken = self._capacity is None and not self._resets and self._append_columns(*columns)
         if not taken:
             for point in zip(*(column.tolist() for column in columns), strict=True):
                 self.append(*point)
 
-    def _take(self, at: Floats, joules: Floats, uncertainty: Floats) -> bool:
+    def _append_columns(self, at: Floats, joules: Floats, uncertainty: Floats) -> bool:
         """Whether the columns go on from the last point without a fall and were taken; of points at one time the first counts."""
         import numpy as np
 

@@ -244,7 +244,7 @@ class EnergyApi:
         windows = self._windows
         energies = [] if windows is None else _energies(windows.window, window)
         throttled = {} if windows is None else {gpu.uuid: by for gpu, by in windows.throttled(window.start, window.end)}
-        parts = {} if windows is None else _parts(windows, window)
+        parts = {} if windows is None else _energy_by_part(windows, window)
         owner = window.devices.owner
         uses = [] if windows is None else windows.device_use(owner, window.start, window.end)
         instances = [] if windows is None else windows.instance_use(owner, window.start, window.end)
@@ -304,7 +304,7 @@ def _energies(
     return [(counted, with_bounds(energy, least.get(counted), most.get(counted))) for counted, energy in energies]
 
 
-def _parts(windows: WindowSource, window: Window) -> dict[str, Sequence[WindowEnergy]]:
+def _energy_by_part(windows: WindowSource, window: Window) -> dict[str, Sequence[WindowEnergy]]:
     """Energies between the cuts of the window, by UUID."""
     if not window.cuts:
         return {}

@@ -202,7 +202,7 @@ def learn_period(changes: Sequence[CounterChange]) -> LearnedPeriod | None:
     coarse = _period_by_joules([steady for steady in by_joules if steady is not None], least, 1.05 * seconds)
     if coarse is None:
         return LearnedPeriod(seconds, poll / 2 / len(usual))
-    updates = [count for count in (_whole(steady, coarse) for steady in by_joules) if count]
+    updates = [count for count in (_whole_periods(steady, coarse) for steady in by_joules) if count]
     if not updates or fmean(updates) <= 1 + FEW_HIDDEN:
         return _fold(changes[-FOLDED:], by_joules[-FOLDED:], seconds, FEW_HIDDEN / 2)
     return _fold(changes[-FOLDED:], by_joules[-FOLDED:], coarse, FOLD_RANGE)
@@ -232,7 +232,7 @@ def _period_by_joules(seconds: Sequence[float], least: float, most: float) -> fl
         best *= 2
     while best / 2 >= least and _odd_share(seconds, best / 2) >= ODD_SHARE:
         best /= 2
-    clear = [(s, updates) for s in seconds if (updates := _whole(s, best))]
+    clear = [(s, updates) for s in seconds if (updates := _whole_periods(s, best))]
     if len(clear) < max(LEARNED, len(seconds) / 2):
         return None
     return sum(s for s, _ in clear) / sum(updates for _, updates in clear)
@@ -250,7 +250,7 @@ def _fold(changes: Sequence[CounterChange], by_joules: Sequence[float | None], a
     distance = about / (BINS / 2 * span)
     periods = [about * (1 + step * distance) for step in range(-ceil(share / distance), ceil(share / distance) + 1)]
     bounds = [
-        (change.since, change.after, following.since, _whole(seconds, about))
+        (change.since, change.after, following.since, _whole_periods(seconds, about))
         for (change, following), seconds in zip(pairwise(changes), by_joules, strict=False)
     ]
     fitting = [_fitting(bounds, period) for period in periods]
@@ -259,7 +259,7 @@ def _fold(changes: Sequence[CounterChange], by_joules: Sequence[float | None], a
     return LearnedPeriod(median(fitting_best), about * distance)
 
 
-def _whole(seconds: float | None, period: float) -> int:
+def _whole_periods(seconds: float | None, period: float) -> int:
     """Returns the periods of these seconds; 0 where they are not known or no whole number."""
     updates = 0 if seconds is None else round(seconds / period)
     return updates if seconds is not None and abs(seconds / period - updates) <= NEAR else 0
