@@ -33,6 +33,7 @@ NO_URL = "none"
 OLLAMA_PORT = 11434
 DEFAULT_OLLAMA_URL = f"http://127.0.0.1:{OLLAMA_PORT}"
 DEFAULT_RUNS_DIR = "runs"
+MAX_SECRET_BYTES = 1_000_000
 MAX_TIMEOUT_SECONDS = 600.0
 
 ENV_EXPORTER_URL = "JOULEBENCH_EXPORTER_URL"
@@ -282,7 +283,7 @@ def _checked_settings(values: Mapping[str, object], where: str, directory: Path,
     for name in _FILE_NAMES:
         if name in checked:
             checked[name] = directory / Path(checked[name]).expanduser()
-            read_secret_file(checked[name], f"{where}: {name}")
+            read_secret_file(checked[name], f"{where}: {name}", is_one_line=name in ("password_file", "bearer_token_file"))
     if "timeout_seconds" in checked:
         checked["timeout_seconds"] = _timeout(checked["timeout_seconds"], where)
     if "tenant_header" in checked and not re.fullmatch(r"[A-Za-z0-9-]{1,100}", checked["tenant_header"]):
@@ -307,14 +308,23 @@ def _timeout(text: str, where: str) -> float:
     return seconds
 
 
-def read_secret_file(path: Path, setting: str) -> str:
+def read_secret_file(path: Path, setting: str, *, is_one_line: bool = True) -> str:
     """The content of a file without the whitespace around it. Raises UserError, which names ``setting``."""
     try:
-        return path.read_text(encoding="utf-8").strip()
+        if path.exists() and not path.is_file():
+            # It is read again and again, and a pipe would wait for a writer each time.
+            raise UserError(f"{setting}: {path} is no regular file; write the secret into one")
+        with path.open("rb") as file:
+            secret = file.read(MAX_SECRET_BYTES + 1).decode("utf-8")
     except OSError as error:
         raise UserError(f"{setting}: {path} cannot be read ({error.strerror})") from error
     except ValueError as error:
         raise UserError(f"{setting}: {path} is not a text file") from error
+    if len(secret) > MAX_SECRET_BYTES:
+        raise UserError(f"{setting}: {path} is longer than {MAX_SECRET_BYTES:,} bytes")
+    if is_one_line and not secret.strip().isprintable():
+        raise UserError(f"{setting}: {path} has to hold the secret alone, on one line")
+    return secret.strip()
 
 
 def _endpoint(given: str | None, setting: str, variable: str, default: str, environ: Mapping[str, str]) -> Url | None:

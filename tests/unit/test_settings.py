@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 import traceback
 from pathlib import Path
 
 import pytest
 
 from joulebench.errors import UserError
-from joulebench.settings import Endpoints, Url, http_url, is_loopback, mask_credentials, ollama_url
+from joulebench.settings import Endpoints, Url, http_url, is_loopback, mask_credentials, ollama_url, read_secret_file
 
 SECRET = "s3cr3t"
 
@@ -121,3 +122,19 @@ def test_endpoints_come_from_arguments_then_environment_then_loopback(tmp_path: 
     assert str(Endpoints.from_settings(environ={}).gateway) == "http://127.0.0.1:9091"
     with pytest.raises(UserError, match="JOULEBENCH_GATEWAY_URL"):
         Endpoints.from_settings(environ={"JOULEBENCH_GATEWAY_URL": "nonsense"})
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "two lines", "long"])
+def test_a_secret_is_one_line_of_a_regular_file(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    match kind:
+        case "pipe":
+            os.mkfifo(path)
+        case "device":
+            path.symlink_to("/dev/zero")
+        case "two lines":
+            path.write_text("token\nX-Other: 1\n")
+        case _:
+            path.write_text("x" * 2_000_000)
+    with pytest.raises(UserError, match=r"bearer_token_file: .*(no regular file; write|on one line|longer than)"):
+        read_secret_file(path, "bearer_token_file")
