@@ -182,7 +182,7 @@ def counter_curve(meter: Meter, samples: TimeSeries) -> EnergyCurve:
 
 
 def _unwrapped(samples: TimeSeries, meter: Meter) -> tuple[Floats, Flags]:
-    """Values that go on where the counter began at 0 again since it was full, and where they begin anew because nobody knows how
+    """Values that go on where the counter began at 0 again since it was full, and where they begin anew as it is unknown how
     often it did so meanwhile. Any other fall stays."""
     values = samples.value
     if meter.wraps_at is None or len(values) < 2:
