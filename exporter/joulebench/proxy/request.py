@@ -105,9 +105,8 @@ class RequestTicket(NamedTuple):
 class TaskFile:
     """Names the task of requests that name none: a file that the benchmark's launcher keeps to the task that runs.
 
-    The file holds ``{"run_id": RUN, "task_id": TASK}``; one that is missing, empty, of another form or no
-    regular file names no task. It is for clients that run one task at a time and have
-    one base URL for all of them.
+    The file holds ``{"run_id": RUN, "task_id": TASK}``; one that is missing, empty, of another form or no regular file names no
+    task. It is for clients that run one task at a time and have one base URL for all of them.
     """
 
     def __init__(self, path: Path) -> None:
